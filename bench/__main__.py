@@ -53,6 +53,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Environment], Any]]] = {
     "logins": measure.logins,
     "storm": measure.storm,
     "stopped": measure.stopped,
+    "rooms": measure.rooms,
     "history": measure.stored_history,
 }
 # Files that a server has open in addition to its connections.

@@ -19,12 +19,13 @@ import gc
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from bench.connections import LIMIT_SECONDS, Connections, LoadError, raise_descriptor_limit
 from bench.deliveries import DeliveryTimes, MarkerCounter
-from bench.protocols import PROTOCOLS, text
+from bench.protocols import PROTOCOLS, frame_in_room, text
 from bench.report import PERCENTILES, percentile_cells, table
 from bench.results import percentiles
 
@@ -56,8 +57,7 @@ class ThroughputResult:
 class _LoadSender:
     """Sends the same message repeatedly, as often as the window grants."""
 
-    def __init__(self, connections: Connections, fd: int) -> None:
-        frame = connections.protocol.frame(text(0))
+    def __init__(self, connections: Connections, fd: int, frame: bytes) -> None:
         self._connections = connections
         self._fd = fd
         self._frame_bytes = len(frame)
@@ -83,7 +83,8 @@ class _Window:
 
     def __init__(self, messages: int, receivers: int, senders: Sequence[_LoadSender], stall_seconds: float) -> None:
         self._messages = messages
-        self._receivers = receivers
+        # Of each message.
+        self.receivers = receivers
         self._senders = senders
         self._stall_seconds = stall_seconds
         self._granted = 0
@@ -94,11 +95,11 @@ class _Window:
     @property
     def expected_deliveries(self) -> int:
         """Deliveries of all granted messages."""
-        return self._granted * self._receivers
+        return self._granted * self.receivers
 
     def grant(self, delivered: int) -> None:
         """Grant the messages that the window allows after ``delivered`` deliveries."""
-        complete = delivered // self._receivers
+        complete = delivered // self.receivers
         # At least one message for each sender.
         width = max(len(self._senders), min(self._messages, FIRST_WINDOW_MESSAGES + complete))
         share = (width + complete - self._granted) // len(self._senders)
@@ -117,19 +118,29 @@ class _Window:
 
 
 def measure_throughput(
-    connections: Connections, seconds: float, window: int = WINDOW_MESSAGES, stall_seconds: float = STALL_SECONDS
+    connections: Connections,
+    seconds: float,
+    window: int = WINDOW_MESSAGES,
+    stall_seconds: float = STALL_SECONDS,
+    *,
+    rooms: Sequence[str] = (),
+    members: int = 0,
 ) -> ThroughputResult:
-    """Send as much as the window allows for ``seconds``, then wait for all deliveries. Raises LoadError."""
+    """Send as much as the window allows for ``seconds``, then wait for all deliveries. Raises LoadError.
+
+    If there are ``rooms``, each sender sends to one of them, which has ``members`` of the receivers.
+    """
+    frames = [frame_in_room(text(0), room) for room in rooms] or [connections.protocol.frame(text(0))]
+    senders = [_LoadSender(connections, fd, frame) for fd, frame in zip(connections.senders, cycle(frames))]
     with _garbage_collection_paused():
-        return _measure_throughput(connections, seconds, window, stall_seconds)
+        shared = _Window(window, members or len(connections.receivers), senders, stall_seconds)
+        return _measure_throughput(connections, senders, shared, seconds)
 
 
 def _measure_throughput(
-    connections: Connections, seconds: float, messages: int, stall_seconds: float
+    connections: Connections, senders: Sequence[_LoadSender], window: _Window, seconds: float
 ) -> ThroughputResult:
     receivers, ready, receive = connections.receivers, connections.ready, connections.receive
-    senders = [_LoadSender(connections, fd) for fd in connections.senders]
-    window = _Window(messages, len(receivers), senders, stall_seconds)
     count = MarkerCounter(connections.buffer).count
     delivered = 0
     begin = perf_counter()
@@ -138,7 +149,7 @@ def _measure_throughput(
         if now - begin < seconds:
             window.grant(delivered)
         elif delivered == window.expected_deliveries:
-            return ThroughputResult(delivered // len(receivers), delivered, now - begin)
+            return ThroughputResult(delivered // window.receivers, delivered, now - begin)
         for sender in senders:
             sender.send()
         for fd, _ in ready():

@@ -18,10 +18,12 @@ storm        Latency as above, without and with 500 simultaneous logins of new n
 stopped      Latency of 99 receivers while one more receiver does not read, after a burst that has filled all buffers of
              that receiver; and the same while it reads. The server's lag limit is set so high that it keeps the
              receiver.
+rooms        100 rooms of 100 receivers, each of which is in ten rooms and in the lobby, and a sender in each room.
+             Deliveries a second of all rooms together, and the memory of a connection before and after them.
 history      Throughput and latency of a server with five million stored messages, a tenth of them direct, and of a
              server with none; and the time of a request for the last 50 messages (CH).
 
-The last four measurements are for our own server only. A server that closes a connection, loses or duplicates a
+The last five measurements are for our own server only. A server that closes a connection, loses or duplicates a
 message, or stalls has failed the load, and does not get the same load again.
 """
 
@@ -36,7 +38,7 @@ from typing import TYPE_CHECKING, Final
 from bench import history
 from bench.connections import LOGINS_AT_ONCE, Connections, LoadError
 from bench.load import measure_latency, measure_throughput
-from bench.protocols import PROTOCOLS
+from bench.protocols import PROTOCOLS, json_in_rooms
 from bench.results import (
     History,
     Latency,
@@ -44,6 +46,7 @@ from bench.results import (
     ManyConnections,
     Memory,
     Percentiles,
+    Rooms,
     Stopped,
     Storm,
     Throughput,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from bench.protocols import WireProtocol
     from bench.servers import Running, Server
 
 # Flags with which the server keeps a receiver that does not read.
@@ -79,6 +83,8 @@ class Plan:
     connection_seconds: float = 40.0
     logins: int = 2_000
     storm_logins: int = 500
+    # Rooms, receivers in each, and rooms of each receiver, which divides the receivers.
+    rooms: tuple[int, int, int] = (100, 100, 10)
     # Load that fills the buffers of a receiver that does not read.
     burst_seconds: float = 0.5
     stored_messages: int = 5_000_000
@@ -95,6 +101,7 @@ QUICK: Final = Plan(
     connection_seconds=5.0,
     logins=200,
     storm_logins=40,
+    rooms=(20, 20, 4),
     stored_messages=100_000,
     stored_loads=((100, 1),),
     history_requests=100,
@@ -135,17 +142,13 @@ class Environment:
     @contextmanager
     def connected(self, server: Server) -> Iterator[tuple[Connections, Running]]:
         """Start the server, and prepare connections to it."""
-        with self.running(server) as started, self.connect(server, started) as connections:
+        protocol = PROTOCOLS[server.protocol]
+        with self.running(server) as started, self.connect(protocol, started, server.logins_at_once) as connections:
             yield connections, started
 
-    def connect(self, server: Server, started: Running) -> Connections:
+    def connect(self, protocol: WireProtocol, started: Running, logins_at_once: int = LOGINS_AT_ONCE) -> Connections:
         """Prepare connections to a running server."""
-        return Connections(
-            PROTOCOLS[server.protocol],
-            started.port,
-            poll_seconds=self._poll_seconds,
-            logins_at_once=server.logins_at_once,
-        )
+        return Connections(protocol, started.port, poll_seconds=self._poll_seconds, logins_at_once=logins_at_once)
 
 
 def _names(number: int) -> list[str]:
@@ -257,7 +260,7 @@ def logins(environment: Environment) -> Logins:
         with environment.connected(server) as (watcher, started):
             watcher.log_in(["watcher"])
             for values in (result.new_per_second, result.existing_per_second):
-                with environment.connect(server, started) as connections:
+                with environment.connect(PROTOCOLS[server.protocol], started) as connections:
                     values.append(len(names) / connections.log_in(names))
                 watcher.wait_until_quiet()
     return result
@@ -300,6 +303,35 @@ def _latency_with_idle_receiver(environment: Environment, *, is_stopped: bool) -
         measure_throughput(connections, plan.burst_seconds)
         connections.wait_until_quiet()
         return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds))
+
+
+def rooms(environment: Environment) -> Rooms:
+    """See the top of this file."""
+    plan = environment.plan
+    room_count, members, rooms_each = plan.rooms
+    names = _names(room_count * members // rooms_each + room_count)
+    receivers, senders = names[:-room_count], names[-room_count:]
+    rooms = [f"room{number}" for number in range(room_count)]
+    # Two receivers of one room share few other rooms: each step has the next triangular number.
+    rooms_of = {
+        name: [rooms[(number + step * (step + 1) // 2) % room_count] for step in range(rooms_each)]
+        for number, name in enumerate(receivers)
+    } | {name: [room] for name, room in zip(senders, rooms, strict=True)}
+    result = Rooms(room_count, members, rooms_each, len(names))
+    for number in range(1, plan.rounds + 1):
+        environment.show(f"rooms, round {number} of {plan.rounds}")
+        with (
+            environment.running(chatserver(*CHEAPEST_HASH)) as started,
+            environment.connect(json_in_rooms(rooms_of.__getitem__), started) as connections,
+        ):
+            before_bytes = resident_bytes(started.pid)
+            connections.log_in(receivers, senders)
+            connections.wait_until_quiet()
+            result.connection_bytes.append((resident_bytes(started.pid) - before_bytes) / len(names))
+            load = measure_throughput(connections, plan.throughput_seconds, rooms=rooms, members=members)
+            result.deliveries_per_second.append(load.deliveries_per_second)
+            result.after_load_bytes.append((resident_bytes(started.pid) - before_bytes) / len(names))
+    return result
 
 
 def stored_history(environment: Environment) -> History:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -114,18 +114,32 @@ class _Reply(msgspec.Struct):
 _REPLY: Final = msgspec.json.Decoder(_Reply)
 
 
-def _log_in_json(name: str, _role: Role) -> Login:
+def _log_in_json(name: str, _role: Role, rooms: Sequence[str] = ()) -> Login:
+    """Log in, and join the rooms."""
     lines = LineBuffer()
     login = {"command": "login", "username": name, "password": f"secret of {name}"}
-    data = yield json.dumps(login).encode() + b"\n"
+    joins = [{"command": "join", "room": room} for room in rooms]
+    data = yield b"".join(json.dumps(request).encode() + b"\n" for request in (login, *joins))
+    missing = 1 + len(rooms)
     while True:
         for line in lines.split(data):
             reply = _REPLY.decode(line)
-            if reply.type == "login":
+            missing -= reply.type in ("login", "joined")
+            if not missing:
                 return
             if reply.type in ("error", "bye"):
                 raise RefusedError(reply.code or reply.reason)
         data = yield b""
+
+
+def json_in_rooms(rooms_of: Callable[[str], Sequence[str]]) -> WireProtocol:
+    """The protocol json, in which each user also joins its rooms: ``rooms_of`` returns those of a name."""
+    return WireProtocol("json", lambda name, role: _log_in_json(name, role, rooms_of(name)), _frame_json)
+
+
+def frame_in_room(message: bytes, room: str) -> bytes:
+    """The bytes that send a text to a room, in json."""
+    return b'{"command":"PM","room":"%s","message":"%s"}\n' % (room.encode(), message)
 
 
 def _frame_json(message: bytes) -> bytes:

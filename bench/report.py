@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ManyConnections,
         Percentiles,
         Results,
+        Rooms,
         Stopped,
         Storm,
         Throughput,
@@ -46,6 +47,8 @@ def _sections(results: Results) -> Iterator[list[str]]:
         yield _storm(results.storm)
     if results.stopped:
         yield _stopped(results.stopped)
+    if results.rooms:
+        yield _rooms(results.rooms)
     if results.history:
         yield _history(results.history)
     if failures := _failures(results):
@@ -169,6 +172,17 @@ def _stopped(stopped: Stopped) -> list[str]:
     rows = [["none", *percentile_cells(medians(stopped.none))], ["one", *percentile_cells(medians(stopped.one))]]
     title = f"## Latency in ms if one of {stopped.receivers} receivers does not read"
     return [title, "", *table(["stopped", *PERCENTILES], rows)]
+
+
+def _rooms(rooms: Rooms) -> list[str]:
+    title = f"## {rooms.rooms:,} rooms of {rooms.members:,} receivers, each in {rooms.rooms_each} of them"
+    row = [
+        f"{rooms.connections:,}",
+        _rounded(median(rooms.deliveries_per_second) / 1e6),
+        f"{median(rooms.connection_bytes) / 1024:.1f}",
+        f"{median(rooms.after_load_bytes) / 1024:.1f}",
+    ]
+    return [title, "", *table(["connections", "million deliveries/s", "KiB each", "after the load"], [row])]
 
 
 def _history(history: History) -> list[str]:

@@ -125,6 +125,21 @@ class Stopped(Struct):
     one: list[Percentiles] = []
 
 
+class Rooms(Struct):
+    """Many rooms with receivers in several of them, and a sender in each; a value for each round.
+
+    The memory is that of one connection, before the first message and after the load.
+    """
+
+    rooms: int
+    members: int
+    rooms_each: int
+    connections: int
+    deliveries_per_second: list[float] = []
+    connection_bytes: list[float] = []
+    after_load_bytes: list[float] = []
+
+
 class History(Struct):
     """Figures of a server with many stored messages, and of a server with none."""
 
@@ -170,6 +185,7 @@ class Results(Struct):
     logins: Logins | None = None
     storm: Storm | None = None
     stopped: Stopped | None = None
+    rooms: Rooms | None = None
     history: History | None = None
     # The reason for each failed measurement of our own server.
     failures: dict[str, str] = {}

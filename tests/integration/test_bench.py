@@ -39,6 +39,7 @@ TINY: Final = Plan(
     connection_steps=(3, 6),
     logins=5,
     storm_logins=3,
+    rooms=(4, 4, 2),
     burst_seconds=0.1,
     stored_messages=2_000,
     stored_loads=((5, 1),),
@@ -78,13 +79,16 @@ def test_servers_are_compared(tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_our_server_alone_is_measured(tmp_path: Path) -> None:
-    """Logins, a login storm, a receiver that does not read, and a stored history."""
+    """Logins, a login storm, a receiver that does not read, rooms, and a stored history."""
     ours = environment(tmp_path)
     logins = measure.logins(ours)
     assert len(logins.new_per_second) == len(logins.existing_per_second) == 1
     assert measure.storm(ours).during.count > 0
     stopped = measure.stopped(ours)
     assert [value.count % 4 for value in (*stopped.none, *stopped.one)] == [0, 0]
+    rooms = measure.rooms(ours)
+    assert rooms.connections == 4 * 4 // 2 + 4
+    assert min(*rooms.deliveries_per_second, *rooms.connection_bytes, *rooms.after_load_bytes) > 0
     history = measure.stored_history(ours)
     assert [row.failure for row in (*history.throughput, *history.latency)] == [""] * 4
     assert history.requests.count == 5
