@@ -709,6 +709,32 @@ def test_stop_closes_all_buffers() -> None:
     fixture.close()
 
 
+def test_quiet_room_keeps_nothing_that_all_followers_have(fixture: SenderFixture) -> None:
+    """Promise: memory stays bounded. The last slow follower reads, or is lost, after the last message."""
+    limits = SendLimits(segment_bytes=1_000)
+    room = BroadcastBuffer(b"".join, LAG_MAX_BYTES, limits, is_reserved=False)  # type: ignore[arg-type]
+    fixture.sender.add_buffer(room)
+    reader, slow, lost = (fixture.peer() for _ in range(3))
+    before = open_descriptors()
+    for last in (slow, lost):
+        for peer in (reader, last):
+            peer.send_queue.follow(room)
+            fixture.run()
+            while peer.send_queue.caught_up:
+                publish(room, b"x" * 20_000)
+                fixture.run()
+        assert open_descriptors() > before + 20
+        reader.received()
+        assert open_descriptors() > before + 20
+        if last is slow:
+            slow.received()
+        else:
+            lost.sock.close()
+            fixture.publish(b"to all")
+        assert open_descriptors() <= before + 2
+        slow.send_queue.unfollow(room)
+
+
 def test_member_of_several_rooms_is_caught_up_in_all(fixture: SenderFixture) -> None:
     """A round costs one read of each buffer and one system call for each member."""
     with closing(RecordingBroadcast()) as room:

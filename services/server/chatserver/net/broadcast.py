@@ -178,6 +178,10 @@ class BroadcastBuffer:
             self.offered_end = self.position
             self._inserted_bytes = 0
             self._progress.notify_all()
+        self.discard_before(needed_from)
+
+    def discard_before(self, needed_from: int) -> None:
+        """Discard the data before ``needed_from``, which no follower needs, and all that is older than kept_bytes."""
         self._file.discard_before(max(needed_from, self.offered_end - self._kept_bytes))
 
     def send(self, descriptor: int, span: Span) -> int:

@@ -55,7 +55,7 @@ from chatserver.net.sendqueue import CLOSED, HANGING_UP, SHUT, Shared
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sendqueue import SendQueue
@@ -295,6 +295,12 @@ class Sender:
         starts = [start for send_queue in followers.behind if (start := send_queue.start_of(buffer)) is not None]
         return min([*starts, buffer.position]) if count == len(followers.caught_up) + len(starts) else 0
 
+    def _discard_sent(self, buffers: Iterable[BroadcastBuffer]) -> None:
+        """Discard what all followers have, after the last one has caught up or was closed: a room may be quiet now."""
+        for buffer in buffers:
+            if not self._followers[buffer].behind:
+                buffer.discard_before(self._needed_from(buffer))
+
     def _advance(self, buffer: BroadcastBuffer) -> None:
         """Move the position of the buffer to the end of a later message, and send the data to all caught-up queues.
 
@@ -373,9 +379,11 @@ class Sender:
 
     def _forget(self, send_queue: SendQueue) -> None:
         """Remove a queue from all sets."""
-        for buffer in self._placed.pop(send_queue, ()):
+        buffers = self._placed.pop(send_queue, ())
+        for buffer in buffers:
             self._followers[buffer].caught_up.pop(send_queue, None)
             self._followers[buffer].behind.discard(send_queue)
+        self._discard_sent(buffers)
 
     def _visit(self, send_queue: SendQueue) -> None:
         """Serve a queue that is behind, was marked ready, or is not logged in."""
@@ -417,6 +425,7 @@ class Sender:
             for buffer in buffers:
                 self._followers[buffer].behind.discard(send_queue)
                 self._followers[buffer].caught_up[send_queue] = descriptor
+            self._discard_sent(buffers)
         elif data and send_queue.has_more:
             with self._lock:
                 self._ready[send_queue] = None
