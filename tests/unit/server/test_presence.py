@@ -164,6 +164,21 @@ def test_changes_are_coalesced_for_longer_in_a_large_room(start: StartFixture, p
             joined += len(fixture.next()[0].joined)
 
 
+def test_large_rooms_do_not_delay_the_lobby(start: StartFixture) -> None:
+    """A user may be in a hundred rooms, and its logins and logouts change all of them."""
+    fixture = start(per_user=DEADLINE_SECONDS)
+    for number in range(5):
+        fixture.presence.add("alice", 5 + number, f"dev{number}")
+    fixture.presence.start()
+    for number in range(5):
+        fixture.next(room_id=5 + number)
+    fixture.enter("alice")
+    assert fixture.next()[0].joined == ("alice",)
+    fixture.presence.remove("alice", 5)
+    with pytest.raises(queue.Empty):
+        fixture.next(within_seconds=0.3)
+
+
 def test_each_room_has_its_users_and_updates(start: StartFixture) -> None:
     """Only the lobby's are repeated. A room without users has no update, and nothing is left of it."""
     fixture = start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
 # Minimum interval per member: an update takes a system call per member, so in a large room changes are collected for
-# longer, or until there are UPDATE_MAX_NAMES of them, the number of names that simple clients read at once.
+# longer, or until there are UPDATE_MAX_NAMES of them, the number of names that simple clients read at once. All rooms
+# other than the lobby share one interval, because a login may change a hundred of them.
 COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
 
@@ -36,6 +38,26 @@ class _Roster:
         self.counts: Counter[str] = Counter()
         # Unannounced changes by name: version, and true if the user came online; oldest first.
         self.changes: dict[str, tuple[int, bool]] = {}
+
+
+class _Pace:
+    """The rooms that share an interval between updates: the lobby, or all others. The lock of Presence guards it."""
+
+    __slots__ = ("changed", "full_at", "next_at")
+
+    def __init__(self) -> None:
+        # The rooms with unannounced changes, in order.
+        self.changed: dict[int, _Roster] = {}
+        # Times of the next updates: if one of them is full, and else.
+        self.full_at = 0.0
+        self.next_at = 0.0
+
+    def due_at(self) -> float:
+        """The time of the next update; infinite without changes."""
+        if not self.changed:
+            return math.inf
+        is_full = any(len(roster.changes) >= UPDATE_MAX_NAMES for roster in self.changed.values())
+        return self.full_at if is_full else self.next_at
 
 
 class Presence:
@@ -62,8 +84,8 @@ class Presence:
         self._changed = threading.Condition()
         # The lobby, and each room with users who are online.
         self._rosters = {LOBBY_ID: _Roster(None)}
-        # The rooms with unannounced changes, in order.
-        self._unannounced: dict[int, None] = {}
+        self._lobby_pace, self._rooms_pace = _Pace(), _Pace()
+        self._repeat_at = math.inf
         self._version = 0
         self._stopping = False
 
@@ -101,7 +123,7 @@ class Presence:
                 self._note_change(roster, room_id, name, is_online=False)
             if not roster.counts and room_id != LOBBY_ID:
                 del self._rosters[room_id]
-                del self._unannounced[room_id]
+                del self._rooms_pace.changed[room_id]
             return not roster.counts
 
     def names(self, room_id: int = LOBBY_ID) -> tuple[str, ...]:
@@ -124,39 +146,44 @@ class Presence:
         self._version += 1
         roster.changes.pop(name, None)
         roster.changes[name] = (self._version, is_online)
-        self._unannounced[room_id] = None
+        self._pace_of(room_id).changed[room_id] = roster
         if len(roster.changes) in (1, UPDATE_MAX_NAMES):
             self._changed.notify()
 
+    def _pace_of(self, room_id: int) -> _Pace:
+        return self._lobby_pace if room_id == LOBBY_ID else self._rooms_pace
+
     def _run(self) -> None:
-        repeat_at = time.monotonic() + self._repeat_seconds
+        self._repeat_at = time.monotonic() + self._repeat_seconds
         while True:
             with self._changed:
-                self._changed.wait_for(self._has_changes, timeout=max(0.0, repeat_at - time.monotonic()))
+                while not self._stopping and (pause_seconds := self._next_at() - time.monotonic()) > 0:
+                    self._changed.wait(min(pause_seconds, threading.TIMEOUT_MAX))
                 if self._stopping:
                     return
-                room_ids = list(self._unannounced)
-                if LOBBY_ID not in self._unannounced and time.monotonic() >= repeat_at:
-                    room_ids.append(LOBBY_ID)
-                    repeat_at += self._repeat_seconds
-                updates = [(room_id, *self._take_update(room_id)) for room_id in room_ids]
-                count = sum(len(self._rosters[room_id].counts) for room_id in room_ids)
-                pause_seconds = self._coalesce_seconds_per_user * count - self._coalesce_seconds
+                updates = [(room_id, *self._take_update(room_id)) for room_id in self._due_rooms(time.monotonic())]
             for update in updates:
                 self._announce(*update)
-            with self._changed:
-                self._changed.wait_for(lambda: self._stopping, timeout=self._coalesce_seconds)
-                self._changed.wait_for(self._has_full_update, timeout=max(0.0, pause_seconds))
 
-    def _has_changes(self) -> bool:
-        """The lock is held."""
-        return self._stopping or bool(self._unannounced)
+    def _next_at(self) -> float:
+        """The time of the next update. The lock is held."""
+        lobby_at = self._lobby_pace.due_at() if self._lobby_pace.changed else self._repeat_at
+        return min(lobby_at, self._rooms_pace.due_at())
 
-    def _has_full_update(self) -> bool:
-        """The lock is held."""
-        return self._stopping or any(
-            len(self._rosters[room_id].changes) >= UPDATE_MAX_NAMES for room_id in self._unannounced
-        )
+    def _due_rooms(self, now: float) -> list[int]:
+        """The rooms whose updates are due; their next ones are not before the interval. The lock is held."""
+        due: list[int] = []
+        for pace in (self._lobby_pace, self._rooms_pace):
+            room_ids = list(pace.changed) if pace.due_at() <= now else []
+            if pace is self._lobby_pace and not pace.changed and self._repeat_at <= now:
+                room_ids = [LOBBY_ID]
+                self._repeat_at += self._repeat_seconds
+            if room_ids:
+                count = sum(len(self._rosters[room_id].counts) for room_id in room_ids)
+                pace.full_at = now + self._coalesce_seconds
+                pace.next_at = now + max(self._coalesce_seconds, self._coalesce_seconds_per_user * count)
+            due += room_ids
+        return due
 
     def _take_update(self, room_id: int) -> tuple[Users, int]:
         """Take the oldest changes, up to the limit of one update, and their last version. The lock is held.
@@ -170,7 +197,7 @@ class Presence:
             version, is_online = roster.changes.pop(name)
             by_change[is_online].append(name)
         if not roster.changes:
-            self._unannounced.pop(room_id, None)
+            self._pace_of(room_id).changed.pop(room_id, None)
         count = len(roster.counts)
         joined, left = tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))
         if count <= USERS_LISTED_MAX:
