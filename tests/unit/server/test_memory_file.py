@@ -97,6 +97,19 @@ def test_segment_without_a_descriptor_is_in_memory(pair: tuple[socket.socket, so
         assert file.read(8, 20) == b"89abcdef0123"
 
 
+def test_file_has_no_more_descriptors_than_its_maximum() -> None:
+    """Promise: descriptors stay bounded. There may be a thousand rooms with slow members."""
+    before, whole, kept_from = open_descriptors(), b"", 0
+    with closing(MemoryFile(0, SEGMENT_BYTES, descriptors_max=2)) as file:
+        for number in range(40):
+            file.append(b"%12d" % number)
+            whole += b"%12d" % number
+            kept_from = max(kept_from, len(whole) - (30 if number % 20 == 19 else 200))
+            file.discard_before(kept_from)
+            assert open_descriptors() <= before + 2
+            assert file.read(kept_from, len(whole)) == whole[kept_from:]
+
+
 def test_expected_size_is_opened_from_the_start() -> None:
     """Without free descriptors the server goes on. Connections still get all messages."""
     descriptors = [open_memory() for _ in range(12)]

@@ -11,6 +11,7 @@ of another buffer may be sent inside a message.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,11 +38,13 @@ class SendLimits(NamedTuple):
     segment_bytes: int = SEGMENT_BYTES
     send_max_bytes: int = SEND_MAX_BYTES
     span_min_bytes: int = SPAN_MIN_BYTES
+    descriptors_max: int = sys.maxsize
 
 
 _LIMITS = SendLimits()
-# Limits of rooms other than the lobby: small, because a quiet room keeps one segment.
-ROOM_LIMITS = SendLimits(segment_bytes=256 * 1024)
+# Limits of rooms other than the lobby: small, because a quiet room keeps one segment. A slow follower needs dozens, and
+# there may be a thousand rooms, so most of those have no descriptor.
+ROOM_LIMITS = SendLimits(segment_bytes=256 * 1024, descriptors_max=2)
 
 
 class Span(NamedTuple):
@@ -79,7 +82,9 @@ class BroadcastBuffer:
         self.position = 0
         self.offered_end = 0
         # The flushed data: the hub appends, the sender reads and discards.
-        self._file = MemoryFile(kept_bytes if is_reserved else 0, limits.segment_bytes)
+        self._file = MemoryFile(
+            kept_bytes if is_reserved else 0, limits.segment_bytes, descriptors_max=limits.descriptors_max
+        )
         # Ends of the flushes after the position: the hub appends after it has moved the end, the sender removes.
         self._flushes: deque[int] = deque()
         # Guards everything below; notified after each round of the sender.

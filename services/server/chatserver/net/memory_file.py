@@ -3,13 +3,16 @@
 The file consists of segments of equal size, because the system can free a file in memory from its end only. One thread
 appends, and one thread reads and discards. The caller ensures that data is read only after it was written.
 
-A segment is a descriptor, from which the kernel can send. If there is no free one, it is a bytearray.
+A segment is a descriptor, from which the kernel can send. If there is no free one, or the file has its maximum, it is a
+bytearray.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,10 +49,13 @@ class MemoryFile:
         segment_bytes: int = SEGMENT_BYTES,
         open_segment: Callable[[], int] = open_memory,
         pwrite: Callable[[int, memoryview, int], int] = os.pwrite,
+        descriptors_max: int = sys.maxsize,
     ) -> None:
+        """Segments beyond ``descriptors_max`` have no descriptor."""
         self._segment_bytes = segment_bytes
         self._open_segment = open_segment
         self._pwrite = pwrite
+        self._descriptors_max = descriptors_max
         # Each segment by its number; segment n begins at position n * segment_bytes.
         self._segments: dict[int, int | bytearray] = {}
         # Segments without data.
@@ -120,10 +126,10 @@ class MemoryFile:
     def _take_segment(self) -> int | bytearray:
         if self._spare:
             return self._spare.pop()
-        try:
-            return self._open_segment()
-        except OSError:
-            return bytearray(self._segment_bytes)
+        if sum(isinstance(each, int) for each in [*self._segments.values()]) < self._descriptors_max:
+            with suppress(OSError):
+                return self._open_segment()
+        return bytearray(self._segment_bytes)
 
     def _locate(self, start: int, end: int) -> tuple[int | bytearray, int, int]:
         """Segment, offset and size of the part of these bytes that lies in the segment of ``start``."""
