@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, cast
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatprotocol.events import PublicMessage, RoomRole, RoomSummary
-from chatprotocol.limits import ID_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX
+from chatprotocol.events import Rooms as RoomsEvent
+from chatprotocol.limits import ID_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, TOPIC_MAX_BYTES
+from chatprotocol.wire import Json
 from chatserver.journal.apply import RoomLimits, Transaction, apply
 from chatserver.journal.entries import (
     Entry,
@@ -26,6 +29,7 @@ from chatserver.journal.entries import (
     SetTopic,
     Stored,
 )
+from chatserver.memory import ShortOfMemoryError
 from chatserver.store.database import Database, schema_files
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms, RoomView
@@ -383,6 +387,22 @@ def test_server_has_1000_rooms_at_most(database: Database) -> None:
     later = [join(1, "another"), join(1, "room0"), PartRoom(first_id + 1, "", 3), join(1, "another"), join(2, "more")]
     outcomes = start(database, RoomLimits(), [*people, *joins, *later])
     assert too_many(outcomes) == [len(people) + ROOMS_MAX, len(outcomes) - 1]
+
+
+def test_list_of_rooms_claims_its_memory_first(database: Database) -> None:
+    """Promise: a request for which there is no memory is refused. A thousand topics take a megabyte."""
+    topics = [SetTopic(number, '"' * TOPIC_MAX_BYTES, 1, "alice") for number in range(2, 102)]
+    start(database, RoomLimits(), [*(join(1, f"room{number}") for number in range(100)), *topics])
+    claimed: list[int] = []
+    found = Rooms(database, claimed.append).visible_to(2)
+    assert len(found) == 100
+    assert claimed[0] > len(Json().encode_all([RoomsEvent(found)])) + 100 * 3 * TOPIC_MAX_BYTES
+
+    def refuse(_: int) -> None:
+        raise ShortOfMemoryError
+
+    with pytest.raises(ShortOfMemoryError):
+        Rooms(database, refuse).visible_to(2)
 
 
 def test_room_has_10000_members_and_invitations_at_most(database: Database) -> None:

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol.events import RoomRole, RoomSummary
 from chatprotocol.rules import room_key
+from chatserver.memory import no_limit
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
     from chatserver.store.database import Database
 
@@ -26,6 +28,8 @@ DIRECT_ID: Final = 1
 # The greatest id of a room: the key of a message has 23 bits for it.
 ROOM_ID_MAX: Final = 2**23 - 1
 _INVITED: Final = "invited"
+# Memory of a room in the list of all rooms, with the longest topic, and as it is encoded.
+_SUMMARY_BYTES: Final = 2048
 
 
 class RoomView(NamedTuple):
@@ -56,9 +60,15 @@ _LAST_ID: Final = (
 )
 _VIEW: Final = f"SELECT room.id, room.name, topic, is_private, role, {_LAST_ID} FROM"
 _OF_READER: Final = "membership ON account_id = :reader AND conversation_id = room.id"
-# Rooms other than the lobby that have not ended. One query for rooms that are missing, and for those that are hidden.
+# Rooms other than the lobby that have not ended.
 _VISIBLE: Final = f"conversation AS room LEFT JOIN {_OF_READER} WHERE room.id > 1 AND (is_private = 0 OR role NOTNULL)"
-_FIND: Final = f"{_VIEW} {_VISIBLE} AND name_key = :key"
+# A room of a name. For a missing one it reads the lobby and a membership of it, and refuses them after that: the same
+# work as for a hidden one, so the time of the answer is the same.
+_FIND: Final = (
+    f"{_VIEW} (SELECT coalesce((SELECT id FROM conversation WHERE name_key = :key), 0) AS id) AS found"
+    f" CROSS JOIN conversation AS room ON room.id = found.id LEFT JOIN {_OF_READER}"
+    " WHERE iif(role ISNULL, is_private = 0 AND room.id > 1, 1)"
+)
 _FIND_ID: Final = f"{_VIEW} {_VISIBLE} AND name_key NOTNULL AND room.id = :id"
 _ALL: Final = (
     f"SELECT room.name, topic, member_count, is_private, role FROM {_VISIBLE} AND name_key NOTNULL ORDER BY name_key"
@@ -75,8 +85,10 @@ class Rooms:
     The lobby is not among the rooms. Every method raises StoreError if the database can't be read.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
+        """``claim`` gets the bytes that a list of all rooms takes, before it is made; its errors leave the method."""
         self._database = database
+        self._claim = claim
 
     def find(self, account_id: int, name: str) -> RoomView | None:
         """The room of this name, ignoring case; None if there is none, or the account may not know of it."""
@@ -93,7 +105,9 @@ class Rooms:
     def visible_to(self, account_id: int) -> tuple[RoomSummary, ...]:
         """All rooms that the account may know of, sorted by name."""
         with self._database.reading() as connection:
-            return tuple(_summary(*row) for row in connection.execute(_ALL, {"reader": account_id}))
+            rows = connection.execute(_ALL, {"reader": account_id}).fetchall()
+        self._claim(_SUMMARY_BYTES * len(rows))
+        return tuple(_summary(*row) for row in rows)
 
     def members(self, room_id: int) -> list[tuple[int, str]]:
         """Account ids and names of the members, without the invited users."""
