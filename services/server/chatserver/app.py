@@ -84,8 +84,8 @@ _CLOSING_SECONDS = 1.0
 # Time limit of the commit that the health check tries; a slower disk counts as failed. Less than the time limit of the
 # health check.
 _PROBE_SECONDS = 1.5
-# Descriptors besides connections: those of rooms with traffic, and some for the database, its readers, listeners, wakeup
-# pipes and the log.
+# Descriptors besides connections: those of rooms with traffic, and some for the database, its readers, listeners,
+# wakeup pipes and the log.
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
