@@ -37,7 +37,7 @@ _WIRE = "protocol/chatprotocol/wire/"
 # --- README.md ---
 
 _STORED = "A message is on the disk before its sender gets a confirmation, and before others see it."
-_ORDER = "All clients see the messages in the same order."
+_ORDER = "All members of a room see its messages in the same order."
 _RESUMED = "A json client that reconnects gets each message that it missed, once."
 _WAITING = "Direct messages wait for users who are offline."
 _SLOW = "A slow or stuck client never delays the others."
