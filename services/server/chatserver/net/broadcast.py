@@ -185,6 +185,11 @@ class BroadcastBuffer:
             self._progress.notify_all()
         self.discard_before(needed_from)
 
+    @property
+    def has_old_data(self) -> bool:
+        """True if a segment could be discarded but for the followers."""
+        return self._file.oldest_end <= self.position
+
     def discard_before(self, needed_from: int) -> None:
         """Discard the data before ``needed_from``, which no follower needs, and all that is older than kept_bytes."""
         self._file.discard_before(max(needed_from, self.offered_end - self._kept_bytes))

@@ -63,6 +63,8 @@ class MemoryFile:
         self._spare = [open_segment() for _ in range(spare)]
         self._spare_max = max(spare, 1)
         self._oldest = 0
+        # The end of the oldest segment.
+        self.oldest_end = segment_bytes
         self._end = 0
 
     def append(self, data: bytes) -> None:
@@ -105,7 +107,7 @@ class MemoryFile:
 
     def discard_before(self, before: int) -> None:
         """Discard the segments that end at or before this position. For the thread that reads."""
-        while (self._oldest + 1) * self._segment_bytes <= before:
+        while self.oldest_end <= before:
             segment = self._segments.pop(self._oldest)
             # The kernel keeps the pages of unfinished sends.
             if isinstance(segment, int) and len(self._spare) < self._spare_max:
@@ -114,6 +116,7 @@ class MemoryFile:
             elif isinstance(segment, int):
                 os.close(segment)
             self._oldest += 1
+            self.oldest_end += self._segment_bytes
 
     def close(self) -> None:
         """Close all descriptors. No thread may use the file afterwards."""

@@ -298,7 +298,7 @@ class Sender:
     def _discard_sent(self, buffers: Iterable[BroadcastBuffer]) -> None:
         """Discard what all followers have, after the last one has caught up or was closed: a room may be quiet now."""
         for buffer in buffers:
-            if not self._followers[buffer].behind:
+            if buffer.has_old_data and not self._followers[buffer].behind:
                 buffer.discard_before(self._needed_from(buffer))
 
     def _advance(self, buffer: BroadcastBuffer) -> None:
@@ -366,10 +366,9 @@ class Sender:
         placed = self._placed.get(send_queue, ())
         if buffers is placed:
             return buffers
-        for buffer in placed:
-            if buffer not in buffers:
-                self._followers[buffer].behind.discard(send_queue)
-        for buffer in buffers:
+        for buffer in set(placed).difference(buffers):
+            self._followers[buffer].behind.discard(send_queue)
+        for buffer in set(buffers).difference(placed):
             self._followers[buffer].behind.add(send_queue)
         if buffers:
             self._placed[send_queue] = buffers
