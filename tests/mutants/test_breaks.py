@@ -24,9 +24,9 @@ def test_break_fits_the_product_and_its_tests_exist(broken: Break) -> None:
 
 
 def test_each_promise_of_the_readme_has_a_break() -> None:
-    """The list below "It promises"."""
+    """The list below "The server promises"."""
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    promises = text.partition("It promises:\n\n")[2].partition("\n\n")[0]
+    promises = text.partition("The server promises:\n\n")[2].partition("\n\n")[0]
     sentences = re.findall(r"[A-Z][^.]*\.", promises)
     assert len(sentences) >= 5
     assert set(sentences) <= PROMISES
