@@ -508,6 +508,7 @@ BREAKS = (
         "                if room is not None:\n                    room.unfollow(member)\n",
         "",
         "reliability/test_rooms.py::test_members_see_their_rooms_once_and_in_order",
+        "e2e/test_rooms.py::test_private_room_lasts_over_restarts",
     ),
     _break(
         _RECONNECT,

@@ -6,8 +6,9 @@ import re
 import statistics
 import threading
 import time
+from collections import deque
 from contextlib import ExitStack, closing
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -17,6 +18,7 @@ from reliability.peers import NarrowPeer
 from reliability.program import Program
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from reliability.crowd import Answer, Member
@@ -58,14 +60,25 @@ def grows(without: list[Delays], beside: list[Delays]) -> bool:
 
 
 class Audience:
-    """99 clients that read, and one that sends at a steady pace."""
+    """99 clients that read, and one that sends at a steady pace, in turn to the rooms that the others are spread over.
 
-    def __init__(self, crowd: Crowd, port: int) -> None:
+    The empty name is the lobby.
+    """
+
+    def __init__(self, crowd: Crowd, port: int, rooms: Sequence[str]) -> None:
         self._crowd = crowd
+        self.rooms = rooms
         self._listeners = crowd.enter(port, [f"listener{number}" for number in range(99)])
         (self._talker,) = crowd.enter(port, ["talker"])
+        self._room_of = dict(zip(self._listeners, cycle(rooms), strict=False))
+        joins = [(self._talker, room) for room in rooms if room]
+        joins += [(listener, room) for listener, room in self._room_of.items() if room]
+        for member, room in joins:
+            member.ask(command="join", room=room)
+        crowd.wait_until(lambda: all(member.of("joined") for member, _ in joins), "all joins")
         self.heard: dict[Member, list[int]] = {listener: [] for listener in self._listeners}
-        self.confirmed: list[int] = []
+        self.confirmed: dict[str, list[int]] = {room: [] for room in rooms}
+        self._unconfirmed: deque[str] = deque()
         self._delays: list[float] = []
         self._talker.react = self._note_confirmation
         for listener in self._listeners:
@@ -73,7 +86,7 @@ class Audience:
 
     def _note_confirmation(self, member: Member, answer: Answer) -> None:
         if answer["type"] == "sent":
-            self.confirmed.append(answer["id"])
+            self.confirmed[self._unconfirmed.popleft()].append(answer["id"])
         member.seen.clear()
 
     def _note_delivery(self, member: Member, answer: Answer) -> None:
@@ -84,42 +97,65 @@ class Audience:
 
     def measure(self) -> Delays:
         """Send at a steady pace, and measure the delivery times."""
-        before = len(self.confirmed)
         self._delays.clear()
         pace = threading.Event()
         send_at = time.monotonic()
         for _ in range(MESSAGES):
             pace.wait(max(0.0, send_at - time.monotonic()))
-            self._talker.ask(command="PM", message=f"{time.monotonic()} {TEXT}")
+            for room in self.rooms:
+                self._unconfirmed.append(room)
+                self._talker.ask(command="PM", message=f"{time.monotonic()} {TEXT}", **({"room": room} if room else {}))
             send_at += 1 / MESSAGES_A_SECOND
         self._crowd.wait_until(
-            lambda: len(self.confirmed) == before + MESSAGES and len(self._delays) == MESSAGES * len(self._listeners),
+            lambda: not self._unconfirmed and len(self._delays) == MESSAGES * len(self._listeners),
             "all confirmations and deliveries",
         )
         percentiles = statistics.quantiles(self._delays, n=100)
         return Delays(percentiles[49], percentiles[98])
 
+    def has_heard_all(self) -> bool:
+        """True if each client has heard each message of its room once and in order."""
+        return all(heard == self.confirmed[self._room_of[listener]] for listener, heard in self.heard.items())
 
-def read_rest(port: int, last_read_id: int, last_id: int) -> list[int]:
-    """Log in with the last id that was read. Returns the ids of the missed messages."""
+
+def fall_asleep(sleeper: NarrowPeer | DatagramPeer, room: str) -> int:
+    """Log in and join the room. Returns its last id; 0 over UDP."""
+    welcome = sleeper.login("sleeper")
+    if isinstance(sleeper, DatagramPeer):
+        return 0
+    if room:
+        sleeper.ask(command="join", room=room)
+        welcome = sleeper.next("joined")
+    return int(welcome["last_id"])
+
+
+def read_rest(port: int, room: str, last_read_id: int, last_id: int) -> list[int]:
+    """Log in with the last id that was read in the room. Returns the ids of its missed messages."""
     ids = [last_read_id]
     with closing(Peer(port)) as peer:
-        peer.login("sleeper", since=last_read_id)
+        peer.login("sleeper", since={room: last_read_id} if room else last_read_id)
         while ids[-1] < last_id:
             ids.append(peer.next("broadcast")["id"])
     return ids[1:]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [NarrowPeer, DatagramPeer])
-def test_stopped_receiver_does_not_delay_the_others(tmp_path: Path, kind: type[NarrowPeer | DatagramPeer]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "rooms"),
+    [(NarrowPeer, [""]), (NarrowPeer, ["busy", "quiet"]), (DatagramPeer, [""])],
+    ids=["lobby", "rooms", "udp"],
+)
+def test_stopped_receiver_does_not_delay_the_others(
+    tmp_path: Path, kind: type[NarrowPeer | DatagramPeer], rooms: list[str]
+) -> None:
     """Promises: it is disconnected at its limit, the log has the reason, and after a login it has missed nothing.
 
-    A busy machine makes all percentiles worse for a while, so the best rounds are compared.
+    It is in the first room, or in the lobby, and delays neither this room nor the other one. A busy machine makes all
+    percentiles worse for a while, so the best rounds are compared.
     """
     rounds = 0
     with Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)) as server, Crowd() as crowd:
-        audience = Audience(crowd, server.port)
+        audience = Audience(crowd, server.port, rooms)
         without: list[Delays] = []
         beside: list[Delays] = []
         while rounds < ROUNDS_MIN or (rounds < ROUNDS_MAX and grows(without, beside)):
@@ -127,20 +163,21 @@ def test_stopped_receiver_does_not_delay_the_others(tmp_path: Path, kind: type[N
             without.append(audience.measure())
             # A new connection each time: the kernel's buffer of a used one may have grown by megabytes.
             with closing(kind(server.port)) as sleeper:
-                welcome = sleeper.login("sleeper")
+                last_id = fall_asleep(sleeper, rooms[0])
                 beside.append(audience.measure())
                 if isinstance(sleeper, NarrowPeer):
-                    heard = [welcome["last_id"]]
+                    heard = [last_id]
                     heard += [answer["id"] for answer in sleeper.rest() if answer["type"] == "broadcast"]
-                    heard += read_rest(server.port, heard[-1], audience.confirmed[-1])
-                    assert heard == audience.confirmed[-MESSAGES - 1 :]
+                    confirmed = audience.confirmed[rooms[0]]
+                    heard += read_rest(server.port, rooms[0], heard[-1], confirmed[-1])
+                    assert heard == confirmed[-MESSAGES - 1 :]
                 reasons = re.findall(r"^\[WARNING\] disconnected reason=lagging .*$", server.log(), re.MULTILINE)
                 assert len(reasons) == rounds
                 assert f"limit_bytes={LAG_MAX_BYTES} " in reasons[-1]
     print(f"without it: {without}; beside it: {beside}")
     assert not grows(without, beside)
-    assert audience.confirmed == list(range(1, 2 * rounds * MESSAGES + 1))
-    assert all(heard == audience.confirmed for heard in audience.heard.values())
+    assert sorted(chain(*audience.confirmed.values())) == list(range(1, 2 * rounds * MESSAGES * len(rooms) + 1))
+    assert audience.has_heard_all()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +185,7 @@ def test_stopped_receiver_does_not_delay_the_others(tmp_path: Path, kind: type[N
     [
         (NarrowPeer, "all"),
         pytest.param(NarrowPeer, "each", marks=pytest.mark.long),
+        pytest.param(NarrowPeer, "room", marks=pytest.mark.long),
         pytest.param(DatagramPeer, "all", marks=pytest.mark.long),
         pytest.param(DatagramPeer, "each", marks=pytest.mark.long),
     ],
@@ -164,9 +202,18 @@ def test_memory_for_stopped_receivers_is_limited(
     with ExitStack() as stack:
         server = stack.enter_context(Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)))
         for name in names:
-            stack.enter_context(closing(kind(server.port))).login(name)
+            sleeper = stack.enter_context(closing(kind(server.port)))
+            sleeper.login(name)
+            if to == "room":
+                assert isinstance(sleeper, NarrowPeer)
+                sleeper.ask(command="join", room="dev")
+                sleeper.next("joined")
         crowd = stack.enter_context(Crowd())
         (talker,) = crowd.enter(server.port, ["talker"])
+        if to == "room":
+            requests[0]["room"] = "dev"
+            talker.ask(command="join", room="dev")
+            crowd.wait_until(lambda: bool(talker.of("joined")), "the join")
         before = most = server.memory_bytes()
         for _ in range(SAID_BYTES // (BURST_MESSAGES * len(text))):
             talker.seen.clear()
