@@ -496,7 +496,7 @@ def test_script_and_pipe_write_to_rooms(room: Room, tmp_path: Path) -> None:
     ) as alice:
         lines = alice.until("[sent #1]")
         assert lines[1:] == [
-            "> /join dev", "[entered #dev owner] topic:; online: alice", "[room #dev]",
+            "> /join dev", "[entered #dev owner] online: alice", "[room #dev]",
             "> PM hello dev", "[sent #1]",
         ]  # fmt: skip
         bob.ask(command="join", room="dev")

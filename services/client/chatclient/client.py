@@ -308,9 +308,9 @@ class ChatClient:
         return self._query(AskRooms(), Rooms).rooms
 
     def join(self, room: str, *, private: bool = False) -> Joined:
-        """Become a member of a room; an unused name makes one, perhaps private. Members stay members when they leave.
+        """Become a member of a room. An unused name makes one; ``private`` applies only then.
 
-        Raises RefusedError if the room can't be entered or made. A private room can't be told from none.
+        Raises RefusedError if the room can't be entered or made. A private room can't be told from a missing one.
         """
         check_str("room", room)
         return self._ask_about(Join(room, bool(private)), Joined)
@@ -321,7 +321,7 @@ class ChatClient:
         self._ask_about(Part(room), Parted)
 
     def set_topic(self, room: str, topic: str) -> None:
-        """Replace the topic of a room; an empty one removes it. For the owner and operators, as are the next ones."""
+        """Replace the topic of a room; an empty one removes it. This method and the next ones are for the owner and operators."""
         check_str("room", room)
         check_str("topic", topic)
         _refused_as_error(check_unicode, topic)

@@ -1,10 +1,10 @@
 """The client's state that survives a connection: identity, rooms, seen and unconfirmed messages. Pure.
 
 Rooms. `rooms` has the rooms that the user is in, each with the id of its newest message that was seen. Messages of the
-lobby and direct messages arrive in the order of their ids, so they share last_seen_id. A confirmation has no room: its
-message has it. With rooms, the next login names an id for each of them; the server's answer has the rooms that the user
-is in by then. Names that the server sends are kept only if they are valid, because they go into the next login and
-into typed lines.
+lobby and direct messages arrive in the order of their ids, so they share last_seen_id. A confirmation has no
+room; the unconfirmed message has it. With rooms, the next login has an id for each of them, and the server's answer has
+the rooms that the user is then in. Names from the server are kept only if they are valid, because they become part of
+the next login and of typed lines.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class Model:
         known, self.rooms = self.rooms, {}
         states = {room_key(state.room): state for state in event.rooms or ()}
         for key in (*(key for key in known if key in states), *(key for key in states if key not in known)):
-            # The server sends the messages after the least of these ids: `since` counts for all rooms.
+            # The server sends the messages after the least of these ids: `since` is one id for all rooms.
             ids = [states[key].last_id, *((known[key].last_seen_id,) if key in known else ())]
             last_seen_id = min(ids) if event.since is None else min(*ids, event.since)
             self._note_room(MyRoom(states[key].room, states[key].topic, last_seen_id))

@@ -346,7 +346,7 @@ def test_room_is_entered_when_the_server_confirms_it(alice: TerminalDialogue) ->
     alice.type("hello")
     alice.give(
         joined("New", 5),
-        "[entered #New] topic:; online: alice",
+        "[entered #New] online: alice",
         "[room #New]",
         sends(AskHistory(20, room="New")),
         sends(Say("hello", "n1", "new")),
@@ -380,7 +380,7 @@ def test_script_need_not_wait_for_the_room(pipe: Dialogue) -> None:
     pipe.type("/join new", sends(Join("new")))
     pipe.type("PM hello")
     said = sends(Say("hello", "n1", "new"))
-    pipe.give(joined("new"), "[entered #new] topic:; online: alice", "[room #new]", said)
+    pipe.give(joined("new"), "[entered #new] online: alice", "[room #new]", said)
     pipe.give(confirmation(11, "n1"), "[sent #11]")
     pipe.type("/room dev", "[room #dev] tea")
     pipe.type("PM bye", sends(Say("bye", "n2", "dev")))

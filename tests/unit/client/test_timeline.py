@@ -153,7 +153,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Kicked("dev", "eve", "bob"), [NOTICE + "bob removed eve from #dev."]),
     (
         events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"),
-        [NOTICE + "eve is an operator of #dev now, says bob."],
+        [NOTICE + "eve is an operator of #dev now (set by bob)."],
     ),
     (events.RoleChanged("dev", "eve", RoomRole.OWNER), [NOTICE + "eve is the owner of #dev now."]),
     (

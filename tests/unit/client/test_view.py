@@ -64,7 +64,7 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
         events.Joined("dev", "tea", ("bob", "alice"), 17, private=True, role=RoomRole.OWNER),
         ["[entered #dev owner private] topic: tea; online: alice bob"],
     ),
-    (events.Joined("dev", "", ("alice",), 17), ["[entered #dev] topic:; online: alice"]),
+    (events.Joined("dev", "", ("alice",), 17), ["[entered #dev] online: alice"]),
     (
         events.Welcome(
             account=AccountKind.EXISTING,
@@ -73,7 +73,7 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
             last_id=17,
             rooms=(events.RoomState("dev", "tea", 17), events.RoomState("ops", "", 3, role=RoomRole.OPERATOR)),
         ),
-        ["[welcome existing] alice", "[entered #dev] topic: tea", "[entered #ops operator] topic:"],
+        ["[welcome existing] alice", "[entered #dev] topic: tea", "[entered #ops operator]"],
     ),
     (events.Parted("dev"), ["[parted #dev]"]),
     (events.Parted("dev", "bob"), ["[parted #dev] by bob"]),

@@ -10,10 +10,9 @@ while ClientSession.is_ready. react() handles its input and then uses waiting li
 used in the order in which they were typed. Passwords that are typed at a terminal wait in _secrets, so that a password
 is never sent or shown as a message.
 
-Rooms. Messages go to the current room: see current_room.py. It changes when the user says so, and when a room that the
-user asked to join is entered. It never changes by an event that the user did not cause, so a line that is just being
-typed can't reach others than those that it was meant for. For the same reason a line that a person typed keeps the room
-in which it was typed.
+Rooms. Messages go to the current room: see current_room.py. It changes on a command of the user, and when a room that
+the user asked to join is entered. No other event changes it, so a line that is being typed reaches only the users that
+it was meant for. For the same reason, a line that a person typed keeps the room in which it was typed.
 
 The client ends when exit is set. Reasons: Bye or Left after the goodbye; ConnectionEnded; a final login error; an
 interrupt or the end of input before the login or during an outage. After an interrupt, the goodbye has a time limit:

@@ -21,8 +21,8 @@ class Line(NamedTuple):
     is_from_script: bool = False
     # True if the password prompt was active. The line is then used only as a password.
     is_secret: bool = False
-    # The room that was the current one when a person typed the line: a message goes there, even if the line has to
-    # wait. None: the current room at the time when the line is used.
+    # The current room at the time when a person typed the line. A message goes there, even if the line has to wait.
+    # None: the current room at the time when the line is used.
     room: str | None = None
 
 

@@ -151,7 +151,7 @@ class RowFormatter:
 
 
 def prompt(ui_state: UiState, width: int) -> str:
-    """The text before the input. A room takes half of the window at most, so that there is place for the input."""
+    """The text before the input. A room takes at most half of the window, to leave space for the input."""
     if (question := ui_state.question) is not None:
         return f"{clean(_PROMPTS.get(question.kind, question.text))}: "
     if ui_state.is_secret:
@@ -188,7 +188,7 @@ def _pending_text(message: Say | Whisper) -> str:
 
 
 def _room_mark(room: str) -> Row:
-    """The room of a message, after its sender: in the text it could be imitated."""
+    """The room of a message, after its sender. In the text, senders could imitate it."""
     return [("class:room", f" #{clean(room)}")] if room else []
 
 

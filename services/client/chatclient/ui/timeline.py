@@ -6,9 +6,9 @@ Order. After the login the client requests the recent messages. Messages that ar
 shown with it in the order of ids; an error or a lost connection releases them. After a reconnect the missed messages,
 up to the server's newest id at that time, stand between two rules.
 
-Rooms. A message of a room has the room; without one it is in the lobby, whatever the current room is. So rows that were
-printed before a change of the current room keep their meaning. Joins and leaves are shown of the lobby and the current
-room: a user who comes online joins all of its rooms at once.
+Rooms. A message in a room shows the room; a message without one is in the lobby, for any current room. So rows that
+were printed before a change of the current room keep their meaning. Joins and leaves are shown for the lobby and the
+current room only, because a user who comes online joins all of its rooms at once.
 
 Once. An own message is shown when it is confirmed, from the unconfirmed ones. If it is received as well, the second one
 is dropped by its id.
@@ -111,7 +111,7 @@ class Timeline:
         self._goodbye = ""
         # The current room; empty for the lobby.
         self._room = ""
-        # Room and name of the last user who was removed from a room: that it left it is not told again.
+        # Room and name of the last user who was removed from a room. The event that this user left is not shown.
         self._kicked = ("", "")
 
     def entries(self, shown: Sequence[ClientEvent | UiNotice]) -> Iterator[Entry]:
@@ -457,7 +457,7 @@ def _room_remark(event: _RoomEvent) -> Remark:
         case events.Kicked():
             text = f"{by} removed {name} from {room}."
         case events.RoleChanged(role=role):
-            text = f"{name} is {_ROLES[role]} of {room} now{f', says {by}' if by else ''}."
+            text = f"{name} is {_ROLES[role]} of {room} now{f' (set by {by})' if by else ''}."
     return Remark(text)
 
 

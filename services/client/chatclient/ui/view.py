@@ -59,8 +59,8 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return f"[{status} #{message_id}] {sent_remark(shown)}".rstrip()
         case events.Refused(code, reason, room=room):
             return f"[error {code}{_in_room(room)}] {escape(reason)}"
-        case events.Joined(users=users):
-            return f"{_entered(shown)}; online: {_names(users)}"
+        case events.Joined():
+            return _entered(shown)
         case events.Parted(room, by):
             return f"[parted{_in_room(room)}]{f' by {escape(by)}' if by else ''}"
         case events.TopicChanged(room, topic, by):
@@ -123,9 +123,11 @@ def room_traits(room: events.Joined | events.RoomState | events.RoomSummary) -> 
 
 
 def _entered(room: events.Joined | events.RoomState) -> str:
-    """``[entered #dev owner private] topic: tea``."""
+    """``[entered #dev owner private] topic: tea; online: alice bob``; after a login without the users."""
     words = ["entered", f"#{escape(room.room)}", *room_traits(room)]
-    return f"[{' '.join(words)}] topic: {escape(room.topic)}".rstrip()
+    topic = [f"topic: {escape(room.topic)}"] if room.topic else []
+    online = [f"online: {_names(room.users)}"] if isinstance(room, events.Joined) else []
+    return f"[{' '.join(words)}] {'; '.join([*topic, *online])}".rstrip()
 
 
 def _listed(room: events.RoomSummary) -> str:

@@ -48,7 +48,7 @@ class _Pace:
     def __init__(self) -> None:
         # The rooms with unannounced changes, in order.
         self.changed: dict[int, _Roster] = {}
-        # Times of the next updates: if one of them is full, and else.
+        # Times of the next update: if one of the rooms has UPDATE_MAX_NAMES changes, and otherwise.
         self.full_at = 0.0
         self.next_at = 0.0
 

@@ -47,8 +47,8 @@ _NAMED: Final = (
     "id, time_ms, (SELECT name FROM account WHERE account.id = sender_id),"
     f" (SELECT name FROM account WHERE account.id = recipient_id), {_ROOM_NAME}, text"
 )
-# The messages of a room, and the two halves of an account's direct messages. Each is in the order of an index: SQLite
-# reads a row when it is asked for it, and has no temporary table, of which malloc would keep 4 KiB for each thread.
+# The messages of a room, and the sent and received direct messages of an account. Each is in the order of an index:
+# SQLite reads a row when it is asked for, without a temporary table, of which malloc would keep 4 KiB for each thread.
 _OF_ROOM: Final = f"SELECT {_NAMED} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER} ORDER BY key"
 _SENT: Final = f"SELECT {_NAMED} FROM message WHERE sender_id = :reader AND {_IN_DIRECT} ORDER BY key"
 _RECEIVED, _RECEIVED_FROM_OTHERS = (
@@ -207,7 +207,7 @@ class Messages:
 
 
 def _conversations(room_id: int | None) -> tuple[int, ...]:
-    """The room, or the lobby and direct messages. Direct messages alone are no room."""
+    """The room, or the lobby and direct messages. Direct messages alone are not a room."""
     if room_id is None:
         return LOBBY_ID, DIRECT_ID
     return () if room_id == DIRECT_ID else (room_id,)

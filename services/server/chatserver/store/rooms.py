@@ -28,7 +28,7 @@ DIRECT_ID: Final = 1
 # The greatest id of a room: the key of a message has 23 bits for it.
 ROOM_ID_MAX: Final = 2**23 - 1
 _INVITED: Final = "invited"
-# Memory of a room in the list of all rooms, with the longest topic, and as it is encoded.
+# Memory of one room in the list of all rooms, with the longest topic, before and after it is encoded.
 _SUMMARY_BYTES: Final = 2048
 
 
@@ -62,8 +62,8 @@ _VIEW: Final = f"SELECT room.id, room.name, topic, is_private, role, {_LAST_ID} 
 _OF_READER: Final = "membership ON account_id = :reader AND conversation_id = room.id"
 # Rooms other than the lobby that have not ended.
 _VISIBLE: Final = f"conversation AS room LEFT JOIN {_OF_READER} WHERE room.id > 1 AND (is_private = 0 OR role NOTNULL)"
-# A room of a name. For a missing one it reads the lobby and a membership of it, and refuses them after that: the same
-# work as for a hidden one, so the time of the answer is the same.
+# The room of a name. For a missing room it reads the lobby and a membership of it, and then refuses them. That is the
+# same work as for a hidden room, so both answers take the same time.
 _FIND: Final = (
     f"{_VIEW} (SELECT coalesce((SELECT id FROM conversation WHERE name_key = :key), 0) AS id) AS found"
     f" CROSS JOIN conversation AS room ON room.id = found.id LEFT JOIN {_OF_READER}"
@@ -86,7 +86,7 @@ class Rooms:
     """
 
     def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
-        """``claim`` gets the bytes that a list of all rooms takes, before it is made; its errors leave the method."""
+        """``claim`` gets the size of a list of all rooms in bytes, before the list is made. It may raise."""
         self._database = database
         self._claim = claim
 
