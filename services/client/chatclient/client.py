@@ -321,7 +321,10 @@ class ChatClient:
         self._ask_about(Part(room), Parted)
 
     def set_topic(self, room: str, topic: str) -> None:
-        """Replace the topic of a room; an empty one removes it. This method and the next ones are for the owner and operators."""
+        """Replace the topic of a room; an empty one removes it.
+
+        This method and the next four are for the owner and the operators of the room.
+        """
         check_str("room", room)
         check_str("topic", topic)
         _refused_as_error(check_unicode, topic)

@@ -79,7 +79,7 @@ class ParsedInput(NamedTuple):
 
 
 class Completes(Enum):
-    """What Tab completes in an argument of a command."""
+    """The kind of an argument of a command, which Tab completes."""
 
     USER = "users online"
     ROOM = "rooms that the user is in"
@@ -97,7 +97,7 @@ class Command(NamedTuple):
     is_local: bool = False
     # Aliases in lower case. An alias that begins with @ is for the help only, because such lines are parsed earlier.
     aliases: tuple[str, ...] = ()
-    # What Tab completes, for each argument.
+    # The kinds of the arguments, for Tab.
     completes: tuple[Completes, ...] = ()
 
 

@@ -171,7 +171,7 @@ class Presence:
         return min(lobby_at, self._rooms_pace.due_at())
 
     def _due_rooms(self, now: float) -> list[int]:
-        """The rooms whose updates are due; their next ones are not before the interval. The lock is held."""
+        """The rooms whose updates must be sent now. Their next updates follow after the interval. The lock is held."""
         due: list[int] = []
         for pace in (self._lobby_pace, self._rooms_pace):
             room_ids = list(pace.changed) if pace.due_at() <= now else []
