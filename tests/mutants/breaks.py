@@ -106,9 +106,9 @@ BREAKS = (
         (
             (
                 "                if taken.is_probed:\n",
-                "                self._tell(applied)\n                if taken.is_probed:\n",
+                "                self._subscribers[0](applied)\n                if taken.is_probed:\n",
             ),
-            ("        self._tell(applied)\n        for appended, its", "        for appended, its"),
+            ("callback(applied)\n        for appended, its", "pass\n        for appended, its"),
         ),
         ("unit/server/test_journal.py::test_subscriber_is_called_after_the_commit",),
     ),
@@ -129,8 +129,8 @@ BREAKS = (
     _break(
         _ORDER,
         _JOURNAL + "local.py",
-        "        self._tell(applied)\n        for appended, its",
-        "        self._tell(applied[::-1])\n        for appended, its",
+        "                callback(applied)\n        for appended, its",
+        "                callback(applied[::-1])\n        for appended, its",
         "unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",
         "e2e/test_public_messages.py::test_all_clients_see_one_order",
     ),

@@ -23,7 +23,7 @@ from chatprotocol.events import (
 )
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub, Joined, wait_for_sender
+from chatserver.chat.hub import Hub, Joined
 from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
@@ -267,7 +267,7 @@ def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
     assert ids(alice) == ids(bob) == list(range(11, 11 + batches * texts))
 
 
-def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
+def test_gathering_has_one_limit_for_all_buffers() -> None:
     """Promise: nobody waits for the slow. Another protocol in use makes the wait no longer."""
 
     class Slow(FakeBroadcast):
@@ -276,7 +276,10 @@ def test_wait_for_sender_has_one_limit_for_all_buffers() -> None:
             eventually(lambda: time.monotonic() > ends)
 
     other = FakeBroadcast("other")
-    wait_for_sender([Slow(), other], 0.01)
+    room = Room(Slow(), other)
+    alice, _ = room.join(ALICE), room.join(BOB, other)
+    room.say(alice, "hello")
+    room.hub.gather(0.01)
     ahead_max_bytes, limit_seconds = other.last_wait
     assert ahead_max_bytes == 0
     assert limit_seconds is not None

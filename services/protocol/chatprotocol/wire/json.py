@@ -6,10 +6,10 @@ text from a peer reaches the parser before it is shown to have at most NESTING_M
 
 On the server each line takes one of two paths, both in the reader thread of its connection:
 
-    fast  _read_block: _is_simple(block) holds, and one decode_lines call parses all lines. If any line fails, all
-          lines take the slow path, so that good lines count and each bad line gets its own error. No request was
-          used yet, so none is lost or used twice.
-    slow  _read_line: split_objects finds the objects of one line. _read_object accepts an object if _is_shallow
+    fast  receive: _is_simple(block) holds, and one decode_lines call parses all lines. If any line fails, all lines
+          take the slow path, so that good lines count and each bad line gets its own error. No request was used yet,
+          so none is lost or used twice.
+    slow  _read_lines: split_objects finds the objects of each line. _read_object accepts an object if _is_shallow
           holds or nesting() measures a depth within the limit. Objects without a line end (_read_tail) come here too.
 
 Why the guard is correct:
@@ -117,20 +117,29 @@ class JsonServer(ServerProtocol):
 
     def __init__(self) -> None:
         self._buffer = LineBuffer(LINE_MAX_BYTES)
-        self._scanner = ObjectScanner()
+        # For an object without a line end that has begun.
+        self._scanner: ObjectScanner | None = None
 
     def receive(self, data: bytes) -> list[Request]:
-        """The requests of all complete lines, and of complete objects without a line end."""
+        """The requests of all complete lines, and of complete objects without a line end.
+
+        All lines are parsed in one call if they are simple and good, otherwise one by one.
+        """
         block = self._buffer.split(data)
         found: list[Request] = []
         if block:
-            found = self._read_block(block)
-            self._scanner = ObjectScanner()
+            self._scanner = None
+            try:
+                if len(block) <= LINE_MAX_BYTES and _is_simple(block):
+                    if not block.isascii():
+                        block.decode()  # the parser does not check the UTF-8 of unknown members
+                    found = _REQUESTS.decode_lines(block)  # type: ignore[assignment]
+                else:
+                    found = _read_lines(block)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                found = _read_lines(block)  # good lines count, each bad line gets its own error
         if self._buffer.tail:
             found += self._read_tail()
-        if self._buffer.drop_overflow():
-            found.append(_too_long())
-            self._scanner = ObjectScanner()
         return found
 
     def receive_end(self) -> list[Request]:
@@ -159,23 +168,19 @@ class JsonServer(ServerProtocol):
         found: list[Request] = []
         tail = self._buffer.tail
         taken = 0
-        while is_object(tail, taken) and (end := self._scanner.scan(tail, taken)) >= 0:
+        while is_object(tail, taken):
+            self._scanner = self._scanner or ObjectScanner()
+            end = self._scanner.scan(tail, taken)
+            if end < 0:
+                break
             found.append(_read_object(tail[taken:end]))
-            self._scanner = ObjectScanner()
+            self._scanner = None
             taken = end
         self._buffer.drop(taken)
+        if self._buffer.drop_overflow():
+            found.append(_too_long())
+            self._scanner = None
         return found
-
-    def _read_block(self, block: bytes) -> list[Request]:
-        """Parse all lines in one call if they are simple and good, otherwise one by one."""
-        if len(block) <= LINE_MAX_BYTES and _is_simple(block):
-            try:
-                if not block.isascii():
-                    block.decode()  # the parser does not check the UTF-8 of unknown members
-                return _REQUESTS.decode_lines(block)  # type: ignore[return-value]
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                pass  # read again line by line: good lines count, each bad line gets its own error
-        return [request for line in block.split(b"\n") for request in _read_line(line)]
 
 
 def _is_simple(block: bytes) -> bool:
@@ -199,8 +204,8 @@ def _is_shallow(line: bytes) -> bool:
     return line.count(b"{") + line.count(b"[") <= NESTING_MAX_LEVELS
 
 
-def _read_line(line: bytes) -> list[Request]:
-    return [_read_object(text) for text in split_objects(line)]
+def _read_lines(block: bytes) -> list[Request]:
+    return [_read_object(text) for line in block.split(b"\n") for text in split_objects(line)]
 
 
 def _read_object(text: bytes) -> Request:

@@ -15,7 +15,7 @@ _STRING_BODY = re.compile(rb'(?:[^"\\]|\\.)*', re.DOTALL)
 
 
 class LineBuffer:
-    """Splits a byte stream into lines. Call :meth:`drop_overflow` after each :meth:`split`.
+    """Splits a byte stream into lines. Call :meth:`drop_overflow` after each :meth:`split` that leaves a tail.
 
     The buffer then holds at most ``limit_bytes`` between two pieces. The rest of a line over the limit is skipped.
     """

@@ -207,19 +207,30 @@ class Hub:
         """
         for portion, room_ids in _portions(applied):
             with self._lock:
-                rooms = self._open_rooms(room_ids)
-                self._buffers = [buffer for room in rooms for buffer, _ in room.followers.values()]
+                self._buffers = self._buffers_of(room_ids)
             for buffer in self._buffers:
                 buffer.wait_for_sender()
             with self._lock:
-                self._publish_portion(portion)
-                for room in self._open_rooms(room_ids):
-                    room.flush()
+                for each in portion:
+                    entry: Any = each.entry
+                    outcome, origin = each.outcome, each.origin
+                    if isinstance(outcome, tuple):  # the common case first
+                        publish = self._publish_direct if isinstance(entry, DirectMessage) else self._publish_public
+                        for part in outcome:
+                            publish(entry, part, origin, each.time_ms)
+                    elif isinstance(entry, MessageBatch):
+                        self._refuse(entry, outcome, origin)
+                    elif isinstance(outcome, RoomChange):  # the session answers the others
+                        self._CHANGES[type(entry)](self, entry, outcome, origin)
+                for buffer in self._buffers_of(room_ids):
+                    buffer.flush()
             self._wake()
 
     def gather(self, limit_seconds: float) -> None:
         """Wait until the sender has offered the last publication to all members. For the journal's thread."""
-        wait_for_sender(self._buffers, limit_seconds)
+        deadline = time.monotonic() + limit_seconds
+        for buffer in self._buffers:
+            buffer.wait_for_sender(0, deadline - time.monotonic())
 
     def announce(self, room_id: int, update: Users, version: int) -> None:
         """Send the update to all followers of the room that have seen an older version. For the presence thread."""
@@ -244,32 +255,17 @@ class Hub:
             member.has_caught_up = True
             self._track(member, max(upto_id, member.newest_direct_id))
 
-    def _open_rooms(self, room_ids: Iterable[int]) -> list[Room]:
-        """Return those of the rooms that have members online. The lock is held."""
-        return [self._rooms[room_id] for room_id in room_ids if room_id in self._rooms]
-
-    def _publish_portion(self, portion: Sequence[Applied]) -> None:
-        """The lock is held. Each batch takes this path, so it looks for the common case first."""
-        for applied in portion:
-            entry: Any = applied.entry
-            outcome, origin = applied.outcome, applied.origin
-            if isinstance(outcome, tuple):
-                for part in outcome:
-                    if part.is_repeated:
-                        self._confirm(entry, part, origin, SentStatus.SENT)
-                    elif isinstance(entry, DirectMessage):
-                        self._publish_direct(entry, part, origin, applied.time_ms)
-                        self._last_id = part.id
-                    else:
-                        self._publish_public(entry, part, origin, applied.time_ms)
-                        self._last_id = part.id + part.stop - part.start - 1
-            elif isinstance(entry, MessageBatch):
-                self._refuse(entry, outcome, origin)
-            elif isinstance(outcome, RoomChange):  # the session answers the others
-                self._CHANGES[type(entry)](self, entry, outcome, origin)
+    def _buffers_of(self, room_ids: Iterable[int]) -> list[BroadcastBuffer]:
+        """Return the buffers of those of the rooms that have members online. The lock is held."""
+        rooms = [self._rooms[room_id] for room_id in room_ids if room_id in self._rooms]
+        return [buffer for room in rooms for buffer, _ in room.followers.values()]
 
     def _publish_public(self, batch: PublicMessages, part: Stored, origin: _Origin, time_ms: int) -> None:
         """Encode the messages once for each buffer; the sender gets the confirmation instead. The lock is held."""
+        if part.is_repeated:
+            self._confirm(batch, part, origin, SentStatus.SENT)
+            return
+        self._last_id = part.id + part.stop - part.start - 1
         room = self._rooms.get(batch.room_id)
         if room is None:  # none of its members is online
             return
@@ -281,11 +277,15 @@ class Hub:
             start, end = buffer.append([public])
             if isinstance(origin, Member) and origin in seen_versions:
                 origin.send_queue.replace(buffer, start, end, [SentBatch(part.id, nonces)])
-        if room is self._lobby:
+        if room is self._lobby and (self._acked_delivery.has_windows or isinstance(origin, Ack)):
             self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
 
     def _publish_direct(self, message: DirectMessage, part: Stored, origin: _Origin, time_ms: int) -> None:
         """The lock is held."""
+        if part.is_repeated:
+            self._confirm(message, part, origin, SentStatus.SENT)
+            return
+        self._last_id = part.id
         (text,) = message.texts
         event = events.DirectMessage(part.id, TimeMs(time_ms), message.sender, message.recipient, text)
         members = self._members_of(message.recipient_id)
@@ -456,13 +456,6 @@ class Hub:
     def _track(self, member: Member, message_id: int) -> None:
         """Move the mark to this message after the peer has acknowledged all data so far. The lock is held."""
         member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
-
-
-def wait_for_sender(buffers: Iterable[BroadcastBuffer], limit_seconds: float) -> None:
-    """Wait until the sender has offered all published data to all members, or until the limit."""
-    deadline = time.monotonic() + limit_seconds
-    for buffer in buffers:
-        buffer.wait_for_sender(0, deadline - time.monotonic())
 
 
 def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[int]]]:

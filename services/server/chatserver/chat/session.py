@@ -252,19 +252,27 @@ class Session:
     # --- handlers: messages ---
 
     def _say(self, request: requests.Say) -> State:
-        """PM: confirmed after the commit."""
+        """PM: confirmed after the commit. Messages in a row to one room are one batch."""
+        assert self._member is not None
         check_text(request.text)
         if request.nonce is not None:
             check_nonce(request.nonce)
-        batch = self._public_batch() if request.room is None else self._room_batch(request.room)
+        room_id, room = LOBBY_ID, ""
+        if request.room is not None and not is_lobby(request.room):
+            room = request.room
+            room_id = self._services.rooms.id_for_message(self._show_rooms(), room)
+        batch = self._batches[-1] if self._batches else None
+        if not (isinstance(batch, PublicMessages) and batch.room_id == room_id and batch.room == room):
+            batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
+            self._batches.append(batch)
         batch.texts.append(request.text)
         batch.nonces.append(request.nonce)
         return self._state
 
     def _say_batch(self, request: requests.SayBatch) -> State:
-        batch = self._public_batch()
-        batch.texts.extend(request.texts)
-        batch.nonces.extend([None] * len(request.texts))
+        assert self._member is not None
+        texts = list(request.texts)
+        self._batches.append(PublicMessages(self._member.account_id, self._member.name, texts, [None] * len(texts)))
         return self._state
 
     def _whisper(self, request: requests.Whisper) -> State:
@@ -289,22 +297,6 @@ class Session:
             recipient=recipient.name,
             recipient_claim=recipient.claim,
         )
-
-    def _public_batch(self, room_id: int = LOBBY_ID, room: str = "") -> PublicMessages:
-        """Return the last batch, or a new one if that has a recipient or is for another room."""
-        last = self._batches[-1] if self._batches else None
-        if isinstance(last, PublicMessages) and last.room_id == room_id and last.room == room:
-            return last
-        assert self._member is not None
-        batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
-        self._batches.append(batch)
-        return batch
-
-    def _room_batch(self, room: str) -> PublicMessages:
-        """Return the batch for a room that a request named so. RequestError: the user is not in it."""
-        if is_lobby(room):
-            return self._public_batch()
-        return self._public_batch(self._services.rooms.id_for_message(self._show_rooms(), room), room)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""

@@ -94,15 +94,6 @@ class _Inbox:
         # True if the commit must write to the disk, to test it.
         self.is_probed = False
 
-    def add(self, appended: Appended[Any]) -> None:
-        self.appends.append(appended)
-        size = 0
-        for entry in appended.entries:
-            size += entry.size
-            if entry.is_gathered:
-                self.is_gathered = True
-        self.size += size or 1
-
 
 class LocalJournal:
     """A journal in one SQLite database, with one thread that commits in groups.
@@ -183,14 +174,21 @@ class LocalJournal:
         ``origin`` is for the subscribers of this process; the journal does not look at it.
         """
         appended = Appended(entries, origin)
+        size, is_gathered = 0, False
+        for entry in entries:
+            size += entry.size
+            is_gathered = is_gathered or entry.is_gathered
         with self._lock:
             while self._inbox.size >= self._inbox_max_entries and not self._closed:
                 self._emptied.wait()
             if self._closed:
                 raise JournalClosedError
-            if not self._inbox.size:
+            inbox = self._inbox
+            if not inbox.size:
                 self._filled.notify()
-            self._inbox.add(appended)
+            inbox.appends.append(appended)
+            inbox.size += size or 1
+            inbox.is_gathered = inbox.is_gathered or is_gathered
         return appended
 
     def defer(self, key: Hashable, entry: Entry[None]) -> None:
@@ -221,7 +219,8 @@ class LocalJournal:
                 probe = self._probe = Appended((), None)
                 if not self._inbox.size:
                     self._filled.notify()
-                self._inbox.add(probe)  # even if the inbox is full: it holds at most one probe
+                self._inbox.appends.append(probe)  # even if the inbox is full: it holds at most one probe
+                self._inbox.size += 1
                 self._inbox.is_probed = True
         return probe.wait(timeout_seconds) and probe.is_successful
 
@@ -288,7 +287,9 @@ class LocalJournal:
             self._failing = False
             _log.info("journal recovered")
         self._last_id = transaction.last_id
-        self._tell(applied)
+        if applied:
+            for callback in self._subscribers:
+                callback(applied)
         for appended, its_outcomes in zip(taken.appends, outcomes, strict=True):
             appended.complete(its_outcomes)
         self._truncate_log()
@@ -312,11 +313,6 @@ class LocalJournal:
                 _log.error("checkpoint failed", error=describe(error))
             self._checkpoint_failing = True
 
-    def _tell(self, applied: Sequence[Applied]) -> None:
-        if applied:
-            for callback in self._subscribers:
-                callback(applied)
-
     def _fail_all(self, taken: _Inbox, error: Exception) -> None:
         """Fail all entries of a transaction, except the deferred ones. The journal continues: the disk may recover."""
         if not self._failing:
@@ -325,8 +321,9 @@ class LocalJournal:
         with self._lock:
             self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}
         failure = OSError(describe(error))
-        self._tell(
-            [Applied(entry, failure, appended.origin, 0) for appended in taken.appends for entry in appended.entries]
-        )
+        applied = [Applied(entry, failure, each.origin, 0) for each in taken.appends for entry in each.entries]
+        if applied:
+            for callback in self._subscribers:
+                callback(applied)
         for appended in taken.appends:
             appended.fail(OSError(describe(error)))

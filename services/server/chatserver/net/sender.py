@@ -33,6 +33,10 @@ it is in use.
 Locks. ``_lock`` guards the hand-over fields and is a leaf: no other lock is taken and no system call is made under it,
 so callers may hold the hub's lock. The sender holds no lock while it writes.
 
+The sender reads ``caught_up`` of a queue without its lock. If another thread clears it after this read, the span that
+is sent is still right: bytes that are inserted now are at the flushed end or later, and the span ends there or earlier.
+A segment inside the span was added before the flush, so ``caught_up`` was cleared before this thread saw the end.
+
 No wake-up is lost. A caller first publishes its work (``_ready``, ``_growing``, ``_to_close``, ``_stop_at``) and then
 calls ``wake``. The sender first reads the pipe, then clears ``_woken``, then looks for work. If a caller finds
 ``_woken`` set, the byte is unread, or the sender has not looked for work yet. Either way the sender finds the work.
@@ -304,52 +308,40 @@ class Sender:
     def _advance(self, buffer: BroadcastBuffer) -> None:
         """Move the position of the buffer to the end of a later message, and send the data to all caught-up queues.
 
-        Usually this is one span. It is several if one flush is larger than a send, or at the end of a segment.
+        Usually this is one span, and one system call for each queue. There are several spans if one flush is larger
+        than a send, or at the end of a segment.
         """
-        followers = self._followers[buffer]
+        caught_up = self._followers[buffer].caught_up
         before = start = buffer.advance()
-        while start < buffer.position and followers.caught_up:
+        while start < buffer.position and caught_up:
             span = buffer.span(start, buffer.position)
-            for send_queue, sent_bytes in self._send_to_caught_up(buffer, followers.caught_up, span):
-                sent_upto = start + sent_bytes
+            size = span.end - start
+            is_long = size >= buffer.limits.span_min_bytes
+            send: Callable[[int, Any], int] = buffer.send if is_long else self._write
+            data = span if is_long else buffer.slice(*span)
+            # Queues that did not take all of it, each with the number of bytes that it took; -1 if the peer is lost.
+            incomplete: list[tuple[SendQueue, int]] = []
+            for send_queue, descriptor in caught_up.items():
+                sent_bytes = 0
+                if send_queue.caught_up:  # read without its lock: see the module's docstring
+                    try:
+                        sent_bytes = send(descriptor, data)
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        incomplete.append((send_queue, -1))
+                        continue
+                    if sent_bytes == size:
+                        continue
+                    self._note_full(send_queue)
+                incomplete.append((send_queue, sent_bytes))
+            for send_queue, sent_bytes in incomplete:
                 if sent_bytes < 0:
                     self._disconnect(send_queue)
-                else:
-                    unsent = Shared(buffer, sent_upto, buffer.position)
-                    self._take_out(send_queue, unsent, is_begun=sent_upto > before)
+                    continue
+                sent_upto = start + sent_bytes
+                self._take_out(send_queue, Shared(buffer, sent_upto, buffer.position), is_begun=sent_upto > before)
             start = span.end
-
-    def _send_to_caught_up(
-        self, buffer: BroadcastBuffer, caught_up: dict[SendQueue, int], span: Span
-    ) -> list[tuple[SendQueue, int]]:
-        """Send a span to all caught-up queues: one system call each.
-
-        Returns those that did not take all of it, each with the number of bytes that it took; -1 if the peer is lost.
-        """
-        size = span.end - span.start
-        is_long = size >= buffer.limits.span_min_bytes
-        send: Callable[[int, Any], int] = buffer.send if is_long else self._write
-        data = span if is_long else buffer.slice(*span)
-        incomplete: list[tuple[SendQueue, int]] = []
-        for send_queue, descriptor in caught_up.items():
-            sent_bytes = 0
-            # caught_up is read without the queue's lock. If another thread clears it after this read, the span is still
-            # right: bytes that are inserted now are at the flushed end or later, and the span ends there or earlier. A
-            # segment inside the span was added before the flush, so caught_up was cleared before this thread saw the
-            # end.
-            if send_queue.caught_up:
-                try:
-                    sent_bytes = send(descriptor, data)
-                except BlockingIOError:
-                    pass
-                except OSError:
-                    incomplete.append((send_queue, -1))
-                    continue
-                if sent_bytes == size:
-                    continue
-                self._note_full(send_queue)
-            incomplete.append((send_queue, sent_bytes))
-        return incomplete
 
     def _take_out(self, send_queue: SendQueue, unsent: Shared | None = None, *, is_begun: bool = False) -> None:
         """Move a queue from the caught-up ones to those behind, in all its buffers. See SendQueue.fall_behind."""
