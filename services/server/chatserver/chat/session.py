@@ -46,7 +46,7 @@ from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from chatprotocol.requests import Request
     from chatserver.chat.guests import Guest
@@ -251,28 +251,28 @@ class Session:
 
     # --- handlers: messages ---
 
-    def _say(self, request: requests.Say) -> State:
+    def _say(self, request: requests.Say | requests.SayBatch) -> State:
         """PM: confirmed after the commit. Messages in a row to one room are one batch."""
         assert self._member is not None
-        check_text(request.text)
-        if request.nonce is not None:
-            check_nonce(request.nonce)
         room_id, room = LOBBY_ID, ""
-        if request.room is not None and not is_lobby(request.room):
-            room = request.room
-            room_id = self._services.rooms.id_for_message(self._show_rooms(), room)
+        texts: Sequence[str]
+        nonces: Sequence[str | None]
+        if isinstance(request, requests.SayBatch):
+            texts, nonces = request.texts, [None] * len(request.texts)
+        else:
+            check_text(request.text)
+            if request.nonce is not None:
+                check_nonce(request.nonce)
+            if request.room is not None and not is_lobby(request.room):
+                room = request.room
+                room_id = self._services.rooms.id_for_message(self._show_rooms(), room)
+            texts, nonces = (request.text,), (request.nonce,)
         batch = self._batches[-1] if self._batches else None
         if not (isinstance(batch, PublicMessages) and batch.room_id == room_id and batch.room == room):
             batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
             self._batches.append(batch)
-        batch.texts.append(request.text)
-        batch.nonces.append(request.nonce)
-        return self._state
-
-    def _say_batch(self, request: requests.SayBatch) -> State:
-        assert self._member is not None
-        texts = list(request.texts)
-        self._batches.append(PublicMessages(self._member.account_id, self._member.name, texts, [None] * len(texts)))
+        batch.texts.extend(texts)
+        batch.nonces.extend(nonces)
         return self._state
 
     def _whisper(self, request: requests.Whisper) -> State:
@@ -473,7 +473,7 @@ class Session:
         State.LOGGED_IN: {
             **_ALWAYS,
             requests.Say: _say,
-            requests.SayBatch: _say_batch,
+            requests.SayBatch: _say,
             requests.Whisper: _whisper,
             requests.AskUsers: _list_users,
             requests.AskUser: _find_user,
