@@ -47,7 +47,7 @@ def test_small_pieces_do_not_wait_for_acknowledgements(room: Room) -> None:
 
 
 def test_lagging_receiver_is_disconnected_and_resumes(open_room: Callable[..., Room], log: io.StringIO) -> None:
-    """Promise: nobody waits for the slow."""
+    """Promise: no client waits for a slow one."""
     room = open_room(lag_max_bytes=256 * 1024)
     alice, bob, sleeper = room.enter("alice"), room.enter("bob"), room.enter("sleeper")
     count, left = 0, False

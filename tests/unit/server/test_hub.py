@@ -257,7 +257,7 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
 def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
     room: Room, batches: int, texts: int, size: int, waits: int
 ) -> None:
-    """Promise: nobody waits for the slow, nor is called slow for data that came all at once.
+    """Promise: no client waits for a slow one, or counts as slow for data that came all at once.
 
     Portions are counted in characters, with about a hundred more for each message.
     """
@@ -268,7 +268,7 @@ def test_large_round_is_flushed_in_portions_that_wait_for_the_sender(
 
 
 def test_gathering_has_one_limit_for_all_buffers() -> None:
-    """Promise: nobody waits for the slow. Another protocol in use makes the wait no longer."""
+    """Promise: no client waits for a slow one. Another protocol in use makes the wait no longer."""
 
     class Slow(FakeBroadcast):
         def wait_for_sender(self, _: int | None = None, limit_seconds: float | None = None) -> None:

@@ -223,7 +223,7 @@ def test_broadcast_reaches_all_and_reply_reaches_one(fixture: SenderFixture) -> 
 
 
 def test_lagging_peers_are_disconnected_and_logged(fixture: SenderFixture) -> None:
-    """Promise: nobody waits for the slow. A peer that is more than the limit behind is disconnected."""
+    """Promise: no client waits for a slow one. A peer that is more than the limit behind is disconnected."""
     line = UdpLine()
     lagging = [fixture.peer().send_queue, fixture.udp_queue(line)]
     quick = fixture.peer()
@@ -275,7 +275,7 @@ def test_broadcast_goes_before_replies_to_many_others() -> None:
 
 @pytest.mark.parametrize("size_bytes", [5, SPAN_MIN_BYTES])
 def test_vanished_peers_are_given_up_without_disturbing_others(fixture: SenderFixture, size_bytes: int) -> None:
-    """Promise: nobody waits for another. A reset connection can't be written to, that is all."""
+    """Promise: no client waits for another one. A reset connection can't be written to, that is all."""
     peers = [fixture.peer() for _ in range(30)]
     fixture.publish(b"unread")  # closing a socket with unread bytes resets the connection
     gone, stay = peers[::3], [peer for number, peer in enumerate(peers) if number % 3]
@@ -479,7 +479,7 @@ def test_udp_session_gets_broadcasts_and_replies_in_order(fixture: SenderFixture
 
 
 def test_udp_session_without_acknowledgements_delays_no_other(fixture: SenderFixture, line: UdpLine) -> None:
-    """Promise: nobody waits for the slow. The sender rests until there is room again."""
+    """Promise: no client waits for a slow one. The sender rests until there is room again."""
     fixture.udp_queue(line)
     quick = fixture.peer()
     said = frames(150, b"%01000d")

@@ -254,7 +254,7 @@ def test_small_insertions_at_one_position_are_joined_up_to_a_limit(broadcast: Br
 
 @pytest.mark.parametrize("told", [b"", b"told"])
 def test_one_send_takes_a_limited_part_of_the_buffer(broadcast: BroadcastBuffer, told: bytes) -> None:
-    """Promise: nobody waits for the slow, nor for a peer with much unsent data."""
+    """Promise: no client waits for a slow one, or for a peer with much unsent data."""
     send_queue = following(broadcast)
     insert(send_queue, told)
     publish(broadcast, b"x" * (3 * SEND_MAX_BYTES))
@@ -395,7 +395,7 @@ def test_hang_up_is_not_taken_back_by_a_later_finish(broadcast: BroadcastBuffer)
 
 
 def test_lag_counts_unsent_broadcasts_and_insertions_but_no_replies(broadcast: BroadcastBuffer) -> None:
-    """Promise: nobody waits for the slow. A reply is the peer's own doing."""
+    """Promise: no client waits for a slow one. A reply is the peer's own doing."""
     send_queue = following(broadcast)
     publish(broadcast, b"12345")
     for add, data in ((put, b"12"), (insert, b"345"), (put, b"6789"), (insert, b"0")):
@@ -413,7 +413,7 @@ def test_lag_counts_unsent_broadcasts_and_insertions_but_no_replies(broadcast: B
 
 
 def test_buffer_keeps_what_was_not_offered_and_kept_bytes_of_the_rest() -> None:
-    """Promise: nobody waits for the slow. The buffer does not grow for them; slow means slower than the sender."""
+    """Promise: no client waits for a slow one. The buffer does not grow for them; slow means slower than the sender."""
     with closing(bytes_broadcast(10, SendLimits(segment_bytes=4))) as broadcast:
         slow = following(broadcast)
         publish(broadcast, b"x" * 9)

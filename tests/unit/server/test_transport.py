@@ -67,7 +67,7 @@ def test_timeout_is_set_only_if_it_changes() -> None:
 
 @pytest.mark.parametrize("timeout", [1e-9, 86_400.0])
 def test_socket_is_non_blocking_after_a_read(pair: Pair, timeout: float) -> None:
-    """Promise: nobody waits for the slow. The sender writes without asking whether a socket would block."""
+    """Promise: no client waits for a slow one. The sender writes without asking whether a socket would block."""
     pair.peer.sendall(b"x")
     with suppress(TimeoutError):
         pair.transport.read(1, timeout)
