@@ -1,9 +1,8 @@
 """The hub: delivers what was committed to the members, encoded once for each room and wire protocol in use.
 
-The lobby has all members. Of the other rooms (``room.py``) the hub knows those that a user who is online is a member
-of, and the rooms of these users. It reads them at the user's first login, and then changes them with each entry of the
-journal, in order: a member gets exactly the messages between its join and its end, and the events about them in the
-same place.
+The lobby has all members. The hub also knows the other rooms (``room.py``) of each user who is online. It reads them at
+the user's first login, and then changes them with each entry of the journal, in order. So a member gets exactly the
+messages between the begin and the end of its membership, and the events about both in the same order.
 
 At the first login of a user, the store may have entries that the hub has not seen, and the hub may see more entries
 after the rooms were read. Therefore the caller calls :meth:`Hub.begin_join`, reads the rooms, and calls

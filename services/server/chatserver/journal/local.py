@@ -11,8 +11,8 @@ States: open, closed, ended.
 
 * open -> closed: ``stop``, or a crash of the journal thread. Every later call raises JournalClosedError.
 * closed -> ended: the journal thread has committed the rest of the inbox and the deferred entries. After a crash, it
-  fails all entries that are not complete with JournalClosedError instead, and tells the subscribers nothing about those
-  in its hands. ``_ended`` is set in both cases.
+  fails all entries that are not complete with JournalClosedError instead, and does not tell the subscribers about the
+  entries of its last round. ``_ended`` is set in both cases.
 
 One round of the journal thread (``_take_inbox``, ``_commit``):
 
@@ -30,7 +30,7 @@ left is free for every entry of the inbox.
 
 Why it is correct:
 
-* Whatever the subscribers publish is on the disk, because they are called only after the commit.
+* All that the subscribers publish is on the disk, because they are called only after the commit.
 * There is one order, because one thread applies the entries, and calls the subscribers, in the order of the inbox.
 * A fence passes after all entries that were appended before it: these are in the same or an earlier transaction, and
   appends are completed in order, after the subscribers were called for all entries of their transaction.

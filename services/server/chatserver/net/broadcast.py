@@ -42,8 +42,8 @@ class SendLimits(NamedTuple):
 
 
 _LIMITS = SendLimits()
-# Limits of rooms other than the lobby: small, because a quiet room keeps one segment. A slow follower needs dozens, and
-# there may be a thousand rooms, so most of those have no descriptor.
+# Limits of rooms other than the lobby. Segments are small, because a quiet room keeps one. A slow follower needs dozens
+# of them, and there may be a thousand rooms, so at most two of a room have a descriptor.
 ROOM_LIMITS = SendLimits(segment_bytes=256 * 1024, descriptors_max=2)
 
 

@@ -2,8 +2,8 @@
 
 Public messages are encoded once for each room and protocol and stored once, in a broadcast buffer. A send queue holds
 *segments*: ``Own`` has bytes for this connection alone, ``Shared`` is a span of a broadcast buffer. After the segments
-comes one *open span* for each buffer that the queue follows: from a start, which ``_open`` has, to whatever the buffer
-will get. Open spans of different buffers have no order among themselves. A segment is sent after those before it.
+comes one *open span* for each buffer that the queue follows. It has a start, which is in ``_open``, and no end: it
+grows with the buffer. Segments are sent in order. Open spans of different buffers have no order.
 
 Bytes of its own enter a live queue in one way: the open spans are *closed*, which makes segments of them, the bytes are
 appended, and the open spans continue after them. So each reply and direct message has its place in each room. A reply
@@ -42,7 +42,7 @@ threads only append to the segments, so the data that is being sent stays first.
 Locks. ``_lock`` guards the state and is a leaf except for the lock of a buffer: hub, then queue, then buffer. ``wake``
 and ``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
 
-A closed span is right wherever the sender is. The hub inserts before it flushes, and replies close the spans at the
+A closed span is right for any position of the sender. The hub inserts before it flushes, and replies close the spans at the
 flushed ends. The sender sends flushed data only, so a send that runs meanwhile can't pass the end of the span. The
 hub's order also means that a thread that sees the new end of a buffer sees ``caught_up`` cleared.
 """
