@@ -42,9 +42,9 @@ threads only append to the segments, so the data that is being sent stays first.
 Locks. ``_lock`` guards the state and is a leaf except for the lock of a buffer: hub, then queue, then buffer. ``wake``
 and ``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
 
-A closed span is right for any position of the sender. The hub inserts before it flushes, and replies close the spans at the
-flushed ends. The sender sends flushed data only, so a send that runs meanwhile can't pass the end of the span. The
-hub's order also means that a thread that sees the new end of a buffer sees ``caught_up`` cleared.
+A closed span is right for any position of the sender. The hub inserts before it flushes, and replies close the spans
+at the flushed ends. The sender sends flushed data only, so a send that runs meanwhile can't pass the end of the span.
+The hub's order also means that a thread that sees the new end of a buffer sees ``caught_up`` cleared.
 """
 
 from __future__ import annotations
