@@ -299,12 +299,12 @@ class InputParser:
             Command(
                 "/room",
                 "[ROOM]",
-                f"write to this room of yours, or to all users ({LOBBY})",
+                f"change to a room that you are in, or to the {LOBBY}",
                 self._room,
                 is_local=True,
                 completes=(Completes.ROOM,),
             ),
-            Command("/part", "[ROOM]", "leave a room for good", self._part, completes=(Completes.ROOM,)),
+            Command("/part", "[ROOM]", "leave a room; ends your membership", self._part, completes=(Completes.ROOM,)),
             Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
             Command(
                 "/invite", "USER [ROOM]", "let a user join a room", partial(self._about_user, Invite), completes=to_user
@@ -315,14 +315,14 @@ class InputParser:
             Command(
                 "/op",
                 "USER [ROOM]",
-                "let a user change the topic and the members",
+                "make a member an operator of the room",
                 partial(self._about_user, MakeOperator),
                 completes=to_user,
             ),
             Command(
                 "/deop",
                 "USER [ROOM]",
-                "take this right away again",
+                "make an operator an ordinary member",
                 partial(self._about_user, MakeMember),
                 completes=to_user,
             ),

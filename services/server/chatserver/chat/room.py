@@ -135,7 +135,7 @@ class User:
 
 
 def room_error(problem: RoomProblem, room: str, username: str | None = None) -> RequestError:
-    """Make the error for a request about a room, which it named so; and perhaps about a user."""
+    """Make the error for a request about a room, in the spelling of the request, and perhaps about a user."""
     match problem:
         case RoomProblem.UNKNOWN_ROOM:
             return unknown_room(room)
@@ -145,11 +145,11 @@ def room_error(problem: RoomProblem, room: str, username: str | None = None) -> 
             code, reason = ErrorCode.NOT_A_MEMBER, f"{username} is not in the room {room}; nothing was done."
         case RoomProblem.NOT_PERMITTED:
             code = ErrorCode.NOT_PERMITTED
-            reason = f"Only the owner and the operators of the room {room} may do that, and not to the owner."
+            reason = f"Only the owner and the operators of the room {room} may do this, but not to the owner."
         case RoomProblem.TOO_MANY_ROOMS:
             code = ErrorCode.TOO_MANY_ROOMS
             reason = (
-                f"A user can be in {ROOMS_JOINED_MAX:,} rooms, the server has {ROOMS_MAX:,} at most, and a room "
-                f"{MEMBERS_MAX:,} members and invitations."
+                f"A user can be in {ROOMS_JOINED_MAX:,} rooms at most, a server can have {ROOMS_MAX:,} rooms, and a "
+                f"room {MEMBERS_MAX:,} members and invitations; nothing was done."
             )
     return RequestError(code, reason, room=room)
