@@ -375,6 +375,5 @@ def test_terminal_of_ascii_gets_ascii_only(room: Room, terminals: Terminals) -> 
     bob.say("größe 漢字 🙂")
     alice = terminals.log_in(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     bob.ask(command="DM", to="alice", message="köln")
-    alice.until_shows("--- the last message ---", " bob | gr", "bob > alice | k")
-    assert " - connected" in status(alice)
+    alice.until_shows("--- the last message ---", " bob | gr", "bob > alice | k", " - connected")
     assert alice.raw.isascii()

@@ -110,8 +110,9 @@ class _UdpTalker(Talker):
             self._say_next()
 
     def _say_next(self) -> None:
-        _, recipient, text = self.next_content()
-        self._member.send((c("PM") if recipient is None else c("DM") + c(recipient)) + d(text))
+        content = self.next_content()
+        recipient = content.recipient
+        self._member.send((c("PM") if recipient is None else c("DM") + c(recipient)) + d(content.text))
 
     def _react(self, frame: str) -> None:
         if confirmed := re.fullmatch(r"C (?:SENT|STORED) (\d+)", frame):

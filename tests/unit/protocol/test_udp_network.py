@@ -129,7 +129,9 @@ fair_faults = st.builds(Faults, shares, shares, shares, st.sampled_from([0.05, 0
 any_faults = st.builds(Faults, shares, shares, shares, st.sampled_from([0.05, 1.0, 20.0]), st.sampled_from([2, 5, 100]))
 seeds = st.integers(0, 2**32)
 first_numbers = st.sampled_from([1, 1, 2**32 - 20, 2**32 - 1, 2**32])
-frames = st.builds(frame, st.sampled_from([C, D, PIECE]), st.just(b"") | st.binary(max_size=3))
+# BYE is the server's goodbye: the session ends.
+payloads = st.just(b"") | st.binary(max_size=3).filter(lambda payload: payload != b"BYE")
+frames = st.builds(frame, st.sampled_from([C, D, PIECE]), payloads)
 sayings = st.lists(st.tuples(st.just(0.0) | st.floats(0, 10), frames), max_size=90)
 
 
