@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PASSWORD = "secret"
 NAMES = [f"user{number}" for number in range(60)]
+# Rooms of random members. A room that has ended is made again, and is another one.
+ROOMS = [f"room{number}" for number in range(5)]
 # The user whose password is guessed: logins are rejected for a minute.
 LOCKED = "locked"
 # A login with `since` gets 500 messages at once. The longer they are, the higher is that peak of memory, which the
@@ -86,6 +88,7 @@ class RandomClient:
     def _run(self) -> None:
         roles = {
             self._talk: 50,
+            self._talk_in_rooms: 15,
             self._talk_as_guest: 10,
             self._talk_over_udp: 15,
             self._send_packets: 5,
@@ -120,6 +123,16 @@ class RandomClient:
             for _ in range(self._chance.randint(1, _TURNS_MAX)):
                 self._pause(_PAUSE_MAX_SECONDS)
                 self._take_turn(peer, name)
+            self._leave(peer)
+
+    def _talk_in_rooms(self) -> None:
+        """Join, leave and run rooms, and talk in those that it happens to be in."""
+        name = self._name()
+        with closing(Peer(self._port)) as peer:
+            peer.login(name, PASSWORD, since={place: self._chance.randint(0, 100) for place in ("lobby", ROOMS[0])})
+            for _ in range(self._chance.randint(1, _TURNS_MAX)):
+                self._pause(_PAUSE_MAX_SECONDS)
+                self._take_turn_in_room(peer, name, self._chance.choice(ROOMS))
             self._leave(peer)
 
     def _send_burst(self) -> None:
@@ -258,6 +271,29 @@ class RandomClient:
                 peer.next("history")
             case _:
                 peer.ask(command="users")
+                peer.until_fence()
+
+    def _take_turn_in_room(self, peer: Peer, name: str, room: str) -> None:
+        match self._chance.choice(["join", "join", "PM", "PM", "PM", "PM", "part", "CH", "run"]):
+            case "join":
+                peer.ask(command="join", room=room, private=self._happens(0.2))
+                peer.until_fence()
+            case "PM":
+                content = self._next_content(name, None, None)._replace(room=room)
+                nonce = self._chance.randbytes(8).hex()
+                peer.ask(command="PM", room=room, message=content.text, nonce=nonce)
+                while (answer := peer.next("sent", "error")).get("nonce") != nonce:
+                    pass
+                if answer["type"] == "sent":
+                    self._record.note_confirmed(answer["id"], content)
+                else:
+                    assert answer["code"] in ("unknown_room", "not_a_member"), answer
+            case "run":
+                for command in ("invite", "kick", "op", "topic"):
+                    peer.ask(command=command, room=room, username=self._name(), topic=f"{name} was here")
+                peer.until_fence()
+            case command:
+                peer.ask(command=command, room=room)
                 peer.until_fence()
 
     def _take_turn_over_udp(self, peer: DatagramPeer, name: str) -> None:

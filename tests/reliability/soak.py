@@ -179,7 +179,7 @@ class Soak:
         return "" if lagging else "no client was disconnected because it lagged"
 
     def _check_messages(self) -> list[str]:
-        """Confirmed messages are stored once, and the listener has heard all public ones."""
+        """Confirmed messages are stored once, and the listener has heard all those of the lobby."""
         stored = read_database(self._server.data)
         times = Counter(content.text for content in stored.values())
         problems = [
@@ -187,7 +187,7 @@ class Soak:
             for message_id, content in self._record.confirmed.items()
             if stored.get(message_id) != content or times[content.text] != 1
         ]
-        if list(self._heard) != [key for key, content in stored.items() if content.recipient is None]:
+        if list(self._heard) != [key for key, (_, to, _, room) in stored.items() if to is room is None]:
             problems.append("the listener did not hear the stored messages")
         return problems
 

@@ -46,6 +46,10 @@ JSON_REQUESTS = [
     b'{"command":"DM","to":"fuzz3","message":"psst","nonce":"n2"}\n',
     b'{"command":"CH","limit":500,"before":17}\n{"command":"users"}\n{"command":"ping"}\n',
     b'{"command":"EX"}\n',
+    b'{"command":"join","room":"fuzz"}\n{"command":"PM","room":"FUZZ","message":"psst"}\n{"command":"part","room":"fuzz"}\n',
+    b'{"command":"join","room":"fuzz2","private":true}\n{"command":"invite","room":"fuzz2","username":"fuzz3"}\n',
+    b'{"command":"kick","room":"fuzz","username":"fuzz3"}\n{"command":"rooms"}\n{"command":"CH","room":"fuzz2"}\n',
+    b'{"command":"login","username":"fuzz4","password":"secret","since":{"lobby":0,"fuzz":3,"fuzz2":0}}\n',
     # Valid JSON, but no command.
     b'[{"command":"ping"}]\n"ping"\n17\n{"command":["ping"]}\n',
     b'{"command":"CH","limit":1e400,"before":18446744073709551616}\n',
