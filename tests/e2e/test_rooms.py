@@ -21,7 +21,7 @@ def test_private_room_lasts_over_restarts(stack: Stack) -> None:
     server = stack.start_server()
     alice, bob, carol = stack.clients("alice", "bob", "carol")
     alice.type("/join dev private")
-    alice.expect("[entered #dev owner private] topic:; online: alice")
+    alice.expect("[entered #dev owner private] online: alice")
     alice.type("/topic tea", "/invite bob")
     alice.expect("[topic #dev] alice: tea")
     bob.expect("[invited #dev] bob by alice")

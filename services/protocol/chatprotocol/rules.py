@@ -127,10 +127,10 @@ def history_limit(text: str) -> int:
     raise RequestError(ErrorCode.BAD_REQUEST, f"CH takes a number from 1 to {HISTORY_MAX_MESSAGES}.")
 
 
-def unknown_user(name: str) -> RequestError:
+def unknown_user(name: str, effect: str = "nothing was sent") -> RequestError:
     """Make the error for an unknown name. It quotes the first 64 characters, because a peer's name may be long."""
     about = name[:64]
-    return RequestError(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; nothing was sent.", about)
+    return RequestError(ErrorCode.UNKNOWN_USER, f"There is no user {about!r}; {effect}.", about)
 
 
 def unknown_room(room: str) -> RequestError:

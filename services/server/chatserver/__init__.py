@@ -1,3 +1,3 @@
-"""The chat server: one room, several wire formats."""
+"""The chat server: rooms, several wire formats."""
 
 __version__ = "0.1.0"

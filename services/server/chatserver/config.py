@@ -56,7 +56,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         SERVER_SETTINGS,
         "chatserver",
         __version__,
-        description="A chat room: many clients, one room, accounts and history on the disk.",
+        description="A chat server: accounts, rooms and their history on the disk.",
         epilog="Flags win over variables, and variables over the file .env.",
     )
     parser.add_argument("PORT", nargs="?", help="same as --port")

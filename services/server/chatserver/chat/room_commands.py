@@ -115,7 +115,7 @@ class RoomCommands:
         """Return the account of a user, not of a guest."""
         account = self._accounts.find(username)
         if account is None:
-            raise unknown_user(username)
+            raise unknown_user(username, "nothing was done")
         return account
 
     def _may_make(self, member: Member) -> bool:
