@@ -387,7 +387,8 @@ def test_rooms_need_json() -> None:
         ("/ROOM o", ["Ops"]),
         ("/part d", ["dev"]),
         ("/kick ", ["bob ", "eve "]),
-        ("/kick bob ", ["dev", "lobby", "Ops"]),
+        ("/part ", ["dev", "Ops"]),
+        ("/kick bob ", ["dev", "Ops"]),
         ("/op bob dev ", []),
         ("/topic d", []),
     ],
@@ -431,6 +432,7 @@ def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_
     commands = [*KEYWORD_SETS[ops], *middle, "/help", "/quit"]
     assert [line.split()[0] for line in lines[:-1]] == [*(["MESSAGE"] if sends_plain_lines else []), *commands]
     assert "an empty line" in lines[-1]
+    assert any("to your room" in line for line in lines) == is_json
     assert all(line[19] == " " and line[20] != " " and len(line) <= 75 for line in lines)
     for word in commands:
         assert "is no operation" not in (made.parse_line(word).error or "")

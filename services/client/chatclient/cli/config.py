@@ -66,7 +66,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         __version__,
         usage="chatclient [HOST PORT] [USERNAME] [flags]",
         description="Join a chat room. In pipes, in scripts and with --plain, each line must be an operation (PM, DM, "
-        "CH, EX, /help). At a terminal, any other line is a message to all users.",
+        "CH, EX, /help). At a terminal, any other line is a message, to all users or to your room.",
         epilog="Flags win over variables, and variables over the file .env. Exit codes: 0 after EX or at the end of "
         "the input, 1 if the server can't be reached, the connection is lost for good, a line is not confirmed, "
         "the login is interrupted or the output can't be written, 2 for bad usage, 3 if the login is refused, 4 if "

@@ -82,8 +82,9 @@ class Completes(Enum):
     """The kind of an argument of a command, which Tab completes."""
 
     USER = "users online"
-    ROOM = "rooms that the user is in"
-    OTHER_ROOM = "rooms that the user is not in"
+    OWN_ROOM = "rooms that the user is in"
+    TARGET = "the same, and the lobby"
+    VISIBLE_ROOM = "the same as OWN_ROOM, and rooms that the user is not in"
 
 
 class Command(NamedTuple):
@@ -203,7 +204,7 @@ class InputParser:
             aliases = f" (also: {', '.join(each.aliases)})" if each.aliases else ""
             lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.help_text}{aliases}")
         if self.sends_plain_lines and self._has_questions:
-            lines.insert(0, f"{'MESSAGE':<19} any other line is a message to all users")
+            lines.insert(0, f"{'MESSAGE':<19} any other line is a message, as with {self._words.public}")
         cancel_line = f"{'':<19} an empty line cancels an operation"
         return [*lines, cancel_line] if self._has_questions else lines
 
@@ -241,8 +242,8 @@ class InputParser:
         end = " " if number + 1 < len(completes) else ""
         if completes[number] is Completes.USER:
             return self._names_like(beginning, end)
-        is_other = completes[number] is Completes.OTHER_ROOM
-        rooms = [*self.rooms, *(self.other_rooms if is_other else [LOBBY] if self.rooms else [])]
+        more = {Completes.TARGET: [LOBBY] if self.rooms else [], Completes.VISIBLE_ROOM: self.other_rooms}
+        rooms = [*self.rooms, *more.get(completes[number], ())]
         mark = "#" if beginning.startswith("#") else ""
         key = room_key(beginning.removeprefix("#"))
         return [f"{mark}{room}{end}" for room in sorted(rooms, key=room_key) if room_key(room).startswith(key)]
@@ -254,8 +255,9 @@ class InputParser:
     def _table(self) -> list[Command]:
         """All commands, in the order of the help."""
         words = self._words
+        readers = "all users, or to your room" if self._is_json else "all users"
         table = [
-            Command(words.public, "[MESSAGE]", "a message to all users", self._public, aliases=(f"@{EVERYONE}",)),
+            Command(words.public, "[MESSAGE]", f"a message to {readers}", self._public, aliases=(f"@{EVERYONE}",)),
             Command(
                 words.direct,
                 "[USER [MESSAGE]]",
@@ -286,7 +288,8 @@ class InputParser:
         return [*table, *self._common()]
 
     def _room_commands(self) -> list[Command]:
-        to_user = (Completes.USER, Completes.ROOM)
+        by_key = " (also: Alt-1 to Alt-9)" if self.sends_plain_lines else ""
+        to_user = (Completes.USER, Completes.OWN_ROOM)
         return [
             Command("/rooms", "", "list the rooms", lambda _: ParsedInput(AskRooms())),
             Command(
@@ -294,17 +297,19 @@ class InputParser:
                 "ROOM",
                 "enter or make a room; /join ROOM private: by invitation",
                 self._join,
-                completes=(Completes.OTHER_ROOM,),
+                completes=(Completes.VISIBLE_ROOM,),
             ),
             Command(
                 "/room",
                 "[ROOM]",
-                f"change to a room that you are in, or to the {LOBBY}",
+                f"change to this room or the {LOBBY}{by_key}",
                 self._room,
                 is_local=True,
-                completes=(Completes.ROOM,),
+                completes=(Completes.TARGET,),
             ),
-            Command("/part", "[ROOM]", "leave a room; ends your membership", self._part, completes=(Completes.ROOM,)),
+            Command(
+                "/part", "[ROOM]", "leave a room; ends your membership", self._part, completes=(Completes.OWN_ROOM,)
+            ),
             Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
             Command(
                 "/invite", "USER [ROOM]", "let a user join a room", partial(self._about_user, Invite), completes=to_user
