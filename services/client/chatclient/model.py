@@ -115,8 +115,8 @@ class UiState(NamedTuple):
     question: Question | None = None
     # True if the input may be a password and is hidden.
     is_secret: bool = False
-    # Lines that were typed and not used, and messages that were sent and not confirmed.
-    waiting: tuple[str, ...] = ()
+    # Lines that were typed and not used, with their rooms, and messages that were sent and not confirmed.
+    waiting: tuple[tuple[str, str], ...] = ()
     unconfirmed: tuple[Say | Whisper, ...] = ()
     # True after the first login.
     was_logged_in: bool = False

@@ -100,6 +100,8 @@ class CurrentRoom(NamedTuple):
 
     room: str
     topic: str = ""
+    # The event before this one was the answer to a join, and had the topic.
+    was_joined: bool = False
 
 
 UiNotice = CurrentRoom | Ask | ErrorNotice | Help | ConnectionLost | Reconnected | MessageQueued | ScriptLine | Toggle

@@ -127,7 +127,7 @@ def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDial
 def test_messages_typed_before_the_login_wait_and_leaving_does_not(person: TerminalDialogue, line: str | None) -> None:
     person.connect(sends(login("alice", "secret")))
     person.type("hello")
-    assert person.ui_state.waiting == ("hello",)
+    assert person.ui_state.waiting == (("", "hello"),)
     lost = "[error lost] 1 typed line was not confirmed\\nhello"
     person.end_input(lost) if line is None else person.type(line, lost)
     assert person.exit is Exit.LOST
@@ -304,10 +304,10 @@ def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: Termin
     lines = ("hello", "/quiet", "DM bob psst", "/search x", "/history 5", "DM", "bob")
     for line in lines:
         away.type(line)
-    assert away.ui_state.waiting == lines
+    assert away.ui_state.waiting == tuple(("", line) for line in lines)
     sent = (Say("hello", "n1"), Whisper("bob", "psst", "n2"), Search("x"), AskHistory(5), AskUsers())
     away.reconnect("[back] alice", *map(sends, sent))
-    assert away.ui_state.waiting == ("bob",)
+    assert away.ui_state.waiting == (("", "bob"),)
     assert Toggle("quiet") in away.shown
 
 
@@ -365,7 +365,7 @@ def test_unconfirmed_messages_and_waiting_lines_are_told(inside: TerminalDialogu
     inside.give(Refused(ErrorCode.SHUTTING_DOWN, "It stops.", "n1"))  # temporary: still unconfirmed
     inside.lose()
     inside.type("two")
-    assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"),), ("two",))
+    assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"),), (("", "two"),))
     inside.reconnect(sends(Say("one", "n1")), "[back] alice", sends(Say("two", "n2")))
     assert (inside.ui_state.unconfirmed, inside.ui_state.waiting) == ((Say("one", "n1"), Say("two", "n2")), ())
     inside.give(confirmation(21, "n1"), "[sent #21]")

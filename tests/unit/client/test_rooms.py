@@ -64,8 +64,8 @@ def welcome(*rooms: RoomState, last_id: int = 10, since: int | None = None) -> W
     )
 
 
-def joined(room: str = "dev", last_id: int = 0) -> Joined:
-    return Joined(room, "", ("alice",), last_id)
+def joined(room: str = "dev", last_id: int = 0, topic: str = "") -> Joined:
+    return Joined(room, topic, ("alice",), last_id)
 
 
 DEV, OPS = RoomState("dev", "tea", 8), RoomState("Ops", "", 3)
@@ -322,6 +322,7 @@ def test_waiting_line_goes_to_the_room_in_which_it_was_typed(alice: TerminalDial
     alice.type("for dev")
     alice.type("/room lobby", "[room #lobby]")
     alice.type("for all")
+    assert alice.ui_state.waiting == (("dev", "for dev"), ("", "for all"))
     alice.give(SelectRoom(3), "[room #Ops]")
     since = {"lobby": 10, "direct": 10, "dev": 8, "Ops": 3}
     alice.connect(sends(Login("alice", "secret", since, rooms=True)))
@@ -380,7 +381,7 @@ def test_script_need_not_wait_for_the_room(pipe: Dialogue) -> None:
     pipe.type("/join new", sends(Join("new")))
     pipe.type("PM hello")
     said = sends(Say("hello", "n1", "new"))
-    pipe.give(joined("new"), "[entered #new] online: alice", "[room #new]", said)
+    pipe.give(joined("new", topic="tea"), "[entered #new] topic: tea; online: alice", "[room #new] tea", said)
     pipe.give(confirmation(11, "n1"), "[sent #11]")
     pipe.type("/room dev", "[room #dev] tea")
     pipe.type("PM bye", sends(Say("bye", "n2", "dev")))

@@ -138,7 +138,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (in_room(11, "/me waves"), ["12:00           * #dev \u2502 bob waves"]),
     (in_room(11, room="r" * 32), [f"12:00 bob #{'r' * 32} \u2502", MORE + "hello"]),
     (notices.CurrentRoom("dev", "tea"), [NOTICE + "Your messages go to #dev from now on. Topic: tea"]),
-    (notices.CurrentRoom(""), [NOTICE + "Your messages go to all users from now on."]),
+    (notices.CurrentRoom("dev", "tea", was_joined=True), [NOTICE + "Your messages go to #dev from now on."]),
     (
         events.Joined("dev", "tea", ("bob", "alice"), 17, private=True, role=RoomRole.OWNER),
         [NOTICE + "You are in #dev (owner, private). Topic: tea", NOTICE + "2 online in #dev: alice, bob"],
@@ -153,7 +153,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Kicked("dev", "eve", "bob"), [NOTICE + "bob removed eve from #dev."]),
     (
         events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"),
-        [NOTICE + "eve is an operator of #dev now (set by bob)."],
+        [NOTICE + "bob made eve an operator of #dev."],
     ),
     (events.RoleChanged("dev", "eve", RoomRole.OWNER), [NOTICE + "eve is the owner of #dev now."]),
     (
@@ -250,7 +250,7 @@ def test_ascii_terminal_gets_ascii_separators() -> None:
     rule = "--- Sunday, 1 February 2026 " + "-" * 48
     assert window.lines(public(11, time_ms=NOON_MS + DAY_MS)) == [rule, "12:00              bob | hello"]
     assert window.lines(direct(12))[-1] == "12:00      bob > alice | psst"
-    state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, waiting=("x",))
+    state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, waiting=(("", "x"),))
     assert text_of(window.formatter.pending(state, 80)[0]) == "... x (waits)"
     status = text_of(window.formatter.status(state, "json", 80))
     assert status == "alice - localhost:9999 - json - 2 online - connected"
@@ -450,6 +450,17 @@ def test_joins_and_leaves_are_shown_of_the_lobby_and_the_current_room(window: Wi
     assert window.lines(*change) == []
 
 
+def test_only_a_change_of_the_current_room_is_news(window: Window) -> None:
+    """/room and /topic ask for the current room and its topic. The answer to a join has the topic already."""
+    assert window.lines(notices.CurrentRoom("")) == [NOTICE + "Your messages go to all users."]
+    assert window.lines(notices.CurrentRoom("dev", "tea"), notices.CurrentRoom("Dev", "tea")) == [
+        NOTICE + "Your messages go to #dev from now on. Topic: tea",
+        NOTICE + "Your messages go to #Dev. Topic: tea",
+    ]
+    assert window.lines(notices.CurrentRoom("dev")) == [NOTICE + "Your messages go to #dev. It has no topic."]
+    assert window.lines(notices.CurrentRoom("")) == [NOTICE + "Your messages go to all users from now on."]
+
+
 def test_removal_is_told_once(window: Window) -> None:
     """A user who is removed from the current room is told that its messages still go there."""
     window.rows(notices.CurrentRoom("dev"))
@@ -553,10 +564,11 @@ def test_pending_messages_and_lines_say_what_they_wait_for() -> None:
     assert pending() == []
     assert pending(unconfirmed=(Say("one", "n1", "dev"),)) == ["\u2026 #dev one (not confirmed yet)"]
     told = ["\u2026 one (not confirmed yet)", "\u2026 @bob two (not confirmed yet)", "\u2026 three (waits)"]
-    assert pending(unconfirmed=said, waiting=("three",)) == told
-    assert pending(state=ConnectionState.DISCONNECTED, waiting=("x",)) == ["\u2026 x (waits for the connection)"]
+    assert pending(unconfirmed=said, waiting=(("", "three"),)) == told
+    lost = ["\u2026 #dev x (waits for the connection)"]
+    assert pending(state=ConnectionState.DISCONNECTED, waiting=(("dev", "x"),)) == lost
     newest = [f"\u2026 {number} (waits)" for number in range(6, 10)]
-    assert pending(waiting=tuple(map(str, range(10)))) == ["\u2026 6 more", *newest]
+    assert pending(waiting=tuple(("", str(number)) for number in range(10))) == ["\u2026 6 more", *newest]
     (row,) = pending(30, unconfirmed=(Say("hello everybody out there", "n1"),))
     assert row.startswith("\u2026 hello")
     assert row.endswith("(not confirmed yet)")
@@ -577,7 +589,7 @@ def test_pending_and_status_rows_fit_in_every_window(state: ConnectionState, wor
     formatter = Window().formatter
     for name in ("", "alice", LONGEST_NAME):
         said = tuple(Whisper(name, text, str(number)) for number, text in enumerate(WAITING))
-        for kind in ({"waiting": WAITING}, {"unconfirmed": said}):
+        for kind in ({"waiting": tuple(("", text) for text in WAITING)}, {"unconfirmed": said}):
             ui_state = UiState(state, name, ("chat.example.org", 9999), 12, None, **kind)  # type: ignore[arg-type]
             for width in range(20, 201, 3):
                 status = formatter.status(ui_state, "datagram", width)

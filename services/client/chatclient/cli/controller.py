@@ -216,7 +216,7 @@ class Controller:
             None if self._session.client_protocol.is_stepwise else model.online_count,
             self._current_question(),
             self._change is not None or self._login.may_want_password,
-            tuple(line.text for line in self._lines if isinstance(line, Line)),
+            tuple((line.room or "", line.text) for line in self._lines if isinstance(line, Line)),
             tuple(model.unconfirmed.values()),
             model.was_logged_in,
             self._rooms.current,
@@ -285,7 +285,7 @@ class Controller:
             case Joined() | Parted():
                 self._frontend.display([event])
                 if (room := self._rooms.room_after(event)) is not None:
-                    self._enter_room(room, names_topic=False)
+                    self._enter_room(room, was_joined=isinstance(event, Joined))
             case Ready() | Online():
                 self._frontend.display([event])
                 self._ask(self._question)
@@ -408,11 +408,11 @@ class Controller:
             case action:
                 self._handle_events(self._session.request(action))
 
-    def _enter_room(self, room: str, *, names_topic: bool = True) -> None:
+    def _enter_room(self, room: str, *, was_joined: bool = False) -> None:
         """Make it the current room. At a terminal the first visit shows its recent messages."""
         is_first = self._rooms.enter(room)
         known = self._model.rooms.get(room_key(room))
-        self._frontend.display([CurrentRoom(room, known.topic if known and names_topic else "")])
+        self._frontend.display([CurrentRoom(room, known.topic if known else "", was_joined)])
         is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         if is_first and known and known.last_seen_id and self._frontend.is_terminal and is_logged_in:
             self._handle_events(self._session.request(AskHistory(_RECENT_MESSAGES, room=known.name)))

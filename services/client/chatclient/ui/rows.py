@@ -113,7 +113,7 @@ class RowFormatter:
         """Pending messages and lines, one row each; the newest if there are too many."""
         waits = "waits" if ui_state.connection_state is ConnectionState.LOGGED_IN else "waits for the connection"
         texts = [(_pending_text(own_message), "not confirmed yet") for own_message in ui_state.unconfirmed]
-        texts += [(line, waits) for line in ui_state.waiting]
+        texts += [(_in_room(room, line), waits) for room, line in ui_state.waiting]
         hidden = len(texts) - _PENDING_ROWS_MAX
         rows: list[Row] = [[("class:waits", f"{self._glyphs.waits} {hidden} more")]] if hidden > 0 else []
         columns = Columns(width, self._glyphs)
@@ -184,7 +184,11 @@ def _state_text(ui_state: UiState) -> str:
 def _pending_text(message: Say | Whisper) -> str:
     if isinstance(message, Whisper):
         return f"@{message.to} {message.text}"
-    return f"#{message.room} {message.text}" if message.room else message.text
+    return _in_room(message.room or "", message.text)
+
+
+def _in_room(room: str, text: str) -> str:
+    return f"#{room} {text}" if room else text
 
 
 def _room_mark(room: str) -> Row:

@@ -184,8 +184,8 @@ class Timeline:
             case events.Users() if self.shows_joins:
                 return self._changes(shown)
             case notices.CurrentRoom(room):
-                self._room = room
-                return [_current(shown)]
+                is_change, self._room = room_key(room) != room_key(self._room), room
+                return [_current(shown, is_change=is_change)]
             case (
                 events.Joined()
                 | events.Parted()
@@ -414,11 +414,15 @@ def _rooms_of(rooms: Sequence[events.RoomState], seen_id: int | None) -> Remark:
     return Remark(f"You are in {', '.join(told)}. /room NAME or Alt-NUMBER changes to a room.")
 
 
-def _current(notice: notices.CurrentRoom) -> Remark:
-    if not notice.room:
-        return Remark("Your messages go to all users from now on.")
-    topic = f" Topic: {escape_control_characters(notice.topic)}" if notice.topic else ""
-    return Remark(f"Your messages go to {_named(notice.room)} from now on.{topic}")
+def _current(notice: notices.CurrentRoom, *, is_change: bool) -> Remark:
+    """The current room: a new one, or the answer to /room and /topic."""
+    where = _named(notice.room) if notice.room else "all users"
+    topic = ""
+    if notice.topic and not notice.was_joined:
+        topic = f" Topic: {escape_control_characters(notice.topic)}"
+    elif notice.room and not is_change and not notice.was_joined:
+        topic = " It has no topic."
+    return Remark(f"Your messages go to {where}{' from now on' if is_change else ''}.{topic}")
 
 
 def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
@@ -437,7 +441,7 @@ def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
 _ROLES: Final = {
     events.RoomRole.OWNER: "the owner",
     events.RoomRole.OPERATOR: "an operator",
-    events.RoomRole.MEMBER: "no operator",
+    events.RoomRole.MEMBER: "an ordinary member",
 }
 
 
@@ -457,7 +461,8 @@ def _room_remark(event: _RoomEvent) -> Remark:
         case events.Kicked():
             text = f"{by} removed {name} from {room}."
         case events.RoleChanged(role=role):
-            text = f"{name} is {_ROLES[role]} of {room} now{f' (set by {by})' if by else ''}."
+            whole = f"{_ROLES[role]} of {room}"
+            text = f"{by} made {name} {whole}." if by else f"{name} is {whole} now."
     return Remark(text)
 
 
