@@ -122,7 +122,7 @@ def test_rooms_of_earlier_visits_are_named_and_completed(bob: Peer, room: Room, 
     alice.close()
     say(bob, "news", "dev")
     window = terminals.log_in()
-    window.until_shows("You are in 2 #dev (new messages).")
+    window.until_shows("Your rooms: 2 #dev (new messages).")
     window.type("/room ", TAB)
     window.until_shows("lobby")
     window.type("d", TAB)

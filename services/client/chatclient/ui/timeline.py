@@ -411,7 +411,7 @@ def _rooms_of(rooms: Sequence[events.RoomState], seen_id: int | None) -> Remark:
     for number, room in enumerate(rooms, 2):
         new = " (new messages)" if seen_id is not None and room.last_id > seen_id else ""
         told.append(f"{number} {_named(room.room)}{new}")
-    return Remark(f"You are in {', '.join(told)}. /room NAME or Alt-NUMBER changes to a room.")
+    return Remark(f"Your rooms: {', '.join(told)}. Alt-NUMBER or /room NAME changes to one.")
 
 
 def _current(notice: notices.CurrentRoom, *, is_change: bool) -> Remark:

@@ -145,7 +145,8 @@ def room_error(problem: RoomProblem, room: str, username: str | None = None) -> 
             code, reason = ErrorCode.NOT_A_MEMBER, f"{username} is not in the room {room}; nothing was done."
         case RoomProblem.NOT_PERMITTED:
             code = ErrorCode.NOT_PERMITTED
-            reason = f"Only the owner and the operators of the room {room} may do this, but not to the owner."
+            who = f"Only the owner and the operators of the room {room}"
+            reason = f"{who} may do this{'' if username is None else ', but not to the owner'}; nothing was done."
         case RoomProblem.TOO_MANY_ROOMS:
             code = ErrorCode.TOO_MANY_ROOMS
             reason = (
