@@ -26,7 +26,7 @@ TOP: Final = Path(__file__).resolve().parent.parent
 PICTURE: Final = TOP / "docs" / "pictures" / "terminal.svg"
 BIN: Final = Path(sys.executable).parent
 COLUMNS: Final = 84
-ROWS: Final = 22
+ROWS: Final = 23
 DEADLINE_SECONDS: Final = 30.0
 PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
 
@@ -45,6 +45,7 @@ _COLOURS: Final = {
     "red": "#ff6b68",
     "green": "#7ec07e",
     "magenta": "#cf8ef4",
+    "cyan": "#5fc4d6",
 }
 
 
@@ -73,9 +74,13 @@ class _User:
         self._answers = self._socket.makefile("rb")
         self._request("login", command="login", username=name, password=PASSWORD)
 
-    def send(self, text: str) -> None:
+    def send(self, text: str, room: str = "lobby") -> None:
         """Send a public message; returns when it is stored."""
-        self._request("sent", command="PM", message=text)
+        self._request("sent", command="PM", message=text, room=room)
+
+    def join(self, room: str) -> None:
+        """Enter a room; returns when the server confirms it."""
+        self._request("joined", command="join", room=room)
 
     def whisper(self, to: str, text: str) -> None:
         """Send a direct message; returns when it is stored."""
@@ -119,6 +124,10 @@ def _converse_and_draw(port: int, folder: str) -> str:
     bob, carol = _User(port, "bob"), _User(port, "carol")
     bob.send("Morning! The train is late again, I'll be there at ten.")
     carol.send("Take your time. Coffee is on me ☕")
+    alice = _User(port, "alice")  # she stays a member of the room
+    for user in (alice, bob):
+        user.join("trip")
+    alice.leave()
     environment = _environment(TERM="xterm-256color", LC_ALL="C.UTF-8", CHAT_PASSWORD=PASSWORD)
     command = [str(shutil.which("chatclient", path=str(BIN))), "127.0.0.1", str(port), "alice"]
     with Window(command, columns=COLUMNS, rows=ROWS, environment=environment, folder=folder, is_shown=False) as window:
@@ -135,6 +144,8 @@ def _converse_and_draw(port: int, folder: str) -> str:
         window.until_shows("mia joined")
         mia.send("What did I miss?\nAnd who has the tickets?")
         window.until_shows("tickets?")
+        bob.send("the hotel is booked", room="trip")
+        window.until_shows("#trip (1)")
         window.type("/search late train", ENTER)
         window.until_shows("message found")
         window.type("@mia bob has them, he is at the sta")
