@@ -41,6 +41,11 @@ class RoomRole(StrEnum):
     OPERATOR = "operator"
     MEMBER = "member"
 
+    @classmethod
+    def _missing_(cls, _: object) -> "RoomRole":
+        """Read the roles of later servers as MEMBER."""
+        return cls.MEMBER
+
 
 class TimeMs(int):
     """Milliseconds since 1970-01-01 UTC. The wire format json has a text of RFC 3339 in its place."""

@@ -16,6 +16,8 @@ from chatprotocol.events import (
     Pong,
     PublicMessage,
     Refused,
+    RoleChanged,
+    RoomRole,
     Sent,
     SentStatus,
     TimeMs,
@@ -401,6 +403,10 @@ def test_error_codes_are_the_documented_ones() -> None:
     [
         (b'{"type":"weather","wind":5}\n\n{"type":"pong","later":{}}\r\n{"type":"Pong"}\n', [Pong()]),
         (b'{"type":"error","code":"teapot","message":"x"}\n', [Refused(ErrorCode.INTERNAL, "x")]),
+        (
+            b'{"type":"role","room":"dev","username":"bob","role":"king"}\n',
+            [RoleChanged("dev", "bob", RoomRole.MEMBER)],
+        ),
         (b'{"type":"users","users":["alice"]}\n', [Users(None, ("alice",))]),
         (
             b'{"type":"broadcast","id":1,"time":"2026-01-31T13:00:00.123+01:00","from":"bob","message":"x"}\n',
