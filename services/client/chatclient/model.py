@@ -120,8 +120,9 @@ class UiState(NamedTuple):
     unconfirmed: tuple[Say | Whisper, ...] = ()
     # True after the first login.
     was_logged_in: bool = False
-    # The room that the next message goes to; empty for the lobby. And the unread messages of the others.
+    # The room that the next message goes to; empty for the lobby. Its number, if the user is in it. Unread messages.
     room: str = ""
+    room_number: int | None = 1
     unread: tuple[Unread, ...] = ()
 
 

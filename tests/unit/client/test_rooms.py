@@ -333,8 +333,9 @@ def test_waiting_line_goes_to_the_room_in_which_it_was_typed(alice: TerminalDial
 def test_kick_does_not_change_the_room_of_the_line_that_is_being_typed(alice: TerminalDialogue) -> None:
     """It was meant for the members of the room: the server rejects it."""
     alice.type("/room dev", "[room #dev] tea", sends(AskHistory(20, room="dev")))
+    assert (alice.ui_state.room, alice.ui_state.room_number) == ("dev", 2)
     alice.give(Parted("dev", "bob"), "[parted #dev] by bob")
-    assert alice.ui_state.room == "dev"
+    assert (alice.ui_state.room, alice.ui_state.room_number) == ("dev", None)
     alice.type("secret", sends(Say("secret", "n1", "dev")))
     alice.give(Refused(ErrorCode.UNKNOWN_ROOM, "No.", "n1", "dev"), "[error unknown_room #dev] No.")
     alice.give(SelectRoom(2), "[room #Ops]", sends(AskHistory(20, room="Ops")))

@@ -637,15 +637,22 @@ def test_narrow_window_omits_words_of_the_status(width: int, status: str) -> Non
 
 def test_status_has_the_current_room_and_unread_messages_of_others() -> None:
     unread = (Unread(1, "lobby", 2), Unread(3, "ops", 5))
-    ui_state = UiState(ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, room="dev", unread=unread)
+    ui_state = UiState(
+        ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, room="dev", room_number=2, unread=unread
+    )
     for width, status in (
-        (85, "alice \u00b7 localhost:9999 \u00b7 2 online \u00b7 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
-        (70, "alice \u00b7 2 online \u00b7 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
-        (60, "alice \u00b7 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (
+            85,
+            "alice \u00b7 localhost:9999 \u00b7 2 online \u00b7 2 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected",
+        ),
+        (70, "alice \u00b7 2 online \u00b7 2 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (60, "alice \u00b7 2 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
         (40, "1 lobby (2), 3 #ops (5) \u00b7 connected"),
         (20, "connected"),
     ):
         assert text_of(Window().formatter.status(ui_state, "json", width)) == status
+    removed = ui_state._replace(room_number=None, unread=())
+    assert " \u00b7 #dev (not a member) \u00b7 connected" in text_of(Window().formatter.status(removed, "json", 200))
     many = tuple(Unread(number, f"room{number}", 1) for number in range(2, 10))
     row = text_of(Window().formatter.status(ui_state._replace(unread=many), "json", 200))
     assert "2 #room2 (1), 3 #room3 (1), 4 #room4 (1), 5 more" in row

@@ -220,6 +220,7 @@ class Controller:
             tuple(model.unconfirmed.values()),
             model.was_logged_in,
             self._rooms.current,
+            self._rooms.current_number,
             self._rooms.unread(),
         )
 

@@ -85,6 +85,13 @@ class CurrentRoomTracker:
         rooms = ["", *(room.name for room in self._model.rooms.values())]
         return rooms[number - 1] if number <= len(rooms) else None
 
+    @property
+    def current_number(self) -> int | None:
+        """The number of the current room; None if the user is not in it."""
+        keys = ["", *self._model.rooms]
+        key = room_key(self.current)
+        return keys.index(key) + 1 if key in keys else None
+
     def count(self, message: PublicMessage) -> None:
         """Count a message of another room than the current one."""
         key = "" if is_lobby(message.room) else room_key(message.room or "")

@@ -136,7 +136,9 @@ class RowFormatter:
         online = f"{count} online" if count is not None and is_up else ""
         dot = f" {self._glyphs.dot} "
         quiet = "quiet" if is_quiet else ""
-        room = f"#{clean(ui_state.room)}" if ui_state.room else ""
+        room, number = f"#{clean(ui_state.room)}" if ui_state.room else "", ui_state.room_number
+        if room:
+            room = f"{room} (not a member)" if number is None else f"{number} {room}"
         words = [(clean(ui_state.username), 5), (server, 3), (protocol, 2), (online, 4), (quiet, 1)]
         words += [(room, 6), (_unread_text(ui_state.unread), 7)]
         for least in range(9):
