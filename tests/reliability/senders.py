@@ -206,7 +206,8 @@ class RoomUser(Sender):
     def _since(self) -> dict[str, int]:
         # A kick whose answer is lost may happen later. It is not tried again, so that no other one is taken for it.
         for kick in self._kicking:
-            self._owned[kick.room].remove(kick.username)
+            if kick.username in self._owned[kick.room]:
+                self._owned[kick.room].remove(kick.username)
         self._kicking.clear()
         self.uncertain |= self._joining
         self._once_parting |= self._parting
