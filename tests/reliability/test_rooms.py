@@ -116,7 +116,7 @@ def check_rooms(folder: Path, chance: random.Random, size: Size) -> None:
     kicks = sum(kick.is_done for user in users for kick in user.kicks)
     refused = sum(user.refused for user in users)
     print(f"{len(record.confirmed)} messages, {len(proxy.cuts)} cuts, {ended} ends of memberships, {kicks} kicks")
-    assert min(ended, kicks, refused) > size.kills
+    assert min(ended, kicks, refused) > 0
     assert {cut.how for cut in proxy.cuts} == {"close", "reset", "swallow"}
     assert "[ERROR]" not in program.log()
 
