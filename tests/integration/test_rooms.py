@@ -340,6 +340,23 @@ def test_joins_and_parts_of_one_write_are_done_in_order(room: Room) -> None:
     assert texts(bob) == []
 
 
+def test_messages_of_one_write_reach_the_rooms_that_they_name(room: Room) -> None:
+    """In the order of each room. Members of another room get none of them."""
+    alice, bob, carol = room.enter("alice"), room.enter("bob"), room.enter("carol")
+    for peer, name in ((alice, "dev"), (alice, "ops"), (bob, "dev"), (carol, "ops")):
+        join(peer, name)
+    named = ["dev", None, None, "ops", "DEV", "dev", "lobby", "ops"]
+    members = [{"command": "PM", "message": f"m{number}", "room": name} for number, name in enumerate(named)]
+    alice.send(b"".join(json.dumps(each).encode() + b"\n" for each in members))
+    numbers = [alice.next("sent")["id"] for _ in named]
+    assert numbers == list(range(numbers[0], numbers[0] + len(named)))
+    for peer, name, in_room in ((bob, "dev", ["m0", "m4", "m5"]), (carol, "ops", ["m3", "m7"])):
+        found = texts(peer)
+        assert [text for where, text in found if where is None] == ["m1", "m2", "m6"]
+        assert [text for where, text in found if where == name] == in_room
+        assert len(found) == 3 + len(in_room)
+
+
 def test_messages_before_a_kick_arrive_and_messages_after_it_are_refused(room: Room) -> None:
     """A message that the journal orders after its sender's kick is not stored."""
     alice, bob = room.enter("alice"), room.enter("bob")
