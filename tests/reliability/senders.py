@@ -268,7 +268,8 @@ class RoomUser(Sender):
                 if room not in self.open:
                     self.open[room] = Window(room, answer["last_id"])
             case "parted":
-                self._parting.discard(room)
+                if "by" not in answer:  # otherwise the own request is still to be answered
+                    self._parting.discard(room)
                 if room in self.open:
                     self.open[room].is_parted = True
                     self.open[room].is_kicked = "by" in answer
@@ -298,9 +299,9 @@ class RoomUser(Sender):
         elif room in self._owned:
             self._kicking.popleft()
         else:
-            assert room in self._joining | self._parting, answer
-            self._joining.discard(room)
-            self._parting.discard(room)
+            # An unanswered request of a lost connection may have come before this one.
+            assert room in self._joining | self._parting | self._once_parting, answer
+            (self._parting if room in self._parting else self._joining).discard(room)
 
     def _say_next(self, member: Member) -> None:
         if self._chance.random() < self.CHANGE_SHARE:
