@@ -129,7 +129,8 @@ class RandomClient:
         """Join, leave and run rooms, and talk in those that it happens to be in."""
         name = self._name()
         with closing(Peer(self._port)) as peer:
-            peer.login(name, PASSWORD, since={place: self._chance.randint(0, 100) for place in ("lobby", ROOMS[0])})
+            # Not the lobby: a slow machine reads its bursts so slowly that the client would lag.
+            peer.login(name, PASSWORD, since={room: self._chance.randint(0, 100) for room in ROOMS[:2]})
             for _ in range(self._chance.randint(1, _TURNS_MAX)):
                 self._pause(_PAUSE_MAX_SECONDS)
                 self._take_turn_in_room(peer, name, self._chance.choice(ROOMS))
