@@ -115,20 +115,21 @@ class Timeline:
         self._kicked = ("", "")
 
     def entries(self, shown: Sequence[ClientEvent | UiNotice]) -> Iterator[Entry]:
-        """The entries for events and notices. In a flood, some public messages are left out."""
+        """The entries for events and notices. In a flood, some public messages are left out, but not the last ones."""
         count = sum(isinstance(each, events.PublicMessage) for each in shown)
         spare = count - _FLOOD_SHOWN_MESSAGES if count > _FLOOD_MESSAGES else 0
         left_out = 0
         for each in shown:
-            if left_out < spare and isinstance(each, events.PublicMessage) and not self._must_show(each):
-                left_out += 1
-                continue
-            if left_out == spare > 0:
-                yield _left_out(left_out)
-                left_out = spare = 0
+            if isinstance(each, events.PublicMessage):
+                if spare > 0 and not self._must_show(each):
+                    spare -= 1
+                    left_out += 1
+                    continue
+                if spare <= 0 and left_out:
+                    yield _left_out(left_out)
+                    left_out = 0
+                spare -= 1
             yield from self._entries_of(each)
-        if left_out:
-            yield _left_out(left_out)
 
     def _must_show(self, message: events.PublicMessage) -> bool:
         """True if the message must be shown even in a flood: it was missed, or mentions the user."""
@@ -390,7 +391,8 @@ class Timeline:
 
 
 def _left_out(count: int) -> Remark:
-    return Remark(f"{count:,} messages came too fast to be shown; CH shows the newest.")
+    messages = "message" if count == 1 else "messages"
+    return Remark(f"{count:,} {messages} came too fast to be shown; CH shows the newest.")
 
 
 def _last(count: int) -> str:
