@@ -83,7 +83,7 @@ class _Window:
 
     def __init__(self, messages: int, receivers: int, senders: Sequence[_LoadSender], stall_seconds: float) -> None:
         self._messages = messages
-        # Of each message.
+        # For each message.
         self.receivers = receivers
         self._senders = senders
         self._stall_seconds = stall_seconds

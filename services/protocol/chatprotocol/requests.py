@@ -152,32 +152,27 @@ class SetTopic(_Tagged, frozen=True, tag="topic"):
     topic: str
 
 
-class Invite(_Tagged, frozen=True, tag="invite"):
+class _AboutUser(_Tagged, frozen=True, tag=""):
+    """A request about a user in a room."""
+
+    room: str
+    username: str
+
+
+class Invite(_AboutUser, frozen=True, tag="invite"):
     """Let a user join a room."""
 
-    room: str
-    username: str
 
-
-class Kick(_Tagged, frozen=True, tag="kick"):
+class Kick(_AboutUser, frozen=True, tag="kick"):
     """Remove a member, or an invitation, from a room."""
 
-    room: str
-    username: str
 
-
-class MakeOperator(_Tagged, frozen=True, tag="op"):
+class MakeOperator(_AboutUser, frozen=True, tag="op"):
     """Make a member an operator of a room."""
 
-    room: str
-    username: str
 
-
-class MakeMember(_Tagged, frozen=True, tag="deop"):
+class MakeMember(_AboutUser, frozen=True, tag="deop"):
     """Take the role of an operator from a member of a room."""
-
-    room: str
-    username: str
 
 
 class Ping(_Tagged, frozen=True, tag="ping"):
