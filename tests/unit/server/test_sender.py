@@ -1,6 +1,7 @@
 """The sender: writes to all transports and waits for none. The tests run its rounds, over socket pairs."""
 
 import gc
+import os
 import select
 import socket
 import weakref
@@ -29,6 +30,7 @@ from .helpers import (
     bytes_broadcast,
     eventually,
     in_background,
+    insert,
     must_end,
     publish,
     put,
@@ -522,6 +524,53 @@ def test_udp_hang_up_sends_the_last_words_first(fixture: SenderFixture, line: Ud
     fixture.run()
     assert line.transport.read(1, DEADLINE_SECONDS) == b""
     assert received(fixture, line) == b"".join(frames(1))
+
+
+def test_lost_peer_costs_a_slower_one_no_data() -> None:
+    """Promise: no client waits for another one. What all others have is discarded when a peer is lost.
+
+    Here that is found out during the first of three sends, of which another peer takes a part.
+    """
+    took: list[bytes] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        if descriptor == slow.send_queue.transport.descriptor and not took:
+            took.append(data[:3])
+            return os.write(descriptor, data[:3])
+        return os.write(descriptor, data)
+
+    limits = SendLimits(segment_bytes=10, span_min_bytes=1_000)
+    with closing(SenderFixture(bytes_broadcast(LAG_MAX_BYTES, limits), write=write)) as fixture:
+        lost, slow, quick = (fixture.peer() for _ in range(3))
+        lost.sock.close()
+        said = bytes(range(65, 90))
+        fixture.publish(said)
+        assert took == [said[:3]]
+        assert (slow.received(), quick.received()) == (said, said)
+        assert is_closed(lost)
+
+
+@pytest.mark.parametrize("is_reserved", [False, True])
+def test_peer_that_leaves_costs_a_slower_one_no_data(*, is_reserved: bool) -> None:
+    """Promise: no client waits for another one. The one that leaves has everything; the other one has one byte."""
+
+    class Slow(TcpTransport):
+        def write(self, pieces: Sequence[bytes | memoryview]) -> int:
+            leaving.send_queue.unfollow(buffer)
+            return super().write([b"".join(pieces)[:1]])
+
+    def write(descriptor: int, data: bytes) -> int:
+        return os.write(descriptor, data if descriptor == leaving.send_queue.transport.descriptor else data[:1])
+
+    limits = SendLimits(segment_bytes=10, span_min_bytes=1_000)
+    buffer = BroadcastBuffer(b"".join, LAG_MAX_BYTES, limits, is_reserved=is_reserved)  # type: ignore[arg-type]
+    with closing(SenderFixture(buffer, write=write)) as fixture:
+        slow, leaving = fixture.peer(transport=Slow), fixture.peer()
+        said = bytes(range(65, 90))
+        publish(buffer, said)
+        fixture.sender.run_round(wait=False)
+        insert(slow.send_queue, b"!")
+        assert (slow.received(), leaving.received()) == (said + b"!", said)
 
 
 # --- against the model ---

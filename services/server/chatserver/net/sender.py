@@ -91,7 +91,7 @@ class _Followers:
         # Caught-up queues (see the module's docstring), each with the descriptor of its socket.
         self.caught_up: dict[SendQueue, int] = {}
         # All others: lagging, or with segments, or over UDP; also queues that left and have unsent data of the buffer.
-        self.behind: set[SendQueue] = set()
+        self.behind: dict[SendQueue, None] = {}
 
 
 class Sender:
@@ -269,7 +269,7 @@ class Sender:
         for buffer in growing:
             if buffer.end > buffer.position:
                 self._advance(buffer)
-                behind |= dict.fromkeys(self._followers[buffer].behind)
+                behind |= self._followers[buffer].behind
         for send_queue in behind:
             targets.pop(send_queue, None)
             self._visit(send_queue)
@@ -285,19 +285,22 @@ class Sender:
             buffer.note_offered(self._needed_from(buffer))
 
     def _needed_from(self, buffer: BroadcastBuffer) -> int:
-        """Position from which on followers need the data of a buffer; 0 if that is not known."""
-        # Counted first: a follower that leaves meanwhile must not stand for one that logs in and is in no set yet.
+        """Position from which on followers need the data of a buffer; 0 if that is not known, or not worth the search.
+
+        Another thread may change everything meanwhile. A follower that is missing in the sets, because it is new or
+        has left, makes the numbers differ. One that comes after the first line begins at the end.
+        """
         count = buffer.followers
         followers = self._followers[buffer]
-        if not count:
-            return 0
-        if count == len(followers.caught_up):
-            return buffer.position
         # The lobby may have thousands that are behind, and its descriptors are reserved. There may be many rooms.
-        if buffer.is_reserved:
+        if not count or (buffer.is_reserved and followers.behind) or not buffer.has_old_data:
             return 0
         starts = [start for send_queue in followers.behind if (start := send_queue.start_of(buffer)) is not None]
-        return min([*starts, buffer.position]) if count == len(followers.caught_up) + len(starts) else 0
+        for send_queue in followers.caught_up:
+            start = buffer.position if send_queue.caught_up else send_queue.start_of(buffer)
+            if start is not None:
+                starts.append(start)
+        return min(starts) if count == len(starts) else 0
 
     def _discard_sent(self, buffers: Iterable[BroadcastBuffer]) -> None:
         """Discard what all followers have, after the last one has caught up or was closed: a room may be quiet now."""
@@ -313,6 +316,7 @@ class Sender:
         """
         caught_up = self._followers[buffer].caught_up
         before = start = buffer.advance()
+        lost: list[SendQueue] = []
         while start < buffer.position and caught_up:
             span = buffer.span(start, buffer.position)
             size = span.end - start
@@ -337,11 +341,15 @@ class Sender:
                 incomplete.append((send_queue, sent_bytes))
             for send_queue, sent_bytes in incomplete:
                 if sent_bytes < 0:
-                    self._disconnect(send_queue)
+                    del caught_up[send_queue]
+                    lost.append(send_queue)
                     continue
                 sent_upto = start + sent_bytes
                 self._take_out(send_queue, Shared(buffer, sent_upto, buffer.position), is_begun=sent_upto > before)
             start = span.end
+        # Not before: a disconnect discards what all others have, and until here some have less than it appears.
+        for send_queue in lost:
+            self._disconnect(send_queue)
 
     def _take_out(self, send_queue: SendQueue, unsent: Shared | None = None, *, is_begun: bool = False) -> None:
         """Move a queue from the caught-up ones to those behind, in all its buffers. See SendQueue.fall_behind."""
@@ -350,7 +358,7 @@ class Sender:
         for buffer in buffers:
             followers = self._followers[buffer]
             del followers.caught_up[send_queue]
-            followers.behind.add(send_queue)
+            followers.behind[send_queue] = None
 
     def _place(self, send_queue: SendQueue) -> tuple[BroadcastBuffer, ...]:
         """Put a queue that is behind into the sets of its buffers, which are returned, and into no others."""
@@ -359,9 +367,9 @@ class Sender:
         if buffers is placed:
             return buffers
         for buffer in set(placed).difference(buffers):
-            self._followers[buffer].behind.discard(send_queue)
+            self._followers[buffer].behind.pop(send_queue, None)
         for buffer in set(buffers).difference(placed):
-            self._followers[buffer].behind.add(send_queue)
+            self._followers[buffer].behind[send_queue] = None
         if buffers:
             self._placed[send_queue] = buffers
         elif placed:
@@ -373,7 +381,7 @@ class Sender:
         buffers = self._placed.pop(send_queue, ())
         for buffer in buffers:
             self._followers[buffer].caught_up.pop(send_queue, None)
-            self._followers[buffer].behind.discard(send_queue)
+            self._followers[buffer].behind.pop(send_queue, None)
         self._discard_sent(buffers)
 
     def _visit(self, send_queue: SendQueue) -> None:
@@ -414,7 +422,7 @@ class Sender:
         if send_queue.catch_up(buffers):
             descriptor = send_queue.transport.descriptor
             for buffer in buffers:
-                self._followers[buffer].behind.discard(send_queue)
+                self._followers[buffer].behind.pop(send_queue, None)
                 self._followers[buffer].caught_up[send_queue] = descriptor
             self._discard_sent(buffers)
         elif data and send_queue.has_more:
