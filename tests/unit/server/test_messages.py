@@ -112,6 +112,8 @@ def test_name_is_free_after_its_last_claim(database: Database) -> None:
 ACCOUNTS = range(1, 5)
 # Two rooms beside the lobby. The first has the id of an account.
 DEV_ID, SECRET_ID = 2, 3
+MESSAGES_MAX = 25
+GAP_MAX = 3
 
 
 class Sent(NamedTuple):
@@ -129,9 +131,9 @@ def conversations(draw: st.DrawFn) -> tuple[dict[tuple[int, int], bool], list[Se
     account = st.sampled_from(ACCOUNTS)
     members = draw(st.dictionaries(st.tuples(account, st.sampled_from([DEV_ID, SECRET_ID])), st.booleans()))
     sent: list[Sent] = []
-    for _ in range(draw(st.integers(0, 25))):
+    for _ in range(draw(st.integers(0, MESSAGES_MAX))):
         room_id = draw(st.sampled_from([DIRECT_ID, LOBBY_ID, DEV_ID, SECRET_ID]))
-        message_id = (sent[-1].id if sent else 0) + draw(st.integers(1, 3))
+        message_id = (sent[-1].id if sent else 0) + draw(st.integers(1, GAP_MAX))
         recipient = draw(account) if room_id == DIRECT_ID else None
         sent.append(Sent(message_id, room_id, draw(account), recipient))
     return members, sent
@@ -209,7 +211,8 @@ def test_queries_return_what_the_reader_may_see_oldest_first(
         with database.transaction() as connection:
             end_room(connection, SECRET_ID)
         assert [each.id for each in messages.after(bound, limit)] == newer
-        assert [number for number in range(60) if messages.fingerprint(number)] == [each.id for each in sent]
+        numbers = range(MESSAGES_MAX * GAP_MAX + 1)
+        assert [number for number in numbers if messages.fingerprint(number)] == [each.id for each in sent]
         assert messages.last_id() == max((each.id for each in sent), default=0)
         assert all(not messages.history(reader, ID_MAX, 500, SECRET_ID) for reader in ACCOUNTS)
 
