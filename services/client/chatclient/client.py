@@ -36,48 +36,11 @@ from chatclient.session import (
     check_message,
     check_unicode,
 )
+from chatprotocol import events, requests
 from chatprotocol.address import check_host
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import (
-    Bye,
-    DirectMessage,
-    Event,
-    Forwarded,
-    Found,
-    History,
-    Invited,
-    Joined,
-    Kicked,
-    Online,
-    Parted,
-    PasswordPrompt,
-    PublicMessage,
-    Refused,
-    RoleChanged,
-    Rooms,
-    RoomSummary,
-    Sent,
-    TopicChanged,
-    Users,
-    Welcome,
-)
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.requests import (
-    AskHistory,
-    AskRooms,
-    AskUsers,
-    Invite,
-    Join,
-    Kick,
-    MakeMember,
-    MakeOperator,
-    Part,
-    Say,
-    Search,
-    SetTopic,
-    Whisper,
-)
 from chatprotocol.rules import check_room_name, check_topic, check_username, is_lobby
 from chatprotocol.wire import PROTOCOLS
 from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
@@ -88,8 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
-    from chatprotocol.events import Message
-    from chatprotocol.requests import RoomRequest
     from chatprotocol.wire.base import Action
 
 Answer = TypeVar("Answer")
@@ -98,36 +59,36 @@ Checked = TypeVar("Checked")
 # Types that events() yields; docs/bots.md describes them. Sent and the following types are late answers to a call that
 # the program itself interrupted.
 ProgramEvent: TypeAlias = (
-    PublicMessage
-    | DirectMessage
-    | Forwarded
-    | Users
-    | Joined
-    | Parted
-    | TopicChanged
-    | Invited
-    | Kicked
-    | RoleChanged
+    events.PublicMessage
+    | events.DirectMessage
+    | events.Forwarded
+    | events.Users
+    | events.Joined
+    | events.Parted
+    | events.TopicChanged
+    | events.Invited
+    | events.Kicked
+    | events.RoleChanged
     | ConnectionLost
     | Reconnected
     | PossibleGap
     | Dropped
-    | History
-    | Refused
-    | Bye
-    | Sent
+    | events.History
+    | events.Refused
+    | events.Bye
+    | events.Sent
     | Outcome
     | DeliveryUnknown
-    | Online
-    | Found
-    | Rooms
+    | events.Online
+    | events.Found
+    | events.Rooms
 )
 
 # Items of the receiver thread in the inbox; all others were injected.
-_RECEIVED: Final = Event | Signal
+_RECEIVED: Final = events.Event | Signal
 # Events that end a login, and those that end the wait for a goodbye.
-_LOGIN_ANSWERS: Final = Welcome | PasswordPrompt | Refused
-_GOODBYES: Final = Bye | ConnectionLost | Left
+_LOGIN_ANSWERS: Final = events.Welcome | events.PasswordPrompt | events.Refused
+_GOODBYES: Final = events.Bye | ConnectionLost | Left
 
 
 class ChatClient:
@@ -204,7 +165,7 @@ class ChatClient:
         self._wait_for_event((), lambda each: isinstance(each, Connected))
         self._is_connected = True
 
-    def login(self, username: str, password: str = "") -> Welcome:
+    def login(self, username: str, password: str = "") -> events.Welcome:
         """Log in; an unused name is registered. Once per client.
 
         Raises LostError if the connection is lost, and RefusedError if the login is rejected: the client must then be
@@ -223,9 +184,9 @@ class ChatClient:
         self._session.model.username = username
         self._session.model.password = password or None
         match self._wait_for_event(self._session.log_in(), lambda each: isinstance(each, _LOGIN_ANSWERS)):
-            case Welcome() as welcome:
+            case events.Welcome() as welcome:
                 return welcome
-            case Refused(code, reason):
+            case events.Refused(code, reason):
                 raise RefusedError(code, reason)
             case _:
                 raise RefusedError(ErrorCode.WRONG_PASSWORD, f"The name {username} needs a password.")
@@ -243,10 +204,10 @@ class ChatClient:
 
     def _say_goodbye(self) -> None:
         deadline = time.monotonic() + GOODBYE_SECONDS
-        events: Sequence[Any] = self._session.leave()
-        while self._final_error is None and not any(isinstance(each, _GOODBYES) for each in events):
+        happened: Sequence[Any] = self._session.leave()
+        while self._final_error is None and not any(isinstance(each, _GOODBYES) for each in happened):
             try:
-                events = self._handle(self._session.inbox.get(max(0.0, deadline - time.monotonic())))
+                happened = self._handle(self._session.inbox.get(max(0.0, deadline - time.monotonic())))
             except queue.Empty:
                 return
 
@@ -259,22 +220,22 @@ class ChatClient:
         """
         check_str("text", text)
         self._check_room(room)
-        return self._send_message(Say(text, room=room))
+        return self._send_message(requests.Say(text, room=room))
 
     def whisper(self, to: str, text: str) -> int | None:
         """Send a direct message. Returns like say(). A recipient who is offline receives it at the next login."""
         check_str("to", to)
         check_str("text", text)
-        return self._send_message(Whisper(to, text))
+        return self._send_message(requests.Whisper(to, text))
 
     def users(self, room: str | None = None) -> tuple[str, ...]:
         """The names of the users online, or of the members of a room who are online."""
         self._check_room(room)
-        return self._query(AskUsers(room), Online).users
+        return self._query(requests.AskUsers(room), events.Online).users
 
     def history(
         self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None
-    ) -> tuple[Message, ...]:
+    ) -> tuple[events.Message, ...]:
         """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only).
 
         Without a room: those of the lobby and direct messages.
@@ -283,11 +244,11 @@ class ChatClient:
         self._check_room(room)
         if before is not None and not self._is_json:
             raise RefusedError(ErrorCode.BAD_REQUEST, "Only the wire format json has the history before a message.")
-        return self._query(AskHistory(limit, before, room), History).messages
+        return self._query(requests.AskHistory(limit, before, room), events.History).messages
 
     def search(
         self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None
-    ) -> tuple[Message, ...]:
+    ) -> tuple[events.Message, ...]:
         """The newest messages visible to this user that contain all words, oldest first. Only in the protocol json.
 
         Without a room: those of the lobby and direct messages.
@@ -298,27 +259,27 @@ class ChatClient:
         if not self._is_json:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has a search.")
         _refused_as_error(check_unicode, words)
-        return self._query(Search(words, limit, before, room), Found).messages
+        return self._query(requests.Search(words, limit, before, room), events.Found).messages
 
     # --- rooms: only in the protocol json ---
 
-    def rooms(self) -> tuple[RoomSummary, ...]:
+    def rooms(self) -> tuple[events.RoomSummary, ...]:
         """The public rooms, and the private ones that this user is in or invited to; without the lobby."""
         self._check_json()
-        return self._query(AskRooms(), Rooms).rooms
+        return self._query(requests.AskRooms(), events.Rooms).rooms
 
-    def join(self, room: str, *, private: bool = False) -> Joined:
+    def join(self, room: str, *, private: bool = False) -> events.Joined:
         """Become a member of a room. An unused name makes one; ``private`` applies only then.
 
         Raises RefusedError if the room can't be entered or made. A private room can't be told from a missing one.
         """
         check_str("room", room)
-        return self._ask_about(Join(room, bool(private)), Joined)
+        return self._ask_about(requests.Join(room, bool(private)), events.Joined)
 
     def part(self, room: str) -> None:
         """Leave a room. A room ends when its last member leaves."""
         check_str("room", room)
-        self._ask_about(Part(room), Parted)
+        self._ask_about(requests.Part(room), events.Parted)
 
     def set_topic(self, room: str, topic: str) -> None:
         """Replace the topic of a room; an empty one removes it.
@@ -329,26 +290,26 @@ class ChatClient:
         check_str("topic", topic)
         _refused_as_error(check_unicode, topic)
         _refused_as_error(check_topic, topic)
-        self._ask_about(SetTopic(room, topic), TopicChanged)
+        self._ask_about(requests.SetTopic(room, topic), events.TopicChanged)
 
     def invite(self, room: str, username: str) -> None:
         """Let a user join a room."""
-        self._ask_about_user(Invite, room, username, Invited)
+        self._ask_about_user(requests.Invite, room, username, events.Invited)
 
     def kick(self, room: str, username: str) -> None:
         """Remove a member from a room, or take back an invitation.
 
         Raises RefusedError (not_a_member) also if the connection was lost after the server had done it.
         """
-        self._ask_about_user(Kick, room, username, Kicked)
+        self._ask_about_user(requests.Kick, room, username, events.Kicked)
 
     def op(self, room: str, username: str) -> None:
         """Make a member an operator of the room."""
-        self._ask_about_user(MakeOperator, room, username, RoleChanged)
+        self._ask_about_user(requests.MakeOperator, room, username, events.RoleChanged)
 
     def deop(self, room: str, username: str) -> None:
         """Take the role of an operator from a member."""
-        self._ask_about_user(MakeMember, room, username, RoleChanged)
+        self._ask_about_user(requests.MakeMember, room, username, events.RoleChanged)
 
     # --- events ---
 
@@ -401,15 +362,15 @@ class ChatClient:
 
     # --- waiting for answers ---
 
-    def _send_message(self, message: Say | Whisper) -> int | None:
+    def _send_message(self, message: requests.Say | requests.Whisper) -> int | None:
         self._check_logged_in()
         _refused_as_error(check_message, message)
         self._wait_until_ready()
         prepared = _refused_as_error(self._session.prepare, message)
         match self._wait_for_event(self._session.request(prepared), lambda each: _nonce_of(each) == prepared.nonce):
-            case Sent(message_id):
+            case events.Sent(message_id):
                 return message_id
-            case Refused(code, reason):
+            case events.Refused(code, reason):
                 raise RefusedError(code, reason)
             case Outcome(has_come=True):
                 return None
@@ -420,13 +381,17 @@ class ChatClient:
             case _:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
-    def _ask_about(self, action: RoomRequest, kind: type[Answer]) -> Answer:
+    def _ask_about(self, action: requests.RoomRequest, kind: type[Answer]) -> Answer:
         self._check_json()
         _refused_as_error(check_room_name, action.room)
         return self._query(action, kind)
 
     def _ask_about_user(
-        self, request: type[Invite | Kick | MakeOperator | MakeMember], room: str, username: str, kind: type
+        self,
+        request: type[requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember],
+        room: str,
+        username: str,
+        kind: type,
     ) -> None:
         check_str("room", room)
         check_str("username", username)
@@ -440,33 +405,33 @@ class ChatClient:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The wire format register has no such request.")
         self._wait_until_ready()
         answer = self._wait_for_event(self._session.request(action), lambda each: self._is_answer(action, kind, each))
-        if isinstance(answer, Refused):
+        if isinstance(answer, events.Refused):
             raise RefusedError(answer.code, answer.reason)
         return answer  # type: ignore[no-any-return]
 
     def _is_answer(self, action: Action, kind: type, event: Any) -> bool:
         """True for the answer to a query, and for an error that concerns neither a message nor a login."""
         model = self._session.model
-        if isinstance(event, Refused) and model.connection_state is not ConnectionState.LOGGED_IN:
+        if isinstance(event, events.Refused) and model.connection_state is not ConnectionState.LOGGED_IN:
             return False
-        return isinstance(event, kind | Refused) and answers(action, event, model.username)
+        return isinstance(event, kind | events.Refused) and answers(action, event, model.username)
 
     def _wait_until_ready(self) -> None:
         """Receive until a request can be made: after a lost connection, until the next login."""
         while not self._session.is_ready:
             self._keep_for_events(self._receive())
 
-    def _wait_for_event(self, events: Sequence[Any], matches: Callable[[Any], bool]) -> Any:
+    def _wait_for_event(self, happened: Sequence[Any], matches: Callable[[Any], bool]) -> Any:
         """Return the first event that matches. All others are kept for :meth:`events`."""
         while True:
-            found = next(filter(matches, events), None)
-            self._keep_for_events(each for each in events if each is not found)
+            found = next(filter(matches, happened), None)
+            self._keep_for_events(each for each in happened if each is not found)
             if found is not None:
                 return found
-            events = self._receive()
+            happened = self._receive()
 
-    def _keep_for_events(self, events: Iterable[Any]) -> None:
-        for each in events:
+    def _keep_for_events(self, happened: Iterable[Any]) -> None:
+        for each in happened:
             if not isinstance(each, Connected | ConnectionEnded | Left):
                 self._backlog.add(each)
 
@@ -507,7 +472,7 @@ def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checke
 
 def _nonce_of(event: Any) -> str | None:
     match event:
-        case Sent(nonce=nonce) | Refused(nonce=nonce):
+        case events.Sent(nonce=nonce) | events.Refused(nonce=nonce):
             return nonce
         case DeliveryUnknown(message) | Outcome(message):
             return message.nonce

@@ -12,32 +12,15 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import (
-    DirectMessage,
-    History,
-    Invited,
-    Joined,
-    Online,
-    Parted,
-    PublicMessage,
-    Refused,
-    Rooms,
-    Sent,
-    TopicChanged,
-    Users,
-    Welcome,
-)
 from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, ROOMS_MAX, SINCE_MAX_NAMES
-from chatprotocol.requests import Login, Say
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import DeliveryUnknown, Outcome
 
 if TYPE_CHECKING:
     from chatclient.notices import Question
     from chatprotocol.address import Address
-    from chatprotocol.events import Message
-    from chatprotocol.requests import Whisper
     from chatprotocol.wire.base import ClientEvent
 
 
@@ -117,7 +100,7 @@ class UiState(NamedTuple):
     is_secret: bool = False
     # Lines that were typed and not used, with their rooms, and messages that were sent and not confirmed.
     waiting: tuple[tuple[str, str], ...] = ()
-    unconfirmed: tuple[Say | Whisper, ...] = ()
+    unconfirmed: tuple[requests.Say | requests.Whisper, ...] = ()
     # True after the first login.
     was_logged_in: bool = False
     # The room that the next message goes to; empty for the lobby. Its number, if the user is in it. Unread messages.
@@ -134,7 +117,7 @@ class _Fingerprint(NamedTuple):
     # Hash of sender and text. The text may be long.
     content_hash: int
 
-    def matches(self, message: Message) -> bool:
+    def matches(self, message: events.Message) -> bool:
         """True if the fingerprint is that of this message."""
         is_same_time = self.time_ms in (None, message.time_ms)
         return is_same_time and self.content_hash == _content_hash(message.sender, message.text)
@@ -169,18 +152,18 @@ class Model:
         self.history_id: str | None = None
         self._seen: dict[int, _Fingerprint] = {}
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
-        self.unconfirmed: dict[str, Say | Whisper] = {}
+        self.unconfirmed: dict[str, requests.Say | requests.Whisper] = {}
 
-    def login(self) -> Login:
+    def login(self) -> requests.Login:
         """The login to send on a new connection."""
         last_id = self.last_seen_id
         if last_id is None or not self.rooms:
-            return Login(self.username, self.password, last_id, self.history_id, rooms=True)
+            return requests.Login(self.username, self.password, last_id, self.history_id, rooms=True)
         rooms = {room.name: room.last_seen_id for room in self.rooms.values()}
         since = {LOBBY: last_id, _DIRECT: last_id, **rooms}
-        return Login(self.username, self.password, since, self.history_id, rooms=True)
+        return requests.Login(self.username, self.password, since, self.history_id, rooms=True)
 
-    def has_seen(self, message: Message) -> bool:
+    def has_seen(self, message: events.Message) -> bool:
         """True if this message is remembered as seen. A different message with the same id does not count."""
         seen = self._seen.get(message.id)
         return seen is not None and seen.matches(message)
@@ -189,7 +172,7 @@ class Model:
         """True if this is the user's own name."""
         return name_key(username) == name_key(self.username)
 
-    def is_own(self, message: Message) -> bool:
+    def is_own(self, message: events.Message) -> bool:
         """True if this user sent it, from here or from another device."""
         return self.is_me(message.sender)
 
@@ -198,44 +181,46 @@ class Model:
         match event:
             case DeliveryUnknown(own_message) | Outcome(own_message):
                 self.unconfirmed.pop(own_message.nonce or "", None)
-            case Welcome():
+            case events.Welcome():
                 self._on_welcome(event)
-            case PublicMessage() | DirectMessage():
+            case events.PublicMessage() | events.DirectMessage():
                 self._note_seen(event)
                 self._note_direct_sender(event)
-            case History():
+            case events.History():
                 for message in event.messages:
                     self._note_seen(message)
-            case Online(room=None) | Users(room=None):
+            case events.Online(room=None) | events.Users(room=None):
                 self._update_online(event)
-            case Sent():
+            case events.Sent():
                 self._note_confirmed(event)
-            case Refused() if event.code not in _TEMPORARY_ERRORS:
+            case events.Refused() if event.code not in _TEMPORARY_ERRORS:
                 self.unconfirmed.pop(event.nonce or "", None)
-            case Joined() | Parted() | TopicChanged() | Rooms() | Invited():
+            case events.Joined() | events.Parted() | events.TopicChanged() | events.Rooms() | events.Invited():
                 self._apply_room_event(event)
 
-    def _apply_room_event(self, event: Joined | Parted | TopicChanged | Rooms | Invited) -> None:
+    def _apply_room_event(
+        self, event: events.Joined | events.Parted | events.TopicChanged | events.Rooms | events.Invited
+    ) -> None:
         match event:
-            case Joined(room, topic, last_id=last_id):
+            case events.Joined(room, topic, last_id=last_id):
                 known = self.rooms.get(room_key(room))
                 self._note_room(MyRoom(room, topic, known.last_seen_id if known else last_id))
-            case Parted(room):
+            case events.Parted(room):
                 self.rooms.pop(room_key(room), None)
-            case TopicChanged(room, topic) if known := self.rooms.get(room_key(room)):
+            case events.TopicChanged(room, topic) if known := self.rooms.get(room_key(room)):
                 self._note_room(known._replace(topic=topic))
-            case Rooms(rooms):
+            case events.Rooms(rooms):
                 listed = tuple(each.room for each in rooms if not each.joined)
                 self.other_rooms = tuple(filter(is_room_name, listed[:ROOMS_MAX]))
-            case Invited(room, username) if self.is_me(username) and is_room_name(room):
+            case events.Invited(room, username) if self.is_me(username) and is_room_name(room):
                 others = [each for each in self.other_rooms if room_key(each) != room_key(room)]
                 self.other_rooms = (*others[1 - ROOMS_MAX :], room)
 
-    def _on_welcome(self, event: Welcome) -> None:
+    def _on_welcome(self, event: events.Welcome) -> None:
         self.username = event.username
         self.connection_state = ConnectionState.LOGGED_IN
         self.was_logged_in = True
-        self._update_online(Online(event.users))
+        self._update_online(events.Online(event.users))
         history_id = event.history_id
         if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:
             history_id = None  # it would not fit into the next login
@@ -259,28 +244,28 @@ class Model:
         if key in self.rooms or (len(self.rooms) < _ROOMS_MAX and is_room_name(room.name)):
             self.rooms[key] = room
 
-    def _note_direct_sender(self, message: Message) -> None:
-        if isinstance(message, DirectMessage) and not self.is_own(message) and is_username(message.sender):
+    def _note_direct_sender(self, message: events.Message) -> None:
+        if isinstance(message, events.DirectMessage) and not self.is_own(message) and is_username(message.sender):
             self.last_sender = message.sender
 
-    def _update_online(self, event: Online | Users) -> None:
+    def _update_online(self, event: events.Online | events.Users) -> None:
         """Update the users online from a full list, or from those who joined and left."""
-        if isinstance(event, Online) or event.users is not None:
+        if isinstance(event, events.Online) or event.users is not None:
             users = _usernames(event.users or ())
         else:
             moved = {*event.joined, *event.left}
             users = (*(name for name in self.online if name not in moved), *_usernames(event.joined))
         self.online = users[-_ONLINE_MAX_USERS:]  # recent users are likelier recipients
-        self.online_count = event.count if isinstance(event, Users) else len(event.users) or None
+        self.online_count = event.count if isinstance(event, events.Users) else len(event.users) or None
 
-    def _note_seen(self, message: Message) -> None:
+    def _note_seen(self, message: events.Message) -> None:
         fingerprint = _Fingerprint(message.time_ms, _content_hash(message.sender, message.text))
-        self._remember(message.id, fingerprint, message.room if isinstance(message, PublicMessage) else None)
+        self._remember(message.id, fingerprint, message.room if isinstance(message, events.PublicMessage) else None)
 
-    def _note_confirmed(self, event: Sent) -> None:
+    def _note_confirmed(self, event: events.Sent) -> None:
         message = self.unconfirmed.pop(event.nonce or "", None)
         fingerprint = None if message is None else _Fingerprint(None, _content_hash(self.username, message.text))
-        self._remember(event.id, fingerprint, message.room if isinstance(message, Say) else None)
+        self._remember(event.id, fingerprint, message.room if isinstance(message, requests.Say) else None)
 
     def _remember(self, message_id: int, fingerprint: _Fingerprint | None, room: str | None) -> None:
         if room is None or is_lobby(room):

@@ -51,43 +51,8 @@ from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState
 from chatclient.notices import ConnectionLost, Reconnected
+from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import (
-    DirectMessage,
-    Found,
-    History,
-    Invited,
-    Joined,
-    Kicked,
-    Online,
-    Parted,
-    PasswordChanged,
-    PasswordPrompt,
-    PublicMessage,
-    Refused,
-    RoleChanged,
-    Rooms,
-    TopicChanged,
-    Welcome,
-)
-from chatprotocol.requests import (
-    AskHistory,
-    AskRooms,
-    AskUsers,
-    ChangePassword,
-    Invite,
-    Join,
-    Kick,
-    Leave,
-    MakeMember,
-    MakeOperator,
-    Part,
-    Password,
-    Say,
-    Search,
-    SetTopic,
-    Whisper,
-)
 from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
 
 if TYPE_CHECKING:
@@ -96,7 +61,6 @@ if TYPE_CHECKING:
     from chatclient.links.connection import Connection, Link, Signal
     from chatclient.model import Model
     from chatprotocol.address import Address
-    from chatprotocol.events import Event, Message
     from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Outgoing
 
 # Login errors after which a reconnect can't succeed. All others are temporary, such as a server's shutdown or too many
@@ -106,17 +70,17 @@ FINAL_REFUSALS: Final = frozenset(
 )
 # Queries and their answers. A query is repeated if the connection is lost before its answer.
 _ANSWERS: Final[dict[type, type]] = {
-    AskUsers: Online,
-    AskHistory: History,
-    Search: Found,
-    AskRooms: Rooms,
-    Join: Joined,
-    Part: Parted,
-    SetTopic: TopicChanged,
-    Invite: Invited,
-    Kick: Kicked,
-    MakeOperator: RoleChanged,
-    MakeMember: RoleChanged,
+    requests.AskUsers: events.Online,
+    requests.AskHistory: events.History,
+    requests.Search: events.Found,
+    requests.AskRooms: events.Rooms,
+    requests.Join: events.Joined,
+    requests.Part: events.Parted,
+    requests.SetTopic: events.TopicChanged,
+    requests.Invite: events.Invited,
+    requests.Kick: events.Kicked,
+    requests.MakeOperator: events.RoleChanged,
+    requests.MakeMember: events.RoleChanged,
 }
 # Maximum number of unconfirmed messages; further ones wait.
 _UNCONFIRMED_MAX: Final = 64
@@ -134,7 +98,7 @@ class Connected(NamedTuple):
 class LoginRefused(NamedTuple):
     """The server refused a login."""
 
-    error: Refused
+    error: events.Refused
     # True if the session does not try again. False: the user was logged in before, and the session reconnects.
     is_final: bool
     # True if an earlier refusal was told during this outage.
@@ -156,9 +120,9 @@ SessionEvent: TypeAlias = (
 )
 
 
-def check_message(message: Say | Whisper) -> None:
+def check_message(message: requests.Say | requests.Whisper) -> None:
     """Check text and recipient. Raises RequestError if the text can't be a message or the name can't be a username."""
-    if isinstance(message, Whisper):
+    if isinstance(message, requests.Whisper):
         check_username(message.to)
     elif message.room is not None and not is_lobby(message.room):
         check_room_name(message.room)
@@ -180,13 +144,13 @@ def answers(action: Action, event: Any, username: str) -> bool:
     Other users cause the same events, so room, names and author must be those of the query.
     """
     room, target = getattr(action, "room", None), getattr(action, "username", None)
-    if isinstance(event, Refused):
+    if isinstance(event, events.Refused):
         return event.nonce is None and (event.room is None or _is_same_room(event.room, room))
     if not isinstance(event, _ANSWERS[type(action)]) or not _is_same_room(getattr(event, "room", None), room):
         return False
     if target is not None and name_key(getattr(event, "username", "")) != name_key(target):
         return False
-    by = None if isinstance(event, Parted) else getattr(event, "by", None)
+    by = None if isinstance(event, events.Parted) else getattr(event, "by", None)
     return by is None or name_key(by) == name_key(username)
 
 
@@ -220,7 +184,7 @@ class ClientSession:
         self._link: Link | None = None
         # Own messages that arrived and may equal an unconfirmed message, by id. No protocol sends the nonce with a
         # message, so only the confirmation, which has the id, decides.
-        self._held: dict[int, Message] = {}
+        self._held: dict[int, events.Message] = {}
         # Unanswered queries, oldest first.
         self._unanswered: list[Action] = []
         # Keys of rooms that the login named and that the user is no longer in: an error about each follows.
@@ -239,7 +203,7 @@ class ClientSession:
         if self.model.connection_state is not ConnectionState.LOGGED_IN or self.client_protocol.is_busy:
             return False
         # After a lost connection, messages are sent again before queries. So a message to a room waits for the join.
-        if any(isinstance(action, Join) for action in self._unanswered):
+        if any(isinstance(action, requests.Join) for action in self._unanswered):
             return False
         return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
 
@@ -284,12 +248,12 @@ class ClientSession:
         """Answer a PasswordPrompt, or try another password after a final LoginRefused."""
         self.model.password = password
         self.model.connection_state = ConnectionState.LOGGING_IN
-        return self._apply_effects(self.client_protocol.request(Password(password)))
+        return self._apply_effects(self.client_protocol.request(requests.Password(password)))
 
     def leave(self) -> tuple[SessionEvent, ...]:
         """Say goodbye. Bye, Left or ConnectionLost follows: after GOODBYE_SECONDS the caller need not wait on."""
         self.is_leaving = True
-        return self.request(Leave())
+        return self.request(requests.Leave())
 
     def close_link(self) -> None:
         """End the current connection. The Connection then opens a new one, if the user was logged in."""
@@ -302,7 +266,7 @@ class ClientSession:
         self.inbox.close()
         self._connection.close()
 
-    def handle(self, given: Event | Signal) -> tuple[SessionEvent, ...]:
+    def handle(self, given: events.Event | Signal) -> tuple[SessionEvent, ...]:
         """Handle an event or signal from the inbox."""
         match given:
             case LinkUp(link):
@@ -319,23 +283,23 @@ class ClientSession:
     def request(self, action: Action) -> tuple[SessionEvent, ...]:
         """Request an action."""
         effects = self.client_protocol.request(action)
-        if type(action) in _ANSWERS and not any(isinstance(event, Refused) for event in effects.events):
+        if type(action) in _ANSWERS and not any(isinstance(event, events.Refused) for event in effects.events):
             self._unanswered.append(action)
-        if isinstance(action, ChangePassword):
+        if isinstance(action, requests.ChangePassword):
             self._new_password = action.new
         return self._apply_effects(effects)
 
-    def prepare(self, message: Say | Whisper) -> Say | Whisper:
+    def prepare(self, message: requests.Say | requests.Whisper) -> requests.Say | requests.Whisper:
         """Return the message with a nonce, and keep it as unconfirmed. The caller must pass it to request().
 
         Raises RequestError: see check_message.
         """
         check_message(message)
         nonce = self._new_nonce()
-        if isinstance(message, Say):
-            message = Say(message.text, nonce, message.room)
+        if isinstance(message, requests.Say):
+            message = requests.Say(message.text, nonce, message.room)
         else:
-            message = Whisper(message.to, message.text, nonce)
+            message = requests.Whisper(message.to, message.text, nonce)
         self.model.unconfirmed[nonce] = message
         return message
 
@@ -353,9 +317,9 @@ class ClientSession:
             for data, connection in effects.send:
                 self._link.send(data, connection)
         shown = tuple(each for event in effects.events for each in self._apply_event(event))
-        if any(isinstance(event, Welcome | Reconnected) for event in shown):
+        if any(isinstance(event, events.Welcome | Reconnected) for event in shown):
             again, self._unanswered = self._unanswered, []
-            for action in [*again, Leave()] if self.is_leaving else again:
+            for action in [*again, requests.Leave()] if self.is_leaving else again:
                 shown += self.request(action)
         return shown
 
@@ -363,7 +327,7 @@ class ClientSession:
         """Apply the event to the model. Returns the events to show: this event or none, and released held messages."""
         is_logged_in = self.model.connection_state is ConnectionState.LOGGED_IN
         match event:
-            case PublicMessage() | DirectMessage():
+            case events.PublicMessage() | events.DirectMessage():
                 if self.model.has_seen(event):
                     return ()
                 # A held message arrives again after each reconnect until it is confirmed.
@@ -371,15 +335,15 @@ class ClientSession:
                 if has_room and self._may_be_unconfirmed(event):
                     self._held[event.id] = event
                     return ()
-            case Refused(nonce=nonce) if not is_logged_in and nonce not in self.model.unconfirmed:
+            case events.Refused(nonce=nonce) if not is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)
-            case PasswordPrompt() if not is_logged_in:
+            case events.PasswordPrompt() if not is_logged_in:
                 self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
-            case PasswordChanged():
+            case events.PasswordChanged():
                 self.model.password, self._new_password = self._new_password or self.model.password, None
-            case Welcome() if self.model.was_logged_in:
+            case events.Welcome() if self.model.was_logged_in:
                 return self._on_welcome_back(event)
-            case Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
+            case events.Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
                 room_key(room) in self._foreseen_errors
             ):
                 self._foreseen_errors.remove(room_key(room))
@@ -387,15 +351,15 @@ class ClientSession:
         self.model.apply(event)
         self._remove_answered(event)
         # A message that was rejected and stays unconfirmed is sent again later, so its error is not shown.
-        is_sent_again = isinstance(event, Refused) and event.nonce in self.model.unconfirmed
+        is_sent_again = isinstance(event, events.Refused) and event.nonce in self.model.unconfirmed
         return (*(() if is_sent_again else (event,)), *self._release_held())
 
-    def _on_welcome_back(self, welcome: Welcome) -> tuple[SessionEvent, ...]:
+    def _on_welcome_back(self, welcome: events.Welcome) -> tuple[SessionEvent, ...]:
         """Apply the answer to a later login. Parted tells of each room that the user is no longer in."""
         self._loss_told = self._refusal_told = False
         known = self.model.rooms
         self.model.apply(welcome)
-        lost = [Parted(room.name) for key, room in known.items() if key not in self.model.rooms]
+        lost = [events.Parted(room.name) for key, room in known.items() if key not in self.model.rooms]
         self._foreseen_errors = {room_key(parted.room) for parted in lost}
         for parted in lost:
             self._remove_answered(parted)
@@ -408,7 +372,7 @@ class ClientSession:
                 self._unanswered.remove(action)
                 break
 
-    def _on_login_refused(self, error: Refused) -> tuple[SessionEvent, ...]:
+    def _on_login_refused(self, error: events.Refused) -> tuple[SessionEvent, ...]:
         """Decide if the login is tried again.
 
         A guest's always is: the server may not have noticed yet that the previous connection was lost.
@@ -425,33 +389,33 @@ class ClientSession:
             # A server that does not know rooms, such as one of an earlier version, can't read an id for each room.
             lost, self.model.rooms = self.model.rooms, {}
             self.close_link()
-            return tuple(Parted(room.name) for room in lost.values())
+            return tuple(events.Parted(room.name) for room in lost.values())
         if not self.client_protocol.is_guest and error.code in FINAL_REFUSALS:
             return (LoginRefused(error, is_final=True),)
         self.close_link()
         was_told, self._refusal_told = self._refusal_told, True
         return (LoginRefused(error, is_final=False, is_repeated=was_told),)
 
-    def _may_be_unconfirmed(self, message: Message) -> bool:
+    def _may_be_unconfirmed(self, message: events.Message) -> bool:
         """True if this message may be an unconfirmed one that the server stored on an earlier connection."""
         if not self.model.unconfirmed or not self.model.is_own(message):
             return False
         return any(self._matches(message, own_message) for own_message in self.model.unconfirmed.values())
 
-    def _matches(self, message: Message, own_message: Say | Whisper) -> bool:
+    def _matches(self, message: events.Message, own_message: requests.Say | requests.Whisper) -> bool:
         if own_message.text != message.text:
             return False
-        if isinstance(own_message, Say) and isinstance(message, PublicMessage):
+        if isinstance(own_message, requests.Say) and isinstance(message, events.PublicMessage):
             return _is_same_room(own_message.room, message.room)
-        if isinstance(own_message, Say) or isinstance(message, PublicMessage):
+        if isinstance(own_message, requests.Say) or isinstance(message, events.PublicMessage):
             return False
         # Some protocols omit the recipient. A message to oneself is never held: it is shown and confirmed separately.
         to, username = name_key(own_message.to), name_key(self.model.username)
         return name_key(message.recipient) in ("", to) and to != username
 
-    def _release_held(self) -> tuple[Message, ...]:
+    def _release_held(self) -> tuple[events.Message, ...]:
         """Drop held messages that were confirmed. Return those that no unconfirmed message can match any more."""
-        shown: list[Message] = []
+        shown: list[events.Message] = []
         for message in list(self._held.values()):
             is_known = self.model.has_seen(message)
             if is_known or not self._may_be_unconfirmed(message):

@@ -44,20 +44,8 @@ from chatclient.notices import (
     Toggle,
 )
 from chatclient.session import GOODBYE_SECONDS, Connected, ConnectionEnded, Left, LoginRefused
+from chatprotocol import events, requests
 from chatprotocol.errors import RequestError
-from chatprotocol.events import (
-    Bye,
-    Joined,
-    Online,
-    Parted,
-    PasswordPrompt,
-    PublicMessage,
-    Ready,
-    Refused,
-    Users,
-    Welcome,
-)
-from chatprotocol.requests import AskHistory, ChangePassword, Join, Leave, Part, Say, Whisper
 from chatprotocol.rules import room_key
 from chatprotocol.wire.base import DeliveryUnknown
 
@@ -252,9 +240,9 @@ class Controller:
 
     # --- what arrived ---
 
-    def _handle_events(self, events: Iterable[SessionEvent]) -> None:
+    def _handle_events(self, happened: Iterable[SessionEvent]) -> None:
         """Handle the events in order. Requests that they cause are sent in between."""
-        for event in events:
+        for event in happened:
             self._on_event(event)
 
     def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
@@ -262,11 +250,11 @@ class Controller:
         match event:
             case Connected():
                 self._handle_events(self._login.on_connected())
-            case PasswordPrompt() if not is_logged_in:  # later the next line is a message and must not be hidden
+            case events.PasswordPrompt() if not is_logged_in:  # later the next line is a message and must not be hidden
                 self._handle_events(self._login.on_prompt(event))
             case LoginRefused():
                 self.exit = self._login.on_refused(event) or self.exit
-            case Welcome() | Reconnected():
+            case events.Welcome() | Reconnected():
                 self._on_logged_in(event)
             case ConnectionLost():
                 self._change = None
@@ -275,24 +263,24 @@ class Controller:
                 self._end()
             case ConnectionEnded(reason):
                 self._on_ended(reason)
-            case Bye() if self._session.is_leaving:
+            case events.Bye() if self._session.is_leaving:
                 self._frontend.display([event])
                 self._end()
-            case Users():
+            case events.Users():
                 self._on_users(event)
-            case PublicMessage():
+            case events.PublicMessage():
                 self._rooms.count(event)
                 self._frontend.display([event])
-            case Joined() | Parted():
+            case events.Joined() | events.Parted():
                 self._frontend.display([event])
                 if (room := self._rooms.room_after(event)) is not None:
-                    self._enter_room(room, was_joined=isinstance(event, Joined))
-            case Ready() | Online():
+                    self._enter_room(room, was_joined=isinstance(event, events.Joined))
+            case events.Ready() | events.Online():
                 self._frontend.display([event])
                 self._ask(self._question)
-            case Refused(nonce=None, room=str(room)) if self._rooms.was_refused(room):
+            case events.Refused(nonce=None, room=str(room)) if self._rooms.was_refused(room):
                 self._frontend.display([event])
-            case Refused(nonce=None) if self._question is not None and self._asked is None:
+            case events.Refused(nonce=None) if self._question is not None and self._asked is None:
                 self._frontend.display([event])
                 self._question = self._parser.handle_refusal()
                 self._ask(self._question)
@@ -300,16 +288,16 @@ class Controller:
                 self._delivery_unknown |= isinstance(event, DeliveryUnknown)
                 self._frontend.display([event])
 
-    def _on_logged_in(self, event: Welcome | Reconnected) -> None:
+    def _on_logged_in(self, event: events.Welcome | Reconnected) -> None:
         self._login.on_logged_in()
         self._secrets.clear()
         self._asked = None
         self._frontend.display([event])
-        if isinstance(event, Welcome):
+        if isinstance(event, events.Welcome):
             if self._frontend.is_person:
                 self._frontend.display([Help((self._parser.hint(),))])
             if self._frontend.is_terminal and not self._session.client_protocol.is_guest:
-                self._handle_events(self._session.request(AskHistory(_RECENT_MESSAGES)))
+                self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES)))
         elif self._parser.next_line is not LineMeaning.OPERATION and not self._session.is_leaving:
             self._ask(self._question)
 
@@ -320,12 +308,12 @@ class Controller:
             self._report_unsent()
             self.exit = end
 
-    def _on_users(self, event: Users) -> None:
+    def _on_users(self, event: events.Users) -> None:
         """Show other users who joined or left. The user's own arrival is not shown."""
         joined = tuple(name for name in event.joined if name != self._model.username)
         left = tuple(name for name in event.left if name != self._model.username) if event.room else event.left
         if joined or left:
-            self._frontend.display([Users(event.unlisted_count, event.users, joined, left, event.room)])
+            self._frontend.display([events.Users(event.unlisted_count, event.users, joined, left, event.room)])
 
     def _end(self) -> None:
         """End the client after the goodbye. Its answer comes after the answers to all earlier requests."""
@@ -378,7 +366,7 @@ class Controller:
         elif parsed[-1] != parsed[1]:
             self._report_error("usage", "The two new passwords differ; the password was not changed.")
         else:
-            self._handle_events(self._session.request(ChangePassword(parsed[0], parsed[1])))
+            self._handle_events(self._session.request(requests.ChangePassword(parsed[0], parsed[1])))
 
     def _ask_change(self, parsed: list[str]) -> None:
         self._change = parsed
@@ -399,12 +387,12 @@ class Controller:
         match parsed.action:
             case None:
                 self._ask(self._question)
-            case Join() | Part():
+            case requests.Join() | requests.Part():
                 self._rooms.note_request(parsed.action)
                 self._handle_events(self._session.request(parsed.action))
-            case Leave():
+            case requests.Leave():
                 self._leave()
-            case Say() | Whisper() as message:
+            case requests.Say() | requests.Whisper() as message:
                 self._send_message(message)
             case action:
                 self._handle_events(self._session.request(action))
@@ -416,9 +404,9 @@ class Controller:
         self._frontend.display([CurrentRoom(room, known.topic if known else "", was_joined)])
         is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         if is_first and known and known.last_seen_id and self._frontend.is_terminal and is_logged_in:
-            self._handle_events(self._session.request(AskHistory(_RECENT_MESSAGES, room=known.name)))
+            self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES, room=known.name)))
 
-    def _send_message(self, message: Say | Whisper) -> None:
+    def _send_message(self, message: requests.Say | requests.Whisper) -> None:
         """Send a message. The session sends it again after a lost connection, until it is confirmed."""
         try:
             message = self._session.prepare(message)

@@ -12,26 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
+from chatprotocol import requests
 from chatprotocol.errors import RequestError
 from chatprotocol.keywords import WORDS
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.requests import (
-    AskHistory,
-    AskRooms,
-    AskUser,
-    AskUsers,
-    Invite,
-    Join,
-    Kick,
-    Leave,
-    MakeMember,
-    MakeOperator,
-    Part,
-    Say,
-    Search,
-    SetTopic,
-    Whisper,
-)
 from chatprotocol.rules import (
     EVERYONE,
     LOBBY,
@@ -149,11 +133,11 @@ class InputParser:
         if not line.strip():
             return ParsedInput(error="Nothing was typed; the operation is cancelled.")
         if meaning is LineMeaning.PUBLIC_TEXT:
-            return ParsedInput(Say(line, room=self._begun_in or None))
+            return ParsedInput(requests.Say(line, room=self._begun_in or None))
         if meaning is LineMeaning.RECIPIENT:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
         if is_everyone(self._recipient):
-            return ParsedInput(Say(line, room=self._begun_in or None))
+            return ParsedInput(requests.Say(line, room=self._begun_in or None))
         return self._addressed(self._recipient, line)
 
     def handle_refusal(self) -> Question | None:
@@ -268,7 +252,7 @@ class InputParser:
             Command(
                 words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
             ),
-            Command(words.leave, "", "leave", lambda _: ParsedInput(Leave())),
+            Command(words.leave, "", "leave", lambda _: ParsedInput(requests.Leave())),
             Command("/me", "ACTION", "tell all users what you do, as in /me waves", self._me),
             Command("/users", "", "who is online", self._users, aliases=("/who", "/names")),
             Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
@@ -291,7 +275,7 @@ class InputParser:
         by_key = " (also: Alt-1 to Alt-9)" if self.sends_plain_lines else ""
         to_user = (Completes.USER, Completes.OWN_ROOM)
         return [
-            Command("/rooms", "", "list the rooms", lambda _: ParsedInput(AskRooms())),
+            Command("/rooms", "", "list the rooms", lambda _: ParsedInput(requests.AskRooms())),
             Command(
                 "/join",
                 "ROOM",
@@ -312,23 +296,31 @@ class InputParser:
             ),
             Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
             Command(
-                "/invite", "USER [ROOM]", "let a user join a room", partial(self._about_user, Invite), completes=to_user
+                "/invite",
+                "USER [ROOM]",
+                "let a user join a room",
+                partial(self._about_user, requests.Invite),
+                completes=to_user,
             ),
             Command(
-                "/kick", "USER [ROOM]", "remove a user from a room", partial(self._about_user, Kick), completes=to_user
+                "/kick",
+                "USER [ROOM]",
+                "remove a user from a room",
+                partial(self._about_user, requests.Kick),
+                completes=to_user,
             ),
             Command(
                 "/op",
                 "USER [ROOM]",
                 "make a member an operator of the room",
-                partial(self._about_user, MakeOperator),
+                partial(self._about_user, requests.MakeOperator),
                 completes=to_user,
             ),
             Command(
                 "/deop",
                 "USER [ROOM]",
                 "make an operator an ordinary member",
-                partial(self._about_user, MakeMember),
+                partial(self._about_user, requests.MakeMember),
                 completes=to_user,
             ),
         ]
@@ -343,7 +335,11 @@ class InputParser:
         return [
             Command("/help", "", "this list", lambda _: ParsedInput(wants_help=True), is_local=True),
             Command(
-                "/quit", "", f"the same as {self._words.leave}", lambda _: ParsedInput(Leave()), aliases=("/exit",)
+                "/quit",
+                "",
+                f"the same as {self._words.leave}",
+                lambda _: ParsedInput(requests.Leave()),
+                aliases=("/exit",),
             ),
         ]
 
@@ -426,11 +422,11 @@ class InputParser:
         known = map(name_key, (*self.names, self.last_sender))
         is_known = is_everyone(recipient) or name_key(recipient) in known
         # Without a terminal the next line is always the text, so the recipient is not looked up.
-        action = AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
+        action = requests.AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
         return ParsedInput(action, question=_text_for(recipient))
 
     def _say(self, text: str) -> ParsedInput:
-        return ParsedInput(Say(text, room=self.room or None))
+        return ParsedInput(requests.Say(text, room=self.room or None))
 
     def _audience(self) -> str:
         """The receivers of a public message."""
@@ -458,7 +454,7 @@ class InputParser:
     def _search(self, words: str) -> ParsedInput:
         if not words:
             return ParsedInput(error="Nothing was searched for; type /search WORDS.")
-        return ParsedInput(Search(words, room=self.room or None))
+        return ParsedInput(requests.Search(words, room=self.room or None))
 
     def _addressed(self, recipient: str, text: str) -> ParsedInput:
         if not text:
@@ -466,7 +462,7 @@ class InputParser:
         if error := _error_about(recipient):
             return ParsedInput(error=error)
         recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
-        return self._say(text) if is_everyone(recipient) else ParsedInput(Whisper(recipient, text))
+        return self._say(text) if is_everyone(recipient) else ParsedInput(requests.Whisper(recipient, text))
 
     def _me(self, help_text: str) -> ParsedInput:
         """Send the line as typed. The receiving client decides how to show it (see text.action_of)."""
@@ -475,11 +471,11 @@ class InputParser:
         return self._say(f"{ACTION}{help_text}")
 
     def _users(self, _: str) -> ParsedInput:
-        return ParsedInput(AskUsers(self.room or None))
+        return ParsedInput(requests.AskUsers(self.room or None))
 
     def _history(self, word: str, rest: str) -> ParsedInput:
         try:
-            return ParsedInput(AskHistory(history_limit(rest), room=self.room or None))
+            return ParsedInput(requests.AskHistory(history_limit(rest), room=self.room or None))
         except RequestError:
             return ParsedInput(error=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.")
 
@@ -493,7 +489,7 @@ class InputParser:
         if is_lobby(room):
             return ParsedInput(enters="")
         error = _room_error_about(room)
-        return ParsedInput(error=error) if error else ParsedInput(Join(room, private=bool(options)))
+        return ParsedInput(error=error) if error else ParsedInput(requests.Join(room, private=bool(options)))
 
     def _room(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#")
@@ -511,7 +507,7 @@ class InputParser:
         if not room or is_lobby(room):
             return ParsedInput(error="Every user is in the lobby, and stays there. /part ROOM leaves another room.")
         error = _room_error_about(room)
-        return ParsedInput(error=error) if error else ParsedInput(Part(room))
+        return ParsedInput(error=error) if error else ParsedInput(requests.Part(room))
 
     def _topic(self, text: str) -> ParsedInput:
         if not self.room:
@@ -523,9 +519,11 @@ class InputParser:
             check_topic(topic)
         except RequestError as refused:
             return ParsedInput(error=refused.reason)
-        return ParsedInput(SetTopic(self.room, topic))
+        return ParsedInput(requests.SetTopic(self.room, topic))
 
-    def _about_user(self, request: type[Invite | Kick | MakeOperator | MakeMember], rest: str) -> ParsedInput:
+    def _about_user(
+        self, request: type[requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember], rest: str
+    ) -> ParsedInput:
         user, room = _first_word(rest)
         user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
         if not user or not room or is_lobby(room):
@@ -552,7 +550,7 @@ class GuestInputParser(InputParser):
         table = [
             Command("@USER", "MESSAGE", "a message to one user", self._take_recipient),
             Command(f"@{EVERYONE}", "MESSAGE", "a message to all users", self._take_recipient),
-            Command(self._words.leave, "", "leave", lambda _: ParsedInput(Leave())),
+            Command(self._words.leave, "", "leave", lambda _: ParsedInput(requests.Leave())),
         ]
         return [*table, *([self._quiet()] if self.sends_plain_lines else []), *self._common()]
 
