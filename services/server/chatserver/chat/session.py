@@ -181,9 +181,9 @@ class Session:
         if guest is not None and guest.window is not None:
             self._services.acked_delivery.drain(guest.window, guest.finish)
             return
-        if guest is not None:
-            guest.stop_waiting()
         self._send_queue.finish([Bye("the server is shutting down")])
+        if guest is not None:  # last, because the woken request must not be answered
+            guest.stop_waiting()
 
     # --- handlers: login and end ---
 
