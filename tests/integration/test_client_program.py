@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.client_process import ClientProcess, environment, run_client
-from integration.proxies import UdpProxy
+from integration.proxies import TcpProxy, UdpProxy
 from integration.room import DEADLINE_SECONDS, MALFORMED, NOT_SENT, Peer, deadline, message_to, sent, wait_for
 from reliability.program import Program
 
@@ -52,11 +52,6 @@ def start(clients: ExitStack) -> Start:
         return clients.enter_context(ClientProcess(*words, **settings))
 
     return start
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def said_by(port: int, sender: str) -> list[str]:
@@ -146,7 +141,9 @@ def test_exit_codes_have_their_reasons(open_room: Callable[..., Room], clients: 
     room.enter("alice")
     port, script = room.server.port, tmp_path / "script"
     script.write_text("# a comment\nPM hello\n%wait 0.1 never said\n")
-    nowhere = free_port()
+    unused = clients.enter_context(socket.socket())
+    unused.bind(("127.0.0.1", 0))  # it does not listen, and keeps other tests from the port
+    nowhere = unused.getsockname()[1]
     unreachable = f"can't reach 127.0.0.1:{nowhere}"
     cases: list[tuple[str, int, str]] = [
         (f"127.0.0.1 {nowhere} alice", 1, f"[error lost] {unreachable}: Connection refused"),
@@ -376,15 +373,18 @@ def test_message_over_udp_is_stored_once_if_the_server_is_killed(server: Program
     assert said_by(server.port, "alice") == ["before", "hello"]
 
 
-def test_client_that_gives_up_reports_unconfirmed_lines_and_1(server: Program, start: Start) -> None:
-    client = start(server.port, "frames", "--retry-seconds", "0", CHAT_PASSWORD="x")
-    client.expect("[welcome new] alice", STEP)
-    client.type("PM")
-    client.expect(FOR_ALL)
-    freeze(server)
-    client.type("hello", "PM never sent")
-    server.kill()
-    lost, reason = client.line(), client.line()
+def test_client_that_gives_up_reports_unconfirmed_lines_and_1(room: Room, start: Start) -> None:
+    bob = room.enter("bob")
+    with TcpProxy(room.server.port) as proxy:
+        client = start(proxy.port, "frames", "--retry-seconds", "0", CHAT_PASSWORD="x")
+        client.expect("[welcome new] alice", STEP)
+        client.type("PM")
+        client.expect(FOR_ALL)
+        proxy.loses_answers = True
+        client.type("hello", "PM never sent")
+        assert bob.next("broadcast")["message"] == "hello"  # the client has read the lines
+        proxy.cut()
+        lost, reason = client.line(), client.line()
     assert lost.startswith("[lost] ")
     assert reason.startswith("[error lost] ")
     client.expect_exit(1, "[error lost] 2 typed lines were not confirmed")

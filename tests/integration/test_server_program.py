@@ -329,11 +329,15 @@ def test_health_check_with_an_invalid_setting_ends_with_1(tmp_path: Path, enviro
 @pytest.mark.parametrize("redirection", ["", ">&-"])
 def test_server_runs_without_an_output(tmp_path: Path, environment: dict[str, str], redirection: str) -> None:
     """A pipe whose reader is gone, or none at all."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    data = tmp_path / "data"
+    kept = socket.socket()
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does, so that it may bind the port too
+    kept.bind(("127.0.0.1", 0))
+    port, data = kept.getsockname()[1], tmp_path / "data"
     command = f'exec "{sys.executable}" -m chatserver {port} --host 127.0.0.1 --data "{data}" {redirection}'
-    with subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as server:
+    with (
+        kept,
+        subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE) as server,
+    ):
         try:
             assert server.stdout is not None
             server.stdout.close()
