@@ -78,22 +78,27 @@ class Command(NamedTuple):
     arguments: str
     help_text: str
     run: Callable[[str], ParsedInput]
-    # True if the command needs no server.
-    is_local: bool = False
-    # Aliases in lower case. An alias that begins with @ is for the help only, because such lines are parsed earlier.
-    aliases: tuple[str, ...] = ()
     # The kinds of the arguments, for Tab.
     completes: tuple[Completes, ...] = ()
+    # Aliases in lower case. One that begins with @ is for the help only, because such lines are parsed earlier.
+    aliases: str = ""
 
 
-# Commands that only json has.
+# Commands that only json has, those for a terminal, and those that need no server.
 _JSON_COMMANDS: Final = frozenset(
     {"/search", "/password", "/join", "/part", "/rooms", "/room", "/topic", "/invite", "/kick", "/op", "/deop"}
 )
+_TERMINAL_COMMANDS: Final = frozenset({"/joins", "/quiet"})
+_LOCAL_COMMANDS: Final = frozenset({"/room", "/joins", "/quiet", "/help"})
 # Removes the topic of a room.
 _NO_TOPIC: Final = "-"
 # Commands of other programs, and our command. Alone on a line such a word is probably not meant as a message.
 _FOREIGN_WORDS: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
+_LEAVE: Final = ParsedInput(requests.Leave())
+
+
+class _InputError(Exception):
+    """A line that can't be used. The text says why, and that nothing was done."""
 
 
 class InputParser:
@@ -122,21 +127,24 @@ class InputParser:
         self.other_rooms: tuple[str, ...] = ()
         # The room of the public message that was begun.
         self._begun_in = ""
-        self._commands = {command.word: command for command in self._table()}
-        self._aliases = {alias: command for command in self._commands.values() for alias in command.aliases}
+        missing = {*(() if is_json else _JSON_COMMANDS), *(() if sends_plain_lines else _TERMINAL_COMMANDS)}
+        self._commands = {command.word: command for command in self._table() if command.word not in missing}
+        self._aliases = {alias: command for command in self._commands.values() for alias in command.aliases.split()}
 
     def parse_line(self, line: str) -> ParsedInput:
         """Parse one line, without its line break."""
         meaning, self.next_line = self.next_line, LineMeaning.OPERATION
-        if meaning is LineMeaning.OPERATION:
-            return self._operation(line.strip())
+        try:
+            return self._operation(line.strip()) if meaning is LineMeaning.OPERATION else self._answer(meaning, line)
+        except _InputError as error:
+            return ParsedInput(error=str(error))
+
+    def _answer(self, meaning: LineMeaning, line: str) -> ParsedInput:
         if not line.strip():
-            return ParsedInput(error="Nothing was typed; the operation is cancelled.")
-        if meaning is LineMeaning.PUBLIC_TEXT:
-            return ParsedInput(requests.Say(line, room=self._begun_in or None))
+            raise _InputError("Nothing was typed; the operation is cancelled.")
         if meaning is LineMeaning.RECIPIENT:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
-        if is_everyone(self._recipient):
+        if meaning is LineMeaning.PUBLIC_TEXT or is_everyone(self._recipient):
             return ParsedInput(requests.Say(line, room=self._begun_in or None))
         return self._addressed(self._recipient, line)
 
@@ -158,17 +166,11 @@ class InputParser:
         return line.strip() in (self._words.leave, "/quit")
 
     def is_local(self, line: str) -> bool:
-        """True if this line can be handled now without the server."""
+        """True if this line, as the next operation, needs no server."""
         word = line.strip().partition(" ")[0]
-        if self.next_line is not LineMeaning.OPERATION:
-            return False
         command = self._command(word)
-        return command.is_local if command else word.startswith("/")
-
-    def is_room_change(self, line: str) -> bool:
-        """True if this line, as the next operation, only changes the current room."""
-        command = self._command(line.strip().partition(" ")[0])
-        return self.next_line is LineMeaning.OPERATION and command is not None and command.word == "/room"
+        is_local = command.word in _LOCAL_COMMANDS if command else word.startswith("/")
+        return is_local and self.next_line is LineMeaning.OPERATION
 
     def hint(self) -> str:
         """A short hint after the first login."""
@@ -185,7 +187,7 @@ class InputParser:
         """One line for each command."""
         lines = []
         for each in self._commands.values():
-            aliases = f" (also: {', '.join(each.aliases)})" if each.aliases else ""
+            aliases = f" (also: {', '.join(each.aliases.split())})" if each.aliases else ""
             lines.append(f"{f'{each.word} {each.arguments}'.rstrip():<19} {each.help_text}{aliases}")
         if self.sends_plain_lines and self._has_questions:
             lines.insert(0, f"{'MESSAGE':<19} any other line is a message, as with {self._words.public}")
@@ -237,110 +239,38 @@ class InputParser:
         return [f"{name}{end}" for name in sorted(self.names, key=name_key) if name_key(name).startswith(key)]
 
     def _table(self) -> list[Command]:
-        """All commands, in the order of the help."""
-        words = self._words
+        """All commands, in the order of the help; also those that this parser lacks."""
+        public, direct, history, leave = self._words
         readers = "all users, or to your room" if self._is_json else "all users"
-        table = [
-            Command(words.public, "[MESSAGE]", f"a message to {readers}", self._public, aliases=(f"@{EVERYONE}",)),
-            Command(
-                words.direct,
-                "[USER [MESSAGE]]",
-                "a message to one user",
-                self._direct,
-                aliases=("@USER", "/msg", "/w"),
-            ),
-            Command(
-                words.history, "[NUMBER]", "the last messages that you may see", partial(self._history, words.history)
-            ),
-            Command(words.leave, "", "leave", lambda _: ParsedInput(requests.Leave())),
-            Command("/me", "ACTION", "tell all users what you do, as in /me waves", self._me),
-            Command("/users", "", "who is online", self._users, aliases=("/who", "/names")),
-            Command("/history", "[NUMBER]", f"the same as {words.history}", partial(self._history, "/history")),
-        ]
-        if self._is_json:
-            table.append(
-                Command("/search", "WORDS", "find messages with all words; word* matches a prefix", self._search)
-            )
-        table.append(
-            Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, aliases=("/r",))
-        )
-        if self._is_json:
-            table.append(Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)))
-            table += self._room_commands()
-        if self.sends_plain_lines:
-            table += [self._switch("joins", "show or hide joins and leaves"), self._quiet()]
-        return [*table, *self._common()]
-
-    def _room_commands(self) -> list[Command]:
         by_key = " (also: Alt-1 to Alt-9)" if self.sends_plain_lines else ""
-        to_user = (Completes.USER, Completes.OWN_ROOM)
+        own, target, visible = (Completes.OWN_ROOM,), (Completes.TARGET,), (Completes.VISIBLE_ROOM,)
+        user = (Completes.USER, Completes.OWN_ROOM)
+        kinds = (requests.Invite, requests.Kick, requests.MakeOperator, requests.MakeMember)
+        invite, kick, op, deop = (partial(self._about_user, kind) for kind in kinds)
         return [
+            Command(public, "[MESSAGE]", f"a message to {readers}", self._public, aliases=f"@{EVERYONE}"),
+            Command(direct, "[USER [MESSAGE]]", "a message to one user", self._direct, aliases="@USER /msg /w"),
+            Command(history, "[NUMBER]", "the last messages that you may see", partial(self._history, history)),
+            Command(leave, "", "leave", lambda _: _LEAVE),
+            Command("/me", "ACTION", "tell all users what you do, as in /me waves", self._me),
+            Command("/users", "", "who is online", self._users, aliases="/who /names"),
+            Command("/history", "[NUMBER]", f"the same as {history}", partial(self._history, "/history")),
+            Command("/search", "WORDS", "find messages with all words; word* matches a prefix", self._search),
+            Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, aliases="/r"),
+            Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)),
             Command("/rooms", "", "list the rooms", lambda _: ParsedInput(requests.AskRooms())),
-            Command(
-                "/join",
-                "ROOM",
-                "enter or make a room; /join ROOM private: by invitation",
-                self._join,
-                completes=(Completes.VISIBLE_ROOM,),
-            ),
-            Command(
-                "/room",
-                "[ROOM]",
-                f"change to this room or the {LOBBY}{by_key}",
-                self._room,
-                is_local=True,
-                completes=(Completes.TARGET,),
-            ),
-            Command(
-                "/part", "[ROOM]", "leave a room; ends your membership", self._part, completes=(Completes.OWN_ROOM,)
-            ),
+            Command("/join", "ROOM", "enter or make a room; /join ROOM private: by invitation", self._join, visible),
+            Command("/room", "[ROOM]", f"change to this room or the {LOBBY}{by_key}", self._room, target),
+            Command("/part", "[ROOM]", "leave a room; ends your membership", self._part, own),
             Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
-            Command(
-                "/invite",
-                "USER [ROOM]",
-                "let a user join a room",
-                partial(self._about_user, requests.Invite),
-                completes=to_user,
-            ),
-            Command(
-                "/kick",
-                "USER [ROOM]",
-                "remove a user from a room",
-                partial(self._about_user, requests.Kick),
-                completes=to_user,
-            ),
-            Command(
-                "/op",
-                "USER [ROOM]",
-                "make a member an operator of the room",
-                partial(self._about_user, requests.MakeOperator),
-                completes=to_user,
-            ),
-            Command(
-                "/deop",
-                "USER [ROOM]",
-                "make an operator an ordinary member",
-                partial(self._about_user, requests.MakeMember),
-                completes=to_user,
-            ),
-        ]
-
-    def _quiet(self) -> Command:
-        return self._switch("quiet", "switch bell and highlight off or on")
-
-    def _switch(self, what: str, help_text: str) -> Command:
-        return Command(f"/{what}", "", help_text, lambda _: ParsedInput(toggle=what), is_local=True)
-
-    def _common(self) -> list[Command]:
-        return [
-            Command("/help", "", "this list", lambda _: ParsedInput(wants_help=True), is_local=True),
-            Command(
-                "/quit",
-                "",
-                f"the same as {self._words.leave}",
-                lambda _: ParsedInput(requests.Leave()),
-                aliases=("/exit",),
-            ),
+            Command("/invite", "USER [ROOM]", "let a user join a room", invite, user),
+            Command("/kick", "USER [ROOM]", "remove a user from a room", kick, user),
+            Command("/op", "USER [ROOM]", "make a member an operator of the room", op, user),
+            Command("/deop", "USER [ROOM]", "make an operator an ordinary member", deop, user),
+            Command("/joins", "", "show or hide joins and leaves", lambda _: ParsedInput(toggle="joins")),
+            Command("/quiet", "", "switch bell and highlight off or on", lambda _: ParsedInput(toggle="quiet")),
+            Command("/help", "", "this list", lambda _: ParsedInput(wants_help=True)),
+            Command("/quit", "", f"the same as {leave}", lambda _: _LEAVE, aliases="/exit"),
         ]
 
     def _operation(self, line: str) -> ParsedInput:
@@ -351,11 +281,12 @@ class InputParser:
             return self._addressed(word[1:], rest)
         if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
             # At a terminal, a line with extra words may be meant as a message.
-            is_strict = self.sends_plain_lines or not self._has_questions
-            return self._unexpected_text(word) if rest and is_strict and not command.arguments else command.run(rest)
+            if rest and not command.arguments and (self.sends_plain_lines or not self._has_questions):
+                raise _InputError(self._unexpected_text(word))
+            return command.run(rest)
         if self.sends_plain_lines and (message := self._plain_line(line, word, rest)) is not None:
             return message
-        return ParsedInput(error=self._error(word))
+        raise _InputError(self._error(word))
 
     def _command(self, word: str) -> Command | None:
         """Find a command by its name or alias, case-insensitively."""
@@ -377,8 +308,8 @@ class InputParser:
         if word.startswith("/"):
             return None
         if intended := _FOREIGN_WORDS.get(line.upper()):
-            return ParsedInput(
-                error=f"Nothing was sent. Type {intended}, or {words.public} {line} to send it to {self._audience()}."
+            raise _InputError(
+                f"Nothing was sent. Type {intended}, or {words.public} {line} to send it to {self._audience()}."
             )
         if word.upper() in WORDS:
             return None
@@ -386,22 +317,22 @@ class InputParser:
         is_known = name_key(recipient) in map(name_key, self.names)
         is_swapped = word == words.direct[::-1]
         if text and (is_swapped or (is_known and _is_typo(word.upper(), words.direct))):
-            return ParsedInput(
-                error=f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
+            raise _InputError(
+                f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
                 f"{words.public} {word} {recipient} ... sends it to {self._audience()}."
             )
         return self._say(line)
 
-    def _unexpected_text(self, word: str) -> ParsedInput:
+    def _unexpected_text(self, word: str) -> str:
         say = f"{self._words.public} {word} ..."
-        return ParsedInput(error=f"{word} takes no text, so nothing was done; {say} sends it to {self._audience()}.")
+        return f"{word} takes no text, so nothing was done; {say} sends it to {self._audience()}."
 
     def _error(self, word: str) -> str:
         words = self._words
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
         if word.lower() in _JSON_COMMANDS and not self._is_json:
             return f"There is no {word} in this wire format, so nothing was sent; json has it."
-        if word.lower() in ("/joins", "/quiet") and not self.sends_plain_lines:
+        if word.lower() in _TERMINAL_COMMANDS and not self.sends_plain_lines:
             return f"{word} works only at a terminal; nothing was done."
         if word.startswith("/") and like:
             return f"There is no {word}, so nothing was sent. Do you mean {like[0]}? /help lists the commands."
@@ -414,9 +345,7 @@ class InputParser:
         )
 
     def _take_recipient(self, recipient: str) -> ParsedInput:
-        if error := _error_about(recipient):
-            return ParsedInput(error=error)
-        self._recipient = recipient
+        self._recipient = _checked_recipient(recipient)
         self._begun_in = self.room
         self.next_line = LineMeaning.DIRECT_TEXT
         known = map(name_key, (*self.names, self.last_sender))
@@ -448,27 +377,26 @@ class InputParser:
 
     def _reply(self, text: str) -> ParsedInput:
         if not self.last_sender:
-            return ParsedInput(error="You have received no direct message yet; nothing was sent.")
+            raise _InputError("You have received no direct message yet; nothing was sent.")
         return self._addressed(self.last_sender, text)
 
     def _search(self, words: str) -> ParsedInput:
         if not words:
-            return ParsedInput(error="Nothing was searched for; type /search WORDS.")
+            raise _InputError("Nothing was searched for; type /search WORDS.")
         return ParsedInput(requests.Search(words, room=self.room or None))
 
     def _addressed(self, recipient: str, text: str) -> ParsedInput:
         if not text:
             return self._take_recipient(recipient)
-        if error := _error_about(recipient):
-            return ParsedInput(error=error)
+        _checked_recipient(recipient)
         recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
         return self._say(text) if is_everyone(recipient) else ParsedInput(requests.Whisper(recipient, text))
 
-    def _me(self, help_text: str) -> ParsedInput:
+    def _me(self, action: str) -> ParsedInput:
         """Send the line as typed. The receiving client decides how to show it (see text.action_of)."""
-        if not help_text:
-            return ParsedInput(error="Nothing was sent; type /me ACTION, as in /me waves.")
-        return self._say(f"{ACTION}{help_text}")
+        if not action:
+            raise _InputError("Nothing was sent; type /me ACTION, as in /me waves.")
+        return self._say(f"{ACTION}{action}")
 
     def _users(self, _: str) -> ParsedInput:
         return ParsedInput(requests.AskUsers(self.room or None))
@@ -477,7 +405,7 @@ class InputParser:
         try:
             return ParsedInput(requests.AskHistory(history_limit(rest), room=self.room or None))
         except RequestError:
-            return ParsedInput(error=f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.")
+            raise _InputError(f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.") from None
 
     # --- rooms ---
 
@@ -485,40 +413,36 @@ class InputParser:
         room, options = _first_word(rest)
         room = room.removeprefix("#")
         if not room or options.lower() not in ("", "private"):
-            return ParsedInput(error="Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
+            raise _InputError("Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
         if is_lobby(room):
             return ParsedInput(enters="")
-        error = _room_error_about(room)
-        return ParsedInput(error=error) if error else ParsedInput(requests.Join(room, private=bool(options)))
+        return ParsedInput(requests.Join(_checked_room(room), bool(options)))
 
     def _room(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#")
-        if not room:
-            return ParsedInput(enters=self.room)
-        if is_lobby(room):
-            return ParsedInput(enters="")
+        if not room or is_lobby(room):
+            return ParsedInput(enters="" if room else self.room)
         known = next((each for each in self.rooms if room_key(each) == room_key(room)), None)
         if known is None:
-            return ParsedInput(error=f"You are not in the room {room[:64]!r}; /join enters it, /rooms lists the rooms.")
+            raise _InputError(f"You are not in the room {room[:64]!r}; /join enters it, /rooms lists the rooms.")
         return ParsedInput(enters=known)
 
     def _part(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#") or self.room
         if not room or is_lobby(room):
-            return ParsedInput(error="Every user is in the lobby, and stays there. /part ROOM leaves another room.")
-        error = _room_error_about(room)
-        return ParsedInput(error=error) if error else ParsedInput(requests.Part(room))
+            raise _InputError("Every user is in the lobby, and stays there. /part ROOM leaves another room.")
+        return ParsedInput(requests.Part(_checked_room(room)))
 
     def _topic(self, text: str) -> ParsedInput:
         if not self.room:
-            return ParsedInput(error="The lobby has no topic. /room ROOM changes to another room.")
+            raise _InputError("The lobby has no topic. /room ROOM changes to another room.")
         if not text:
             return ParsedInput(enters=self.room)
         topic = "" if text == _NO_TOPIC else text
         try:
             check_topic(topic)
         except RequestError as refused:
-            return ParsedInput(error=refused.reason)
+            raise _InputError(refused.reason) from None
         return ParsedInput(requests.SetTopic(self.room, topic))
 
     def _about_user(
@@ -527,10 +451,8 @@ class InputParser:
         user, room = _first_word(rest)
         user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
         if not user or not room or is_lobby(room):
-            return ParsedInput(error="Nothing was done; name a user, and after it a room if you are in the lobby.")
-        if error := _error_about(user) or _room_error_about(room):
-            return ParsedInput(error=error)
-        return ParsedInput(request(room, user))
+            raise _InputError("Nothing was done; name a user, and after it a room if you are in the lobby.")
+        return ParsedInput(request(username=_checked_recipient(user), room=_checked_room(room)))
 
 
 class GuestInputParser(InputParser):
@@ -547,22 +469,21 @@ class GuestInputParser(InputParser):
         return Question(Asked.OPERATION, f"@USER MESSAGE or @{EVERYONE} MESSAGE")
 
     def _table(self) -> list[Command]:
-        table = [
+        kept = (self._words.leave, "/quiet", "/help", "/quit")
+        return [
             Command("@USER", "MESSAGE", "a message to one user", self._take_recipient),
             Command(f"@{EVERYONE}", "MESSAGE", "a message to all users", self._take_recipient),
-            Command(self._words.leave, "", "leave", lambda _: ParsedInput(requests.Leave())),
+            *(command for command in super()._table() if command.word in kept),
         ]
-        return [*table, *([self._quiet()] if self.sends_plain_lines else []), *self._common()]
 
-    def _unexpected_text(self, word: str) -> ParsedInput:
-        return ParsedInput(error=self._error(word))
-
-    def _plain_line(self, line: str, word: str, rest: str) -> ParsedInput | None:  # noqa: ARG002
+    def _plain_line(self, line: str, word: str, rest: str) -> None:
         """A guest's public message must be addressed explicitly."""
-        return None
 
     def _take_recipient(self, _: str) -> ParsedInput:
-        return ParsedInput(error=self._error(""))
+        raise _InputError(self._error(""))
+
+    def _unexpected_text(self, word: str) -> str:
+        return self._error(word)
 
     def _error(self, _: str) -> str:
         return f"Type {self.prompt().text}; nothing was sent. {self._words.leave} leaves."
@@ -586,20 +507,19 @@ def _is_typo(word: str, intended: str) -> bool:
     return len(longer) == len(shorter) + 1 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
 
 
-def _room_error_about(room: str) -> str:
-    """The reason why a room can't have this name, or ""."""
+def _checked_room(room: str) -> str:
     try:
         check_room_name(room)
     except RequestError as refused:
-        return f"{refused.reason} Nothing was done."
-    return ""
+        raise _InputError(f"{refused.reason} Nothing was done.") from None
+    return room
 
 
-def _error_about(recipient: str) -> str:
-    """The reason why the name is invalid, or "". ALL is valid: it means all users."""
+def _checked_recipient(name: str) -> str:
+    """The name, if it can be a username. ALL is valid: it means all users."""
     try:
-        if not is_everyone(recipient):
-            check_username(recipient)
+        if not is_everyone(name):
+            check_username(name)
     except RequestError as refused:
-        return f"{refused.reason} Nothing was sent."
-    return ""
+        raise _InputError(f"{refused.reason} Nothing was sent.") from None
+    return name
