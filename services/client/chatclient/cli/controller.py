@@ -163,18 +163,19 @@ class Controller:
         if isinstance(item, EndOfInput):
             self._change = None
         elif self._frontend.is_person and self._login.question is None and self._change is None:
-            if self._parser.is_room_change(item.text):
+            if self._model.was_logged_in and self._parser.is_local(item.text):
                 self._on_line(item)  # also if earlier lines wait: they keep their rooms
                 return
             item = item._replace(room=self._rooms.target)
         is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
-        if self._frontend.is_person and self._login.question is None and not is_logged_in:
-            if isinstance(item, EndOfInput) or self._parser.is_leave(item.text):
-                self._on_interrupt()
-                return
-            if not self._lines and self._model.was_logged_in and self._parser.is_local(item.text):
-                self._on_line(item)
-                return
+        if (
+            self._frontend.is_person
+            and self._login.question is None
+            and not is_logged_in
+            and (isinstance(item, EndOfInput) or self._parser.is_leave(item.text))
+        ):
+            self._on_interrupt()
+            return
         self._lines.append(item)
 
     def _next_line(self) -> Line | EndOfInput | None:
