@@ -19,7 +19,8 @@ from integration.room import DEADLINE_SECONDS, wait_for
 
 from chatclient import ChatClient, ChatError, LostError, RefusedError, UsageError
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
-from chatprotocol.events import AccountKind, DirectMessage, Forwarded, PublicMessage, Refused, Users
+from chatprotocol.events import AccountKind, DirectMessage, PublicMessage, Refused, Users
+from chatprotocol.wire.base import Forwarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,13 +7,11 @@ from chatprotocol.events import (
     AccountKind,
     Bye,
     DirectMessage,
-    Forwarded,
     Found,
     History,
     Invited,
     Joined,
     Kicked,
-    Online,
     Parted,
     PublicMessage,
     Refused,
@@ -29,7 +27,7 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 __all__ = [
     "AccountKind",

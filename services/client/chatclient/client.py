@@ -43,7 +43,7 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 from chatprotocol.rules import check_room_name, check_topic, check_username, is_lobby
 from chatprotocol.wire import PROTOCOLS
-from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import LENGTH_UNITS
 
@@ -61,7 +61,7 @@ Checked = TypeVar("Checked")
 ProgramEvent: TypeAlias = (
     events.PublicMessage
     | events.DirectMessage
-    | events.Forwarded
+    | Forwarded
     | events.Users
     | events.Joined
     | events.Parted
@@ -79,13 +79,13 @@ ProgramEvent: TypeAlias = (
     | events.Sent
     | Outcome
     | DeliveryUnknown
-    | events.Online
+    | Online
     | events.Found
     | events.Rooms
 )
 
 # Items of the receiver thread in the inbox; all others were injected.
-_RECEIVED: Final = events.Event | Signal
+_RECEIVED: Final = ClientEvent | Signal
 # Events that end a login, and those that end the wait for a goodbye.
 _LOGIN_ANSWERS: Final = events.Welcome | events.PasswordPrompt | events.Refused
 _GOODBYES: Final = events.Bye | ConnectionLost | Left
@@ -231,7 +231,7 @@ class ChatClient:
     def users(self, room: str | None = None) -> tuple[str, ...]:
         """The names of the users online, or of the members of a room who are online."""
         self._check_room(room)
-        return self._query(requests.AskUsers(room), events.Online).users
+        return self._query(requests.AskUsers(room), Online).users
 
     def history(
         self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None

@@ -16,7 +16,7 @@ from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, ROOMS_MAX, SINCE_MAX_NAMES
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
-from chatprotocol.wire.base import DeliveryUnknown, Outcome
+from chatprotocol.wire.base import DeliveryUnknown, Online, Outcome
 
 if TYPE_CHECKING:
     from chatclient.notices import Question
@@ -189,7 +189,7 @@ class Model:
             case events.History():
                 for message in event.messages:
                     self._note_seen(message)
-            case events.Online(room=None) | events.Users(room=None):
+            case Online(room=None) | events.Users(room=None):
                 self._update_online(event)
             case events.Sent():
                 self._note_confirmed(event)
@@ -220,7 +220,7 @@ class Model:
         self.username = event.username
         self.connection_state = ConnectionState.LOGGED_IN
         self.was_logged_in = True
-        self._update_online(events.Online(event.users))
+        self._update_online(Online(event.users))
         history_id = event.history_id
         if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:
             history_id = None  # it would not fit into the next login
@@ -248,9 +248,9 @@ class Model:
         if isinstance(message, events.DirectMessage) and not self.is_own(message) and is_username(message.sender):
             self.last_sender = message.sender
 
-    def _update_online(self, event: events.Online | events.Users) -> None:
+    def _update_online(self, event: Online | events.Users) -> None:
         """Update the users online from a full list, or from those who joined and left."""
-        if isinstance(event, events.Online) or event.users is not None:
+        if isinstance(event, Online) or event.users is not None:
             users = _usernames(event.users or ())
         else:
             moved = {*event.joined, *event.left}

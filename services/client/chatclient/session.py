@@ -54,6 +54,7 @@ from chatclient.notices import ConnectionLost, Reconnected
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
+from chatprotocol.wire.base import Online
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +71,7 @@ FINAL_REFUSALS: Final = frozenset(
 )
 # Queries and their answers. A query is repeated if the connection is lost before its answer.
 _ANSWERS: Final[dict[type, type]] = {
-    requests.AskUsers: events.Online,
+    requests.AskUsers: Online,
     requests.AskHistory: events.History,
     requests.Search: events.Found,
     requests.AskRooms: events.Rooms,
@@ -266,7 +267,7 @@ class ClientSession:
         self.inbox.close()
         self._connection.close()
 
-    def handle(self, given: events.Event | Signal) -> tuple[SessionEvent, ...]:
+    def handle(self, given: ClientEvent | Signal) -> tuple[SessionEvent, ...]:
         """Handle an event or signal from the inbox."""
         match given:
             case LinkUp(link):

@@ -157,6 +157,8 @@ class PublicBatch(Struct, frozen=True, gc=False):
 class Users(_Tagged, frozen=True, tag="users"):
     """The online users, and the changes since the last update. In updates of a large room ``users`` is None.
 
+    It is also the answer to AskUsers, with all users and no changes.
+
     ``unlisted_count`` is their number if they are not listed.
     """
 
@@ -172,22 +174,11 @@ class Users(_Tagged, frozen=True, tag="users"):
         return len(self.users or ()) if self.unlisted_count is None else self.unlisted_count
 
 
-class Online(Struct, frozen=True):
-    """The answer to AskUsers: all online users, or members of a room."""
-
-    users: tuple[str, ...]
-    room: str | None = None
-
-
 class User(_Tagged, frozen=True, gc=False, tag="user"):
     """The answer to AskUser. ``username`` has the registered spelling."""
 
     username: str
     online: bool
-
-
-class Ready(Struct, frozen=True, gc=False):
-    """The server expects the next step: the text of a public message, or the registration of the other connection."""
 
 
 class Sent(_Tagged, frozen=True, gc=False, tag="sent"):
@@ -287,13 +278,6 @@ class RoleChanged(_Tagged, frozen=True, gc=False, tag="role"):
     by: str | None = None
 
 
-class Forwarded(Struct, frozen=True, gc=False):
-    """A message in a protocol that sends only sender and text. The client must answer it with Acknowledge."""
-
-    sender: str
-    text: str
-
-
 class Refused(_Tagged, frozen=True, gc=False, tag="error"):
     """A request was rejected."""
 
@@ -320,7 +304,7 @@ class Bye(_Tagged, frozen=True, gc=False, tag="bye"):
     reason: str
 
 
-TaggedEvent: TypeAlias = (
+Event: TypeAlias = (
     PasswordPrompt
     | Welcome
     | PublicMessage
@@ -342,7 +326,6 @@ TaggedEvent: TypeAlias = (
     | Pong
     | Bye
 )
-Event: TypeAlias = TaggedEvent | Online | Ready | Forwarded
 # A batch, equivalent to several events.
 EventBatch: TypeAlias = PublicBatch | SentBatch
 

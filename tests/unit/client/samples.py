@@ -6,7 +6,7 @@ from chatclient import notices
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, Ready
 
 # All that a frontend shows.
 Shown: TypeAlias = "ClientEvent | notices.UiNotice"
@@ -33,7 +33,7 @@ HELLO = public(11)
 SHOWS_HELLO = "[public #11 2026-01-31T12:00:00Z] bob: hello"
 # Events that are only a step of an operation.
 STEPS: list[ClientEvent] = [
-    events.Ready(),
+    Ready(),
 ]
 
 
@@ -56,7 +56,7 @@ def room_events_with(text: str) -> list[Shown]:
         events.PublicMessage(1, NOON_MS, text, text, text),
         events.PublicMessage(2, NOON_MS, text, f"/me {text}", text),
         events.Users(None, (text,), (text,), (text,), text),
-        events.Online((text,), text),
+        Online((text,), text),
         events.History((events.PublicMessage(1, NOON_MS, text, text, text),), text),
         events.History((), text),
         events.Found(text, (events.PublicMessage(1, NOON_MS, text, text, text),), 1, text),
@@ -70,10 +70,10 @@ def everything_with(text: str) -> list[Shown]:
     return [
         events.PublicMessage(1, 0, text, text),
         events.DirectMessage(2, 0, text, text, text),
-        events.Forwarded(text, text),
+        Forwarded(text, text),
         events.Welcome(account=events.AccountKind.NEW, username=text, users=(text,), last_id=0),
         events.Users(None, (text,), (text,), (text,)),
-        events.Online((text,)),
+        Online((text,)),
         events.History((events.PublicMessage(1, 0, text, text), events.DirectMessage(2, 0, text, text, text))),
         events.Found(text, (events.PublicMessage(1, 0, text, text),), 1),
         events.Found(text, (), 1),

@@ -10,7 +10,8 @@ import pytest
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp, Signal
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Event, Ready, Refused, Welcome
+from chatprotocol.events import AccountKind, Event, Refused, Welcome
+from chatprotocol.wire.base import Ready
 
 from .dialogue import FakeLink
 from .samples import HELLO

@@ -17,17 +17,15 @@ from chatprotocol.events import (
     DirectMessage,
     Event,
     History,
-    Online,
     PasswordPrompt,
     PublicMessage,
-    Ready,
     Refused,
     UserUnknown,
     Welcome,
 )
 from chatprotocol.requests import AskHistory, Login, Password, Say, Whisper
 from chatprotocol.wire import Datagram, Frames
-from chatprotocol.wire.base import Action, Effects, OpenDirect, OpenPublic, Outgoing
+from chatprotocol.wire.base import Action, Effects, Online, OpenDirect, OpenPublic, Outgoing, Ready
 
 from .dialogue import HANGS_UP, HIDES, Dialogue, sends
 from .samples import HELLO, SHOWS_HELLO, confirmation, direct, public

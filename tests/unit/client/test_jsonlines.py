@@ -14,7 +14,7 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, SentStatus
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 from .samples import STEPS, Shown, direct, everything_with, public
 from .test_text import SENDABLE_ATTACKS
@@ -35,7 +35,7 @@ OBJECTS: list[tuple[Shown, str]] = [
         '{"type":"login","status":"ok","account":"new","username":"alice","users":["alice","bob"],"last_id":17}',
     ),
     (events.Users(2, None, ("bob",), ("eve",)), '{"type":"users","count":2,"joined":["bob"],"left":["eve"]}'),
-    (events.Online(("alice", "bob")), '{"type":"users","users":["alice","bob"],"joined":[],"left":[]}'),
+    (Online(("alice", "bob")), '{"type":"users","users":["alice","bob"],"joined":[],"left":[]}'),
     (events.History((HELLO, PSST)), f'{{"type":"history","messages":[{HELLOS},{PSSTS}]}}'),
     (events.Found("hi", (HELLO,), 19), f'{{"type":"found","words":"hi","messages":[{HELLOS}],"upto":19}}'),
     (
@@ -46,14 +46,14 @@ OBJECTS: list[tuple[Shown, str]] = [
         events.PublicMessage(18, HELLO.time_ms, "bob", "x", "dev"),
         f'{{"type":"broadcast","id":18,"time":"{TIME}","from":"bob","message":"x","room":"dev"}}',
     ),
-    (events.Online(("bob",), "dev"), '{"type":"users","users":["bob"],"joined":[],"left":[],"room":"dev"}'),
+    (Online(("bob",), "dev"), '{"type":"users","users":["bob"],"joined":[],"left":[],"room":"dev"}'),
     (events.Parted("dev", "bob"), '{"type":"parted","room":"dev","by":"bob"}'),
     (notices.CurrentRoom("dev", "tea"), '{"type":"room","room":"dev","topic":"tea"}'),
     (notices.CurrentRoom(""), '{"type":"room","room":"lobby","topic":""}'),
     (events.Bye("you left"), '{"type":"bye","reason":"you left"}'),
     (events.PasswordPrompt(account=AccountKind.NEW), '{"type":"prompt","field":"password","account":"new"}'),
     (events.Pong(), '{"type":"pong"}'),
-    (events.Forwarded("bob", "hello"), '{"type":"message","from":"bob","message":"hello"}'),
+    (Forwarded("bob", "hello"), '{"type":"message","from":"bob","message":"hello"}'),
     (PossibleGap(has_history=False), '{"type":"gap"}'),
     (DeliveryUnknown(Say("x", "n1")), '{"type":"unsettled","to":"ALL","message":"x"}'),
     (DeliveryUnknown(Whisper("bob", "x", "n1")), '{"type":"unsettled","to":"bob","message":"x"}'),

@@ -4,9 +4,9 @@ import pytest
 
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Event, Forwarded, History, Online, Refused, Users, Welcome
+from chatprotocol.events import AccountKind, Event, History, Refused, Users, Welcome
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 from .dialogue import login
 from .samples import confirmation, direct, public

@@ -8,9 +8,10 @@ from chatclient.cli.input import GuestInputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Forwarded, Ready, Refused, Sent, SentStatus, Welcome
+from chatprotocol.events import AccountKind, Refused, Sent, SentStatus, Welcome
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import Acknowledge, GuestLogin, Say, Side, Whisper
+from chatprotocol.wire.base import Forwarded, Ready
 
 from .dialogue import CONNECTS, HANGS_UP, Dialogue, sends
 

@@ -16,7 +16,6 @@ from chatprotocol.events import (
     Invited,
     Joined,
     Kicked,
-    Online,
     Parted,
     Refused,
     RoleChanged,
@@ -45,7 +44,7 @@ from chatprotocol.requests import (
     SetTopic,
     Whisper,
 )
-from chatprotocol.wire.base import DeliveryUnknown
+from chatprotocol.wire.base import DeliveryUnknown, Online
 from chatprotocol.wire.json import Json
 
 from .dialogue import Dialogue, FakeConnection, nonces, sends

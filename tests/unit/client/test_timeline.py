@@ -18,7 +18,7 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, RoomRole, Sent, SentStatus, Users
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 from .samples import NOON_MS, STEPS, Shown, confirmation, direct, everything_with, in_room, public
 from .test_text import SENDABLE_ATTACKS
@@ -107,10 +107,10 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (direct(11, recipient=""), ["12:00          bob \u00bb ? \u2502 psst"]),
     (public(11, "/me waves"), [NOTICE + "bob waves"]),
     (direct(11, "/me waves"), ["12:00      bob \u00bb alice \u2502 * bob waves"]),
-    (events.Forwarded("bob", "hello"), ["12:00              bob \u2502 hello"]),
+    (Forwarded("bob", "hello"), ["12:00              bob \u2502 hello"]),
     (Users(2, None, ("eve", "Bob"), ("ian",)), [NOTICE + "Bob, eve joined", NOTICE + "ian left"]),
     (Users(None, ("alice", "bob")), []),
-    (events.Online(("bob", "alice", "Carol")), [NOTICE + "3 online: alice, bob, Carol"]),
+    (Online(("bob", "alice", "Carol")), [NOTICE + "3 online: alice, bob, Carol"]),
     (
         events.Welcome(account=AccountKind.NEW, username="alice", users=("bob", "alice"), last_id=0),
         [NOTICE + "You are alice, which is your name from now on.", NOTICE + "2 online: alice, bob"],
@@ -166,7 +166,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
             NOTICE + "#ops (1 member)",
         ],
     ),
-    (events.Online(("bob",), "dev"), [NOTICE + "1 online in #dev: bob"]),
+    (Online(("bob",), "dev"), [NOTICE + "1 online in #dev: bob"]),
     (Users(1, None, ("eve",), (), "dev"), []),  # not the current room
     (History((), "dev"), [NOTICE + "There are no messages in #dev yet."]),
     (Found("x", (), 11, "dev"), [NOTICE + "Nothing was found in #dev: x"]),
@@ -276,7 +276,7 @@ MENTIONS = ("ALICE: come", "(@alice's)", "\u65e5alice\u672c")
 @pytest.mark.parametrize("text", [*MENTIONS, "alices", "malice", "alice2", "ali ce"])
 def test_mention_rings_and_is_highlighted(window: Window, text: str) -> None:
     is_mention = text in MENTIONS
-    for shown in (public(11, text), events.Forwarded("bob", text)):
+    for shown in (public(11, text), Forwarded("bob", text)):
         assert is_highlighted(window.rows(shown)) == is_mention
         assert window.has_rung() == is_mention
 
@@ -336,7 +336,7 @@ OTHERS = [
     notices.ErrorNotice("usage", "x"),
     Refused(ErrorCode.UNKNOWN_USER, "x", "n1"),
     Users(2, None, ("eve",)),
-    events.Online(("alice",)),
+    Online(("alice",)),
 ]
 LOGINS: dict[str, tuple[list[Shown], str]] = {
     "empty": ([WELCOME, History(()), p(3)], "3"),
@@ -355,7 +355,7 @@ LOGINS: dict[str, tuple[list[Shown], str]] = {
     "guest": (
         [
             events.Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None),
-            events.Forwarded("bob", "hi"),
+            Forwarded("bob", "hi"),
         ],
         "hi",
     ),

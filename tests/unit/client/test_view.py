@@ -8,7 +8,7 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, RoomRole, SentStatus
 from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 from .samples import STEPS, direct, everything_with, in_room, public
 from .test_text import SENDABLE_ATTACKS
@@ -27,15 +27,15 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
     (public(1, "/meet me"), ["[public #1 2026-01-31T12:00:00Z] bob: /meet me"]),
     (public(1, "/me  "), ["[public #1 2026-01-31T12:00:00Z] bob: /me  "]),
     (direct(1, "/me \x1b", recipient="alice"), ["[direct #1 2026-01-31T12:00:00Z] * bob -> alice \\x1b"]),
-    (events.Forwarded("bob", "hello"), ["[message] bob: hello"]),
+    (Forwarded("bob", "hello"), ["[message] bob: hello"]),
     (events.PasswordChanged(), ["[password changed]"]),
     (
         events.Welcome(account=AccountKind.NEW, username="alice", users=("bob", "alice"), last_id=17),
         ["[welcome new] alice; online: alice bob"],
     ),
     (events.Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None), ["[welcome guest] alice"]),
-    (events.Online(("bob", "alice", "Carol")), ["[users 3] alice bob Carol"]),
-    (events.Online(()), ["[users 0]"]),
+    (Online(("bob", "alice", "Carol")), ["[users 3] alice bob Carol"]),
+    (Online(()), ["[users 0]"]),
     (events.Users(None, ("bob", "alice", "Carol")), []),
     (events.Users(None, ("alice", "eve"), ("eve", "ian"), ("bob",)), ["[joined] eve", "[joined] ian", "[left] bob"]),
     (events.Sent(18, SentStatus.SENT, "7f"), ["[sent #18]"]),
@@ -57,7 +57,7 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
         ["[history 1 #dev]", "[history #18 2026-01-31T12:00:00Z #dev] bob: hello"],
     ),
     (events.Found("noon*", (), 20, "dev"), ["[found 0 #dev] up to #20: noon*"]),
-    (events.Online(("bob", "alice"), "dev"), ["[users 2 #dev] alice bob"]),
+    (Online(("bob", "alice"), "dev"), ["[users 2 #dev] alice bob"]),
     (events.Users(None, ("eve",), ("eve",), ("bob",), "dev"), ["[joined #dev] eve", "[left #dev] bob"]),
     (events.Refused(ErrorCode.NOT_A_MEMBER, "No.", None, "dev"), ["[error not_a_member #dev] No."]),
     (

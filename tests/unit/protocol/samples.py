@@ -17,6 +17,7 @@ from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
 from chatprotocol.wire import PROTOCOLS, Decoder, Register, WireProtocol
+from chatprotocol.wire.base import Forwarded
 
 T = TypeVar("T")
 
@@ -158,8 +159,6 @@ JSON = Samples(
         events.Bye("you left"),
     ),
     changed=(
-        (events.Online(("alice", "bob")), (events.Users(None, ("alice", "bob")),)),
-        (events.Online(("alice",), "dev"), (events.Users(None, ("alice",), room="dev"),)),
         (
             events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", about="bob"),
             (events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1"),),
@@ -197,8 +196,6 @@ FRAMES = Samples(
         ),
         PUBLIC,
         DIRECT_WITHOUT_RECIPIENT,
-        events.Online(("alice", "bob")),
-        events.Online(()),
         events.Sent(18, events.SentStatus.SENT),
         events.Sent(18, events.SentStatus.STORED),
         events.History(()),
@@ -218,6 +215,7 @@ FRAMES = Samples(
         (DIRECT, (DIRECT_WITHOUT_RECIPIENT,)),
         (events.History((DIRECT, PUBLIC)), (events.History((DIRECT_WITHOUT_RECIPIENT, PUBLIC)),)),
         (events.Users(None, ("alice", "bob"), ("bob",), ()), ()),
+        (events.Users(None, ("alice", "bob")), ()),
         (events.Users(501, None, (), ("bob",)), ()),
         (events.Sent(18, events.SentStatus.STORED, "n-1"), (events.Sent(18, events.SentStatus.STORED),)),
         (
@@ -271,9 +269,9 @@ REGISTER = Samples(
         events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),
     ),
     changed=(
-        (PUBLIC, (events.Forwarded("bob", "hello"),)),
-        (DIRECT, (events.Forwarded("bob", DIRECT.text),)),
-        (PUBLIC_HEADER, (events.Forwarded("bob", PUBLIC_HEADER.text),)),
+        (PUBLIC, (Forwarded("bob", "hello"),)),
+        (DIRECT, (Forwarded("bob", DIRECT.text),)),
+        (PUBLIC_HEADER, (Forwarded("bob", PUBLIC_HEADER.text),)),
         (
             events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", about="bob"),
             (events.Refused(ErrorCode.NOT_LOGGED_IN, "No user registered"),),

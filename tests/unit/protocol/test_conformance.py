@@ -17,16 +17,15 @@ from chatprotocol.events import (
     DirectMessage,
     Event,
     EventBatch,
-    Forwarded,
     Found,
     History,
-    Online,
     PasswordPrompt,
     PublicBatch,
     PublicMessage,
     Sent,
     SentBatch,
     SentStatus,
+    Users,
     Welcome,
     expand_batches,
 )
@@ -44,7 +43,7 @@ from chatprotocol.requests import (
     Whisper,
 )
 from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
-from chatprotocol.wire.base import Effects, Outcome
+from chatprotocol.wire.base import Effects, Forwarded, Online, Outcome
 
 from .samples import ALL_PROTOCOLS, DIRECT, PUBLIC, SAMPLES, SETTINGS, held_bytes, pieces, unfold
 
@@ -191,7 +190,7 @@ def answers(request: Any) -> tuple[Event, ...]:
         case Say(nonce=nonce) | Whisper(nonce=nonce):
             return (Sent(18, SentStatus.SENT, nonce),)
         case AskUsers():
-            return (Online(("alice", "bob")),)
+            return (Users(users=("alice", "bob")),)
         case AskHistory():
             return (History((PUBLIC,)),)
         case Leave():

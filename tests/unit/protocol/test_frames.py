@@ -12,20 +12,20 @@ from chatprotocol.events import (
     DirectMessage,
     Event,
     History,
-    Online,
     PasswordPrompt,
     Pong,
     PublicMessage,
-    Ready,
     Refused,
     Sent,
     SentStatus,
     TimeMs,
+    Users,
     UserUnknown,
     Welcome,
 )
 from chatprotocol.limits import BODY_MAX_BYTES, FRAME_MAX_BYTES, ID_MAX
 from chatprotocol.requests import Request, Unreadable
+from chatprotocol.wire.base import Online, Ready
 from chatprotocol.wire.frames import Frames
 
 from .samples import any_pieces, calls, decode, gist, pieces, read_whole_and_cut, refusal_of, unfold
@@ -231,8 +231,6 @@ EVENTS: list[tuple[Event, bytes]] = [
     ),
     (UserUnknown(ErrorCode.UNKNOWN_USER, "There is no user ''; nothing was sent.", about=""), b"C\0\0\0\x07NOUSER "),
     (Refused(ErrorCode.UNKNOWN_USER, "Nobody."), b"C\0\0\0\x1aERROR unknown_user Nobody."),
-    (Online(("alice", "bob")), b"C\0\0\0\x10ONLINE alice bob"),
-    (Online(()), b"C\0\0\0\x06ONLINE"),
     (Pong(), b"C\0\0\0\x04PONG"),
     (History(()), b"C\0\0\0\x09HISTORY 0"),
     (History((HELLO, PSST)), b"C\0\0\0\x09HISTORY 2" + HELLO_FRAME + PSST_FRAME),
@@ -316,11 +314,21 @@ def test_invalid_event_is_a_protocol_error_of_one_short_line(data: bytes, before
         assert len(str(error.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("names", "data"), [(("alice", "bob"), b"C\0\0\0\x10ONLINE alice bob"), ((), b"C\0\0\0\x06ONLINE")]
+)
+def test_users_online_are_an_answer_and_no_update(names: tuple[str, ...], data: bytes) -> None:
+    """A client would take an update for the answer to its next step."""
+    assert Frames().server().encode([Users(users=names)]) == data
+    assert Frames().encode_all([Users(users=names)]) == b""
+    assert Frames().client().event_decoder().decode(data) == [Online(names)]
+
+
 @pytest.mark.parametrize(("letters", "fits"), [(19, True), (20, False), (32, False)])
 def test_online_users_are_truncated_to_one_frame(letters: int, fits: bool) -> None:
     names = tuple(f"{number:032d}" for number in range(1_985))
     last = "x" * letters
-    data = Frames().encode_all([Online((*names, last, "more"))])
+    data = Frames().server().encode([Users(users=(*names, last, "more"))])
     assert (len(data) == FRAME_MAX_BYTES) is fits
     assert Frames().client().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 

@@ -16,10 +16,8 @@ from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
     AccountKind,
     Event,
-    Forwarded,
     PublicBatch,
     PublicMessage,
-    Ready,
     Refused,
     Sent,
     SentStatus,
@@ -27,6 +25,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.requests import Acknowledge, GuestLogin, Request, Say, Side, Unreadable, Whisper
 from chatprotocol.wire import ServerProtocol
+from chatprotocol.wire.base import Forwarded, Ready
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS, Register
 
 from .samples import decode, pieces, read_whole_and_cut

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from raw_steps import Command, Data, encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import Event, EventBatch, History, Online, PublicBatch, PublicMessage
+from chatprotocol.events import Event, EventBatch, History, PublicBatch, PublicMessage, Users
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Ping, Request, Unreadable
 from chatprotocol.wire import Datagram, Frames
+from chatprotocol.wire.base import Online
 
 from .samples import FRAMES, decode, pieces
 
@@ -164,7 +165,7 @@ def test_command_over_the_limit_is_cut_between_characters(letter: str) -> None:
 def test_online_names_as_many_users_as_fit_one_datagram(letters: int, fits: bool) -> None:
     names = tuple(f"{number:032d}" for number in range(36))
     last = "x" * letters
-    data = Datagram().encode_all([Online((*names, last))])
+    data = Datagram().server().encode([Users(users=(*names, last))])
     assert (len(data) == 5 + PAYLOAD_MAX) is fits
     assert Datagram().client().event_decoder().decode(data) == [Online((*names, last) if fits else names)]
 

@@ -12,7 +12,6 @@ from chatprotocol.events import (
     DirectMessage,
     Found,
     History,
-    Online,
     PasswordChanged,
     PasswordPrompt,
     Pong,
@@ -23,6 +22,7 @@ from chatprotocol.events import (
     Sent,
     SentStatus,
     User,
+    Users,
     UserUnknown,
     Welcome,
 )
@@ -109,7 +109,7 @@ TABLE: list[tuple[Any, ...]] = [
     (Password(""), [BAD], [BAD], [BAD]),
     (Say("hello"), [NOT_IN], [NOT_IN], []),
     (Whisper("bob", "psst"), [NOT_IN], [NOT_IN], []),
-    (AskUsers(), [NOT_IN], [NOT_IN], [Online]),
+    (AskUsers(), [NOT_IN], [NOT_IN], [Users]),
     (AskUser("bob"), [NOT_IN], [NOT_IN], [User]),
     (AskUser("eve"), [NOT_IN], [NOT_IN], [UNKNOWN]),
     (AskHistory(), [NOT_IN], [NOT_IN], [History]),
@@ -137,7 +137,7 @@ def test_refused_request_leaves_the_state(peer: Peer, state: int) -> None:
     for refused in (BAD_JSON, Password(""), Say(""), Login("not a name")):
         assert peer.session.handle([refused])
     peer.new_replies()
-    expected: list[tuple[Request, object]] = [(LOGIN, Welcome), (Password("secret"), Welcome), (AskUsers(), Online)]
+    expected: list[tuple[Request, object]] = [(LOGIN, Welcome), (Password("secret"), Welcome), (AskUsers(), Users)]
     request, answer = expected[state]
     assert codes(peer.ask(request)) == [answer]
 
@@ -188,7 +188,7 @@ def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, al
             account=AccountKind.EXISTING, username="Alice", users=("Alice", "bob"), last_id=10, history_id=HISTORY_ID
         )
     ]
-    assert other.ask(AskUsers()) == [Online(("Alice", "bob"))]
+    assert other.ask(AskUsers()) == [Users(users=("Alice", "bob"))]
     alice.ask(Leave())
     alice.session.end()
     assert services.presence.names() == ("Alice", "bob")
@@ -566,7 +566,7 @@ def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice
 )
 def test_failed_search_is_refused(services: ChatFixture, alice: Peer, fault: Exception, code: ErrorCode) -> None:
     services.indexer.fault = fault
-    assert codes(alice.ask(Search("hello"), AskUsers())) == [code, Online]
+    assert codes(alice.ask(Search("hello"), AskUsers())) == [code, Users]
 
 
 @pytest.mark.parametrize("request_", [AskHistory(), Search("hello"), Leave(), Say(" ")])

@@ -47,7 +47,7 @@ from chatclient.session import GOODBYE_SECONDS, Connected, ConnectionEnded, Left
 from chatprotocol import events, requests
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import room_key
-from chatprotocol.wire.base import DeliveryUnknown
+from chatprotocol.wire.base import DeliveryUnknown, Online, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -276,7 +276,7 @@ class Controller:
                 self._frontend.display([event])
                 if (room := self._rooms.room_after(event)) is not None:
                     self._enter_room(room, was_joined=isinstance(event, events.Joined))
-            case events.Ready() | events.Online():
+            case Ready() | Online():
                 self._frontend.display([event])
                 self._ask(self._question)
             case events.Refused(nonce=None, room=str(room)) if self._rooms.was_refused(room):

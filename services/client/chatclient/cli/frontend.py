@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from chatclient.links.connection import Signal
     from chatclient.model import UiState
     from chatclient.notices import UiNotice
-    from chatprotocol.events import Event
     from chatprotocol.wire.base import ClientEvent
 
 
@@ -40,7 +39,7 @@ class Interrupt(NamedTuple):
     """A request to end now: a signal, a key, or a failed script."""
 
 
-Input: TypeAlias = "Line | SelectRoom | EndOfInput | Interrupt | Event | Signal"
+Input: TypeAlias = "Line | SelectRoom | EndOfInput | Interrupt | ClientEvent | Signal"
 
 
 class Frontend(Protocol):

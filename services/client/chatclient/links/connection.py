@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from chatclient.inbox import Inbox
     from chatprotocol.address import Address
-    from chatprotocol.events import Event
+    from chatprotocol.wire.base import ClientEvent
 
 CONNECT_SECONDS = 10.0
 # Timeout of a reconnect: short, because a host that is shutting down may not answer at all.
@@ -44,7 +44,7 @@ class Link(Protocol):
     def shut_down(self) -> None:
         """End the connection. Its receiver thread closes it."""
 
-    def receive(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[ClientEvent], None]) -> str:
         """Report events until the connection ends. Returns the reason. Raises OSError, ProtocolError."""
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class Connection:
         self._open_link = open_link
         self._retry_seconds = retry_seconds
         self.inbox = inbox
-        self._report: Callable[[Event | Signal], None] = inbox.put_received
+        self._report: Callable[[ClientEvent | Signal], None] = inbox.put_received
         self._monotonic = monotonic
         self._closing = closing or threading.Event()
         self._jitter = jitter
@@ -190,7 +190,7 @@ class Connection:
             self._link.close()
         return reason
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: ClientEvent) -> None:
         if isinstance(event, Welcome):
             self._welcome_at = self._monotonic()
         elif self._welcome_at is not None and not isinstance(event, Bye | Refused):

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
     from chatclient.links.watch import Watch
     from chatprotocol.address import Address
-    from chatprotocol.events import Event
-    from chatprotocol.wire.base import ClientProtocol
+    from chatprotocol.wire.base import ClientEvent, ClientProtocol
 
 _READ_BYTES = 256 * 1024
 # Time to read the other sockets after one socket has ended. The server closes all of them together.
@@ -70,7 +69,7 @@ class TcpLink:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 
-    def receive(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[ClientEvent], None]) -> str:
         """Report events until one socket has ended and the others were read.
 
         Returns the reason of the end. Raises OSError, and ProtocolError if the server breaks the protocol.
@@ -152,7 +151,7 @@ class TcpLink:
             if not unsent:
                 selector.modify(key.fileobj, selectors.EVENT_READ, key.data)
 
-    def _read(self, key: selectors.SelectorKey, report: Callable[[Event], None]) -> bool:
+    def _read(self, key: selectors.SelectorKey, report: Callable[[ClientEvent], None]) -> bool:
         """Read and report. Returns false at the end of the connection."""
         try:
             data = key.fileobj.recv(_READ_BYTES)  # type: ignore[union-attr]
@@ -166,7 +165,7 @@ class TcpLink:
             self._watch.note_received(events, time.monotonic())
         return bool(data)
 
-    def _answers_ping(self, event: Event) -> bool:
+    def _answers_ping(self, event: ClientEvent) -> bool:
         """True if the event answers a ping. A server that does not know pings answers with an error."""
         is_answer = isinstance(event, Pong) or (isinstance(event, Refused) and event.code is ErrorCode.UNKNOWN_COMMAND)
         if not (self._has_pinged and is_answer):

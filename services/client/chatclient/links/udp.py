@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     from chatclient.links.watch import Watch
     from chatprotocol.address import Address
-    from chatprotocol.events import Event
     from chatprotocol.udp.packet import Datagram
-    from chatprotocol.wire.base import ClientProtocol
+    from chatprotocol.wire.base import ClientEvent, ClientProtocol
 
 # Maximum number of datagrams to read before requests are handled.
 _READ_MAX: Final = 64
@@ -70,7 +69,7 @@ class UdpLink:
         self._wakeup.close()
         self._waker.close()
 
-    def receive(self, report: Callable[[Event], None]) -> str:
+    def receive(self, report: Callable[[ClientEvent], None]) -> str:
         """Open a session and report events until it ends. Returns the reason. Raises OSError, ProtocolError.
 
         The server's addresses are tried in order until one answers.
@@ -95,7 +94,9 @@ class UdpLink:
                 break
         raise OSError(f"can't reach {format_address(self._address)} over UDP: {error}")
 
-    def _run(self, sock: _UdpSocket, session: UdpClientSession, opening: bytes, report: Callable[[Event], None]) -> str:
+    def _run(
+        self, sock: _UdpSocket, session: UdpClientSession, opening: bytes, report: Callable[[ClientEvent], None]
+    ) -> str:
         """Run a session at one address until it ends. Returns the reason; empty if there was no answer in time."""
         decoder = self._protocol.event_decoder()
         now = time.monotonic()

@@ -17,8 +17,7 @@ from chatprotocol.events import Pong, Users
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chatprotocol.events import Event
-    from chatprotocol.wire.base import Outgoing
+    from chatprotocol.wire.base import ClientEvent, Outgoing
 
 # Default of --silence-seconds. A json server sends the users online every 30 s, so pings are rare. Over UDP both sides
 # use 60 s, too.
@@ -72,7 +71,7 @@ class Watch:
         self._unknown_since: float | None = None
         self._pinged_at = -math.inf
 
-    def note_received(self, events: Sequence[Event], now: float) -> None:
+    def note_received(self, events: Sequence[ClientEvent], now: float) -> None:
         """Record bytes that completed these events. Without events the bytes are a part of one, such as a history."""
         self._received_at = now
         is_part = not events and self._session.expected_answer is not ExpectedAnswer.LOGIN

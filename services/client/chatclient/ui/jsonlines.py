@@ -15,7 +15,7 @@ from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import EVERYONE, LOBBY
-from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 
 if TYPE_CHECKING:
@@ -35,17 +35,19 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
     if (members := _members(shown)) is not None:
         text = msgspec.json.encode(members).decode()
     else:
-        text = _PROTOCOL.encode_all([_limit_times(shown)]).decode().removesuffix("\n")
+        text = _PROTOCOL.encode_all([_as_sent(shown)]).decode().removesuffix("\n")
     return ["".join(map(_escape, text)) if not text.isascii() or "\x7f" in text else text] if text else []
 
 
-def _limit_times(shown: Any) -> Any:
-    """Limit times to the range of the calendar: a server may send any number."""
+def _as_sent(shown: Any) -> Any:
+    """The event of the protocol json. Times are limited to the range of the calendar: a server may send any number."""
     match shown:
+        case Online(users, room):
+            return events.Users(users=users, room=room)
         case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
             return replace(shown, time_ms=events.TimeMs(min(max(time_ms, 0), _LAST_MS)))
         case events.History(messages) | events.Found(messages=messages):
-            return replace(shown, messages=tuple(map(_limit_times, messages)))
+            return replace(shown, messages=tuple(map(_as_sent, messages)))
         case _:
             return shown
 
@@ -59,7 +61,7 @@ def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:  # noqa: C
             return {"type": "outcome", "to": _recipient(message), "message": message.text, "delivered": has_come}
         case PossibleGap():
             return {"type": "gap"}
-        case events.Forwarded(sender, text):
+        case Forwarded(sender, text):
             return {"type": "message", "from": sender, "message": text}
         case notices.Ask(question):
             return {"type": "ask", "question": question.text}

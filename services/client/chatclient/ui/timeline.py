@@ -27,7 +27,7 @@ from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import LOBBY, name_key, room_key
-from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -139,7 +139,7 @@ class Timeline:
         match shown:
             case events.PublicMessage() | events.DirectMessage():
                 return self._received(shown)
-            case events.Forwarded(sender, text):
+            case Forwarded(sender, text):
                 return [self._text(sender, text, is_alert=self._is_mention(sender, text))]
             case events.Sent(message_id, nonce=nonce):
                 self._newest_id = max(self._newest_id, message_id)
@@ -180,7 +180,7 @@ class Timeline:
                 self._own_ids.clear()  # after a restore the ids may belong to other messages
                 more = "; CH 500 shows more" if has_history else ""
                 return [Remark(f"More may have been missed than is shown{more}.", is_error=True)]
-            case events.Online(users, room):
+            case Online(users, room):
                 return [_online(users, room)]
             case events.Users() if self.shows_joins:
                 return self._changes(shown)

@@ -12,7 +12,7 @@ from chatprotocol import events
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import EVERYONE, LOBBY
-from chatprotocol.wire.base import DeliveryUnknown, Outcome, PossibleGap
+from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,9 +51,9 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
     match shown:
         case events.PublicMessage() | events.DirectMessage():
             return message_line(shown)
-        case events.Forwarded(sender, text):
+        case Forwarded(sender, text):
             return f"[message] {_sender_and_text(sender, text)}"
-        case events.Online(users, room):
+        case Online(users, room):
             return f"[users {len(users)}{_in_room(room)}] {_names(users)}".rstrip()
         case events.Sent(message_id, status):
             return f"[{status} #{message_id}] {sent_remark(shown)}".rstrip()

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from msgspec import Struct
+
 from chatprotocol.events import Event, EventBatch, Welcome
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.requests import Login, Request, Say, Whisper
@@ -102,12 +104,36 @@ class ServerProtocol(Protocol):
         """True if a request is incomplete."""
 
 
+# Actions and events of the client's half. No server knows them.
+
+
 class OpenPublic(NamedTuple):
     """The user begins a public message. The answer is Ready."""
 
 
 class OpenDirect(NamedTuple):
     """The user begins a direct message. The answer is Online, with the possible recipients."""
+
+
+class Ready(Struct, frozen=True, gc=False):
+    """The next step may follow: the text of a public message, or the registration of the other connection."""
+
+
+class Online(Struct, frozen=True):
+    """The answer to AskUsers or OpenDirect: all online users, or members of a room.
+
+    The wire format json has Users in its place, which comes without a request as well.
+    """
+
+    users: tuple[str, ...]
+    room: str | None = None
+
+
+class Forwarded(Struct, frozen=True, gc=False):
+    """A message in register, which has no id and no time, and does not tell direct messages from public ones."""
+
+    sender: str
+    text: str
 
 
 class PossibleGap(NamedTuple):
@@ -132,7 +158,7 @@ class Outcome(NamedTuple):
 
 
 Action: TypeAlias = Request | OpenPublic | OpenDirect
-ClientEvent: TypeAlias = Event | PossibleGap | DeliveryUnknown | Outcome
+ClientEvent: TypeAlias = Event | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome
 
 
 class Outgoing(NamedTuple):
@@ -176,7 +202,7 @@ class ClientProtocol(Protocol):
     def ping(self) -> Outgoing | None:
         """The bytes that test a silent server, or None if they would disturb an operation. For the receiver thread."""
 
-    def event_decoder(self) -> Decoder[Event]:
+    def event_decoder(self) -> Decoder[ClientEvent]:
         """Return the decoder for a new connection. It raises ProtocolError for invalid input."""
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
@@ -185,8 +211,8 @@ class ClientProtocol(Protocol):
     def request(self, action: Action) -> Effects:
         """Translate an action of the user. Raises TypeError for an action of another protocol."""
 
-    def handle_event(self, event: Event) -> Effects:
-        """Handle an event of the server."""
+    def handle_event(self, event: ClientEvent) -> Effects:
+        """Handle a decoded event."""
 
 
 def is_other_history(login: Login, welcome: Welcome) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError, RequestError
+from chatprotocol.events import Users
 from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request, Unreadable
     from chatprotocol.udp.arq import Frame
+    from chatprotocol.wire.base import ClientEvent
 
 _KINDS: Final = bytes((COMMAND, DATA, PIECE))
 # Size limit of all pieces of one payload together.
@@ -116,7 +118,7 @@ class DatagramServer(ServerProtocol):
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events for this session."""
-        return _encode_all(self._steps.login_events(items))
+        return _encode(self._steps.login_events(items))
 
     def encode_long(self, event: Event) -> Iterator[bytes]:
         """Encode an answer in pieces."""
@@ -157,7 +159,7 @@ class DatagramServer(ServerProtocol):
 _READY: Final = frame(*READY_STEP)
 
 
-def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+def _encode(items: Sequence[Event | EventBatch]) -> bytes:
     """Encode as one frame for each datagram."""
     steps = (step for each in items for step in event_steps(each, DATAGRAM_PAYLOAD_MAX_BYTES))
     return b"".join([frame(*each) for step in steps for each in in_pieces(*step)])
@@ -184,9 +186,9 @@ class EventDecoder:
         self._pieces = _Pieces()
         self._reader = EventReader(Datagram.name)
 
-    def decode(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[ClientEvent]:
         """The events that are complete after this piece. Raises ProtocolError for an invalid one."""
-        found: list[Event] = []
+        found: list[ClientEvent] = []
         for kind, payload in self._frames.split(data):
             if kind == PIECE:
                 self._pieces.add(payload)
@@ -219,7 +221,9 @@ class Datagram:
         """Return the server's half of a new session."""
         return DatagramServer(ServerSteps())
 
-    encode_all = staticmethod(_encode_all)
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
+        """Encode events, without updates of the users: peers expect no unsolicited command."""
+        return _encode([each for each in items if not isinstance(each, Users)])
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
         """Return the client's half."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.events import Users
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, EventBatch
     from chatprotocol.requests import Request, Unreadable
+    from chatprotocol.wire.base import ClientEvent
 
 _KINDS: Final = bytes((COMMAND, DATA))
 _PAYLOAD_MAX_BYTES: Final = FRAME_MAX_BYTES - HEADER_BYTES
@@ -55,7 +57,7 @@ class FramesServer(ServerProtocol):
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events for this connection."""
-        return _encode_all(self._steps.login_events(items))
+        return _encode(self._steps.login_events(items))
 
     def encode_long(self, event: Event) -> Iterator[bytes]:
         """Encode an answer in pieces."""
@@ -113,7 +115,7 @@ def _read_texts(pieces: Sequence[bytes]) -> list[str] | None:
 _READY: Final = frame(*READY_STEP)
 
 
-def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+def _encode(items: Sequence[Event | EventBatch]) -> bytes:
     """Encode as frames."""
     steps = [step for each in items for step in event_steps(each, _PAYLOAD_MAX_BYTES)]
     return b"".join([frame_header(kind, len(payload)) + payload for kind, payload in steps])
@@ -126,7 +128,7 @@ class EventDecoder:
         self._frames = FrameBuffer(_KINDS, FRAME_MAX_BYTES)
         self._reader = EventReader(Frames.name)
 
-    def decode(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[ClientEvent]:
         """The events of all complete frames. Raises ProtocolError for an invalid one."""
         found = self._reader.read(self._frames.split(data))
         if self._frames.problem is not None:
@@ -150,7 +152,9 @@ class Frames:
         """Return the server's half of a new connection."""
         return FramesServer(ServerSteps())
 
-    encode_all = staticmethod(_encode_all)
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
+        """Encode events, without updates of the users: peers expect no unsolicited command."""
+        return _encode([each for each in items if not isinstance(each, Users)])
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
         """Return the client's half."""

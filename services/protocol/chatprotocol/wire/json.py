@@ -39,14 +39,12 @@ from msgspec.structs import replace
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
-    Online,
+    Event,
     PublicBatch,
     PublicMessage,
     Refused,
     SentBatch,
-    TaggedEvent,
     TimeMs,
-    Users,
     UserUnknown,
 )
 from chatprotocol.keywords import DEFAULT_KEYWORDS
@@ -56,10 +54,12 @@ from chatprotocol.rules import LOBBY, is_lobby, room_key
 from chatprotocol.wire.base import (
     DeliveryUnknown,
     Effects,
+    Online,
     OpenDirect,
     OpenPublic,
     Outgoing,
     PossibleGap,
+    Ready,
     ServerProtocol,
     Sniff,
     is_other_history,
@@ -71,7 +71,7 @@ from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from chatprotocol.events import Event, EventBatch
+    from chatprotocol.events import EventBatch
     from chatprotocol.requests import Request
     from chatprotocol.wire.base import Action, ClientEvent
 
@@ -254,7 +254,7 @@ class EventDecoder:
     def __init__(self) -> None:
         self._buffer = LineBuffer(_EVENT_LINE_MAX_BYTES)
 
-    def decode(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[ClientEvent]:
         """The events of all complete lines. Raises ProtocolError for a line that is not an event."""
         block = self._buffer.split(data)
         if self._buffer.drop_overflow():
@@ -268,7 +268,7 @@ class _Kind(Struct):
 
 
 _KIND: Final = msgspec.json.Decoder(_Kind)
-_EVENT_TYPES: Final = frozenset(get_args(TaggedEvent))
+_EVENT_TYPES: Final = frozenset(get_args(Event))
 _EVENT_TAGS: Final = frozenset(event.__struct_config__.tag for event in _EVENT_TYPES)
 
 
@@ -301,7 +301,7 @@ def _from_iso(_: type, text: str) -> TimeMs:
 
 # The only type that the parser does not know is TimeMs.
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_to_iso)
-_EVENTS: Final[msgspec.json.Decoder[TaggedEvent]] = msgspec.json.Decoder(TaggedEvent, dec_hook=_from_iso)
+_EVENTS: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event, dec_hook=_from_iso)
 
 
 def _outgoing(request: Request) -> Outgoing:
@@ -325,7 +325,7 @@ class JsonClient:
     def __init__(self) -> None:
         self.ping = _outgoing(requests.Ping())
         # Type of the answer that the next action has to wait for.
-        self._awaited: type[events.Online | events.User] | None = None
+        self._awaited: type[Online | events.User] | None = None
         # The room whose users were requested.
         self._awaited_room: str | None = None
         self._login = requests.Login("")
@@ -355,10 +355,10 @@ class JsonClient:
             return Effects(events=(_no_rooms(action),))
         match action:
             case OpenPublic():
-                return Effects(events=(events.Ready(),))
+                return Effects(events=(Ready(),))
             case OpenDirect() | requests.AskUsers():
                 asked = action if isinstance(action, requests.AskUsers) else requests.AskUsers()
-                self._awaited, self._awaited_room = events.Online, asked.room
+                self._awaited, self._awaited_room = Online, asked.room
                 return Effects((_outgoing(asked),))
             case requests.AskUser():
                 self._awaited = events.User
@@ -366,20 +366,20 @@ class JsonClient:
             case _:
                 return Effects((_outgoing(action),))
 
-    def handle_event(self, event: Event) -> Effects:
+    def handle_event(self, event: ClientEvent) -> Effects:
         """Handle an event. A periodic list of users also counts as the answer to a request for the list."""
         match event:
             case events.Users(users=tuple(users), joined=(), left=(), room=room) if (
-                self._awaited is events.Online and room_key(room or LOBBY) == room_key(self._awaited_room or LOBBY)
+                self._awaited is Online and room_key(room or LOBBY) == room_key(self._awaited_room or LOBBY)
             ):
                 self._awaited = None
-                return Effects(events=(events.Online(users, room),))
+                return Effects(events=(Online(users, room),))
             case events.User() | events.Refused(code=ErrorCode.UNKNOWN_COMMAND, nonce=None) if (
                 self._awaited is events.User
             ):
                 # Older servers don't know this request. They check the recipient when the message arrives.
                 self._awaited = None
-                return Effects(events=(events.Ready(),))
+                return Effects(events=(Ready(),))
             case events.Welcome():
                 self._has_rooms = event.rooms is not None
                 shown: list[ClientEvent] = [event, PossibleGap()] if self._has_gap(event) else [event]
@@ -437,8 +437,6 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             )
         elif isinstance(event, SentBatch):
             lines += event
-        elif isinstance(event, Online):
-            lines.append(Users(users=event.users, room=event.room))
         elif isinstance(event, UserUnknown):
             lines.append(Refused(event.code, event.reason, event.nonce, event.room))
     return _ENCODER.encode_lines(lines)

@@ -19,7 +19,17 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import HEADER_SECTION_MAX_BYTES, SECTION_BODY_MAX_BYTES
 from chatprotocol.requests import Side, Unreadable
 from chatprotocol.rules import EVERYONE, is_everyone
-from chatprotocol.wire.base import DeliveryUnknown, Effects, Outcome, Outgoing, PossibleGap, Sniff, sniff_text
+from chatprotocol.wire.base import (
+    DeliveryUnknown,
+    Effects,
+    Forwarded,
+    Outcome,
+    Outgoing,
+    PossibleGap,
+    Ready,
+    Sniff,
+    sniff_text,
+)
 from chatprotocol.wire.readers import SectionBuffer
 
 if TYPE_CHECKING:
@@ -239,16 +249,16 @@ class RegisterClient:
             case _:
                 raise TypeError(f"{action!r} can't be sent by a guest.")
 
-    def handle_event(self, event: Event) -> Effects:
+    def handle_event(self, event: ClientEvent) -> Effects:
         """Continue the registration, acknowledge a message, or finish the unanswered one."""
         match event:
-            case events.Ready() | events.Welcome() if self._is_logged_in:
+            case Ready() | events.Welcome() if self._is_logged_in:
                 return Effects()
-            case events.Ready():
+            case Ready():
                 return _send(f"REGISTER {Side.RECEIVING} {self._name}\n\n".encode(), Side.RECEIVING)
             case events.Welcome():
                 return Effects(events=self._on_registered(event))
-            case events.Forwarded(sender):
+            case Forwarded(sender):
                 return _send(f"RECEIVED {sender}\n\n".encode(), Side.RECEIVING)._replace(events=(event,))
             case events.Refused(code, reason) if not self._is_logged_in:
                 return Effects(events=(events.Refused(code, self._login_error(code, reason)),))
@@ -295,7 +305,7 @@ class EventDecoder:
     def __init__(self, *, counts_characters: bool) -> None:
         self._sections = _buffer("FORWARD", counts_characters=counts_characters)
 
-    def decode(self, data: bytes) -> list[Event]:
+    def decode(self, data: bytes) -> list[ClientEvent]:
         """The events of all complete sections. Raises ProtocolError for an invalid one."""
         found = [event for section in self._sections.split(data) if (event := _read_event(section)) is not None]
         if self._sections.problem is not None:
@@ -303,7 +313,7 @@ class EventDecoder:
         return found
 
 
-def _read_event(section: Section) -> Event | None:
+def _read_event(section: Section) -> ClientEvent | None:
     match section:
         case ("REGISTERED", rest, _):
             word, _, username = rest.partition(" ")
@@ -311,11 +321,11 @@ def _read_event(section: Section) -> Event | None:
             if side is None:
                 raise ProtocolError(f"The server registered {word[:32]!r}, which is neither {' nor '.join(Side)}.")
             if side is Side.SENDING:
-                return events.Ready()
+                return Ready()
             return events.Welcome(account=AccountKind.GUEST, username=username.strip(), users=(), last_id=None)
         case ("FORWARD", sender, str(text)):
             # Bytes that are not UTF-8 become replacement characters.
-            return events.Forwarded(sender, text.encode(errors="surrogateescape").decode(errors="replace"))
+            return Forwarded(sender, text.encode(errors="surrogateescape").decode(errors="replace"))
         case ("SEND" | "SENT", _, _):
             return events.Sent(0, SentStatus.SENT)
         case ("ERROR", rest, _):

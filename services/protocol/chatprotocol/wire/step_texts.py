@@ -9,12 +9,14 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import YOU_LEFT, AccountKind, SentStatus
 from chatprotocol.rules import unknown_user
+from chatprotocol.wire.base import Online, Ready
 from chatprotocol.wire.steps import COMMAND, DATA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from chatprotocol.events import Event, EventBatch, Message
+    from chatprotocol.wire.base import ClientEvent
     from chatprotocol.wire.steps import Step
 
 # Error codes of a login, sent as DENIED. All others are sent as ERROR or NOUSER.
@@ -28,10 +30,10 @@ def event_steps(event: Event | EventBatch, command_max_bytes: int) -> Iterable[S
 
     ONLINE is truncated to ``command_max_bytes``: the recipient of a direct message need not be in the list.
     """
+    if isinstance(event, events.Users):
+        return (_online(event, command_max_bytes),)
     steps_of = _STEPS_OF.get(type(event))
-    if steps_of is not None:
-        return steps_of(event)
-    return (_online(event, command_max_bytes),) if isinstance(event, events.Online) else ()
+    return () if steps_of is None else steps_of(event)
 
 
 def _command(*words: object) -> tuple[Step]:
@@ -48,9 +50,9 @@ def _message(event: Message) -> tuple[Step]:
     return ((DATA, f"{word} {event.sender} {event.id} {event.time_ms}\n{event.text}".encode()),)
 
 
-def _online(event: events.Online, max_bytes: int) -> Step:
+def _online(event: events.Users, max_bytes: int) -> Step:
     names, size_bytes = ["ONLINE"], len("ONLINE")
-    for name in event.users:
+    for name in event.users or ():
         size_bytes += 1 + len(name)
         if size_bytes > max_bytes:
             break
@@ -83,7 +85,6 @@ def _refused(event: events.Refused) -> tuple[Step]:
     return _command("ERROR", event.code, event.reason)
 
 
-# Users has no entry, because peers expect no unsolicited command. They get the list of users when they ask for it.
 _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
     events.Welcome: _welcome,
@@ -122,9 +123,9 @@ class EventReader:
         self._history_missing = 0
         self._history_bytes = 0
 
-    def read(self, steps: Iterable[Step]) -> list[Event]:
+    def read(self, steps: Iterable[Step]) -> list[ClientEvent]:
         """The events that are complete after these steps. Raises ProtocolError for an invalid one."""
-        found: list[Event] = []
+        found: list[ClientEvent] = []
         try:
             for kind, payload in steps:
                 text = payload.decode()
@@ -136,7 +137,7 @@ class EventReader:
             ) from error
         return found
 
-    def _read_data(self, text: str) -> Iterable[Event]:
+    def _read_data(self, text: str) -> Iterable[ClientEvent]:
         message = _read_message(text)
         if not self._history_missing:
             return (message,)
@@ -147,7 +148,7 @@ class EventReader:
             raise ValueError(f"a history of more than {_HISTORY_MAX_BYTES:,} bytes")
         return self._finish_history() if not self._history_missing else ()
 
-    def _read_command(self, text: str) -> Iterable[Event]:
+    def _read_command(self, text: str) -> Iterable[ClientEvent]:
         word, _, rest = text.partition(" ")
         if word == "HISTORY":
             if self._history_missing:
@@ -157,7 +158,7 @@ class EventReader:
         read = _READ.get(word)
         return (read(rest),) if read is not None else ()
 
-    def _finish_history(self) -> Iterable[Event]:
+    def _finish_history(self) -> Iterable[ClientEvent]:
         messages, self._history, self._history_bytes = tuple(self._history), [], 0
         return (events.History(messages),)
 
@@ -181,27 +182,27 @@ def _number(word: str) -> int:
     return int(word)
 
 
-def _read_welcome(rest: str) -> Event:
+def _read_welcome(rest: str) -> ClientEvent:
     kind, _, history_id = rest.partition(" ")
     return events.Welcome(account=AccountKind(kind), username="", users=(), last_id=None, history_id=history_id or None)
 
 
-def _read_error(rest: str) -> Event:
+def _read_error(rest: str) -> ClientEvent:
     code, _, reason = rest.partition(" ")
     return events.Refused(ErrorCode(code), reason)
 
 
-def _read_no_user(name: str) -> Event:
+def _read_no_user(name: str) -> ClientEvent:
     error = unknown_user(name)
     return events.UserUnknown(error.code, error.reason, about=name)
 
 
-_READ: Final[dict[str, Callable[[str], Event]]] = {
+_READ: Final[dict[str, Callable[[str], ClientEvent]]] = {
     "PASSWORD": lambda rest: events.PasswordPrompt(account=AccountKind(rest)),
     "WELCOME": _read_welcome,
     "DENIED": lambda rest: events.Refused(ErrorCode.WRONG_PASSWORD, rest),
-    "READY": lambda _: events.Ready(),
-    "ONLINE": lambda rest: events.Online(tuple(rest.split())),
+    "READY": lambda _: Ready(),
+    "ONLINE": lambda rest: Online(tuple(rest.split())),
     "SENT": lambda rest: events.Sent(_number(rest), SentStatus.SENT),
     "STORED": lambda rest: events.Sent(_number(rest), SentStatus.STORED),
     "NOUSER": _read_no_user,

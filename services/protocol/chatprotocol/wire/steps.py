@@ -31,10 +31,8 @@ from chatprotocol.events import (
     Bye,
     DirectMessage,
     History,
-    Online,
     PasswordPrompt,
     PublicMessage,
-    Ready,
     Refused,
     Sent,
     Welcome,
@@ -44,7 +42,7 @@ from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES
 from chatprotocol.requests import AskHistory, AskUsers, Leave, Login, Password, Say, Whisper
 from chatprotocol.rules import check_text, history_limit, name_key
 from chatprotocol.udp.packet import COOKIE_WORD
-from chatprotocol.wire.base import Effects, OpenDirect, OpenPublic, Outgoing, is_other_history
+from chatprotocol.wire.base import Effects, Online, OpenDirect, OpenPublic, Outgoing, Ready, is_other_history
 from chatprotocol.wire.resume import Resume
 
 if TYPE_CHECKING:
@@ -284,7 +282,7 @@ class StepClient:
         self,
         keywords: str,
         encode: Callable[[int, bytes], bytes],
-        event_decoder: Callable[[], Decoder[Event]],
+        event_decoder: Callable[[], Decoder[ClientEvent]],
         *,
         pings_anywhere: bool = False,
     ) -> None:
@@ -338,7 +336,7 @@ class StepClient:
         self._waiting.append(action)
         return Effects(() if self.is_busy else self._begin_next())
 
-    def handle_event(self, event: Event) -> Effects:
+    def handle_event(self, event: ClientEvent) -> Effects:
         """Continue or finish the running operation."""
         was_awaiting_name_answer, self._awaits_name_answer = self._awaits_name_answer, False
         match self._state, event:
@@ -434,7 +432,7 @@ class StepClient:
         history = AskHistory(HISTORY_MAX_MESSAGES if is_other else HISTORY_DEFAULT_MESSAGES)
         return Effects(self._send((COMMAND, self._first_step(history))))
 
-    def _finish(self, asked: Action | Resume | CancelOpened, event: Event) -> Effects:
+    def _finish(self, asked: Action | Resume | CancelOpened, event: ClientEvent) -> Effects:
         """Finish the operation with its answer, and begin the next one."""
         events: tuple[ClientEvent, ...] = (event,)
         opened: Opened | None = None
@@ -454,7 +452,7 @@ class StepClient:
         self._state = opened
         return Effects(self._begin_next(), events)
 
-    def _resume(self, resume: Resume, event: Event) -> tuple[ClientEvent, ...]:
+    def _resume(self, resume: Resume, event: ClientEvent) -> tuple[ClientEvent, ...]:
         """Return missed messages, and the outcome of the message whose text was sent."""
         history = [self._complete(message) for message in event.messages] if isinstance(event, History) else []
         resume.read(history)

@@ -25,7 +25,6 @@ from chatprotocol.events import (
     Bye,
     Found,
     History,
-    Online,
     PasswordChanged,
     PasswordPrompt,
     Pong,
@@ -34,6 +33,7 @@ from chatprotocol.events import (
     Sent,
     SentStatus,
     User,
+    Users,
     UserUnknown,
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
@@ -368,7 +368,7 @@ class Session:
     def _list_users(self, request: requests.AskUsers) -> State:
         room = self._room_of(request)
         users = self._services.presence.names(room.room_id if room else LOBBY_ID)
-        self._send_queue.put([Online(users, room.name if room else None)])
+        self._send_queue.put([Users(users=users, room=room.name if room else None)])
         return State.LOGGED_IN
 
     def _find_user(self, request: requests.AskUser) -> State:
