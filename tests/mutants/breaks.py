@@ -152,8 +152,8 @@ BREAKS = (
     _break(
         _RESUMED,
         _CHAT + "login.py",
-        "return [missed(since)], since if is_other else None",
-        "return [missed(last_id)], since if is_other else None",
+        "return [missed(0, since)], since if is_other else None",
+        "return [missed(last_id, since)], since if is_other else None",
         "integration/test_resume.py::test_since_sends_missed_messages_once",
         "e2e/test_restart.py::test_no_message_is_missed_over_a_restart",
     ),

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -82,8 +82,9 @@ class FakeMessages:
         self.asked.append(("history", reader_id, before_id, limit))
         return self.stored
 
-    def missed(self, *asked: int) -> tuple[Message, ...]:
-        return self._page("missed", *asked)
+    def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
+        (after_id,) = set(after_ids.values())
+        return self._page("missed", reader_id, after_id, upto_id, limit)
 
     def undelivered(self, *asked: int) -> tuple[Message, ...]:
         return self._page("undelivered", *asked)

@@ -1,6 +1,7 @@
 """Rooms in the hub: which connections get the messages and events of a room, between which entries, and its buffers."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 
 import pytest
@@ -50,9 +51,9 @@ class Journal:
         self.presence = Presence(1_000.0, lambda _: None)
         marks = DeliveryMarks(lambda *_: None)
         delivery = AckedDelivery(10_000, lambda _: None)
-        self.hub = Hub(
-            {"json": self.lobby}, self._open, self.opened.remove, delivery, self.presence, 10, marks, lambda: None
-        )
+        self.wakes: list[None] = []
+        wake = partial(self.wakes.append, None)
+        self.hub = Hub({"json": self.lobby}, self._open, self.opened.remove, delivery, self.presence, 10, marks, wake)
         self.members: dict[str, set[str]] = {room: set() for room in ROOMS}
         self.online: list[Connection] = []
         self._ids = count(11)
@@ -227,6 +228,10 @@ def test_each_member_gets_the_messages_of_its_memberships_in_order_and_once(step
     for connection in [*journal.online]:
         journal.log_out(connection)
     assert journal.opened == []
+    journal.wakes.clear()
+    for room_id in ROOMS.values():
+        journal.hub.announce(room_id, Users(), 1)
+    assert journal.wakes == [], "the hub has forgotten the rooms"
 
 
 @pytest.fixture
@@ -261,13 +266,13 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
         (entries.SetTopic(2, "tea", 0, "alice"), change(), "same", [TopicChanged("dev", "tea", "alice")]),
         (entries.SetTopic(2, "tea", 0, "alice"), change(is_changed=False), [TopicChanged("dev", "tea", "alice")], []),
         (
-            entries.SetRole(2, 1, "bob", RoomRole.OPERATOR, 0, "alice"),
+            entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.OPERATOR),
             change(RoomRole.OPERATOR),
             "same",
             [RoleChanged("dev", "bob", RoomRole.OPERATOR, "alice")],
         ),
         (
-            entries.SetRole(2, 1, "bob", RoomRole.MEMBER, 0, "alice"),
+            entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.MEMBER),
             change(RoomRole.MEMBER, is_changed=False),
             [RoleChanged("dev", "bob", RoomRole.MEMBER, "alice")],
             [],

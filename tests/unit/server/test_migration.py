@@ -94,7 +94,7 @@ class Old(NamedTuple):
                 answers = [(m.id, m.time_ms, names[m.sender], names.get(m.recipient or 0), m.text) for m in seen]
                 for found_messages in (
                     messages.history(reader, ID_MAX, 500),
-                    messages.missed(reader, 0, ID_MAX, 500),
+                    messages.missed(reader, {LOBBY_ID: 0, DIRECT_ID: 0}, ID_MAX, 500),
                     messages.visible(reader, [m.id for m in self.messages]),
                 ):
                     assert [

@@ -317,7 +317,7 @@ def test_since_sends_missed_messages_after_the_welcome(services: ChatFixture, pe
     services.messages.asked.clear()
     page = services.messages.missed
 
-    def missed(*asked: int) -> object:
+    def missed(*asked: Any) -> object:
         assert peer.send_queue.held
         bob.ask(Say("meanwhile"))
         return page(*asked)

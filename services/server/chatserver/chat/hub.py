@@ -24,7 +24,7 @@ from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
 from chatserver.chat.room import Member, Room, User, room_error
 from chatserver.journal import entries
-from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, RoomChange, RoomProblem
+from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, RoomChange, RoomEntry, RoomProblem
 from chatserver.store.rooms import LOBBY_ID
 
 if TYPE_CHECKING:
@@ -52,16 +52,6 @@ _NOT_STORED = "The server can't write to its disk; the message was not stored."
 
 # Maximum members of the account that each login checks, newest first: each check takes a few system calls.
 _CHECKED_MAX = 4
-
-
-_ROOM_ENTRIES = (
-    entries.JoinRoom,
-    entries.PartRoom,
-    entries.KickMember,
-    entries.SetTopic,
-    entries.SetRole,
-    entries.InviteUser,
-)
 
 
 class Joined(NamedTuple):
@@ -418,7 +408,6 @@ class Hub:
             room = self._rooms.get(room_id)
             if room is None:
                 room = self._rooms[room_id] = Room(room_id, name, self._open_buffer, self._close_buffer)
-            room.users += 1
             user.rooms[key] = room
             self._presence.add(user.name, room_id, name)
         return user.rooms[key]
@@ -426,9 +415,7 @@ class Hub:
     def _exit(self, user: User, key: str) -> None:
         """Remove a user, whose members no longer follow the room; forget a room without users."""
         room = user.rooms.pop(key)
-        self._presence.remove(user.name, room.id)
-        room.users -= 1
-        if not room.users:
+        if self._presence.remove(user.name, room.id):
             del self._rooms[room.id]
 
     def _follow_rooms(self, user: User, member: Member) -> None:
@@ -471,7 +458,7 @@ def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[i
             characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
             if isinstance(entry, PublicMessages):
                 room_ids.add(entry.room_id)
-        elif isinstance(entry, _ROOM_ENTRIES):
+        elif isinstance(entry, RoomEntry):
             characters += _MESSAGE_CHARACTERS
         else:
             continue

@@ -11,7 +11,7 @@ import structlog
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
-from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.passwords import Verdict
 from chatserver.chat.room import Member
@@ -177,8 +177,11 @@ class Login:
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member)
         try:
-            if knows_rooms and rooms:
-                rooms = self._read_again(account.id, rooms)
+            if (
+                knows_rooms and rooms
+            ):  # topics and roles are read again: the member gets events about later changes only
+                newest = {room.room_id: room for room in self._rooms.of_account(account.id)}
+                rooms = [newest.get(room.room_id, room) for room in rooms]
             ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
             # While another device is online, the mark is too old: public messages move it only at the device's logout.
             is_known = joined.is_alone and kind is AccountKind.EXISTING
@@ -218,11 +221,6 @@ class Login:
             raise
         return joined, rooms
 
-    def _read_again(self, account_id: int, rooms: Sequence[RoomView]) -> list[RoomView]:
-        """Read topics and roles after the join: the member gets events about later changes only."""
-        newest = {room.room_id: room for room in self._rooms.of_account(account_id)}
-        return [newest.get(room.room_id, room) for room in rooms]
-
     def _missed_ranges(
         self, account: Account, login: requests.Login, joined: Joined, rooms: Sequence[RoomView]
     ) -> tuple[list[_Range], int | None, list[Refused]]:
@@ -241,30 +239,25 @@ class Login:
         since, history_id = login.since, login.history_id
         if since is None:
             return [_Range(messages.undelivered, delivered_id, last_id)], None, []
-        after_ids: dict[int, int] | None = None
-        unknown: list[Refused] = []
-        if isinstance(since, dict):
-            after_ids, unknown = _each_since(since, rooms)
-            since = max(after_ids.values(), default=0)
+        after_ids, unknown = _each_since(since, rooms)
+        since = max(after_ids.values(), default=0)
 
-        def missed(after_id: int, most: int = ID_MAX) -> _Range:
-            """The messages after this id; or those of each room after its own id, which is this one at most."""
-            if after_ids is None:
-                return _Range(messages.missed, after_id, last_id)
+        def missed(after_id: int, most: int) -> _Range:
+            """The messages of each room after its own id, which is ``most`` at most, and after ``after_id``."""
             capped = {each: min(its_id, most) for each, its_id in after_ids.items()}
-            return _Range(_MissedInEach(messages, capped, delivered_id), 0, last_id)
+            return _Range(_Missed(messages, capped, delivered_id), after_id, last_id)
 
         is_other = history_id is not None and history_id != self._identity.history_id
         if since == 0 or (since <= last_id and not is_other):
-            return [missed(since)], since if is_other else None, unknown
+            return [missed(0, since)], since if is_other else None, unknown
         shared_id = self._identity.shared_upto(history_id)
         if shared_id is not None:
             after_id = min(since, shared_id)
-            return [missed(after_id, after_id)], after_id, unknown
+            return [missed(0, after_id)], after_id, unknown
         recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
         after_id = recent[0].id - 1 if recent else last_id
         waited = _Range(messages.undelivered, delivered_id, after_id)
-        return [waited, missed(after_id, 0)._replace(after_id=after_id)], after_id, unknown
+        return [waited, missed(after_id, 0)], after_id, unknown
 
     def leave(self, member: Member) -> None:
         """Leave the hub."""
@@ -277,7 +270,7 @@ def _name_in_use(username: str) -> RequestError:
 
 
 @dataclass(frozen=True)
-class _MissedInEach:
+class _Missed:
     """A query for the messages of several conversations after one id each.
 
     Without an id for direct messages, it finds those that were not delivered.
@@ -290,15 +283,17 @@ class _MissedInEach:
     def __call__(self, account_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
         """Messages after ``after_id``, oldest first."""
         after_ids = {each: max(its_id, after_id) for each, its_id in self.after_ids.items()}
-        found = self.messages.missed_in(account_id, after_ids, upto_id, limit)
+        found = self.messages.missed(account_id, after_ids, upto_id, limit)
         if DIRECT_ID in after_ids:
             return found
         waited = self.messages.undelivered(account_id, max(self.delivered_id, after_id), upto_id, limit)
         return tuple(sorted((*found, *waited), key=attrgetter("id"))[:limit])
 
 
-def _each_since(since: dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:
+def _each_since(since: int | dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:
     """Return the ids by conversation, and the errors for rooms that the user is not in."""
+    if isinstance(since, int):
+        return {LOBBY_ID: since, DIRECT_ID: since}, []
     known = {LOBBY: LOBBY_ID, "direct": DIRECT_ID, **{room_key(room.name): room.room_id for room in rooms}}
     after_ids: dict[int, int] = {}
     unknown: list[Refused] = []

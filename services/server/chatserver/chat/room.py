@@ -62,7 +62,7 @@ class Followers(NamedTuple):
 class Room:
     """A room and its followers. ``name`` is None for the lobby, as in events."""
 
-    __slots__ = ("_close_buffer", "_open_buffer", "followers", "id", "name", "users")
+    __slots__ = ("_close_buffer", "_open_buffer", "followers", "id", "name")
 
     def __init__(
         self,
@@ -78,8 +78,6 @@ class Room:
         self._close_buffer = close_buffer
         # By wire protocol; only those that have followers.
         self.followers: dict[str, Followers] = {}
-        # Number of members who are online, with connections that know rooms or not.
-        self.users = 0
 
     def follow(self, member: Member, seen_version: int) -> None:
         """Send the member what is appended from now on. Repeats change the version only."""
@@ -139,9 +137,9 @@ def room_error(problem: RoomProblem, room: str, username: str | None = None) -> 
     match problem:
         case RoomProblem.UNKNOWN_ROOM:
             return unknown_room(room)
-        case RoomProblem.NOT_A_MEMBER if username is None:
-            return not_a_member(room)
         case RoomProblem.NOT_A_MEMBER:
+            return not_a_member(room)
+        case RoomProblem.USER_NOT_A_MEMBER:
             code, reason = ErrorCode.NOT_A_MEMBER, f"{username} is not in the room {room}; nothing was done."
         case RoomProblem.NOT_PERMITTED:
             code = ErrorCode.NOT_PERMITTED

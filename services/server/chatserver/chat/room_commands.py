@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from chatserver.chat.room import Member
     from chatserver.journal.entries import RoomOutcome
     from chatserver.journal.local import LocalJournal
-    from chatserver.store.accounts import Account, Accounts
+    from chatserver.store.accounts import Accounts
     from chatserver.store.rooms import Rooms, RoomView
 
 _log = structlog.get_logger()
@@ -48,7 +48,10 @@ class RoomCommands:
 
     def find(self, member: Member, name: str) -> RoomView:
         """Return a room that the user is in. RequestError: the user is not."""
-        room = self._find_visible(member, name)
+        check_room_name(name)
+        room = self._rooms.find(member.account_id, name)
+        if room is None:
+            raise unknown_room(name)
         if room.role is None:
             raise not_a_member(name)
         return room
@@ -92,31 +95,20 @@ class RoomCommands:
                 return entries.PartRoom(by_id, by, room_id)
             case requests.SetTopic(topic=topic):
                 return entries.SetTopic(room_id, topic, by_id, by)
-        account = self._find_account(request.username)
+        account = self._accounts.find(request.username)
+        if account is None:
+            raise unknown_user(request.username, "nothing was done")
+        about = (room_id, account.id, account.name, by_id, by)
         match request:
             case requests.Invite():
-                return entries.InviteUser(room_id, account.id, account.name, by_id, by)
+                return entries.InviteUser(*about)
             case requests.Kick():
-                return entries.KickMember(room_id, account.id, account.name, by_id, by)
+                return entries.KickMember(*about)
             case requests.MakeOperator():
-                return entries.SetRole(room_id, account.id, account.name, RoomRole.OPERATOR, by_id, by)
+                return entries.SetRole(*about, RoomRole.OPERATOR)
             case requests.MakeMember():
-                return entries.SetRole(room_id, account.id, account.name, RoomRole.MEMBER, by_id, by)
+                return entries.SetRole(*about, RoomRole.MEMBER)
         assert_never(request)
-
-    def _find_visible(self, member: Member, name: str) -> RoomView:
-        check_room_name(name)
-        room = self._rooms.find(member.account_id, name)
-        if room is None:
-            raise unknown_room(name)
-        return room
-
-    def _find_account(self, username: str) -> Account:
-        """Return the account of a user, not of a guest."""
-        account = self._accounts.find(username)
-        if account is None:
-            raise unknown_user(username, "nothing was done")
-        return account
 
     def _may_make(self, member: Member) -> bool:
         if self._makers == "operators":

@@ -199,7 +199,7 @@ def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -
     connection = transaction.connection
     role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is None and not is_invited:
-        return RoomProblem.NOT_A_MEMBER
+        return RoomProblem.USER_NOT_A_MEMBER
     if role is RoomRole.OWNER or entry.account_id == entry.by_id:
         return RoomProblem.NOT_PERMITTED
     rooms.set_role(connection, room.room_id, entry.account_id, None)
@@ -229,7 +229,7 @@ def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) 
     connection = transaction.connection
     role, _ = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is None:
-        return RoomProblem.NOT_A_MEMBER
+        return RoomProblem.USER_NOT_A_MEMBER
     if RoomRole.OWNER in (role, entry.role):
         return RoomProblem.NOT_PERMITTED
     rooms.set_role(connection, room.room_id, entry.account_id, entry.role)

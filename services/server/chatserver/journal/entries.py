@@ -48,8 +48,10 @@ class RoomProblem(StrEnum):
 
     # There is no such room, or it is private and the acting account is neither a member nor invited.
     UNKNOWN_ROOM = "unknown_room"
-    # The acting account, or the one that the entry is about, is not a member.
+    # The acting account is not a member.
     NOT_A_MEMBER = "not_a_member"
+    # The account that the entry is about is not a member.
+    USER_NOT_A_MEMBER = "user_not_a_member"
     # The acting account has no role for this, or it can't be done to the other one.
     NOT_PERMITTED = "not_permitted"
     # The account has too many rooms, the room too many members, or the server too many rooms.
@@ -155,7 +157,11 @@ class RoomChange(Struct, frozen=True, gc=False):
 RoomOutcome: TypeAlias = RoomChange | RoomProblem
 
 
-class JoinRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="join"):
+class RoomEntry(Entry[RoomOutcome], frozen=True, gc=False):
+    """A change of a room or its members, which the hub publishes."""
+
+
+class JoinRoom(RoomEntry, frozen=True, gc=False, tag="join"):
     """An account becomes a member of the room of this name. A new name makes a room if ``may_create``."""
 
     account_id: int
@@ -166,7 +172,7 @@ class JoinRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="join"):
     may_create: bool
 
 
-class PartRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="part"):
+class PartRoom(RoomEntry, frozen=True, gc=False, tag="part"):
     """A member leaves. The room ends with its last member."""
 
     account_id: int
@@ -174,17 +180,7 @@ class PartRoom(Entry[RoomOutcome], frozen=True, gc=False, tag="part"):
     room_id: int
 
 
-class KickMember(Entry[RoomOutcome], frozen=True, gc=False, tag="kick"):
-    """A member or an invitation is removed, by the owner or an operator."""
-
-    room_id: int
-    account_id: int
-    username: str
-    by_id: int
-    by: str
-
-
-class SetTopic(Entry[RoomOutcome], frozen=True, gc=False, tag="topic"):
+class SetTopic(RoomEntry, frozen=True, gc=False, tag="topic"):
     """The topic is replaced, by the owner or an operator."""
 
     room_id: int
@@ -193,8 +189,8 @@ class SetTopic(Entry[RoomOutcome], frozen=True, gc=False, tag="topic"):
     by: str
 
 
-class InviteUser(Entry[RoomOutcome], frozen=True, gc=False, tag="invite"):
-    """An account may join, and learns of the room: invited by the owner or an operator."""
+class _AboutUser(RoomEntry, frozen=True, gc=False):
+    """A change by the owner or an operator that is about one account."""
 
     room_id: int
     account_id: int
@@ -203,12 +199,15 @@ class InviteUser(Entry[RoomOutcome], frozen=True, gc=False, tag="invite"):
     by: str
 
 
-class SetRole(Entry[RoomOutcome], frozen=True, gc=False, tag="role"):
-    """A member becomes an operator, or a member without a role: by the owner or an operator."""
+class KickMember(_AboutUser, frozen=True, gc=False, tag="kick"):
+    """A member or an invitation is removed."""
 
-    room_id: int
-    account_id: int
-    username: str
+
+class InviteUser(_AboutUser, frozen=True, gc=False, tag="invite"):
+    """An account may join, and learns of the room."""
+
+
+class SetRole(_AboutUser, frozen=True, gc=False, tag="role"):
+    """A member becomes an operator, or a member without a role."""
+
     role: RoomRole
-    by_id: int
-    by: str

@@ -114,23 +114,14 @@ class Messages:
 
         They are those of the room if the account is a member, or of the lobby and the account's direct messages.
         """
-        first_ids = dict.fromkeys(_conversations(room_id), 0)
+        first_ids = {LOBBY_ID: 0, DIRECT_ID: 0} if room_id is None else {room_id: 0}
         return self._merge(reader_id, first_ids, before_id - 1, limit, order="DESC")[::-1]
 
-    def missed(
-        self, reader_id: int, after_id: int, upto_id: int, limit: int, room_id: int | None = None
-    ) -> tuple[Message, ...]:
-        """Messages after ``after_id`` up to ``upto_id``, the account's own included, oldest first.
-
-        They are those of the room if the account is a member, or of the lobby and the account's direct messages.
-        """
-        return self.missed_in(reader_id, dict.fromkeys(_conversations(room_id), after_id), upto_id, limit)
-
-    def missed_in(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
+    def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
         """Messages of several conversations, each after an id of its own, up to ``upto_id``, oldest first.
 
-        ``after_ids`` has the ids of rooms, and perhaps LOBBY_ID and DIRECT_ID. A room that the account is no member of
-        has no messages. For the next page, raise each id to that of the last message.
+        The account's own are included. ``after_ids`` has the ids of rooms, and perhaps LOBBY_ID and DIRECT_ID. A room
+        that the account is no member of has no messages. For the next page, raise each id to that of the last message.
         """
         first_ids = {conversation_id: after_id + 1 for conversation_id, after_id in after_ids.items()}
         return self._merge(reader_id, first_ids, upto_id, limit, order="ASC")
@@ -204,13 +195,6 @@ class Messages:
         # Claim before the encoding, which takes most of the memory of a large answer.
         self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
         return tuple(_message(*row) for row in rows)
-
-
-def _conversations(room_id: int | None) -> tuple[int, ...]:
-    """The room, or the lobby and direct messages. Direct messages alone are not a room."""
-    if room_id is None:
-        return LOBBY_ID, DIRECT_ID
-    return () if room_id == DIRECT_ID else (room_id,)
 
 
 def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, room: str | None, text: str) -> Message:

@@ -109,15 +109,6 @@ class Rooms:
         self._claim(_SUMMARY_BYTES * len(rows))
         return tuple(_summary(*row) for row in rows)
 
-    def members(self, room_id: int) -> list[tuple[int, str]]:
-        """Account ids and names of the members, without the invited users."""
-        query = (
-            "SELECT account.id, account.name FROM membership JOIN account ON account.id = account_id"
-            " WHERE conversation_id = ? AND membership.role <> 'invited'"
-        )
-        with self._database.reading() as connection:
-            return connection.execute(query, (room_id,)).fetchall()
-
 
 def _view(room_id: int, name: str, topic: str, is_private: int, role: str | None, last_id: int) -> RoomView:
     return RoomView(room_id, name, topic, bool(is_private), _role(role), role == _INVITED, last_id)
