@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -82,48 +81,6 @@ def test_invalid_request_is_one_error_for_its_sender(shared_room: Room, fresh_na
     assert_unnoticed([witness])
     sender.say("still here")
     assert witness.next("broadcast")["message"] == "still here"
-
-
-@pytest.mark.parametrize(
-    ("sent", "code"),
-    [
-        (b"X\0\0\0\0", "bad_request"),
-        (b'{"command":"PM","message":"x"}\n', "bad_request"),
-        (b"C\xff\xff\xff\xff" + b"x" * 100_000, "too_long"),
-    ],
-)
-def test_invalid_frame_closes_the_connection(shared_room: Room, fresh_name: Name, sent: bytes, code: str) -> None:
-    witness, name = shared_room.enter(fresh_name("witness")), fresh_name("sender")
-    sender = shared_room.enter_frames(name)
-    sender.send(c("PING") + sent)
-    pong, error, bye = sender.rest()
-    assert (pong, error.split(" ")[2]) == ("C PONG", code)
-    assert bye == "C BYE the connection can't be read any further"
-    while name not in witness.next("users")["left"]:
-        pass
-    assert_unnoticed([witness])
-
-
-@pytest.mark.parametrize("protocol", ["json", "frames"])
-@pytest.mark.parametrize("ends", [True, False])
-def test_incomplete_message_is_not_sent(shared_room: Room, fresh_name: Name, protocol: str, ends: bool) -> None:
-    """After the end of input the error still arrives; a connection that is closed just leaves."""
-    witness, name = shared_room.enter(fresh_name("witness")), fresh_name("sender")
-    sender = connect(shared_room, protocol)
-    sender.login(name)
-    sender.send({"json": b'{"command":"PM","message":"half', "frames": c("PM") + d("the whole text")[:-1]}[protocol])
-    if ends:
-        sender.socket.shutdown(socket.SHUT_WR)
-        if isinstance(sender, Peer):
-            assert sender.next("error")["code"] == "bad_json"
-        else:
-            assert [text.split(" ")[:3][-1] for text in sender.rest()] == ["READY", "bad_request"]
-        assert sender.is_closed()
-    else:
-        sender.close()
-    while name not in witness.next("users")["left"]:
-        pass
-    assert_unnoticed([witness])
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"\n", b"\x00" * 70_000])

@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import PAYLOAD_MAX, c, d, deadline, leave, without_sentences
+from integration.room import c, d, deadline
 
 from chatprotocol.udp.packet import ACK, Datagram, pack
 from chatserver.app import StartError
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     FreshName = Callable[[str], str]
 
 C, D, PIECE = ord("C"), ord("D"), ord("d")
-# 8,192 bytes; the pieces cut the letters of four bytes.
-LONGEST = "x" + "\N{GRINNING FACE}" * 2_047 + "xyz"
 
 
 def test_session_is_opened_with_the_bytes_of_the_wire_page(shared_room: Room, fresh_name: FreshName) -> None:
@@ -45,48 +43,6 @@ def test_session_is_opened_with_the_bytes_of_the_wire_page(shared_room: Room, fr
     ]
 
 
-def test_account_is_the_same_in_every_protocol(shared_room: Room, fresh_name: FreshName) -> None:
-    """After the goodbye the session is unknown."""
-    name = fresh_name("alice")
-    alice = shared_room.datagram_peer()
-    assert alice.login(name) == "WELCOME new"
-    session = alice.session
-    leave(alice)
-    alice.turn()
-    shared_room.enter(name)
-    assert shared_room.datagram_peer().login(name) == "WELCOME existing"
-    alice.throw(b"C", session, 9, b"PING".ljust(16))
-    while (answer := alice.catch()).kind == ACK:  # the server has not forgotten the session yet
-        alice.throw(b"C", session, 9, b"PING".ljust(16))
-    assert answer == (C, session, 0, b"ERROR no_session")
-
-
-@pytest.mark.parametrize("text", ["x" * PAYLOAD_MAX, "x" * (PAYLOAD_MAX + 1), LONGEST], ids=len)
-def test_long_messages_are_sent_in_pieces(shared_room: Room, fresh_name: FreshName, text: str) -> None:
-    """To the server and from it: broadcast, direct, stored for the next login, and in the history."""
-    alice, bob = fresh_name("alice"), fresh_name("bob")
-    sender, receiver, user = shared_room.enter_datagram(alice), shared_room.enter_datagram(bob), shared_room.peer()
-    user.login(fresh_name("carol"))
-    sender.say(text)
-    assert receiver.next_message()[-1] == text
-    assert user.next("broadcast")["message"] == text
-    leave(receiver)
-    assert sender.whisper(bob, text[::-1], "STORED") > 0
-    again = shared_room.enter_datagram(bob)
-    assert again.next_message()[-1] == text[::-1]
-    assert [each[-1] for each in again.history("CH 2")] == [text, text[::-1]]
-
-
-def test_returning_client_is_not_sent_what_it_acknowledged(shared_room: Room, fresh_name: FreshName) -> None:
-    """Promise: each direct message once. Its old session still exists: the server does not notice a killed client."""
-    alice, name = shared_room.enter(fresh_name("alice")), fresh_name("bob")
-    bob = shared_room.enter_datagram(name)
-    alice.ask(command="DM", to=name, message="psst")
-    assert bob.next_message()[-1] == "psst"
-
-    assert shared_room.enter_datagram(name).until_fence() == []
-
-
 def test_many_requests_and_messages_keep_their_order(shared_room: Room, fresh_name: FreshName) -> None:
     """More than a window and more than an inbox, in both directions; and a long history."""
     alice, bob = shared_room.enter_datagram(fresh_name("alice")), shared_room.enter_datagram(fresh_name("bob"))
@@ -99,25 +55,6 @@ def test_many_requests_and_messages_keep_their_order(shared_room: Room, fresh_na
     assert [(int(number), text) for _, _, number, _, text in heard] == list(zip(ids, texts, strict=True))
     with deadline(10.0, "the history"):
         assert [text for *_, text in bob.history("CH 300")] == texts
-
-
-def test_invalid_datagrams_are_refused_and_the_session_goes_on(shared_room: Room, fresh_name: FreshName) -> None:
-    """One error each, and nothing is stored."""
-    alice = shared_room.enter_datagram(fresh_name("alice"))
-    for frames, told in (
-        ([(ord("X"), b"PM")], ["C ERROR bad_request"]),
-        ([(C, b"P" * 1_201)], ["C ERROR too_long"]),
-        ([(C, b"PM"), (PIECE, b"x" * 1_201), (PIECE, b"x"), (D, b"x")], ["C READY", "C ERROR too_long"]),
-        ([(C, b"PM"), *[(PIECE, b"x" * PAYLOAD_MAX)] * 300, (D, b"")], ["C READY", "C ERROR too_long"]),
-        ([(C, b"PM"), (PIECE, b"x"), (C, b"CH x")], ["C READY", *["C ERROR bad_request"] * 2]),
-        ([(C, b"PM"), (PIECE, b"\xf0\x9f"), (D, b"x")], ["C READY", "C ERROR bad_request"]),
-    ):
-        alice.put(*frames)
-        assert without_sentences([alice.frame() for _ in told]) == told
-        assert alice.until_fence() == []
-    number = alice.say("still here")
-
-    assert [each[2::2] for each in alice.history("CH 1")] == [[str(number), "still here"]]
 
 
 def test_strangers_get_no_longer_answers_and_no_session(
@@ -145,19 +82,6 @@ def test_strangers_get_no_longer_answers_and_no_session(
     # On a busy machine the fence was sent again, and is acknowledged again.
     assert [each for each in inside.take_all() if (each.kind, each.sequence) != (ACK, 2)] == []
     assert inside.say("still here") > 0
-
-
-def test_connection_limit_counts_udp_sessions(open_room: Callable[..., Room]) -> None:
-    room = open_room(max_connections=2)
-    room.enter("alice")
-    bob, carol = room.enter_datagram("bob"), room.datagram_peer()
-    carol.command("carol")
-    assert carol.rest() == ["C ERROR server_full The server is full; try again later."]
-    assert b'"server_full"' in room.peer().line()
-    leave(bob)
-    bob.turn()
-    room.wait_for_connections(1)
-    assert room.enter_datagram("dora")
 
 
 def test_udp_port_that_is_taken_is_an_error(open_room: Callable[..., Room]) -> None:

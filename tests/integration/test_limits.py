@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from integration.room import c, deadline, leave
 
@@ -77,28 +77,6 @@ def whole_lines(peer: Peer) -> list[bytes]:
     except ConnectionResetError:
         pass
     return data.split(b"\n")[:-1]
-
-
-def test_senders_at_full_speed_lose_nothing(room: Room) -> None:
-    """Promise: back-pressure. A sender that is faster than the disk is read more slowly."""
-    senders = [room.enter(f"sender{number}") for number in range(4)]
-    listener = room.enter("listener")
-    each = 3_000
-
-    def flood(peer: Peer) -> None:
-        peer.send(b'{"command":"PM","message":"x"}\n' * each)
-
-    def read_confirmations(peer: Peer) -> None:
-        for _ in range(each):
-            peer.next("sent")
-
-    threads = [threading.Thread(target=work, args=(peer,)) for peer in senders for work in (flood, read_confirmations)]
-    for thread in threads:
-        thread.start()
-    ids: list[Any] = [listener.next("broadcast")["id"] for _ in range(each * len(senders))]
-    for thread in threads:
-        thread.join()
-    assert ids == list(range(1, each * len(senders) + 1))
 
 
 # --- shutdown ---

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer, c, d, leave
+from integration.room import Peer, c, d
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,73 +56,6 @@ def test_messages_reach_users_of_every_protocol(room: Room) -> None:
         assert heard(peer, 0) == []
 
 
-def test_message_has_its_sender_id_and_time(shared_room: Room, fresh_name: Name) -> None:
-    names = fresh_name("alice"), fresh_name("Bob"), fresh_name("carol")
-    alice, bob, carol = shared_room.enter(names[0]), shared_room.enter(names[1]), shared_room.enter_frames(names[2])
-    number = alice.say("hello")["id"]
-    message = bob.next("broadcast")
-    time = message.pop("time")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time)
-    assert message == {"type": "broadcast", "id": number, "from": names[0], "message": "hello"}
-    kind, sender, same_number, time_ms, text = carol.next_message()
-    assert [kind, sender, same_number, text] == ["PUBLIC", names[0], str(number), "hello"]
-    assert time.endswith(f".{int(time_ms) % 1000:03d}Z")
-    alice.ask(command="DM", to=names[1].upper(), message="psst")
-    message = bob.next("direct")
-    del message["time"]
-    assert message == {"type": "direct", "id": number + 1, "from": names[0], "to": names[1], "message": "psst"}
-
-
-def test_other_connections_of_a_user_hear_its_messages(shared_room: Room, fresh_name: Name) -> None:
-    bob, carol = fresh_name("bob"), fresh_name("carol")
-    shared_room.enter(carol)
-    one, other, third = shared_room.enter_frames(bob), shared_room.enter(bob), shared_room.enter_frames(bob)
-    one.say("hello")
-    one.whisper(carol, "psst")
-    one.command("DM")
-    one.next_command()
-    one.send(c(bob) + d("note"))
-    assert {one.frame().split(" ")[1] for _ in range(2)} == {"DIRECT", "SENT"}
-    for peer in (other, third):
-        assert heard(peer, 3) == [("broadcast", "hello"), ("direct", "psst"), ("direct", "note")]
-
-
-def test_direct_message_to_an_offline_user_is_delivered_once(shared_room: Room, fresh_name: Name) -> None:
-    alice, bob = fresh_name("alice"), fresh_name("bob")
-    leave(shared_room.enter_frames(alice))
-    sender = shared_room.enter_frames(bob)
-    sender.whisper(alice, "one", "STORED")
-    sender.whisper(alice, "two", "STORED")
-    receiver = shared_room.enter(alice)
-    assert heard(receiver, 2) == [("direct", "one"), ("direct", "two")]
-    leave(receiver)
-    assert heard(shared_room.enter_frames(alice), 0) == []
-
-
-def test_history_is_the_same_in_every_protocol(room: Room) -> None:
-    """It contains the user's own direct messages and no others, and ends with the last message of the connection."""
-    alice, bob, carol = room.enter("alice"), room.enter_frames("bob"), room.enter_frames("carol")
-    alice.send(b"".join(b'{"command":"PM","message":"%d"}\n' % number for number in range(60)) + b'{"command":"CH"}\n')
-    assert [each["message"] for each in alice.next("history")["messages"]] == [str(number) for number in range(10, 60)]
-    bob.whisper("alice", "for alice")
-    carol.whisper("bob", "for bob")
-
-    def in_json(peer: Peer, **limits: int) -> list[tuple[Any, ...]]:
-        peer.ask(command="CH", **limits)
-        return [(each["from"], str(each["id"]), each["message"]) for each in peer.next("history")["messages"]]
-
-    def in_frames(peer: FramesPeer, asked: str) -> list[tuple[Any, ...]]:
-        return [(sender, number, text) for _, sender, number, _, text in peer.history(asked)]
-
-    for peer in (alice, bob, carol):
-        peer.until_fence()
-    assert in_frames(bob, "CH 200") == in_json(room.enter("bob"), limit=200)
-    assert in_frames(room.enter_frames("alice"), "CH") == in_json(alice)
-    assert [text for *_, text in in_json(alice, limit=3)] == ["58", "59", "for alice"]
-    assert [text for *_, text in in_json(alice, limit=3, before=6)] == ["2", "3", "4"]
-    assert [text for *_, text in in_frames(carol, "CH 2")] == ["59", "for bob"]
-
-
 def test_history_during_a_flood_has_no_gap(room: Room) -> None:
     """It ends with the last message before it, so that a client can continue from there."""
     alice, bob = room.enter_frames("alice"), room.enter("bob")
@@ -148,14 +80,6 @@ def test_history_during_a_flood_has_no_gap(room: Room) -> None:
     finally:
         sending.join()
     assert histories > 1
-
-
-def test_confirmed_message_is_in_the_history_of_all(shared_room: Room, fresh_name: Name) -> None:
-    """Promise: confirmed means stored."""
-    alice, carol = shared_room.enter_frames(fresh_name("alice")), shared_room.enter_frames(fresh_name("carol"))
-    for number in range(10):
-        alice.say(f"text {number}")
-        assert [carol.next_message()[-1], *(each[-1] for each in carol.history("CH 1"))] == [f"text {number}"] * 2
 
 
 @pytest.mark.parametrize("protocol", ["json", "frames"])

@@ -1,4 +1,4 @@
-"""Guests at a whole server, to the byte: two sockets for a user, ends at any moment, and bad input.
+"""Guests at a whole server, to the byte: two sockets for a user, ends at any moment, and shutdown.
 
 The tests share one server. All peers are closed after each test, so the names of guests are free again. Guests among
 users of other protocols are in the end-to-end tests.
@@ -6,7 +6,6 @@ users of other protocols are in the end-to-end tests.
 
 from __future__ import annotations
 
-import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ import pytest
 from integration.room import (
     INCOMPLETE,
     MALFORMED,
-    NOT_REGISTERED,
     NOT_SENT,
     Guest,
     RegisterPeer,
@@ -23,7 +21,6 @@ from integration.room import (
     message_to,
     sent,
 )
-from reliability.guests import AckingGuest
 from reliability.peers import reset
 
 if TYPE_CHECKING:
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 
     from integration.room import Room
 
-SIDES = ("TOSEND", "TORECV")
 # Well below the time that a recipient has for its answer.
 AT_ONCE_SECONDS = 3.0
 
@@ -52,31 +48,6 @@ def registered(side: str, name: str) -> bytes:
 
 def guests(room: Room, *names: str) -> list[Guest]:
     return [room.enter_guest(name) for name in names]
-
-
-# --- registration ---
-
-
-def test_server_may_refuse_guests(open_room: Callable[..., Room]) -> None:
-    peer = open_room(guests="off").register_peer()
-    assert peer.register("TOSEND", "bob") == NOT_REGISTERED
-    assert peer.register("TOSEND", "") == MALFORMED
-
-
-def test_login_timeout_and_incomplete_requests(open_room: Callable[..., Room]) -> None:
-    """A registered guest may be silent, but not inside a request."""
-    room = open_room(login_seconds=0.5)
-    silent, unfinished = guests(room, "silent", "unfinished")
-    half, refused, begun = (room.register_peer() for _ in range(3))
-    assert half.register("TOSEND", "half") == registered("TOSEND", "half")
-    assert refused.register("TOSEND", "all") == MALFORMED
-    begun.send(b"REGISTER TOSEND bo")
-    unfinished.sending.send(b"SEND silent\nContent-length: 5\n\nhell")
-    assert half.rest() == refused.rest() == begun.rest() == NOT_REGISTERED
-    assert unfinished.sending.rest() == INCOMPLETE
-    assert unfinished.receiving.rest() == b""
-    assert silent.say("unfinished", "hello") == NOT_SENT
-    assert silent.receiving.until_fence() == b""
 
 
 # --- messages ---
@@ -119,20 +90,6 @@ def test_settings_of_the_wire_format(open_room: Callable[..., Room]) -> None:
         bob.confirm("alice")
     assert alice.sending.piece() == b"SENT ALL\n\n"
     assert carol.next("broadcast")["message"] == text
-
-
-def test_guest_may_end_its_side_after_the_last_message(room: Room) -> None:
-    """As from a shell: all messages are answered."""
-    bob, alice = AckingGuest(room.server.port, "bob"), room.enter_guest("alice")
-    bob.register()
-    alice.sending.send(b"".join(message_to("bob", f"text {number}") for number in range(20)))
-    alice.sending.socket.shutdown(socket.SHUT_WR)
-    assert alice.sending.rest() == sent("bob") * 20
-    assert alice.receiving.rest() == b""
-    bob.sending.close()
-    bob.join()
-    bob.close()
-    assert bob.heard == [("alice", f"text {number}") for number in range(20)]
 
 
 # --- recipients that do not acknowledge ---
@@ -186,28 +143,7 @@ def test_lagging_guest_is_disconnected(open_room: Callable[..., Room], log: io.S
     assert log.getvalue().count("disconnected reason=lagging user=slow") == 1
 
 
-# --- names ---
-
-
 # --- bad input ---
-
-
-@pytest.mark.parametrize(
-    "written",
-    [b"SEND bob\n\nhello", b"SEND bob\nContent-length: 65537\n\nhello", b"SEND " + b"b" * 70_000],
-    ids=lambda written: repr(written[:30]),
-)
-@either_half
-def test_broken_header_closes_both_connections(room: Room, written: bytes, half: str) -> None:
-    """Promise: bad input never hurts another user."""
-    alice, bob = guests(room, "alice", "bob")
-    stranger = room.register_peer()
-    stranger.send(written)
-    assert stranger.rest() == NOT_REGISTERED
-    getattr(alice, half).send(written)
-    assert getattr(alice, half).rest() == INCOMPLETE
-    assert (alice.receiving if half == "sending" else alice.sending).rest() == b""
-    assert bob.receiving.until_fence() == bob.sending.until_fence() == b""
 
 
 def test_refusal_reaches_a_peer_that_still_writes(room: Room) -> None:

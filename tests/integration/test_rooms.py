@@ -149,77 +149,6 @@ def test_private_room_can_not_be_told_from_none(room: Room) -> None:
     assert rooms_of(bob)["plans"] == {"topic": "the secret topic", "members": 2, "joined": True, "private": True}
 
 
-def test_invited_user_may_join_once_and_is_told(room: Room) -> None:
-    alice, bob = room.enter("alice"), room.enter("bob")
-    rooms_of(bob)
-    join(alice, "plans", private=True)
-    invited = {"type": "invited", "room": "plans", "username": "bob", "by": "alice"}
-    assert answer(alice, command="invite", room="plans", username="BOB") == invited
-    assert bob.next("invited") == invited
-    assert rooms_of(bob)["plans"] == {"topic": "", "members": 1, "joined": False, "private": True, "invited": True}
-    assert refusal(bob, command="CH", room="plans") == ("not_a_member", "plans")
-    assert refusal(bob, command="invite", room="plans", username="bob") == ("not_a_member", "plans")
-    join(bob, "plans")
-    assert answer(alice, command="kick", room="plans", username="bob")["type"] == "kicked"
-    assert bob.next("parted") == {"type": "parted", "room": "plans", "by": "alice"}
-    assert refusal(bob, command="join", room="plans") == ("unknown_room", "plans")
-    assert refusal(bob, command="PM", room="plans", message="still here") == ("unknown_room", "plans")
-    answer(alice, command="invite", room="plans", username="bob")
-    assert bob.next("invited") == invited
-    assert answer(alice, command="kick", room="plans", username="bob")["type"] == "kicked"  # takes it back
-    assert refusal(bob, command="join", room="plans") == ("unknown_room", "plans")
-    assert refusal(alice, command="invite", room="plans", username="nobody") == ("unknown_user", None)
-
-
-def test_owner_and_operators_run_their_room(room: Room) -> None:
-    """Topic, invite, kick, op and deop need a role; the owner keeps its own."""
-    alice, bob, carol = room.enter("alice"), room.enter("bob"), room.enter("carol")
-    for peer in (alice, bob, carol):
-        join(peer, "dev")
-    for request in (
-        {"command": "topic", "topic": "x"},
-        *({"command": each, "username": "carol"} for each in ("invite", "kick", "op", "deop")),
-    ):
-        assert refusal(bob, **request, room="dev") == ("not_permitted", "dev")
-    operator = {"type": "role", "room": "dev", "username": "bob", "role": "operator", "by": "alice"}
-    assert answer(alice, command="op", room="dev", username="bob") == operator
-    assert bob.next("role") == operator
-    assert carol.next("role") == operator
-    topic = {"type": "topic", "room": "dev", "topic": "tea", "by": "bob"}
-    assert answer(bob, command="topic", room="dev", topic="tea") == topic
-    assert alice.next("topic") == topic
-    for command in ("kick", "deop"):
-        assert refusal(bob, command=command, room="dev", username="alice") == ("not_permitted", "dev")
-    assert answer(bob, command="kick", room="dev", username="carol")["type"] == "kicked"
-    assert alice.next("kicked") == {"type": "kicked", "room": "dev", "username": "carol", "by": "bob"}
-    assert carol.next("parted") == {"type": "parted", "room": "dev", "by": "bob"}
-    assert refusal(carol, command="PM", room="dev", message="still here") == ("not_a_member", "dev")
-    assert refusal(bob, command="kick", room="dev", username="carol") == ("not_a_member", "dev")
-    assert join(carol, "dev")["topic"] == "tea"
-    assert answer(alice, command="deop", room="dev", username="bob")["role"] == "member"
-    assert bob.next("role")["role"] == "member"
-    assert refusal(bob, command="topic", room="dev", topic="x") == ("not_permitted", "dev")
-
-
-def test_operator_follows_the_owner_and_an_empty_room_ends(room: Room) -> None:
-    alice, bob, carol = room.enter("alice"), room.enter("bob"), room.enter("carol")
-    for peer in (alice, bob, carol):
-        join(peer, "dev")
-    answer(alice, command="op", room="dev", username="carol")
-    say_in(alice, "dev", "old")
-    assert answer(alice, command="part", room="dev") == {"type": "parted", "room": "dev"}
-    heir = bob.next("role")
-    while heir["role"] != "owner":
-        heir = bob.next("role")
-    assert heir == {"type": "role", "room": "dev", "username": "carol", "role": "owner"}
-    for peer in (carol, bob):
-        peer.ask(command="part", room="dev")
-        assert peer.next("parted") == {"type": "parted", "room": "dev"}
-    assert rooms_of(alice) == {}
-    assert join(bob, "dev")["role"] == "owner"
-    assert answer(bob, command="CH", room="dev")["messages"] == []
-
-
 def test_rooms_survive_a_restart_and_since_names_each_room(open_room: OpenRoom) -> None:
     """Each member gets what it missed of each room that it names, in the order of ids, once."""
     room = open_room()
@@ -251,32 +180,6 @@ def test_rooms_survive_a_restart_and_since_names_each_room(open_room: OpenRoom) 
     aware = room.peer()
     assert [each["room"] for each in aware.login("bob", rooms=True)["rooms"]] == ["dev", "ops"]
     assert texts(aware) == []
-
-
-def test_presence_of_a_room_is_told_to_its_members_only(room: Room) -> None:
-    alice, bob, carol = room.enter("alice"), room.enter("bob"), room.enter("carol")
-    join(alice, "plans", private=True)
-    answer(alice, command="invite", room="plans", username="bob")
-    join(bob, "plans")
-
-    def next_change(peer: Peer) -> dict[str, Any]:
-        while (found := peer.next("users", "joined", "invited")).get("room") != "plans" or "joined" not in found:
-            pass
-        return found
-
-    change = next_change(alice)
-    assert ("bob" in change["joined"], change["left"], sorted(change["users"])) == (True, [], ["alice", "bob"])
-    leave(bob)
-    change = next_change(alice)
-    assert (change["joined"], change["left"], change["users"]) == ([], ["bob"], ["alice"])
-    alice.ask(command="users", room="plans")
-    answers = [each for each in alice.until_fence() if each.get("room") == "plans"]
-    assert answers == [{"type": "users", "room": "plans", "users": ["alice"], "joined": [], "left": []}]
-    bob = room.enter("bob")
-    assert next_change(alice)["joined"] == ["bob"]
-    answer(bob, command="part", room="plans")
-    assert next_change(alice)["left"] == ["bob"]
-    assert not [each for each in carol.until_fence() if each.get("room")]
 
 
 @pytest.mark.parametrize(
@@ -320,13 +223,6 @@ def test_bad_request_about_a_room_gets_its_error(
     assert texts(stranger) == []
 
 
-@pytest.mark.parametrize("since", [{"dev": -1}, {"dev": "3"}, {"dev": None}, {"dev": 2**63}, [], "3"])
-def test_bad_since_is_refused(shared_room: Room, fresh_name: Name, since: Any) -> None:
-    peer = shared_room.peer()
-    peer.ask(command="login", username=fresh_name("alice"), password="secret", since=since)
-    assert peer.next("error")["code"] == "bad_request"
-
-
 def test_joins_and_parts_of_one_write_are_done_in_order(room: Room) -> None:
     alice, bob = room.enter("alice"), room.enter("bob")
     join(alice, "dev")
@@ -355,30 +251,6 @@ def test_messages_of_one_write_reach_the_rooms_that_they_name(room: Room) -> Non
         assert [text for where, text in found if where is None] == ["m1", "m2", "m6"]
         assert [text for where, text in found if where == name] == in_room
         assert len(found) == 3 + len(in_room)
-
-
-def test_messages_before_a_kick_arrive_and_messages_after_it_are_refused(room: Room) -> None:
-    """A message that the journal orders after its sender's kick is not stored."""
-    alice, bob = room.enter("alice"), room.enter("bob")
-    for peer in (alice, bob):
-        join(peer, "dev")
-    lines = [json.dumps({"command": "PM", "room": "dev", "message": f"m{number}"}).encode() for number in range(200)]
-    bob.send(b"\n".join(lines) + b"\n")
-    answer(alice, command="kick", room="dev", username="bob")
-    outcomes = [bob.next("sent", "error")["type"] for _ in lines]
-    count = outcomes.count("sent")
-    assert outcomes == ["sent"] * count + ["error"] * (200 - count)
-    stored = [each["message"] for each in answer(alice, command="CH", room="dev", limit=500)["messages"]]
-    assert stored == [f"m{number}" for number in range(count)]
-
-
-def test_nonce_of_a_room_prevents_a_second_message(room: Room) -> None:
-    alice, bob = room.enter("alice"), room.enter("bob")
-    for peer in (alice, bob):
-        join(peer, "dev")
-    number = say_in(alice, "dev", "once", nonce="n1")
-    assert say_in(alice, "dev", "once", nonce="n1") == number
-    assert texts(bob) == [("dev", "once")]
 
 
 @pytest.mark.parametrize("rooms", ["operators", "off"])
@@ -421,26 +293,3 @@ def descriptors() -> int:
         with suppress(FileNotFoundError):  # that of the directory
             count += "memfd:" in str(path.readlink())
     return count
-
-
-def test_members_join_all_at_once(room: Room) -> None:
-    """Twenty connections join, write and part at the same time; each member gets each message once, in order."""
-    peers = [room.enter(f"user{number}") for number in range(20)]
-    for peer in peers:
-        peer.ask(command="join", room="dev")
-    for peer in peers:
-        peer.next("joined")
-    for peer in peers:
-        for number in range(5):
-            peer.ask(command="PM", room="dev", message=f"{number}")
-    numbers = set()
-    for peer in peers:
-        own, others = [], []
-        while len(own) < 5 or len(others) < 95:
-            found = peer.next("sent", "broadcast")
-            (own if found["type"] == "sent" else others).append(found["id"])
-        assert others == sorted(others)
-        assert len({*own, *others}) == 100
-        numbers |= {*own, *others}
-        assert texts(peer) == []
-    assert len(numbers) == 100

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from chatserver.store.search_index import SEARCH_FILE
 
@@ -30,50 +28,6 @@ def texts(peer: Peer, words: str, **members: Any) -> list[str]:
     answer = search(peer, words, **members)
     assert answer["type"] == "found", answer
     return [message["message"] for message in answer["messages"]]
-
-
-def whisper(peer: Peer, to: str, text: str) -> None:
-    peer.ask(command="DM", to=to, message=text)
-    peer.next("sent")
-
-
-def test_direct_messages_of_others_are_not_found(shared_room: Room, fresh_name: Name) -> None:
-    """Promise: only messages that the user may see."""
-    names = [fresh_name(name) for name in ("alice", "bob", "eve")]
-    alice, bob, eve = map(shared_room.enter, names)
-    secret = fresh_name("secret")
-    whisper(alice, names[1], f"the {secret} plan")
-    whisper(bob, names[0], f"a {secret} answer")
-    whisper(eve, names[2], f"my own {secret}")
-    alice.say(f"no {secret} at all")
-
-    assert texts(alice, secret) == texts(bob, secret)
-    assert texts(bob, secret) == [f"the {secret} plan", f"a {secret} answer", f"no {secret} at all"]
-    assert texts(eve, f"{secret[:-1]}*")[-2:] == [f"my own {secret}", f"no {secret} at all"]
-    assert texts(eve, f"plan {secret}") == texts(eve, f"pla* {secret}") == []
-
-
-# Operators and special characters of full-text search and of SQL.
-SYNTAX = [*"\"'-^(){}+*:%\0;", "AND", "OR", "NOT", "NEAR(a b)", "text:", "word"]
-
-
-@pytest.fixture
-def asker(shared_room: Room, fresh_name: Name) -> Peer:
-    peer = shared_room.enter(fresh_name("alice"))
-    peer.say("word AND text NEAR(a b)")
-    return peer
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(parts=st.lists(st.sampled_from(SYNTAX) | st.text(max_size=5), max_size=8), glue=st.sampled_from(["", " "]))
-def test_query_has_no_syntax_of_the_search_engine(asker: Peer, parts: list[str], glue: str) -> None:
-    """Every query is answered, or refused for its length or its lack of words."""
-    words = glue.join(parts)
-    answer = search(asker, words)
-
-    assert answer["type"] == "found" or answer["code"] in ("bad_request", "too_long"), answer
-    if answer["type"] == "found":
-        assert answer["words"] == words
 
 
 # --- the index file ---
@@ -102,20 +56,6 @@ def test_restart_repairs_the_index(open_room: Callable[..., Room], harm: Callabl
     assert texts(again, "word") == said
     again.say("word 41")
     assert texts(again, "word") == [*said, "word 41"]
-
-
-def test_index_deleted_at_run_time_is_still_used(room: Room) -> None:
-    alice = room.enter("alice")
-    said = [f"word {number}" for number in range(1, 21)]
-    for text in said[:10]:
-        alice.say(text)
-    texts(alice, "word")
-    for path in room.config.data.glob(f"{SEARCH_FILE}*"):
-        path.unlink()
-    for text in said[10:]:
-        alice.say(text)
-
-    assert texts(alice, "word") == said
 
 
 def test_server_works_without_an_index(open_room: Callable[..., Room], config: Any) -> None:

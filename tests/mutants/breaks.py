@@ -183,7 +183,7 @@ BREAKS = (
         _CHAT + "login.py",
         "return [_Range(messages.undelivered, delivered_id, last_id)], None",
         "return [_Range(messages.undelivered, last_id, last_id)], None",
-        "integration/test_messages.py::test_direct_message_to_an_offline_user_is_delivered_once",
+        "unit/server/test_session.py::test_login_without_since_sends_waiting_direct_messages",
         "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
     ),
     _break(
@@ -191,7 +191,7 @@ BREAKS = (
         _CHAT + "delivery_marks.py",
         "if message_id > self._marks.get(account_id, 0):",
         "if False:",
-        "integration/test_messages.py::test_direct_message_to_an_offline_user_is_delivered_once",
+        "unit/server/test_hub.py::test_received_direct_message_moves_the_mark",
         "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
     ),
     _break(
@@ -397,7 +397,7 @@ BREAKS = (
         _CHAT + "login.py",
         "after_id = min(since, shared_id)",
         "after_id = since",
-        "integration/test_resume.py::test_client_ahead_of_a_restored_server_is_told",
+        "unit/server/test_session.py::test_client_ahead_of_a_restored_server_is_told",
     ),
     _break(
         _DATA_FOLDER,
@@ -631,7 +631,7 @@ BREAKS = (
         _CHAT + "login.py",
         "if verdict is Verdict.WRONG or account is None:",
         "if account is None:",
-        "integration/test_login.py::test_login_registers_a_new_name_and_needs_the_password_later",
+        "integration/test_chat_client.py::test_login_registers_a_name_and_then_needs_its_password",
         "e2e/test_login.py::test_third_wrong_password_ends_the_client",
     ),
     _break(
@@ -676,7 +676,6 @@ BREAKS = (
         "if account is None and self._registration_open:",
         "if account is None:",
         "unit/server/test_session.py::test_closed_registration_does_not_reveal_which_names_exist",
-        "integration/test_login.py::test_closed_registration_answers_a_new_name_like_a_wrong_password",
     ),
     _break(
         _LOG_PRIVACY,
@@ -915,7 +914,6 @@ BREAKS = (
         "_DIRECT: last_id, **rooms}",
         "_DIRECT: last_id}",
         "unit/client/test_rooms.py::test_login_names_the_newest_message_of_each_room",
-        "integration/test_chat_client_rooms.py::test_missed_messages_of_all_rooms_follow_the_reconnect_once",
         "reliability/test_reconnect.py::test_program_in_rooms_with_broken_connections_misses_nothing",
     ),
     _break(
