@@ -145,14 +145,12 @@ class ChatClient:
     # --- to come and go ---
 
     def __enter__(self) -> Self:
-        """Connect."""
         self.connect()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say goodbye and close."""
         self.close()
 
     def connect(self) -> None:

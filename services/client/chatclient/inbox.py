@@ -112,7 +112,6 @@ class Backlog:
         self._dropped = 0
 
     def __bool__(self) -> bool:
-        """True if an event is queued."""
         return bool(self._kept)
 
     def add(self, given: object) -> None:
@@ -125,7 +124,6 @@ class Backlog:
             self._dropped += 1
 
     def pop_oldest(self) -> Any:
-        """Remove and return the oldest event."""
         given, size = self._kept.popleft()
         self._kept_bytes -= size
         return given

@@ -10,6 +10,7 @@ the next login and of typed lines.
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol import events, requests
@@ -19,6 +20,8 @@ from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby,
 from chatprotocol.wire.base import DeliveryUnknown, Online, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatclient.notices import Question
     from chatprotocol.address import Address
     from chatprotocol.wire.base import ClientEvent
@@ -39,26 +42,21 @@ _ROOMS_MAX = SINCE_MAX_NAMES - 2
 _DIRECT = "direct"
 
 
-def is_username(name: str) -> bool:
-    """True if the name is valid. A server may send other names; they are not offered for completion."""
-    try:
-        check_username(name)
-    except RequestError:
-        return False
-    return True
-
-
-def is_room_name(name: str) -> bool:
+def _is_valid(check: Callable[[str], object], name: str) -> bool:
     """True if the name is valid. A server may send other names; they are shown, but not kept."""
     try:
-        check_room_name(name)
+        check(name)
     except RequestError:
         return False
     return True
+
+
+_is_username = partial(_is_valid, check_username)
+_is_room_name = partial(_is_valid, check_room_name)
 
 
 def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(filter(is_username, names[-_ONLINE_MAX_USERS:]))
+    return tuple(filter(_is_username, names[-_ONLINE_MAX_USERS:]))
 
 
 class ConnectionState(Enum):
@@ -118,7 +116,6 @@ class _Fingerprint(NamedTuple):
     content_hash: int
 
     def matches(self, message: events.Message) -> bool:
-        """True if the fingerprint is that of this message."""
         is_same_time = self.time_ms in (None, message.time_ms)
         return is_same_time and self.content_hash == _content_hash(message.sender, message.text)
 
@@ -169,7 +166,6 @@ class Model:
         return seen is not None and seen.matches(message)
 
     def is_me(self, username: str) -> bool:
-        """True if this is the user's own name."""
         return name_key(username) == name_key(self.username)
 
     def is_own(self, message: events.Message) -> bool:
@@ -177,7 +173,6 @@ class Model:
         return self.is_me(message.sender)
 
     def apply(self, event: ClientEvent) -> None:
-        """Update the state with an event."""
         match event:
             case DeliveryUnknown(own_message) | Outcome(own_message):
                 self.unconfirmed.pop(own_message.nonce or "", None)
@@ -211,8 +206,8 @@ class Model:
                 self._note_room(known._replace(topic=topic))
             case events.Rooms(rooms):
                 listed = tuple(each.room for each in rooms if not each.joined)
-                self.other_rooms = tuple(filter(is_room_name, listed[:ROOMS_MAX]))
-            case events.Invited(room, username) if self.is_me(username) and is_room_name(room):
+                self.other_rooms = tuple(filter(_is_room_name, listed[:ROOMS_MAX]))
+            case events.Invited(room, username) if self.is_me(username) and _is_room_name(room):
                 others = [each for each in self.other_rooms if room_key(each) != room_key(room)]
                 self.other_rooms = (*others[1 - ROOMS_MAX :], room)
 
@@ -241,11 +236,11 @@ class Model:
 
     def _note_room(self, room: MyRoom) -> None:
         key = room_key(room.name)
-        if key in self.rooms or (len(self.rooms) < _ROOMS_MAX and is_room_name(room.name)):
+        if key in self.rooms or (len(self.rooms) < _ROOMS_MAX and _is_room_name(room.name)):
             self.rooms[key] = room
 
     def _note_direct_sender(self, message: events.Message) -> None:
-        if isinstance(message, events.DirectMessage) and not self.is_own(message) and is_username(message.sender):
+        if isinstance(message, events.DirectMessage) and not self.is_own(message) and _is_username(message.sender):
             self.last_sender = message.sender
 
     def _update_online(self, event: Online | events.Users) -> None:

@@ -24,25 +24,13 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from chatclient import notices
 from chatclient.cli.current_room import CurrentRoomTracker
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import EndOfInput, Interrupt, Line, SelectRoom
 from chatclient.cli.input import LineMeaning
 from chatclient.cli.login_flow import LoginFlow, LoginState
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import (
-    Ask,
-    Asked,
-    ConnectionLost,
-    CurrentRoom,
-    ErrorNotice,
-    Help,
-    MessageQueued,
-    Question,
-    Reconnected,
-    ScriptLine,
-    Toggle,
-)
 from chatclient.session import GOODBYE_SECONDS, Connected, ConnectionEnded, Left, LoginRefused
 from chatprotocol import events, requests
 from chatprotocol.errors import RequestError
@@ -59,7 +47,8 @@ if TYPE_CHECKING:
 
 # The questions of a password change, in order. Without hidden input (a pipe), the last question is skipped.
 _CHANGE_QUESTIONS: Final = tuple(
-    Question(Asked.PASSWORD_CHANGE, text) for text in ("old password", "new password", "new password again")
+    notices.Question(notices.Asked.PASSWORD_CHANGE, text)
+    for text in ("old password", "new password", "new password again")
 )
 # Number of recent messages to request after the first login at a terminal.
 _RECENT_MESSAGES: Final = 20
@@ -97,8 +86,8 @@ class Controller:
         self._change: list[str] | None = None
         # The parser's current question, shown after the server's answer and again after a reconnect; and the question
         # that was shown since the last line. While they differ, an answer is awaited.
-        self._question: Question | None = None
-        self._asked: Question | None = None
+        self._question: notices.Question | None = None
+        self._asked: notices.Question | None = None
         # True if the delivery of a message is unknown. The exit code is LOST then.
         self._delivery_unknown = False
         # The time to call on_deadline(), or None: set by an interrupt.
@@ -111,7 +100,6 @@ class Controller:
         return len(self._lines) + len(self._secrets)
 
     def begin(self) -> None:
-        """Connect, or first ask for the server and the username."""
         self._login.begin()
         self._frontend.update(self._ui_state())
 
@@ -185,11 +173,9 @@ class Controller:
         return self._lines.popleft() if self._lines and self._is_ready() else None
 
     def _is_ready(self) -> bool:
-        """True if a typed line can be used now."""
         return self._login.question is not None or (self._session.is_ready and not self._session.is_leaving)
 
-    def _current_question(self) -> Question | None:
-        """The question that the next line answers."""
+    def _current_question(self) -> notices.Question | None:
         if self._login.question is not None:
             return self._login.question
         if self._change is not None:
@@ -219,7 +205,7 @@ class Controller:
             self._session.client_protocol.is_stepwise
             and self._parser.next_line is LineMeaning.OPERATION
             and self._model.connection_state is ConnectionState.LOGGED_IN
-            and (self._asked is None or self._asked.kind is not Asked.OPERATION)
+            and (self._asked is None or self._asked.kind is not notices.Asked.OPERATION)
             and self._is_ready()
         ):
             self._ask(self._parser.prompt())
@@ -232,7 +218,6 @@ class Controller:
         return isinstance(first, EndOfInput) or self._parser.is_leave(first.text)
 
     def _on_interrupt(self) -> None:
-        """Say goodbye if logged in; otherwise end immediately."""
         if self._model.connection_state is ConnectionState.LOGGED_IN:
             self._handle_events(self._session.leave())
             return
@@ -255,9 +240,9 @@ class Controller:
                 self._handle_events(self._login.on_prompt(event))
             case LoginRefused():
                 self.exit = self._login.on_refused(event) or self.exit
-            case events.Welcome() | Reconnected():
+            case events.Welcome() | notices.Reconnected():
                 self._on_logged_in(event)
-            case ConnectionLost():
+            case notices.ConnectionLost():
                 self._change = None
                 self._frontend.display([event])
             case Left():
@@ -289,14 +274,14 @@ class Controller:
                 self._delivery_unknown |= isinstance(event, DeliveryUnknown)
                 self._frontend.display([event])
 
-    def _on_logged_in(self, event: events.Welcome | Reconnected) -> None:
+    def _on_logged_in(self, event: events.Welcome | notices.Reconnected) -> None:
         self._login.on_logged_in()
         self._secrets.clear()
         self._asked = None
         self._frontend.display([event])
         if isinstance(event, events.Welcome):
             if self._frontend.is_person:
-                self._frontend.display([Help((self._parser.hint(),))])
+                self._frontend.display([notices.Help((self._parser.hint(),))])
             if self._frontend.is_terminal and not self._session.client_protocol.is_guest:
                 self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES)))
         elif self._parser.next_line is not LineMeaning.OPERATION and not self._session.is_leaving:
@@ -342,7 +327,7 @@ class Controller:
             self._leave()
             return
         if line.is_from_script:
-            self._frontend.display([ScriptLine("***" if question and question.is_secret else line.text)])
+            self._frontend.display([notices.ScriptLine("***" if question and question.is_secret else line.text)])
         if question is not None and question == self._login.question:
             if not question.is_secret and self._parser.is_leave_at_question(line.text):
                 self._leave()
@@ -377,11 +362,11 @@ class Controller:
         if parsed.error:
             self._report_error("usage", parsed.error)
         if parsed.wants_help:
-            self._frontend.display([Help(tuple(self._parser.help()))])
+            self._frontend.display([notices.Help(tuple(self._parser.help()))])
         if parsed.changes_password:
             self._ask_change([])
         if parsed.toggle:
-            self._frontend.display([Toggle(parsed.toggle)])
+            self._frontend.display([notices.Toggle(parsed.toggle)])
         if parsed.enters is not None:
             self._enter_room(parsed.enters)
         self._question = parsed.question
@@ -402,7 +387,7 @@ class Controller:
         """Make it the current room. At a terminal the first visit shows its recent messages."""
         is_first = self._rooms.enter(room)
         known = self._model.rooms.get(room_key(room))
-        self._frontend.display([CurrentRoom(room, known.topic if known else "", was_joined)])
+        self._frontend.display([notices.CurrentRoom(room, known.topic if known else "", was_joined)])
         is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         if is_first and known and known.last_seen_id and self._frontend.is_terminal and is_logged_in:
             self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES, room=known.name)))
@@ -414,7 +399,7 @@ class Controller:
         except RequestError as error:
             self._report_error(error.code, error.reason)
             return
-        self._frontend.display([MessageQueued(message)])
+        self._frontend.display([notices.MessageQueued(message)])
         self._handle_events(self._session.request(message))
 
     def _leave(self) -> None:
@@ -423,10 +408,10 @@ class Controller:
         else:
             self._handle_events(self._session.leave())
 
-    def _ask(self, question: Question | None) -> None:
+    def _ask(self, question: notices.Question | None) -> None:
         if question is not None:
             self._asked = question
-            self._frontend.display([Ask(question)])
+            self._frontend.display([notices.Ask(question)])
 
     def _report_error(self, code: str, text: str) -> None:
-        self._frontend.display([ErrorNotice(code, text)])
+        self._frontend.display([notices.ErrorNotice(code, text)])

@@ -12,22 +12,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
-from chatprotocol import requests
+from chatprotocol import requests, rules
 from chatprotocol.errors import RequestError
 from chatprotocol.keywords import WORDS
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.rules import (
-    EVERYONE,
-    LOBBY,
-    check_room_name,
-    check_topic,
-    check_username,
-    history_limit,
-    is_everyone,
-    is_lobby,
-    name_key,
-    room_key,
-)
+from chatprotocol.rules import EVERYONE, LOBBY
 from chatprotocol.wire.base import OpenDirect, OpenPublic
 
 if TYPE_CHECKING:
@@ -144,7 +133,7 @@ class InputParser:
             raise _InputError("Nothing was typed; the operation is cancelled.")
         if meaning is LineMeaning.RECIPIENT:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
-        if meaning is LineMeaning.PUBLIC_TEXT or is_everyone(self._recipient):
+        if meaning is LineMeaning.PUBLIC_TEXT or rules.is_everyone(self._recipient):
             return ParsedInput(requests.Say(line, room=self._begun_in or None))
         return self._addressed(self._recipient, line)
 
@@ -231,12 +220,16 @@ class InputParser:
         more = {Completes.TARGET: [LOBBY] if self.rooms else [], Completes.VISIBLE_ROOM: self.other_rooms}
         rooms = [*self.rooms, *more.get(completes[number], ())]
         mark = "#" if beginning.startswith("#") else ""
-        key = room_key(beginning.removeprefix("#"))
-        return [f"{mark}{room}{end}" for room in sorted(rooms, key=room_key) if room_key(room).startswith(key)]
+        key = rules.room_key(beginning.removeprefix("#"))
+        return [
+            f"{mark}{room}{end}" for room in sorted(rooms, key=rules.room_key) if rules.room_key(room).startswith(key)
+        ]
 
     def _names_like(self, beginning: str, end: str) -> list[str]:
-        key = name_key(beginning)
-        return [f"{name}{end}" for name in sorted(self.names, key=name_key) if name_key(name).startswith(key)]
+        key = rules.name_key(beginning)
+        return [
+            f"{name}{end}" for name in sorted(self.names, key=rules.name_key) if rules.name_key(name).startswith(key)
+        ]
 
     def _table(self) -> list[Command]:
         """All commands, in the order of the help; also those that this parser lacks."""
@@ -314,7 +307,7 @@ class InputParser:
         if word.upper() in WORDS:
             return None
         recipient, text = _first_word(rest)
-        is_known = name_key(recipient) in map(name_key, self.names)
+        is_known = rules.name_key(recipient) in map(rules.name_key, self.names)
         is_swapped = word == words.direct[::-1]
         if text and (is_swapped or (is_known and _is_typo(word.upper(), words.direct))):
             raise _InputError(
@@ -348,8 +341,8 @@ class InputParser:
         self._recipient = _checked_recipient(recipient)
         self._begun_in = self.room
         self.next_line = LineMeaning.DIRECT_TEXT
-        known = map(name_key, (*self.names, self.last_sender))
-        is_known = is_everyone(recipient) or name_key(recipient) in known
+        known = map(rules.name_key, (*self.names, self.last_sender))
+        is_known = rules.is_everyone(recipient) or rules.name_key(recipient) in known
         # Without a terminal the next line is always the text, so the recipient is not looked up.
         action = requests.AskUser(recipient) if self.sends_plain_lines and self._is_json and not is_known else None
         return ParsedInput(action, question=_text_for(recipient))
@@ -389,8 +382,8 @@ class InputParser:
         if not text:
             return self._take_recipient(recipient)
         _checked_recipient(recipient)
-        recipient = next((name for name in self.names if name_key(name) == name_key(recipient)), recipient)
-        return self._say(text) if is_everyone(recipient) else ParsedInput(requests.Whisper(recipient, text))
+        recipient = next((name for name in self.names if rules.name_key(name) == rules.name_key(recipient)), recipient)
+        return self._say(text) if rules.is_everyone(recipient) else ParsedInput(requests.Whisper(recipient, text))
 
     def _me(self, action: str) -> ParsedInput:
         """Send the line as typed. The receiving client decides how to show it (see text.action_of)."""
@@ -403,7 +396,7 @@ class InputParser:
 
     def _history(self, word: str, rest: str) -> ParsedInput:
         try:
-            return ParsedInput(requests.AskHistory(history_limit(rest), room=self.room or None))
+            return ParsedInput(requests.AskHistory(rules.history_limit(rest), room=self.room or None))
         except RequestError:
             raise _InputError(f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.") from None
 
@@ -414,22 +407,22 @@ class InputParser:
         room = room.removeprefix("#")
         if not room or options.lower() not in ("", "private"):
             raise _InputError("Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
-        if is_lobby(room):
+        if rules.is_lobby(room):
             return ParsedInput(enters="")
         return ParsedInput(requests.Join(_checked_room(room), bool(options)))
 
     def _room(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#")
-        if not room or is_lobby(room):
+        if not room or rules.is_lobby(room):
             return ParsedInput(enters="" if room else self.room)
-        known = next((each for each in self.rooms if room_key(each) == room_key(room)), None)
+        known = next((each for each in self.rooms if rules.room_key(each) == rules.room_key(room)), None)
         if known is None:
             raise _InputError(f"You are not in the room {room[:64]!r}; /join enters it, /rooms lists the rooms.")
         return ParsedInput(enters=known)
 
     def _part(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#") or self.room
-        if not room or is_lobby(room):
+        if not room or rules.is_lobby(room):
             raise _InputError("Every user is in the lobby, and stays there. /part ROOM leaves another room.")
         return ParsedInput(requests.Part(_checked_room(room)))
 
@@ -440,7 +433,7 @@ class InputParser:
             return ParsedInput(enters=self.room)
         topic = "" if text == _NO_TOPIC else text
         try:
-            check_topic(topic)
+            rules.check_topic(topic)
         except RequestError as refused:
             raise _InputError(refused.reason) from None
         return ParsedInput(requests.SetTopic(self.room, topic))
@@ -450,7 +443,7 @@ class InputParser:
     ) -> ParsedInput:
         user, room = _first_word(rest)
         user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
-        if not user or not room or is_lobby(room):
+        if not user or not room or rules.is_lobby(room):
             raise _InputError("Nothing was done; name a user, and after it a room if you are in the lobby.")
         return ParsedInput(request(username=_checked_recipient(user), room=_checked_room(room)))
 
@@ -509,7 +502,7 @@ def _is_typo(word: str, intended: str) -> bool:
 
 def _checked_room(room: str) -> str:
     try:
-        check_room_name(room)
+        rules.check_room_name(room)
     except RequestError as refused:
         raise _InputError(f"{refused.reason} Nothing was done.") from None
     return room
@@ -518,8 +511,8 @@ def _checked_room(room: str) -> str:
 def _checked_recipient(name: str) -> str:
     """The name, if it can be a username. ALL is valid: it means all users."""
     try:
-        if not is_everyone(name):
-            check_username(name)
+        if not rules.is_everyone(name):
+            rules.check_username(name)
     except RequestError as refused:
         raise _InputError(f"{refused.reason} Nothing was sent.") from None
     return name

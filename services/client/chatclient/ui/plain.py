@@ -66,11 +66,9 @@ class StandardInput:
 
     @property
     def is_over(self) -> bool:
-        """True if the input has ended and all lines were used."""
         return self._has_ended and not self._lines
 
     def read(self) -> None:
-        """Read some lines."""
         data = os.read(sys.stdin.fileno(), _READ_BYTES)
         self._has_ended = not data
         *lines, self._rest = (self._rest + self._decoder.decode(data, is_last=not data)).split("\n")
@@ -79,7 +77,6 @@ class StandardInput:
             self._lines.append(self._rest)
 
     def next_line(self, _: float) -> str | None:
-        """The next line that was read."""
         return self._lines.popleft() if self._lines else None
 
     def note_shown(self, lines: Sequence[str]) -> None:
@@ -126,7 +123,6 @@ class PlainFrontend:
             self._restore_terminal()
 
     def run(self, controller: Controller, inbox: Inbox) -> Exit:
-        """Run until the client has ended. Returns its exit code."""
         for each in ENDING_SIGNALS:
             if signal.getsignal(each) is not signal.SIG_IGN:
                 signal.signal(each, self._on_signal)

@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import sys
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit.data_structures import Size
-from prompt_toolkit.layout.containers import Container
+from prompt_toolkit.layout.containers import DynamicContainer
 from prompt_toolkit.layout.screen import Char
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from prompt_toolkit.application import Application
-    from prompt_toolkit.layout import Dimension, Layout
-    from prompt_toolkit.layout.mouse_handlers import MouseHandlers
-    from prompt_toolkit.layout.screen import Screen, WritePosition
+    from prompt_toolkit.layout import Layout
+    from prompt_toolkit.layout.screen import Screen
 
 # Variation selector for wide emoji, which some terminals lack: it is removed, so the narrow form is shown.
 _EMOJI_SELECTOR = "\ufe0f"
@@ -104,39 +103,12 @@ class Composed(str):
     end: int
 
 
-class ComposingContainer(Container):
+class ComposingContainer(DynamicContainer):
     """Draws another container, with each grapheme cluster in one cell, so that it is written at once."""
 
-    def __init__(self, content: Container) -> None:
-        self._content = content
-
-    def reset(self) -> None:
-        """Delegate to the content."""
-        self._content.reset()
-
-    def preferred_width(self, max_available_width: int) -> Dimension:
-        """Delegate to the content."""
-        return self._content.preferred_width(max_available_width)
-
-    def preferred_height(self, width: int, max_available_height: int) -> Dimension:
-        """Delegate to the content."""
-        return self._content.preferred_height(width, max_available_height)
-
-    def get_children(self) -> list[Container]:
-        """The content."""
-        return [self._content]
-
-    def write_to_screen(
-        self,
-        screen: Screen,
-        mouse_handlers: MouseHandlers,
-        write_position: WritePosition,
-        parent_style: str,
-        erase_bg: bool,  # noqa: FBT001 - the library's
-        z_index: int | None,
-    ) -> None:
+    def write_to_screen(self, screen: Screen, *arguments: Any, **named: Any) -> None:
         """Draw the content, and compose its cells."""
-        self._content.write_to_screen(screen, mouse_handlers, write_position, parent_style, erase_bg, z_index)
+        super().write_to_screen(screen, *arguments, **named)
         for row in screen.data_buffer.values():
             _compose(row)
 

@@ -125,7 +125,8 @@ class TerminalFrontend:
         self._session = self._build()
         app = self._session.app
         app.renderer = PromptRenderer(app.renderer.style, self._output)
-        app.layout.container = ComposingContainer(app.layout.container)
+        content = app.layout.container
+        app.layout.container = ComposingContainer(lambda: content)
         app.key_processor.before_key_press += lambda _: self._on_key()
         app.after_render += lambda _: self._output.release()
         # Some key bindings of the library accept the line, which would end the prompt. Here only Enter sends.
@@ -134,12 +135,10 @@ class TerminalFrontend:
     # --- for the controller ---
 
     def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        """Queue events for the next frame."""
         self._shown.extend(shown)
         self._schedule_redraw()
 
     def update(self, ui_state: UiState) -> None:
-        """Set the state, and redraw if it has changed."""
         if ui_state != self._ui_state:
             self._ui_state = ui_state
             self._schedule_redraw()
@@ -147,7 +146,6 @@ class TerminalFrontend:
     # --- the event loop ---
 
     def run(self, controller: Controller, inbox: Inbox) -> Exit:
-        """Run until the client has ended. Returns its exit code."""
         self._controller = controller
         self._inbox = inbox
         self._modes = termios.tcgetattr(sys.stdin)
@@ -243,12 +241,10 @@ class TerminalFrontend:
             self._react(Interrupt())
 
     def _stop(self) -> None:
-        """End the prompt."""
         if self._session.app.is_running and not self._session.app.is_done:
             self._session.app.exit(result="")
 
     def _schedule_redraw(self) -> None:
-        """Draw at the next frame."""
         if self._redraw_timer is None and self._session.app.is_running:
             wait_seconds = self._drawn_at + _FRAME_SECONDS - self._loop.time()
             self._redraw_timer = self._loop.call_later(max(0.0, wait_seconds), self._redraw)
@@ -444,7 +440,6 @@ class TerminalFrontend:
 
 
 def _now() -> datetime:
-    """The local time."""
     return datetime.now(UTC).astimezone()
 
 
@@ -454,7 +449,6 @@ def _is_text(key: Keys | str) -> bool:
 
 
 def _replace_surrogates(text: str) -> str:
-    """The text with surrogates replaced."""
     return _SURROGATES.sub("\ufffd", text)
 
 
@@ -462,7 +456,6 @@ class _Hidden(Processor):
     """Hides a password and its length."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:  # noqa: ARG002
-        """Show nothing instead of the line."""
         return Transformation([], source_to_display=lambda _: 0, display_to_source=lambda _: 0)
 
 
