@@ -1,4 +1,4 @@
-"""Hypothesis profiles; chooses the stacks for the end-to-end tests, and reports them at the end."""
+"""Examples of the properties; chooses the stacks for the end-to-end tests, and reports them at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from .e2e.harness.choice import VARIABLE, ChoiceError, choose
 
@@ -16,14 +18,33 @@ if TYPE_CHECKING:
 
 
 # Examples of each property: few for `make test`, because all properties must take only seconds; many for
-# `make test-long`.
-settings.register_profile("normal", max_examples=60, deadline=None, database=None)
+# `make test-long`. A failure does not depend on the machine's speed, and prints a line that repeats it.
+settings.register_profile(
+    "normal",
+    max_examples=60,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    derandomize=False,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile("long", settings.get_profile("normal"), max_examples=1000)
 settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the stacks once, before xdist's workers start: all of them must collect the same tests."""
+    """Choose the examples of the properties; and the stacks, once, before xdist's workers start.
+
+    All workers must collect the same tests.
+    """
+    seed = os.environ.get("CHAT_TEST_SEED")
+    if seed is not None and config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = seed
+        # Hypothesis also draws literals of all loaded modules. With them, the examples of a property would depend on
+        # the other tests of the process, and would change with any module.
+        no_literals = Constants()
+        pytest.MonkeyPatch().setattr(providers, "_get_local_constants", lambda: no_literals)
     if hasattr(config, "workerinput"):
         return
     try:

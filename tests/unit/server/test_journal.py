@@ -160,7 +160,7 @@ def batch_of(member: Member, texts: list[str], recipient: Account | None = None)
     return direct(member, recipient, texts[0], nonces[0])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(rounds=st.lists(rounds, min_size=1, max_size=4))
 def test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id(
     database: Database, rounds: list[tuple[list[tuple[str, bool, list[str]]], bool]]

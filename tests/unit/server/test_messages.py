@@ -233,7 +233,7 @@ TEXTS = [
     texts=st.lists(st.one_of(st.sampled_from(TEXTS), st.text(st.characters(codec="utf-8"))), min_size=1),
     has_nonces=st.booleans(),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_texts_come_back_as_they_were_stored(room: Room, texts: list[str], has_nonces: bool) -> None:
     """Promise: confirmed means stored."""
     first_id = room.messages.last_id() + 1
