@@ -162,7 +162,7 @@ class Server:
         for buffer in (*buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        self._journal = LocalJournal(self._database, Clock().now_ms, self._gather, self._crash)
+        self._journal = LocalJournal(self._database, Clock().now_ms, self._crash)
         self._journal.defer(ServerStart, ServerStart())
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
@@ -176,7 +176,7 @@ class Server:
             marks,
             self._sender.wake,
         )
-        self._journal.subscribe(hub.handle_applied)
+        self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)
         self._hub = hub
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
@@ -236,10 +236,6 @@ class Server:
         self._control = ControlSocket(config.data, self._answer, self._crash)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
-
-    def _gather(self, limit_seconds: float) -> None:
-        """Wait, before a small commit, for the end of the sender's round."""
-        self._hub.gather(limit_seconds)
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""

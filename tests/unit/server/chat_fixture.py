@@ -167,7 +167,7 @@ class FakeJournal:
         marks = [entry for entry in self.deferred.values() if isinstance(entry, DeliveryMark)]
         return {mark.account_id: mark.message_id for mark in marks}
 
-    def subscribe(self, callback: Callable[[Sequence[Applied]], None]) -> None:
+    def subscribe(self, callback: Callable[[Sequence[Applied]], None], _: Callable[[float], None]) -> None:
         self._subscribers.append(callback)
 
     def defer(self, key: Hashable, entry: Entry[None]) -> None:
@@ -267,7 +267,7 @@ class ChatFixture:
             marks,
             lambda: None,
         )
-        self.journal.subscribe(self.hub.handle_applied)
+        self.journal.subscribe(self.hub.handle_applied, self.hub.gather)
         self.passwords = FakePasswords()
         self.now = 0.0
         # Number of times that the last user has left.

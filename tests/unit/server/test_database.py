@@ -289,3 +289,18 @@ def test_unusable_path_is_one_clear_line(tmp_path: Path) -> None:
     assert "chat.db" in rejection(tmp_path / "data")
     assert os.geteuid() == 0 or "can't be used: Permission denied" in rejection(tmp_path / "closed")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_state_file_that_cannot_be_written_is_logged_once_and_tried_again(folder: Path) -> None:
+    path = folder / "chat.state"
+    with closing(Database(folder)) as database:
+        database.state_file.close()
+        path.unlink()
+        path.mkdir()
+        with capture_logs() as log:
+            database.note_commit(1, 0)
+            database.note_commit(2, 0)
+        path.rmdir()
+        database.note_commit(3, 0)
+    assert [each["event"] for each in log] == ["state file write failed"]
+    assert b'"last_id":3' in path.read_bytes()

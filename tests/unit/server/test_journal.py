@@ -76,18 +76,14 @@ class JournalFixture:
         # Messages of each call of the subscriber, and the function that it calls before it records them.
         self.batches: list[list[Applied]] = []
         self.when_applied: Callable[[list[Applied]], None] = lambda _: None
-        self.gather: Callable[[float], None] = lambda _: None
         self.journal = LocalJournal(
             self.disk,  # type: ignore[arg-type]
             lambda: next(self._clock),
-            self._gather,
             self.crashes.append,
             inbox_max_entries,
         )
-        self.journal.subscribe(self._note_applied)
-
-    def _gather(self, limit_seconds: float) -> None:
-        self.gather(limit_seconds)
+        self.gather: Callable[[float], None] = lambda _: None
+        self.journal.subscribe(self._note_applied, lambda seconds: self.gather(seconds))  # noqa: PLW0108 - it changes later
 
     def _note_applied(self, applied: Sequence[Applied]) -> None:
         batches = [each for each in applied if isinstance(each.entry, MessageBatch)]

@@ -110,6 +110,35 @@ _SPELLINGS: Final = {
 }
 
 
+@lru_cache(maxsize=1024)  # the same history is read often
+def _to_iso(time_ms: int) -> str:
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+
+
+_EVENT_TYPES: Final = frozenset(get_args(Event))
+# The only type that the encoder does not know is TimeMs.
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_to_iso)
+
+
+def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
+    """Encode as lines: one for each event, and for each message of a batch."""
+    lines: list[Any] = []
+    for event in items:
+        if type(event) in _EVENT_TYPES:
+            lines.append(event)
+        elif isinstance(event, PublicBatch):
+            time: Any = _to_iso(event.time_ms)  # once, not in the hook for each message
+            lines += map(
+                PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts, repeat(event.room)
+            )
+        elif isinstance(event, SentBatch):
+            lines += event
+        elif isinstance(event, UserUnknown):
+            lines.append(Refused(event.code, event.reason, event.nonce, event.room))
+    return _ENCODER.encode_lines(lines)
+
+
 class JsonServer(ServerProtocol):
     """The server's half of one connection. A bad line becomes an Unreadable; it never raises."""
 
@@ -150,9 +179,7 @@ class JsonServer(ServerProtocol):
         reason = f"The connection ended inside an object; {len(left_over)} bytes were dropped."
         return [_unreadable(ErrorCode.BAD_JSON, reason)]
 
-    def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode as lines."""
-        return _encode_all(items)
+    encode = staticmethod(_encode_all)
 
     def encode_long(self, event: Event) -> Iterator[bytes]:
         """Encode as one line, in pieces."""
@@ -268,7 +295,6 @@ class _Kind(Struct):
 
 
 _KIND: Final = msgspec.json.Decoder(_Kind)
-_EVENT_TYPES: Final = frozenset(get_args(Event))
 _EVENT_TAGS: Final = frozenset(event.__struct_config__.tag for event in _EVENT_TYPES)
 
 
@@ -286,12 +312,6 @@ def _read_event(line: bytes) -> Event | None:
         raise ProtocolError(f"The server sent an invalid answer (wire format json): {error}.") from error
 
 
-@lru_cache(maxsize=1024)  # the same history is read often
-def _to_iso(time_ms: int) -> str:
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
-
-
 def _from_iso(_: type, text: str) -> TimeMs:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
@@ -300,7 +320,6 @@ def _from_iso(_: type, text: str) -> TimeMs:
 
 
 # The only type that the parser does not know is TimeMs.
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_to_iso)
 _EVENTS: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event, dec_hook=_from_iso)
 
 
@@ -422,24 +441,6 @@ def _names_room(action: Action) -> bool:
 def _no_rooms(action: Action) -> events.Refused:
     nonce, room = getattr(action, "nonce", None), getattr(action, "room", None)
     return events.Refused(ErrorCode.UNKNOWN_COMMAND, "This server has no rooms; nothing was done.", nonce, room)
-
-
-def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
-    """Encode as lines: one for each event or message of a batch, none for events of other protocols only."""
-    lines: list[Any] = []
-    for event in items:
-        if type(event) in _EVENT_TYPES:
-            lines.append(event)
-        elif isinstance(event, PublicBatch):
-            time: Any = _to_iso(event.time_ms)  # once, not in the hook for each message
-            lines += map(
-                PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts, repeat(event.room)
-            )
-        elif isinstance(event, SentBatch):
-            lines += event
-        elif isinstance(event, UserUnknown):
-            lines.append(Refused(event.code, event.reason, event.nonce, event.room))
-    return _ENCODER.encode_lines(lines)
 
 
 class Json:

@@ -98,15 +98,13 @@ class _Inbox:
 class LocalJournal:
     """A journal in one SQLite database, with one thread that commits in groups.
 
-    ``now_ms`` returns milliseconds since 1970 UTC. ``gather`` waits, up to a number of seconds, while it is too early
-    for a small commit. The journal calls both in its own thread only.
+    ``now_ms`` returns milliseconds since 1970 UTC. The journal calls it in its own thread only.
     """
 
     def __init__(
         self,
         database: Database,
         now_ms: Callable[[], int],
-        gather: Callable[[float], None],
         on_crash: Callable[[str], None],
         inbox_max_entries: int = INBOX_MAX_ENTRIES,
     ) -> None:
@@ -114,16 +112,14 @@ class LocalJournal:
         self._inbox_max_entries = inbox_max_entries
         self._database = database
         self._now_ms = now_ms
-        self._gather = gather
         self._worker = Worker("journal", self._run, on_crash)
         self._subscribers: list[Callable[[Sequence[Applied]], None]] = []
+        self._gathers: list[Callable[[float], None]] = []
         # Journal thread only. The highest message id of the store.
         with database.reading() as connection:
             self._last_id = read_highest_id(connection)
         # Journal thread only. True while an error lasts, so that it is logged once.
         self._failing = False
-        self._checkpoint_failing = False
-        self._state_file_failing = False
         # Guards the inbox, the probe and the closed flag.
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
@@ -133,9 +129,14 @@ class LocalJournal:
         self._closed = False
         self._ended = threading.Event()
 
-    def subscribe(self, callback: Callable[[Sequence[Applied]], None]) -> None:
-        """Call back with the entries of each transaction, in order, in the journal thread. Call it before ``start``."""
+    def subscribe(self, callback: Callable[[Sequence[Applied]], None], gather: Callable[[float], None]) -> None:
+        """Call back with the entries of each transaction, in order. Call it before ``start``.
+
+        ``gather`` waits, up to a number of seconds, while it is too early for a small commit. Both are called in the
+        journal thread.
+        """
         self._subscribers.append(callback)
+        self._gathers.append(gather)
 
     def start(self) -> None:
         self._worker.start()
@@ -229,9 +230,10 @@ class LocalJournal:
         with self._lock:
             while not self._inbox.size and not self._closed:
                 self._filled.wait()
-            gathers = self._inbox.is_gathered and self._inbox.size < GATHER_ENTRIES
-        if gathers:
-            self._gather(GATHER_SECONDS)
+            is_early = self._inbox.is_gathered and self._inbox.size < GATHER_ENTRIES
+        if is_early:
+            for gather in self._gathers:
+                gather(GATHER_SECONDS)
         with self._lock:
             if self._inbox.size >= self._inbox_max_entries:
                 self._emptied.notify_all()
@@ -282,7 +284,7 @@ class LocalJournal:
         except _WRITE_ERRORS as error:
             self._fail_all(taken, error)
             return
-        self._note_commit(transaction)
+        self._database.note_commit(transaction.last_id, transaction.account_id)
         if self._failing and wrote:
             self._failing = False
             _log.info("journal recovered")
@@ -292,26 +294,7 @@ class LocalJournal:
                 callback(applied)
         for appended, its_outcomes in zip(taken.appends, outcomes, strict=True):
             appended.complete(its_outcomes)
-        self._truncate_log()
-
-    def _note_commit(self, transaction: Transaction) -> None:
-        """Record the commit in chat.state, for the check at the next start. Called before anything is published."""
-        try:
-            self._database.note_commit(transaction.last_id, transaction.account_id)
-            self._state_file_failing = False
-        except OSError as error:
-            if not self._state_file_failing:  # retried after each commit
-                _log.error("state file write failed", error=str(error))
-            self._state_file_failing = True
-
-    def _truncate_log(self) -> None:
-        try:
-            self._database.truncate_log()
-            self._checkpoint_failing = False
-        except (sqlite3.Error, OSError) as error:
-            if not self._checkpoint_failing:  # retried after each commit
-                _log.error("checkpoint failed", error=describe(error))
-            self._checkpoint_failing = True
+        self._database.truncate_log()
 
     def _fail_all(self, taken: _Inbox, error: Exception) -> None:
         """Fail all entries of a transaction, except the deferred ones. The journal continues: the disk may recover."""

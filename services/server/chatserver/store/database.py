@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import structlog
 from msgspec.structs import replace
 
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
@@ -20,6 +21,8 @@ from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+_log = structlog.get_logger()
 
 DATABASE_FILE = "chat.db"
 
@@ -85,6 +88,9 @@ class Database:
         self._files = [(name, _file_id(os.stat(name))) for name in (str(self.path), self._wal_path)]  # noqa: PTH116
         # Length of the WAL at the last commit.
         self._wal_bytes = 0
+        # True while an error lasts, so that it is logged once.
+        self._state_file_failing = False
+        self._checkpoint_failing = False
 
     def _open(self) -> sqlite3.Connection:
         # Read before SQLite opens the file: closing a file releases all POSIX locks that this process has on it.
@@ -167,13 +173,21 @@ class Database:
     def note_commit(self, last_id: int, account_id: int) -> None:
         """Record in chat.state that messages and accounts up to these ids are committed. Journal thread only.
 
-        Call it after each commit, before anything in the commit is confirmed or published. Raises OSError.
+        Call it after each commit, before anything in the commit is confirmed or published. A failure is logged, and
+        the next commit tries again.
         """
         state = self.state_file.state
         account_id = max(account_id, state.account_id)
-        if last_id != state.last_id or account_id != state.account_id:
-            highest_id = max(last_id, state.highest_id)
+        if last_id == state.last_id and account_id == state.account_id:
+            return
+        highest_id = max(last_id, state.highest_id)
+        try:
             self.state_file.write(replace(state, last_id=last_id, account_id=account_id, highest_id=highest_id))
+            self._state_file_failing = False
+        except OSError as error:
+            if not self._state_file_failing:
+                _log.error("state file write failed", error=str(error))
+            self._state_file_failing = True
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -192,12 +206,19 @@ class Database:
         """Checkpoint and truncate a large WAL. Journal thread only, between transactions.
 
         SQLite's automatic checkpoint resets the WAL only while no reader is active, and under load a reader is always
-        active. This method takes all readers out of the pool during the checkpoint.
+        active. This method takes all readers out of the pool during the checkpoint. A failure is logged; the next
+        commit tries again.
         """
         if self._wal_bytes <= _WAL_MAX_BYTES:
             return
-        with self._readers.paused():
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            with self._readers.paused():
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._checkpoint_failing = False
+        except (sqlite3.Error, OSError) as error:
+            if not self._checkpoint_failing:
+                _log.error("checkpoint failed", error=describe(error))
+            self._checkpoint_failing = True
 
     def close(self) -> None:
         """Checkpoint, close all connections and release the locks. No other thread may use the database any more."""
