@@ -1,7 +1,5 @@
 """The command ``chatclient``: settings, signals, exit code."""
 
-from __future__ import annotations
-
 import os
 import sys
 

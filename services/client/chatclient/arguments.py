@@ -3,17 +3,13 @@
 Without these checks a wrong type would fail later, with an error that names neither the argument nor the call.
 """
 
-from __future__ import annotations
-
 import reprlib
-from typing import TYPE_CHECKING, TypeGuard
+from collections.abc import Collection
+from typing import TypeGuard
 
 from chatclient.errors import UsageError
 from chatprotocol.limits import ID_MAX
 from chatprotocol.rules import PORT_MAX
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 
 def check_str(name: str, value: object) -> None:

@@ -9,13 +9,13 @@
 Errors: errors.py. Guide: docs/bots.md.
 """
 
-from __future__ import annotations
-
 import math
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias, TypeVar
 
 from chatclient.arguments import check_choice, check_port, check_seconds, check_str, check_whole
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
@@ -43,15 +43,9 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 from chatprotocol.rules import check_room_name, check_topic, check_username, is_lobby
 from chatprotocol.wire import PROTOCOLS
-from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
+from chatprotocol.wire.base import Action, ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import LENGTH_UNITS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
-
-    from chatprotocol.wire.base import Action
 
 Answer = TypeVar("Answer")
 Given = TypeVar("Given")

@@ -6,8 +6,6 @@ ChatError
     LostError      the server can't be reached, or the connection is lost for good
 """
 
-from __future__ import annotations
-
 
 class ChatError(Exception):
     """Base class of all errors of ChatClient."""

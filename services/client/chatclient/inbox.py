@@ -5,18 +5,14 @@ client that does not read. A Backlog holds events that happened while a program 
 drops the oldest events: the answer arrives after them, so blocking would be a deadlock.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 # Maximum size of each buffer in memory: four times the longest history, 500 messages of 8,192 bytes.
 WAITING_MAX_BYTES: Final = 16 * 1024 * 1024

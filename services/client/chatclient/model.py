@@ -7,25 +7,18 @@ the rooms that the user is then in. Names from the server are kept only if they 
 the next login and of typed lines.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from chatclient.notices import Question
 from chatprotocol import events, requests
+from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, ROOMS_MAX, SINCE_MAX_NAMES
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
-from chatprotocol.wire.base import DeliveryUnknown, Online, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from chatclient.notices import Question
-    from chatprotocol.address import Address
-    from chatprotocol.wire.base import ClientEvent
-
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Online, Outcome
 
 # Temporary errors: the same message is sent again later.
 _TEMPORARY_ERRORS = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN})

@@ -1,12 +1,9 @@
 """Notices: client-side information for the user, in addition to the server's events. Pure."""
 
-from __future__ import annotations
-
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from chatprotocol.requests import Say, Whisper
+from chatprotocol.requests import Say, Whisper
 
 
 class Asked(Enum):

@@ -1,24 +1,18 @@
 """Builds a session with its protocol, connection and inbox. For ChatClient and the command line client."""
 
-from __future__ import annotations
-
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from chatclient.inbox import Inbox
-from chatclient.links.connection import Connection
+from chatclient.links.connection import Connection, Link
 from chatclient.links.tcp import connect
 from chatclient.links.udp import UdpLink
 from chatclient.links.watch import Watch
+from chatclient.model import Model
 from chatclient.session import ClientSession
+from chatprotocol.address import Address
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
-
-if TYPE_CHECKING:
-    from chatclient.links.connection import Link
-    from chatclient.model import Model
-    from chatprotocol.address import Address
 
 
 def new_session(

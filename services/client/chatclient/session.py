@@ -42,27 +42,19 @@ while the connection was lost, the server's answer lacks the room, and an unknow
 follows Reconnected, and the error is dropped: _on_welcome_back(), _foreseen_errors.
 """
 
-from __future__ import annotations
-
 import secrets
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from chatclient.links.connection import LinkDown, LinkLost, LinkUp
+from chatclient.links.connection import Connection, Link, LinkDown, LinkLost, LinkUp, Signal
 from chatclient.links.watch import ExpectedAnswer
-from chatclient.model import ConnectionState
+from chatclient.model import ConnectionState, Model
 from chatclient.notices import ConnectionLost, Reconnected
 from chatprotocol import events, requests
+from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
-from chatprotocol.wire.base import Online
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from chatclient.links.connection import Connection, Link, Signal
-    from chatclient.model import Model
-    from chatprotocol.address import Address
-    from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Outgoing
+from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Online, Outgoing
 
 # Login errors after which a reconnect can't succeed. All others are temporary, such as a server's shutdown or too many
 # failed logins of another client.
@@ -116,9 +108,7 @@ class ConnectionEnded(NamedTuple):
     reason: str
 
 
-SessionEvent: TypeAlias = (
-    "ClientEvent | Connected | ConnectionLost | Reconnected | LoginRefused | Left | ConnectionEnded"
-)
+SessionEvent: TypeAlias = ClientEvent | Connected | ConnectionLost | Reconnected | LoginRefused | Left | ConnectionEnded
 
 
 def check_message(message: requests.Say | requests.Whisper) -> None:

@@ -1,14 +1,13 @@
 """Builds the client and runs it."""
 
-from __future__ import annotations
-
 import time
 from typing import TYPE_CHECKING
 
-from chatclient.cli.config import DEFAULT_SERVER, FrontendKind
+from chatclient.cli.config import DEFAULT_SERVER, Config, FrontendKind
 from chatclient.cli.controller import Controller
+from chatclient.cli.exits import Exit
 from chatclient.cli.input import GuestInputParser, InputParser
-from chatclient.cli.script import ScriptPlayer
+from chatclient.cli.script import ScriptPlayer, ScriptStep
 from chatclient.model import Model
 from chatclient.opening import new_session
 from chatclient.ui import jsonlines, view
@@ -17,9 +16,6 @@ from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.wire.json import Json
 
 if TYPE_CHECKING:
-    from chatclient.cli.config import Config
-    from chatclient.cli.exits import Exit
-    from chatclient.cli.script import ScriptStep
     from chatclient.ui.terminal import TerminalFrontend
 
 
@@ -52,9 +48,11 @@ def _parser(config: Config, *, is_guest: bool) -> InputParser:
     )
 
 
-def _frontend(config: Config, parser: InputParser, script: list[ScriptStep] | None) -> PlainFrontend | TerminalFrontend:
+def _frontend(
+    config: Config, parser: InputParser, script: list[ScriptStep] | None
+) -> "PlainFrontend | TerminalFrontend":
     if config.frontend is FrontendKind.TERMINAL:
-        # Imported here because prompt_toolkit loads slowly.
+        # Imported here because prompt_toolkit loads slowly, and pipes and programs don't need it.
         from chatclient.ui.terminal import TerminalFrontend  # noqa: PLC0415
 
         return TerminalFrontend(parser, config.protocol, is_quiet=config.is_quiet, shows_joins=config.shows_joins)

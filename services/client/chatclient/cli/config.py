@@ -1,13 +1,12 @@
 """The client's settings as values. Their table is in chatprotocol.settings."""
 
-from __future__ import annotations
-
 import math
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chatclient import __version__
 from chatprotocol.address import split_address
@@ -16,9 +15,6 @@ from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_port, check_username
 from chatprotocol.settings import CLIENT_SETTINGS, ConfigError, make_parser, read_settings
 from chatprotocol.wire import Datagram, Register
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 # In this protocol the client also asks for the server, and asks again after an invalid name.
 _ASKING_PROTOCOL = Register.name

@@ -19,31 +19,31 @@ interrupt or the end of input before the login or during an outage. After an int
 the frontend calls on_deadline() at `deadline`.
 """
 
-from __future__ import annotations
-
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from chatclient import notices
 from chatclient.cli.current_room import CurrentRoomTracker
 from chatclient.cli.exits import Exit
-from chatclient.cli.frontend import EndOfInput, Interrupt, Line, SelectRoom
-from chatclient.cli.input import LineMeaning
+from chatclient.cli.frontend import EndOfInput, Frontend, Input, Interrupt, Line, SelectRoom
+from chatclient.cli.input import InputParser, LineMeaning, ParsedInput
 from chatclient.cli.login_flow import LoginFlow, LoginState
 from chatclient.model import ConnectionState, UiState
-from chatclient.session import GOODBYE_SECONDS, Connected, ConnectionEnded, Left, LoginRefused
+from chatclient.session import (
+    GOODBYE_SECONDS,
+    ClientSession,
+    Connected,
+    ConnectionEnded,
+    Left,
+    LoginRefused,
+    SessionEvent,
+)
 from chatprotocol import events, requests
+from chatprotocol.address import Address
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import room_key
 from chatprotocol.wire.base import DeliveryUnknown, Online, Ready
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from chatclient.cli.frontend import Frontend, Input
-    from chatclient.cli.input import InputParser, ParsedInput
-    from chatclient.session import ClientSession, SessionEvent
-    from chatprotocol.address import Address
 
 # The questions of a password change, in order. Without hidden input (a pipe), the last question is skipped.
 _CHANGE_QUESTIONS: Final = tuple(

@@ -3,19 +3,10 @@
 The lobby is the empty name, and number 1. The other rooms have the numbers 2, 3, 4... in the order of Model.rooms.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from chatclient.model import Unread
-from chatprotocol.events import Joined
-from chatprotocol.requests import Join
+from chatclient.model import Model, Unread
+from chatprotocol.events import Joined, Parted, PublicMessage
+from chatprotocol.requests import Join, Part
 from chatprotocol.rules import LOBBY, is_lobby, room_key
-
-if TYPE_CHECKING:
-    from chatclient.model import Model
-    from chatprotocol.events import Parted, PublicMessage
-    from chatprotocol.requests import Part
 
 
 class CurrentRoomTracker:

@@ -1,16 +1,12 @@
 """Between the controller and the user interface: the inputs of the controller, and what it calls."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chatclient.links.connection import Signal
-    from chatclient.model import UiState
-    from chatclient.notices import UiNotice
-    from chatprotocol.wire.base import ClientEvent
+from chatclient.links.connection import Signal
+from chatclient.model import UiState
+from chatclient.notices import UiNotice
+from chatprotocol.wire.base import ClientEvent
 
 
 class Line(NamedTuple):
@@ -39,7 +35,7 @@ class Interrupt(NamedTuple):
     """A request to end now: a signal, a key, or a failed script."""
 
 
-Input: TypeAlias = "Line | SelectRoom | EndOfInput | Interrupt | ClientEvent | Signal"
+Input: TypeAlias = Line | SelectRoom | EndOfInput | Interrupt | ClientEvent | Signal
 
 
 class Frontend(Protocol):

@@ -3,27 +3,20 @@
 InputParser keeps the state between lines in `next_line`.
 """
 
-from __future__ import annotations
-
 import difflib
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
 from chatprotocol import requests, rules
 from chatprotocol.errors import RequestError
-from chatprotocol.keywords import WORDS
+from chatprotocol.keywords import WORDS, Keywords
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import EVERYONE, LOBBY
-from chatprotocol.wire.base import OpenDirect, OpenPublic
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from chatprotocol.keywords import Keywords
-    from chatprotocol.wire.base import Action
+from chatprotocol.wire.base import Action, OpenDirect, OpenPublic
 
 
 class LineMeaning(Enum):

@@ -17,27 +17,18 @@ The session makes later logins. The server may time out while a person types a p
 the login begins again when the password is typed.
 """
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING
 
 from chatclient.cli.exits import Exit
+from chatclient.cli.frontend import Frontend
 from chatclient.notices import ASK_USERNAME, Ask, Asked, ErrorNotice, Question
-from chatclient.session import FINAL_REFUSALS
-from chatprotocol.address import read_address
+from chatclient.session import FINAL_REFUSALS, ClientSession, LoginRefused, SessionEvent
+from chatprotocol.address import Address, read_address
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import AccountKind
+from chatprotocol.events import AccountKind, PasswordPrompt
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_username
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chatclient.cli.frontend import Frontend
-    from chatclient.session import ClientSession, LoginRefused, SessionEvent
-    from chatprotocol.address import Address
-    from chatprotocol.events import PasswordPrompt
 
 # Login errors after which the password is requested again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})

@@ -9,14 +9,10 @@
 Each printed line ends at most one wait. A wait also finds earlier lines.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import NamedTuple
 
 DEFAULT_WAIT_SECONDS = 10.0
 # Limits of the remembered output: a client may run for months, and a line may be a long message.

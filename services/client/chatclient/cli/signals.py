@@ -1,7 +1,5 @@
 """The signals that end the client with a goodbye, like Ctrl-C."""
 
-from __future__ import annotations
-
 import signal
 from typing import Final
 

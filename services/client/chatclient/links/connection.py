@@ -1,22 +1,16 @@
 """The connection to the server: the receiver thread, and reconnecting."""
 
-from __future__ import annotations
-
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
-from chatprotocol.address import format_address
+from chatclient.inbox import Inbox
+from chatprotocol.address import Address, format_address
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Bye, Refused, Welcome
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from chatclient.inbox import Inbox
-    from chatprotocol.address import Address
-    from chatprotocol.wire.base import ClientEvent
+from chatprotocol.wire.base import ClientEvent
 
 CONNECT_SECONDS = 10.0
 # Timeout of a reconnect: short, because a host that is shutting down may not answer at all.

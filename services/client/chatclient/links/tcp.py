@@ -5,24 +5,19 @@ when the socket is writable. So the receiver thread can end a connection to a se
 always reads answers, even from a server that reads no requests until its answers are read.
 """
 
-from __future__ import annotations
-
 import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from chatclient.links.watch import Watch
+from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Pong, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from chatclient.links.watch import Watch
-    from chatprotocol.address import Address
-    from chatprotocol.wire.base import ClientEvent, ClientProtocol
+from chatprotocol.wire.base import ClientEvent, ClientProtocol
 
 _READ_BYTES = 256 * 1024
 # Time to read the other sockets after one socket has ended. The server closes all of them together.

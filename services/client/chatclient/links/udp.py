@@ -3,27 +3,20 @@
 The receiver thread does all the work in receive(). Other threads only add requests to a queue and wake it.
 """
 
-from __future__ import annotations
-
 import queue
 import selectors
 import socket
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from chatprotocol.address import format_address
+from chatclient.links.watch import Watch
+from chatprotocol.address import Address, format_address
 from chatprotocol.events import Pong
-from chatprotocol.udp.packet import READ_BYTES, unpack
+from chatprotocol.udp.packet import READ_BYTES, Datagram, unpack
 from chatprotocol.udp.session import SessionState, UdpClientSession
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from chatclient.links.watch import Watch
-    from chatprotocol.address import Address
-    from chatprotocol.udp.packet import Datagram
-    from chatprotocol.wire.base import ClientEvent, ClientProtocol
+from chatprotocol.wire.base import ClientEvent, ClientProtocol
 
 # Maximum number of datagrams to read before requests are handled.
 _READ_MAX: Final = 64
@@ -95,7 +88,7 @@ class UdpLink:
         raise OSError(f"can't reach {format_address(self._address)} over UDP: {error}")
 
     def _run(
-        self, sock: _UdpSocket, session: UdpClientSession, opening: bytes, report: Callable[[ClientEvent], None]
+        self, sock: "_UdpSocket", session: UdpClientSession, opening: bytes, report: Callable[[ClientEvent], None]
     ) -> str:
         """Run a session at one address until it ends. Returns the reason; empty if there was no answer in time."""
         decoder = self._protocol.event_decoder()

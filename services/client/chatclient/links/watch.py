@@ -6,18 +6,13 @@ is expected, only other events restart the timeout. A login has its own limit, w
 a part of an event.
 """
 
-from __future__ import annotations
-
 import math
+from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from chatprotocol.events import Pong, Users
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from chatprotocol.wire.base import ClientEvent, Outgoing
+from chatprotocol.wire.base import ClientEvent, Outgoing
 
 # Default of --silence-seconds. A json server sends the users online every 30 s, so pings are rare. Over UDP both sides
 # use 60 s, too.

@@ -3,25 +3,19 @@
 Server events have the format of the protocol json (docs/wire/json.md). The client's README describes the others.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
 from chatclient import notices
+from chatclient.notices import UiNotice
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
-from chatprotocol.requests import Whisper
+from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import EVERYONE, LOBBY
-from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
-
-if TYPE_CHECKING:
-    from chatclient.notices import UiNotice
-    from chatprotocol.requests import Say
-    from chatprotocol.wire.base import ClientEvent
 
 _PROTOCOL: Final = Json()
 # Code points above this need a surrogate pair.

@@ -3,8 +3,6 @@
 Control characters in received text are escaped here.
 """
 
-from __future__ import annotations
-
 import zlib
 from typing import Final, NamedTuple, TypeAlias
 
@@ -12,7 +10,7 @@ from chatclient.ui.text import columns_of, escape_control_characters, limit_comb
 from chatprotocol.rules import name_key
 
 # Pieces of text, each with its style: the name of a class of STYLES, or a colour.
-Row: TypeAlias = "list[tuple[str, str]]"
+Row: TypeAlias = list[tuple[str, str]]
 
 STYLES: Final = {
     "time": "ansibrightblack",

@@ -5,8 +5,6 @@ signals write to a pipe that ends the wait. Writing may block: then nothing is r
 a timer of the operating system ends the process.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import select
@@ -15,25 +13,20 @@ import sys
 import termios
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
+from chatclient.cli.controller import Controller
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import EndOfInput, Interrupt, Line
-from chatclient.cli.script import ScriptError
+from chatclient.cli.script import ScriptError, ScriptPlayer
 from chatclient.cli.signals import ENDING_SIGNALS
-from chatclient.notices import Ask, ErrorNotice
+from chatclient.inbox import Inbox
+from chatclient.model import UiState
+from chatclient.notices import Ask, ErrorNotice, UiNotice
 from chatprotocol.encoding import TextDecoder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from chatclient.cli.controller import Controller
-    from chatclient.cli.script import ScriptPlayer
-    from chatclient.inbox import Inbox
-    from chatclient.model import UiState
-    from chatclient.notices import UiNotice
-    from chatprotocol.wire.base import ClientEvent
+from chatprotocol.wire.base import ClientEvent
 
 _READ_BYTES: Final = 64 * 1024
 # Maximum number of unused lines. No more input is read until one is used.

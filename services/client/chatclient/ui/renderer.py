@@ -11,28 +11,22 @@ terminal's cursor is elsewhere, too little or too much is erased. There are two 
   wrapping. PromptRenderer moves the cursor up by that number before it erases.
 """
 
-from __future__ import annotations
-
 import os
 import sys
+from collections.abc import Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from prompt_toolkit.application import Application
 from prompt_toolkit.data_structures import Size
+from prompt_toolkit.layout import Layout
 from prompt_toolkit.layout.containers import DynamicContainer
-from prompt_toolkit.layout.screen import Char
+from prompt_toolkit.layout.screen import Char, Screen
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import Renderer
 
 from chatclient.ui.text import clusters_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from prompt_toolkit.application import Application
-    from prompt_toolkit.layout import Layout
-    from prompt_toolkit.layout.screen import Screen
 
 # Variation selector for wide emoji, which some terminals lack: it is removed, so the narrow form is shown.
 _EMOJI_SELECTOR = "\ufe0f"

@@ -8,28 +8,18 @@
 Rows fit the width of the window. Control characters in received text are escaped here, once.
 """
 
-from __future__ import annotations
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
 
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
-
-from chatclient.model import ConnectionState
+from chatclient.model import ConnectionState, UiState, Unread
 from chatclient.notices import Asked
-from chatclient.ui.layout import Columns, Glyphs, clean, colour_of
+from chatclient.ui.layout import Columns, Glyphs, Row, clean, colour_of
 from chatclient.ui.text import action_of, columns_of, wrap
-from chatclient.ui.timeline import Remark, Rule
+from chatclient.ui.timeline import Entry, Remark, Rule, Text
 from chatprotocol.address import format_address
-from chatprotocol.requests import Whisper
+from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import name_key
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from datetime import tzinfo
-
-    from chatclient.model import UiState, Unread
-    from chatclient.ui.layout import Row
-    from chatclient.ui.timeline import Entry, Text
-    from chatprotocol.requests import Say
 
 # Maximum number of rows for pending messages and lines.
 _PENDING_ROWS_MAX: Final = 4

@@ -9,8 +9,6 @@ ended, or its deadline. A signal ends that wait. If the loop is blocked, because
 second signal ends the process.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import os
@@ -20,50 +18,41 @@ import sys
 import termios
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.clipboard import InMemoryClipboard
-from prompt_toolkit.completion import Completer, Completion
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_focus
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
-from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Transformation
+from prompt_toolkit.layout.processors import ConditionalProcessor, Processor, Transformation, TransformationInput
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import Style
 
+from chatclient.cli.controller import Controller
 from chatclient.cli.exits import Exit
-from chatclient.cli.frontend import Interrupt, Line, SelectRoom
+from chatclient.cli.frontend import Input, Interrupt, Line, SelectRoom
+from chatclient.cli.input import InputParser
 from chatclient.cli.signals import ENDING_SIGNALS
+from chatclient.inbox import Inbox
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import Asked, ErrorNotice, Help
+from chatclient.notices import Asked, ErrorNotice, Help, UiNotice
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
 from chatclient.ui.renderer import ComposingContainer, Output, PromptRenderer
 from chatclient.ui.rows import RowFormatter, prompt
 from chatclient.ui.timeline import Timeline
 from chatprotocol.limits import BODY_MAX_BYTES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from prompt_toolkit.buffer import Buffer
-    from prompt_toolkit.completion import CompleteEvent
-    from prompt_toolkit.document import Document
-    from prompt_toolkit.key_binding import KeyPressEvent
-    from prompt_toolkit.layout.processors import TransformationInput
-
-    from chatclient.cli.controller import Controller
-    from chatclient.cli.frontend import Input
-    from chatclient.cli.input import InputParser
-    from chatclient.inbox import Inbox
-    from chatclient.notices import UiNotice
-    from chatprotocol.wire.base import ClientEvent
+from chatprotocol.wire.base import ClientEvent
 
 # Minimum time between two redraws: events in between are drawn together, because drawing is slow.
 _FRAME_SECONDS: Final = 0.03

@@ -6,17 +6,13 @@ over all code points, which is the maximum of all terminals, and no row exceeds 
 reader sees as one character, is not split if it fits in a line.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wcwidth import iter_graphemes, wcwidth
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Format characters that text needs and terminals ignore: joiners of Persian, Hindi and emoji.
 _SAFE_FORMATS: Final = frozenset("\u200c\u200d")

@@ -14,29 +14,21 @@ Once. An own message is shown when it is confirmed, from the unconfirmed ones. I
 is dropped by its id.
 """
 
-from __future__ import annotations
-
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Final, NamedTuple, TypeAlias
 
 from chatclient import notices
-from chatclient.notices import Asked
+from chatclient.notices import Asked, UiNotice
 from chatclient.ui import view
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
-from chatprotocol.requests import Whisper
+from chatprotocol.events import Message
+from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import LOBBY, name_key, room_key
-from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from datetime import datetime
-
-    from chatclient.notices import UiNotice
-    from chatprotocol.events import Message
-    from chatprotocol.requests import Say
-    from chatprotocol.wire.base import ClientEvent
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 # Maximum number of public messages shown at once: of more, only the last _FLOOD_SHOWN_MESSAGES are shown.
 _FLOOD_MESSAGES: Final = 500

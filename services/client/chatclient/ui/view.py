@@ -1,25 +1,18 @@
 """Events and notices as lines ``[kind ...] text``. Pure. The client's README describes the format."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from chatclient import notices
+from chatclient.notices import UiNotice
 from chatclient.ui.text import action_of
 from chatclient.ui.text import escape_control_characters as escape
 from chatprotocol import events
+from chatprotocol.events import Message
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
 from chatprotocol.rules import EVERYONE, LOBBY
-from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from chatclient.notices import UiNotice
-    from chatprotocol.events import Message
-    from chatprotocol.wire.base import ClientEvent
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
