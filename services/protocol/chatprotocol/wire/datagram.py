@@ -106,7 +106,6 @@ class DatagramServer(ServerProtocol):
             yield self._steps.unreadable(problem.code, problem.reason, closes=True)
 
     def receive_end(self) -> list[Unreadable]:
-        """Return an Unreadable if the session ended inside of data."""
         if not self.is_incomplete:
             return []
         return [self._steps.unreadable(ErrorCode.BAD_REQUEST, "The session ended in the middle of data.")]
@@ -117,17 +116,14 @@ class DatagramServer(ServerProtocol):
         return _READY * count
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode events for this session."""
         return _encode(self._steps.login_events(items))
 
     def encode_long(self, event: Event) -> Iterator[bytes]:
-        """Encode an answer in pieces."""
         steps = event_steps(event, DATAGRAM_PAYLOAD_MAX_BYTES)
         return join_pieces(frame(*each) for step in steps for each in in_pieces(*step))
 
     @property
     def is_incomplete(self) -> bool:
-        """True if data or a frame is incomplete."""
         return self._pieces.is_incomplete or bool(self._frames.rest)
 
     def _read(self, kind: int, payload: bytes) -> Iterator[Request]:
@@ -218,7 +214,6 @@ class Datagram:
         return Sniff.NO
 
     def server(self) -> DatagramServer:
-        """Return the server's half of a new session."""
         return DatagramServer(ServerSteps())
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
@@ -226,7 +221,6 @@ class Datagram:
         return _encode([each for each in items if not isinstance(each, Users)])
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
-        """Return the client's half."""
         return StepClient(keywords, encode_step, EventDecoder, pings_anywhere=True)
 
 

@@ -44,7 +44,6 @@ class FramesServer(ServerProtocol):
         return self._read(data)
 
     def receive_end(self) -> list[Unreadable]:
-        """Return an Unreadable if the input ended inside a frame."""
         if not self.is_incomplete:
             return []
         reason = f"The connection ended inside a frame; {len(self._frames.rest)} bytes were dropped."
@@ -56,16 +55,13 @@ class FramesServer(ServerProtocol):
         return _READY * count
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode events for this connection."""
         return _encode(self._steps.login_events(items))
 
     def encode_long(self, event: Event) -> Iterator[bytes]:
-        """Encode an answer in pieces."""
         return join_pieces(frame(*step) for step in event_steps(event, _PAYLOAD_MAX_BYTES))
 
     @property
     def is_incomplete(self) -> bool:
-        """True if a frame is incomplete."""
         return bool(self._frames.rest)
 
     def _read(self, data: bytes) -> Iterator[Request]:
@@ -149,7 +145,6 @@ class Frames:
         return Sniff.YES if first.startswith(b"C\0") else Sniff.NO
 
     def server(self) -> FramesServer:
-        """Return the server's half of a new connection."""
         return FramesServer(ServerSteps())
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
@@ -157,5 +152,4 @@ class Frames:
         return _encode([each for each in items if not isinstance(each, Users)])
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
-        """Return the client's half."""
         return StepClient(keywords, frame, EventDecoder)

@@ -85,29 +85,8 @@ _LONG_EVENTS: Final = frozenset({"history", "found", "rooms"})
 _REQUESTS: Final[msgspec.json.Decoder[TaggedRequest]] = msgspec.json.Decoder(TaggedRequest)
 _REQUEST_TYPES: Final = frozenset(get_args(TaggedRequest))
 # Upper-case commands and accepted synonyms, to the tags.
-_SPELLINGS: Final = {
-    "LOGIN": "login",
-    "PASSWORD": "password",
-    "PM": "PM",
-    "DM": "DM",
-    "USERS": "users",
-    "WHO": "users",
-    "USER": "user",
-    "CH": "CH",
-    "SEARCH": "search",
-    "CHANGE_PASSWORD": "change_password",
-    "ROOMS": "rooms",
-    "JOIN": "join",
-    "PART": "part",
-    "TOPIC": "topic",
-    "INVITE": "invite",
-    "KICK": "kick",
-    "OP": "op",
-    "DEOP": "deop",
-    "PING": "ping",
-    "EX": "EX",
-    "EXIT": "EX",
-}
+_TAGS: Final = [str(request.__struct_config__.tag) for request in get_args(TaggedRequest)]
+_SPELLINGS: Final = {tag.upper(): tag for tag in _TAGS} | {"WHO": "users", "EXIT": "EX"}
 
 
 @lru_cache(maxsize=1024)  # the same history is read often
@@ -172,7 +151,6 @@ class JsonServer(ServerProtocol):
         return found
 
     def receive_end(self) -> list[Request]:
-        """An Unreadable if the input ended inside an object."""
         left_over = self._buffer.tail.strip()
         if not left_over:
             return []
@@ -358,7 +336,6 @@ class JsonClient:
         return self._awaited is not None
 
     def event_decoder(self) -> EventDecoder:
-        """Return the decoder for a new connection."""
         return EventDecoder()
 
     def connect(self, login: requests.Login, unconfirmed: Sequence[requests.Say | requests.Whisper]) -> Effects:
@@ -454,11 +431,9 @@ class Json:
         return sniff_text(first, (b"{",))
 
     def server(self) -> JsonServer:
-        """Return the server's half of a new connection."""
         return JsonServer()
 
     encode_all = staticmethod(_encode_all)
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> JsonClient:  # noqa: ARG002
-        """Return the client's half."""
         return JsonClient()

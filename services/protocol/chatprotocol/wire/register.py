@@ -27,6 +27,7 @@ from chatprotocol.wire.base import (
     Outgoing,
     PossibleGap,
     Ready,
+    ServerProtocol,
     Sniff,
     sniff_text,
 )
@@ -65,7 +66,7 @@ _NOT_SENT: Final = b"ERROR 102 Unable to send\n\n"
 _HEADER_INCOMPLETE: Final = b"ERROR 103 Header incomplete\n\n"
 
 
-class RegisterServer:
+class RegisterServer(ServerProtocol):
     """The server's half of one connection: its registration, and the request that is being answered.
 
     An answer repeats the name of its request, and the number of an error depends on the request. An error that answers
@@ -95,22 +96,12 @@ class RegisterServer:
             yield Unreadable(problem.code, problem.reason, closes=True)
 
     def receive_end(self) -> list[Request]:
-        """An Unreadable if the input ended inside a header or a body."""
         if not self.is_incomplete:
             return []
         return [Unreadable(ErrorCode.BAD_REQUEST, "The connection ended inside a header or a body.", closes=True)]
 
-    def data_to_send(self) -> bytes:
-        """Return nothing: the session makes all answers of this protocol."""
-        return b""
-
-    def encode_long(self, event: Event) -> Iterator[bytes]:
-        """Return the whole: this protocol has no long answers."""
-        yield self.encode((event,))
-
     @property
     def is_incomplete(self) -> bool:
-        """True if a section is incomplete."""
         return self._sections.is_incomplete
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
@@ -223,7 +214,6 @@ class RegisterClient:
         return self._unanswered is not None
 
     def event_decoder(self) -> EventDecoder:
-        """Return the decoder for a new connection."""
         return EventDecoder(counts_characters=self._protocol.counts_characters)
 
     def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
@@ -360,7 +350,6 @@ class Register:
         return sniff_text(first, _OPENINGS)
 
     def server(self) -> RegisterServer:
-        """Return the server's half of a new connection."""
         return RegisterServer(self)
 
     def split(self, message: Message) -> tuple[Message, ...]:
@@ -394,7 +383,6 @@ class Register:
         return self.section(f"FORWARD {message.sender}", message.text)
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> RegisterClient:  # noqa: ARG002
-        """Return the client's half."""
         return RegisterClient(self)
 
     def section(self, first: str, text: str) -> bytes:

@@ -165,9 +165,6 @@ class ServerSteps:
         self._keywords = keywords
         return requests.StepLogin(name)
 
-    def _read_password(self, text: str) -> Request:
-        return requests.Password(text)
-
     def _read_operation(self, text: str) -> Request | None:
         """Parse an operation, case-insensitive. A limit may follow the keyword of the history."""
         operation, _, limit = text.strip().upper().partition(" ")
@@ -192,25 +189,19 @@ class ServerSteps:
         reason = f"There is no operation {text[:32]!r}; there are {known}, each alone in its frame."
         return requests.Unreadable(ErrorCode.UNKNOWN_COMMAND, reason)
 
-    def _read_public_text(self, text: str) -> Request:
-        return requests.Say(text)
-
     def _read_recipient(self, text: str) -> None:
         """The recipient is checked with the complete request."""
         self._recipient = text.strip()
         self._state = State.DIRECT_TEXT
 
-    def _read_direct_text(self, text: str) -> Request:
-        return requests.Whisper(self._recipient, text)
-
     # By state: the expected kind, its description for errors, and the method that reads it.
     _TRANSITIONS: ClassVar[dict[State, tuple[int, str, Callable[[ServerSteps, str], Request | None]]]] = {
         State.USERNAME: (COMMAND, "your username", _read_username),
-        State.PASSWORD: (COMMAND, "your password", _read_password),
+        State.PASSWORD: (COMMAND, "your password", lambda _, text: requests.Password(text)),
         State.OPERATION: (COMMAND, "an operation", _read_operation),
-        State.PUBLIC_TEXT: (DATA, "the message", _read_public_text),
+        State.PUBLIC_TEXT: (DATA, "the message", lambda _, text: requests.Say(text)),
         State.RECIPIENT: (COMMAND, "the recipient", _read_recipient),
-        State.DIRECT_TEXT: (DATA, "the message", _read_direct_text),
+        State.DIRECT_TEXT: (DATA, "the message", lambda self, text: requests.Whisper(self._recipient, text)),
     }
 
 

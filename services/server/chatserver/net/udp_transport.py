@@ -150,7 +150,6 @@ class UdpTransport:
     # --- for the sender ---
 
     def set_wake(self, wake: Callable[[], None]) -> None:
-        """Set the function that wakes the sender."""
         self._wake = wake
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
@@ -182,7 +181,6 @@ class UdpTransport:
             self._readable.notify()
 
     def hang_up(self) -> None:
-        """Let the reader see the end, and let writes fail. For any thread."""
         with self._lock:
             self._session.close()
             self._readable.notify()
@@ -196,7 +194,6 @@ class UdpTransport:
 
     @property
     def is_lost(self) -> bool:
-        """True if the peer is lost."""
         # Read without the lock: the state LOST is final.
         return self._session.state is SessionState.LOST
 
