@@ -112,23 +112,20 @@ def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> No
     had: list[float] = []
 
     def read(waiter: Waiter, timeout_seconds: float) -> None:
-        turns.wait(waiter, timeout_seconds)
-        had.append(timeout_seconds)
-        turns.end_turn()
+        """Never take the data, so that the socket is readable again."""
+        while len(had) < 500:
+            turns.wait(waiter, timeout_seconds)
+            had.append(timeout_seconds)
+            turns.end_turn()
 
-    pairs = [fixture.pair() for _ in range(9)]
-    waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
-    pairs[0][1].send(b"x")
-    turns.wait(waiters[0], DEADLINE_SECONDS)  # keeps the turn
-    limits = [60.0] * 6 + [86_400.0] * 2
-    threads = [in_background(partial(read, *each)) for each in zip(waiters[1:], limits, strict=True)]
-    for _, peer in pairs[1:]:
+    limits = [60.0] * 40 + [86_400.0] * 4
+    pairs = [fixture.pair() for _ in limits]
+    for _, peer in pairs:
         peer.send(b"x")
-    eventually(lambda: turns.count_ready() == len(limits))
-    turns.end_turn()
-    for thread in threads:
+    waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
+    for thread in [in_background(partial(read, *each)) for each in zip(waiters, limits, strict=True)]:
         must_end(thread)
-    assert had[:4] in ([60.0, 86_400.0] * 2, [86_400.0, 60.0] * 2)
+    assert had.count(86_400.0) > len(had) / 6, "a tenth of the readers has up to half of the turns"
 
 
 @pytest.mark.parametrize("event", ["data", "close", "hang up"])

@@ -151,11 +151,6 @@ class ReadTurns:
         if next_waiter is not None:
             next_waiter.wakeup.release()
 
-    def count_ready(self) -> int:
-        """Number of readers that wait for their turns. For any thread."""
-        with self._lock:
-            return sum(map(len, self._ready.values()))
-
     def _take_next(self) -> Waiter | None:
         """Remove and return the next reader, which the caller must wake. The lock is held."""
         queue = self._ready[self._unlimited_next] or self._ready[not self._unlimited_next]
