@@ -855,7 +855,6 @@ BREAKS = (
         "has_room=len(self._input) < self._input_max_bytes",
         "has_room=True",
         "unit/protocol/test_udp_session.py::test_full_input_takes_acknowledgements_and_repeats_its_own",
-        "unit/server/test_udp_transport.py::test_full_input_takes_the_rest_later",
     ),
     _break(
         _COOKIE,

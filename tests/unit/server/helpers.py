@@ -1,11 +1,14 @@
 """Fakes of the broadcast buffer, the send queue and the session; entries; threads; and rows in a database."""
 
 import socket
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 from chatprotocol.events import Bye, Event, EventBatch, Pong, expand_batches
 from chatprotocol.requests import Leave, Request
@@ -16,8 +19,9 @@ from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessag
 from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
-from chatserver.store.database import Database
+from chatserver.store.database import Database, schema_files
 from chatserver.store.rooms import RoomView
+from chatserver.store.sqlite import transaction
 
 # Time limit of every wait: a thread that waits longer is stuck.
 DEADLINE_SECONDS = 20.0
@@ -273,6 +277,34 @@ def insert(send_queue: SendQueue, *events: bytes) -> None:
 def replace(send_queue: SendQueue, buffer: BroadcastBuffer, start: int, end: int, *events: bytes) -> None:
     """Send one connection events in place of a part of the buffer."""
     send_queue.replace(buffer, start, end, events)  # type: ignore[arg-type]
+
+
+def new_store() -> sqlite3.Connection:
+    """The tables of a new server, in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for _, sql in sorted(schema_files().items()):
+        connection.executescript(sql)
+    return connection
+
+
+class MemoryDatabase:
+    """A database without files, for thousands of examples."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        yield self._connection
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._connection)
+
+
+@contextmanager
+def memory_database() -> Iterator[Database]:
+    with closing(new_store()) as connection:
+        yield cast("Database", MemoryDatabase(connection))
 
 
 def register(database: Database, name: str) -> Account:

@@ -30,9 +30,10 @@ from chatserver.journal.entries import (
     SetRole,
     SetTopic,
 )
-from chatserver.store.database import schema_files
 from chatserver.store.identity import read_highest_id
 from chatserver.store.sqlite import transaction
+
+from .helpers import new_store
 
 # Few values, so that names, nonces, ids and claims meet.
 ids = st.integers(1, 4)
@@ -79,10 +80,8 @@ class FailedError(Exception):
     """The commit fails."""
 
 
-def new_store() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    for _, sql in sorted(schema_files().items()):
-        connection.executescript(sql)
+def store_of_two() -> sqlite3.Connection:
+    connection = new_store()
     connection.execute("UPDATE history_identity SET history_id = 'the same'")
     # Only accounts that exist join rooms.
     for name in ("erin", "frank"):
@@ -111,7 +110,7 @@ def test_same_entries_make_the_same_store(entries: list[tuple[Entry[Any], int, b
     One store gets all entries in one transaction. The other one gets them as bytes, in several transactions, some of
     which fail first, and forgets everything in memory after each.
     """
-    with closing(new_store()) as one, closing(new_store()) as other:
+    with closing(store_of_two()) as one, closing(store_of_two()) as other:
         expected, last_id = apply_together(one, [(entry, time_ms) for entry, time_ms, _, _ in entries], 0)
         outcomes: list[Any] = []
         pending: list[tuple[Entry[Any], int]] = []

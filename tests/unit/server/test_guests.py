@@ -201,8 +201,7 @@ def test_failed_second_registration_releases_the_waiting_sender(services: ChatFi
 # --- the end, and the next guest of that name ---
 def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -> None:
     """The hub may be busy."""
-    first = Connection(services, SENDING).register()
-    Connection(services, RECEIVING).register()
+    first, second = (Connection(services, side).register() for side in Side)
     leave = services.presence.remove
     refused: list[ErrorCode | None] = []
 
@@ -215,6 +214,7 @@ def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -
     with capture_logs() as log:
         first.leave()
     assert refused == [ErrorCode.BAD_USERNAME] * 2
+    assert second.send_queue.hangs_up
     assert is_empty(services)
     assert [(entry["event"], entry["user"]) for entry in log] == [("logout", "carol")]
 

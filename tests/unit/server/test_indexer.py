@@ -212,17 +212,6 @@ def test_damaged_file_is_rebuilt_after_a_search_found_the_damage(library: Librar
     assert sum(line["log_level"] == "error" for line in log) <= 1
 
 
-def test_unusable_path_fails_searches_and_is_logged_once(library: Library) -> None:
-    library.path.mkdir()
-    library.publish("word")
-    with capture_logs() as log:
-        library.start()
-        eventually(lambda: log)
-        with pytest.raises(SearchFailedError):
-            library.search("word")
-    assert [line["log_level"] for line in log] == ["error"]
-
-
 @pytest.mark.parametrize("fault", ["read", "write"])
 def test_searches_work_again_after_an_error_has_passed(library: Library, fault: str) -> None:
     """No message is lost or found twice."""

@@ -307,34 +307,6 @@ def test_wait_for_pending_ends_after_the_publication(fixture: JournalFixture) ->
     assert order == ["published", "waited"]
 
 
-def test_one_of_many_concurrent_registrations_of_a_name_wins(fixture: JournalFixture) -> None:
-    gate = fixture.start_with_held_commit()
-    accounts: list[Account | None] = []
-    racers = [
-        in_background(lambda name=name: accounts.append(fixture.ask(NewAccount(name, f"hash of {name}"))))  # type: ignore[misc]
-        for name in ("carol", "CAROL", "Carol", "cAROL", "caroL")
-    ]
-    gate.open()
-    for racer in racers:
-        must_end(racer)
-    assert len(accounts) == 5
-    assert [account for account in accounts if account is not None] == [fixture.accounts.find("carol")]
-
-
-def test_guest_messages_are_stored_but_the_guest_is_no_account(fixture: JournalFixture) -> None:
-    """Promise: history. The messages of a guest have its name there."""
-    alice = fixture.member("alice")
-    fixture.journal.start()
-    assert fixture.ask(GuestClaim("ALICE")) is None
-    carol = fixture.ask(GuestClaim("Carol"))
-    assert (carol.name, carol.is_guest) == ("Carol", True)
-    fixture.journal.append([public(member_of(carol), "hello"), direct(alice, carol, "psst")])
-    fixture.stop()
-    history = fixture.messages.history(alice.account_id, ID_MAX, 500)
-    assert [(message.sender, message.text) for message in history] == [("Carol", "hello"), ("alice", "psst")]
-    assert fixture.accounts.find("carol") is None
-
-
 @pytest.mark.parametrize("end", ["release", "restart"])
 def test_name_is_free_after_the_guest(fixture: JournalFixture, end: str) -> None:
     """Nothing but the next commit is needed: leaving costs no sync."""

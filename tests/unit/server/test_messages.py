@@ -1,9 +1,6 @@
 """Accounts and messages in the database: which of them a query returns for which reader, and in which order."""
 
 import sqlite3
-import tempfile
-from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -16,10 +13,10 @@ from chatserver.memory import ShortOfMemoryError
 from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered
 from chatserver.store.database import Database
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
-from chatserver.store.messages import Messages, find_nonce, insert_direct, insert_in_room
+from chatserver.store.messages import Messages, insert_direct, insert_in_room
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 
-from .helpers import register
+from .helpers import memory_database, register
 
 TIME_MS = 1_769_860_800_123
 
@@ -176,7 +173,7 @@ def test_queries_return_what_the_reader_may_see_oldest_first(
     Missed messages, own ones included, and waiting direct messages are the oldest after an id, up to another.
     """
     members, sent = made
-    with tempfile.TemporaryDirectory() as folder, closing(Database(Path(folder))) as database:
+    with memory_database() as database:
         messages = Messages(database)
         fill(database, members, sent)
         for reader in ACCOUNTS:
@@ -262,16 +259,6 @@ def test_query_claims_memory_for_its_result_first(room: Room) -> None:
         messages.missed(room.alice.id, {LOBBY_ID: 0}, 100, 10)
 
 
-def test_nonce_belongs_to_its_sender_and_conversation(room: Room) -> None:
-    """Promise: once. The same nonce of the same sender is the same message."""
-    with room.database.transaction() as connection:
-        assert find_nonce(connection, LOBBY_ID, room.alice.id, "n1") == 1
-        assert find_nonce(connection, DIRECT_ID, room.alice.id, "n3") == 3
-        for sender, nonce in ((room.alice, "n3"), (room.alice, "n2"), (room.bob, "n1")):
-            with pytest.raises(LookupError):
-                find_nonce(connection, LOBBY_ID, sender.id, nonce)
-
-
 @pytest.mark.parametrize(("first_id", "texts"), [(9, ["w"]), (9, ["v", "w"] * 2), (6, ["v", "w"] * 2)])
 @pytest.mark.parametrize("has_nonces", [False, True])
 def test_batch_with_a_used_id_is_not_inserted_at_all(
@@ -289,19 +276,3 @@ def test_batch_with_a_used_id_is_not_inserted_at_all(
     with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         append()
     assert room.messages.history(room.alice.id, ID_MAX, 500) == before
-
-
-@pytest.mark.parametrize("nonces", [["n1"], ["n8", "n9", "n1", "n10"], ["n8", None, "n8"]])
-def test_batch_with_a_used_nonce_is_not_inserted_at_all(room: Room, nonces: list[str | None]) -> None:
-    """Promise: once. Earlier writes of the same transaction stay."""
-    with room.database.transaction() as connection:
-        assert insert_in_room(connection, LOBBY_ID, 8, TIME_MS, room.alice.id, ["x", "y"], [None, None])
-        assert not insert_in_room(connection, LOBBY_ID, 10, TIME_MS, room.alice.id, ["z"] * len(nonces), nonces)
-    assert room.messages.last_id() == 9
-
-
-def test_direct_message_with_a_used_nonce_is_not_inserted(room: Room) -> None:
-    """Promise: once."""
-    with room.database.transaction() as connection:
-        assert not insert_direct(connection, 8, TIME_MS, room.alice.id, room.carol.id, "x", "n3")
-    assert room.messages.last_id() == 7

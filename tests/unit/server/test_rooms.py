@@ -1,9 +1,7 @@
 """Rooms in the store: entries against a plain model, limits at their edges, and reads of what a model holds."""
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -32,10 +30,11 @@ from chatserver.journal.entries import (
     Stored,
 )
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.database import Database, schema_files
+from chatserver.store.database import Database
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms, RoomView
-from chatserver.store.sqlite import transaction
+
+from .helpers import memory_database
 
 NAMES = ["", "alice", "bob", "carol", "dave"]
 PERSONS = range(1, 5)
@@ -245,20 +244,6 @@ room_entries: list[st.SearchStrategy[Entry[Any]]] = [
 ]
 
 
-class MemoryDatabase:
-    """A database without files, for thousands of examples."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        yield self._connection
-
-    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
-        return transaction(self._connection)
-
-
 def start(database: Database, limits: RoomLimits, entries: Sequence[Entry[Any]] = ()) -> list[Any]:
     """Make the accounts, then apply the entries in one transaction; return the outcomes."""
     with database.transaction() as connection:
@@ -301,10 +286,7 @@ def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     """
     entries = FIRST + entries
     model = Model()
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for _, sql in sorted(schema_files().items()):
-            connection.executescript(sql)
-        database = cast("Database", MemoryDatabase(connection))
+    with memory_database() as database, database.reading() as connection:
         for entry, outcome in zip(entries, start(database, LIMITS, entries), strict=True):
             assert outcome == model.apply(entry), entry
         for account_id in (*PERSONS, GUEST_ID, NOBODY_ID):

@@ -782,25 +782,3 @@ def test_quiet_room_keeps_nothing_that_all_followers_have(fixture: SenderFixture
             fixture.publish(b"to all")
         assert open_descriptors() <= before + 2
         slow.send_queue.unfollow(room)
-
-
-def test_member_of_several_rooms_is_caught_up_in_all(fixture: SenderFixture) -> None:
-    """A round costs one read of each buffer and one system call for each member."""
-    with closing(RecordingBroadcast()) as room:
-        fixture.sender.add_buffer(room)
-        peers = [fixture.peer() for _ in range(3)]
-        for peer in peers[:2]:
-            peer.send_queue.follow(room)
-        fixture.run()
-        fixture.put(peers[0].send_queue, b"reply ")
-        for _ in range(2):
-            publish(room, b"room ")
-            fixture.publish(b"lobby ")
-        assert [peer.received() for peer in peers] == [
-            b"reply room lobby room lobby ",
-            b"room lobby room lobby ",
-            b"lobby lobby ",
-        ]
-        assert room.slices == [Span(0, 5), Span(5, 10)]
-        for peer in peers[:2]:
-            peer.send_queue.unfollow(room)

@@ -38,18 +38,6 @@ def short_frames(count: int) -> list[bytes]:
     return [frame(D, b"%04d" % number) for number in range(1, count + 1)]
 
 
-def test_read_returns_at_most_the_requested_bytes(line: UdpLine) -> None:
-    data = frame(D, bytes(at % 251 for at in range(1_000))) + frame(C, b"EX")
-    line.peer_sends(data)
-    parts = []
-    while sum(map(len, parts)) < len(data):
-        parts.append(line.transport.read(7, 0.0))
-    assert b"".join(parts) == data
-    assert max(map(len, parts)) == 7
-    with pytest.raises(TimeoutError):
-        line.transport.read(7, 0.001)
-
-
 def lose(line: UdpLine) -> None:
     line.clock.now += 60.0
     line.transport.check_timeouts(line.clock.now)
@@ -79,22 +67,6 @@ def test_waiting_reader_is_woken(line: UdpLine, event: str) -> None:
     assert read == [expected]
 
 
-def test_full_input_takes_the_rest_later(line: UdpLine) -> None:
-    """Promise: back-pressure. However much a peer sends, memory stays bounded, and nothing is lost."""
-    payloads = [b"%04d" % number * 300 for number in range(WINDOW)]
-    line.peer_sends(*(frame(D, payload) for payload in payloads))
-    taken = acknowledged(line)
-    assert taken == list(range(1, len(taken) + 1))
-    assert INPUT_MAX_BYTES <= len(taken) * 1_205 < INPUT_MAX_BYTES + 1_205
-    data = line.read()
-    for number in taken:
-        line.peer.receive(Datagram(ACK, SESSION, number), line.clock.now)
-    line.clock.now += RESEND_SECONDS
-    line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
-    assert acknowledged(line) == list(range(len(taken) + 1, WINDOW + 1))
-    assert data + line.read() == b"".join(frame(D, payload) for payload in payloads)
-
-
 def test_write_takes_16_kib_and_sends_the_window(line: UdpLine) -> None:
     """Promise: memory stays bounded. A write with a full window takes nothing."""
     data = b"".join(short_frames(4_000))
@@ -110,21 +82,6 @@ def test_write_takes_16_kib_and_sends_the_window(line: UdpLine) -> None:
     assert line.transport.unacknowledged_bytes() == held_bytes
 
 
-def test_flush_sends_waiting_frames_and_resends(line: UdpLine) -> None:
-    line.transport.write(short_frames(WINDOW + 3))
-    first = line.new_packets()
-    line.acknowledge(*range(2, WINDOW), 1)
-    assert line.new_packets() == [], "the sender does that"
-    line.transport.flush()
-    assert [datagram.sequence for datagram in line.new_packets()] == [WINDOW + 1, WINDOW + 2, WINDOW + 3]
-    line.clock.now += RESEND_SECONDS - 0.001
-    line.transport.flush()
-    assert line.new_packets() == []
-    line.clock.now += 0.002
-    line.transport.flush()
-    assert line.new_packets()[0] == first[-1]
-
-
 def test_failed_send_counts_as_a_lost_packet(line: UdpLine) -> None:
     line.sock.fault = PermissionError()
     assert line.transport.write([frame(C, b"READY")]) == 10
@@ -135,17 +92,6 @@ def test_failed_send_counts_as_a_lost_packet(line: UdpLine) -> None:
     line.arrive_packed(line.peer.datagrams_to_send(line.clock.now))
     assert line.new_packets() == [Datagram(C, SESSION, 1, b"READY"), *[Datagram(ACK, SESSION, 1)] * 2]
     assert line.read() == b"C\0\0\0\2PM"
-
-
-def test_progress_is_counted_in_bytes_and_frames(line: UdpLine) -> None:
-    assert line.transport.can_be_closed
-    line.transport.write([frame(C, b"READY"), frame(D, b"hello")])
-    line.acknowledge(2)
-    assert (line.transport.unacknowledged_bytes(), line.transport.can_be_closed) == (13 + 5, False)
-    assert (line.transport.acknowledged(), line.transport.written()) == (0, 2)
-    line.acknowledge(1)
-    assert (line.transport.unacknowledged_bytes(), line.transport.can_be_closed) == (0, True)
-    assert (line.transport.acknowledged(), line.transport.written()) == (2, 2)
 
 
 def test_sender_is_woken_once_a_refused_write_has_room(line: UdpLine) -> None:
@@ -247,27 +193,6 @@ def test_transport_that_hung_up_takes_and_holds_nothing(line: UdpLine) -> None:
             act()
     line.transport.close()
     assert line.transport.closed
-
-
-@pytest.mark.parametrize("heard", [Datagram(ACK, SESSION, 1), Datagram(C, SESSION, 1, b"PING")])
-def test_silent_peer_is_lost_after_60_seconds(line: UdpLine, heard: Datagram) -> None:
-    """Promise: who vanishes without a word is gone from the list within 60 s. It is reported once."""
-    for _ in range(3):
-        line.arrive(heard)
-        line.clock.now += 59.9
-        assert line.transport.check_timeouts(line.clock.now) == ""
-    line.transport.write([frame(C, b"READY")])
-    line.clock.now += 0.1
-    assert line.transport.check_timeouts(line.clock.now) == "nothing was heard for 60 s"
-    assert line.transport.check_timeouts(line.clock.now) == ""
-    line.new_packets()
-    assert line.wakeups == 1
-    assert line.read() == (b"" if heard.kind == ACK else b"C\0\0\0\4PING")
-    assert line.transport.read(100, 0.0) == b""
-    for act in (line.transport.flush, lambda: line.transport.write([frame(C, b"more")])):
-        with pytest.raises(ConnectionAbortedError, match="nothing was heard for 60 s"):
-            act()
-    assert line.new_packets() == []
 
 
 TO_PEER, TO_TRANSPORT = 0, 1
