@@ -12,7 +12,7 @@ from typing import cast
 
 from chatprotocol.events import Bye, Event, EventBatch, Pong, expand_batches
 from chatprotocol.requests import Leave, Request
-from chatserver.chat.hub import Hub, Joined
+from chatserver.chat.hub import Hub, JoinState
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, Stored
@@ -330,7 +330,7 @@ def direct(sender: Member, recipient: Account, text: str, nonce: str | None = No
     )
 
 
-def join_hub(hub: Hub, member: Member, rooms: Sequence[RoomView] = ()) -> Joined:
+def join_hub(hub: Hub, member: Member, rooms: Sequence[RoomView] = ()) -> JoinState:
     """Join as a login does, with these rooms."""
     hub.begin_join(member)
     joined = hub.join(member, rooms)

@@ -23,7 +23,7 @@ from chatprotocol.events import (
 )
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub, Joined
+from chatserver.chat.hub import Hub, JoinState
 from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
@@ -288,7 +288,7 @@ def test_gathering_has_one_limit_for_all_buffers() -> None:
 
 def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
     """Promise: once. Earlier messages are in the history: none is in both, none in neither. Also between portions."""
-    joined: list[tuple[Member, Joined]] = []
+    joined: list[tuple[Member, JoinState]] = []
 
     class Joining(FakeBroadcast):
         def wait_for_sender(self, *_: object) -> None:
@@ -327,7 +327,7 @@ def test_received_direct_message_moves_the_mark(room: Room) -> None:
     room.hub.catch_up(bob, 5)
     assert room.marks == {BOB.id: 12}
     room.hub.leave(bob)
-    assert join_hub(room.hub, bob) == Joined(13, 13, ("alice", "bob"))
+    assert join_hub(room.hub, bob) == JoinState(13, 13, ("alice", "bob"))
 
 
 @pytest.mark.parametrize("case", ["leave", "shutdown", "not acknowledged", "not caught up"])

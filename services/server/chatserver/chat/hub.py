@@ -54,7 +54,7 @@ _NOT_STORED = "The server can't write to its disk; the message was not stored."
 _CHECKED_MAX = 4
 
 
-class Joined(NamedTuple):
+class JoinState(NamedTuple):
     """The state of the hub when a member joined."""
 
     # The member receives messages after this one, of the lobby and of its rooms.
@@ -122,7 +122,7 @@ class Hub:
             del user.logins[member]
             self._forget(member.account_id, user)
 
-    def join(self, member: Member, rooms: Sequence[RoomView]) -> Joined | None:
+    def join(self, member: Member, rooms: Sequence[RoomView]) -> JoinState | None:
         """Add a member. Its send queue is held: the caller puts the missed messages and releases it.
 
         None: the rooms that were read are not those that the hub knows. The caller waits for the journal, reads them
@@ -147,7 +147,7 @@ class Hub:
             self._lobby.follow(member, version)
             if member.knows_rooms:
                 self._follow_rooms(user, member)
-            return Joined(self._last_id, self._marks.mark_of(member.account_id), users, len(user.members) == 1)
+            return JoinState(self._last_id, self._marks.mark_of(member.account_id), users, len(user.members) == 1)
 
     def show_rooms(self, member: Member) -> None:
         """Send the member the events of its rooms, from now on."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chatprotocol.events import Event, Message
-    from chatserver.chat.hub import Hub, Joined
+    from chatserver.chat.hub import Hub, JoinState
     from chatserver.chat.login_throttle import LoginThrottle
     from chatserver.chat.passwords import Passwords
     from chatserver.journal.local import LocalJournal
@@ -208,7 +208,7 @@ class Login:
             raise
         return member
 
-    def _join_hub(self, member: Member) -> tuple[Joined, list[RoomView]]:
+    def _join_hub(self, member: Member) -> tuple[JoinState, list[RoomView]]:
         """Join the hub; return its state, and the rooms of the user at that moment. StoreError: it has not joined."""
         self._hub.begin_join(member)
         try:
@@ -222,7 +222,7 @@ class Login:
         return joined, rooms
 
     def _missed_ranges(
-        self, account: Account, login: requests.Login, joined: Joined, rooms: Sequence[RoomView]
+        self, account: Account, login: requests.Login, joined: JoinState, rooms: Sequence[RoomView]
     ) -> tuple[list[_Range], int | None, list[Refused]]:
         """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
 

@@ -39,8 +39,8 @@ Threads. The connection's reader, and for guests the readers of others, call ``p
 calls ``next_data``, passes the result to the transport without a lock, and reports with ``note_sent``. Meanwhile other
 threads only append to the segments, so the data that is being sent stays first.
 
-Locks. ``_lock`` guards the state and is a leaf except for the lock of a buffer: hub, then queue, then buffer. ``wake``
-and ``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
+Locks. ``_lock`` guards the state and is a leaf except for the lock of a buffer: hub, then queue, then buffer.
+``mark_ready`` and ``on_acknowledged`` are called after ``_lock`` was released. No socket is used under it.
 
 A closed span is right for any position of the sender. The hub inserts before it flushes, and replies close the spans
 at the flushed ends. The sender sends flushed data only, so a send that runs meanwhile can't pass the end of the span.
@@ -140,7 +140,7 @@ class _Tracked(Struct, gc=False, eq=False):
 class SendQueue:
     """The unsent data of one connection. The module's docstring has the states, the threads and the lock rules.
 
-    ``wake`` marks the queue as ready to send; it is called from any thread, without the queue's lock.
+    ``mark_ready`` lets the sender visit the queue; it is called from any thread, without the queue's lock.
     """
 
     __slots__ = (
@@ -150,6 +150,7 @@ class SendQueue:
         "_last",
         "_leaving",
         "_lock",
+        "_mark_ready",
         "_open",
         "_overflow",
         "_pieces_max",
@@ -159,7 +160,6 @@ class SendQueue:
         "_shared_bytes",
         "_tracked",
         "_waiting",
-        "_wake",
         "buffers",
         "caught_up",
         "label",
@@ -174,7 +174,7 @@ class SendQueue:
         protocol: str,
         encode: Callable[[Sequence[Event | EventBatch]], bytes],
         label: str,
-        wake: Callable[[SendQueue], None],
+        mark_ready: Callable[[SendQueue], None],
         encode_long: Callable[[Event], Iterator[bytes]] = lambda _: iter(()),
         overflow: BroadcastBuffer | None = None,
         pieces_max: int = _PIECES_MAX,
@@ -190,7 +190,7 @@ class SendQueue:
         self._encode = encode
         self._encode_long = encode_long
         self._overflow = overflow
-        self._wake = wake
+        self._mark_ready = mark_ready
         self._pieces_max = pieces_max
         # Guards everything below. ``state``, ``caught_up`` and ``buffers`` may be read without it.
         self._lock = threading.Lock()
@@ -228,7 +228,7 @@ class SendQueue:
         with self._lock:
             self._put(data)
         if wake:
-            self._wake(self)
+            self._mark_ready(self)
 
     def put_long(self, event: Event) -> None:
         """Queue a long answer piece by piece, as the peer reads. For the reader thread.
@@ -251,7 +251,7 @@ class SendQueue:
             with self._lock:
                 if self.state is ANSWERING:
                     self._end_answer(is_complete=is_complete)
-            self._wake(self)
+            self._mark_ready(self)
 
     def release(self, events: Sequence[Event]) -> None:
         """Queue the last of the missed messages, then what waited for it: the queue is LIVE."""
@@ -260,7 +260,7 @@ class SendQueue:
             self._put(data)
             if self.state is BUFFERING:
                 self._go_live()
-        self._wake(self)
+        self._mark_ready(self)
 
     def finish(self, last: Sequence[Event] = (), *, hang_up: bool = False) -> None:
         """Queue the last events. Pending data is sent, then our side of the connection is shut. For any thread.
@@ -278,7 +278,7 @@ class SendQueue:
                 self.state = HANGING_UP
             if self._room_available is not None:
                 self._room_available.notify_all()
-        self._wake(self)
+        self._mark_ready(self)
 
     def wait_for_room(self) -> bool:
         """Wait while more than UNREAD_MAX_BYTES of replies are unsent; false if the queue takes no more."""
@@ -307,7 +307,7 @@ class SendQueue:
             self.buffers = (*self._open, *self._leaving)
             is_live = self.state is LIVE
         if is_live:
-            self._wake(self)
+            self._mark_ready(self)
 
     def unfollow(self, buffer: BroadcastBuffer) -> None:
         """Stop following a broadcast buffer at its end; data up to there is still sent.
@@ -321,7 +321,7 @@ class SendQueue:
             if self.state is BUFFERING and len(self._open) == 1:
                 self._drop_waiting()
             self._leave([buffer])
-        self._wake(self)
+        self._mark_ready(self)
 
     def insert(self, events: Sequence[Event | EventBatch]) -> None:
         """Send these events on this connection alone, after everything staged in the buffers that it follows."""
@@ -338,7 +338,7 @@ class SendQueue:
             else:
                 self._add(data, _INSERTION)
         first.note_inserted(len(data))
-        self._wake(self)
+        self._mark_ready(self)
 
     def replace(self, buffer: BroadcastBuffer, start: int, end: int, events: Sequence[Event | EventBatch] = ()) -> None:
         """Send these events instead of the staged bytes of a buffer from start to end. The flush wakes the sender."""
@@ -377,7 +377,7 @@ class SendQueue:
             else:
                 self._tracked.sent = number
         if needs_visit:
-            self._wake(self)
+            self._mark_ready(self)
 
     # --- for the sender, and for the hub before a login ---
 
