@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import pytest
-
 if TYPE_CHECKING:
     from .harness.programs import Client
     from .harness.stack import Stack
@@ -27,12 +25,6 @@ FRAMES = Keywords("PM", "DM", ("--dialect", "frames"))
 DATAGRAM = Keywords("BM", "PM", ("--dialect", "datagram", "--ops", "bm-pm"))
 
 
-@pytest.fixture(params=[FRAMES, DATAGRAM], ids=["frames pm-dm", "datagram bm-pm"])
-def words(request: pytest.FixtureRequest) -> Keywords:
-    keywords: Keywords = request.param
-    return keywords
-
-
 def join(stack: Stack, words: Keywords, name: str) -> Client:
     """A client that was asked for its first operation."""
     client = stack.client(name, *words.flags)
@@ -51,40 +43,6 @@ def whisper(client: Client, words: Keywords, recipient: str, text: str) -> str:
     client.expect_sent()
     client.expect_next(f"[ask] {words.prompt}")
     return online
-
-
-def test_message_arrives_at_each_prompt(stack: Stack, words: Keywords) -> None:
-    """A json client writes to alice between the steps of her operations, which continue at their step."""
-    stack.start_server()
-    alice = join(stack, words, "alice")
-    bob = stack.client("bob")
-    carol = join(stack, words, "carol")
-
-    def interrupt(text: str) -> None:
-        bob.type(f"DM alice {text}")
-        bob.expect_sent()
-        alice.expect_next(f"bob -> alice: {text}")
-
-    interrupt("at the operation")
-    alice.type(words.direct)
-    alice.expect_next("[users 3] alice bob carol")
-    alice.expect_next("[ask] recipient")
-    interrupt("at the recipient")
-    alice.type("carol")
-    alice.expect_next("[ask] message for carol")
-    interrupt("at the message")
-    alice.type("at last")
-    alice.expect_next("[sent #")
-    alice.expect_next(f"[ask] {words.prompt}")
-    carol.expect_next("alice -> carol: at last")
-    alice.type(words.public)
-    alice.expect_next("[ask] message for all users")
-    interrupt("at the public message")
-    alice.type("to all of you")
-    alice.expect_next("[sent #")
-    bob.expect("alice: to all of you")
-    carol.expect_next("alice: to all of you")
-    bob.assert_never("at last")
 
 
 def test_all_wire_formats_and_keyword_sets_share_a_room(stack: Stack) -> None:
@@ -119,23 +77,3 @@ def test_all_wire_formats_and_keyword_sets_share_a_room(stack: Stack) -> None:
     stack.fence(json, datagram)
     for client in clients:
         client.assert_once("psst")
-
-
-def test_client_reconnects_without_loss_or_repetition(stack: Stack, words: Keywords) -> None:
-    """These wire formats can't resume: the client looks for missed messages in the history, and repeats no message."""
-    server = stack.start_server()
-    alice, bob = join(stack, words, "alice"), stack.client("bob")
-    bob.say("before the restart")
-    alice.expect_next("bob: before the restart")
-    alice.type(words.public)
-    alice.expect_next("[ask] message for all users")
-    assert server.stop() == 0
-    alice.expect("[lost]")
-    alice.type("said while the server was away")
-    server.start()
-    alice.expect("[back] alice")
-    alice.expect_sent()
-    bob.expect("alice: said while the server was away")
-    stack.fence(bob, alice)
-    alice.assert_once("before the restart")
-    bob.assert_once("was away")

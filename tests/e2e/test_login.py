@@ -44,19 +44,3 @@ def test_third_wrong_password_ends_the_client(stack: Stack, bob: Client, flags: 
     bob.expect("[joined] carol")
     bob.assert_once("[joined] alice")
     bob.assert_once("[left] alice")
-
-
-@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
-def test_invalid_username_is_asked_again(stack: Stack, flags: tuple[str, ...]) -> None:
-    """A client without a username asks for it until it is valid."""
-    stack.start_server()
-    client = stack.start_client("", *flags)
-    client.expect_question("username")
-    client.type("not a name")
-    client.expect_next("[error bad_username]")
-    client.expect_question("username")
-    client.type("alice")
-    client.expect_question("password new")
-    client.type("secret")
-    client.expect_next("[welcome new] alice")
-    client.leave()

@@ -53,23 +53,6 @@ def test_only_recipients_get_a_message(stack: Stack) -> None:
         guest.leave()
 
 
-def test_undelivered_message_is_reported(stack: Stack) -> None:
-    """To an unknown name, to a guest that left, and to one that vanishes before it acknowledges."""
-    stack.start_server()
-    alice, bob = join(stack, "alice"), join(stack, "bob")
-    say(alice, "zoe", "are you there?", "[error not_delivered]")
-    bob.leave()
-    say(alice, "bob", "are you still there?", "[error not_delivered]")
-    raw = stack.raw_guest("bob")
-    alice.type("@bob are you there again?")
-    raw.receive("alice", "are you there again?", acknowledge=False)
-    raw.close()
-    alice.expect_next("[error not_delivered] @bob")
-    alice.expect_question(PROMPT)
-    say(join(stack, "bob"), "alice", "now I am")
-    alice.expect_next("[message] bob: now I am")
-
-
 @pytest.mark.docker
 def test_lengths_are_bytes_of_any_text(stack: Stack) -> None:
     """Several lines, Arabic and emoji, between a third-party guest on the published port, a guest and a json client."""
@@ -126,43 +109,3 @@ def test_guests_and_other_clients_share_a_room(stack: Stack) -> None:
     json.type("CH")
     json.expect("guest: hello from guest")
     json.expect("guest -> json: psst json")
-
-
-def test_refused_name_is_asked_again(stack: Stack) -> None:
-    """Invalid, reserved, used by a guest, or by an account: each with its reason."""
-    stack.start_server()
-    stack.client("Carol").leave()
-    join(stack, "alice")
-    guest = stack.start_client("", *REGISTER)
-
-    for name, reason in {
-        "not a name": "letters and digits",
-        "Server": "reserved",
-        "ALICE": "The name ALICE is taken",
-        "carol": "The name carol is taken",
-    }.items():
-        guest.expect_question("username")
-        guest.type(name)
-        guest.expect_next("[error bad_username]")
-        guest.transcript.expect_anywhere(reason)
-    guest.expect_question("username")
-    guest.type("bob")
-    guest.expect_next("[welcome guest] bob")
-    guest.leave()
-
-
-def test_server_and_username_are_asked(stack: Stack) -> None:
-    """If neither is set. A line that is no address is refused, and asked again."""
-    stack.start_server()
-    host, port = stack.server_address
-    guest = stack.start_client("", *REGISTER, environment={"CHAT_SERVER": ""})
-
-    guest.expect_question("server")
-    guest.type(f"{host} one")
-    guest.expect_next("[error usage]")
-    guest.expect_question("server")
-    guest.type(f"{host} {port}")
-    guest.expect_question("username")
-    guest.type("alice")
-    guest.expect_next("[welcome guest] alice")
-    guest.leave()

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.fake_server import FakeServer, broadcast, error, postpone, serve, serve_but
+from integration.fake_server import FakeServer, broadcast, serve
 from integration.proxies import TcpProxy
 from integration.room import DEADLINE_SECONDS, wait_for
 
 from chatclient import ChatClient, ChatError, LostError, RefusedError, UsageError
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
-from chatprotocol.events import AccountKind, DirectMessage, PublicMessage, Refused, Users
+from chatprotocol.events import AccountKind, DirectMessage, PublicMessage, Users
 from chatprotocol.wire.base import Forwarded
 
 if TYPE_CHECKING:
@@ -213,14 +213,6 @@ def test_invalid_texts_and_recipients_are_refused(room: Room, enter: Enter, prot
         assert [message.text for message in alice.history()] == ["still here"]
 
 
-def test_keyword_set_makes_no_difference_to_a_program(port: int, enter: Enter, fresh_name: Name) -> None:
-    name = fresh_name("bob")
-    alice, bob = enter(port, fresh_name("alice"), "frames", ops="bm-pm"), enter(port, name)
-    alice.say("to all")
-    alice.whisper(name, "to bob")
-    assert [type(next_of(bob, PublicMessage, DirectMessage)) for _ in range(2)] == [PublicMessage, DirectMessage]
-
-
 # --- queries ---
 
 
@@ -267,13 +259,10 @@ def test_json_searches_and_reads_history_backwards(room: Room, enter: Enter) -> 
 # --- events ---
 
 
-@ACCOUNT_PROTOCOLS
-def test_events_during_a_query_are_read_later_in_order(
-    port: int, enter: Enter, fresh_name: Name, protocol: str
-) -> None:
+def test_events_during_a_query_are_read_later_in_order(port: int, enter: Enter, fresh_name: Name) -> None:
     """Objects that another thread injects are returned in the same way."""
     name = fresh_name("alice")
-    alice, bob = enter(port, name, protocol), enter(port, fresh_name("bob"))
+    alice, bob = enter(port, name), enter(port, fresh_name("bob"))
     thing = object()
     alice.inject(thing)
     said = [f"{number}" for number in range(20)]
@@ -495,42 +484,6 @@ def test_close_does_not_wait_for_a_lost_connection(proxy: TcpProxy, enter: Enter
     proxy.cut()
     next_of(alice, ConnectionLost)
     alice.close()
-
-
-def test_message_postponed_by_a_shutdown_is_sent_again(enter: Enter) -> None:
-    with FakeServer(postpone, serve) as server:
-        alice = enter(server.port, "alice")
-        assert alice.say("pay 100") == 8
-        nonces = [request["nonce"] for request in server.requested("PM")]
-        alice.close()
-    assert (len(nonces), len(set(nonces))) == (2, 1)
-
-
-def test_query_is_repeated_until_it_is_answered(enter: Enter) -> None:
-    """On each connection, and after refused logins, which are no answer to it."""
-    busy = serve_but("login", error("too_many_attempts"))
-    with FakeServer(serve_but("CH", None), busy, busy, serve_but("CH", None), serve) as server:
-        alice = enter(server.port, "alice")
-        with meanwhile(alice.history) as outcome:
-            (message,) = outcome.get(timeout=DEADLINE_SECONDS)
-        happened = [each for each in alice.events(0.0) if isinstance(each, ConnectionLost | Reconnected | Refused)]
-        alice.close()
-    assert message.text == "from before"
-    assert len(server.requested("CH")) == 3
-    kinds = [ConnectionLost, Refused, Refused, Reconnected, ConnectionLost, Reconnected]
-    assert [type(each) for each in happened] == kinds
-
-
-@pytest.mark.parametrize("code", ["wrong_password", "bad_username"])
-def test_return_that_is_refused_for_good_ends_the_client(enter: Enter, code: str) -> None:
-    with FakeServer(serve_but("users", None), serve_but("login", error(code)), serve) as server:
-        alice = enter(server.port, "alice")
-        for call in (alice.users, alice.users, lambda: alice.say("x")):
-            with pytest.raises(RefusedError) as refused:
-                call()
-            assert refused.value.code == code
-        alice.close()
-    assert len(server.requests) == 2
 
 
 # --- the example ---

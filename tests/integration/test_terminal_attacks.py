@@ -147,41 +147,24 @@ def test_live_messages_do_not_control_the_terminal(room: Room, terminals: Termin
     assert_every_row_has_its_sender(alice)
 
 
-@pytest.mark.parametrize("protocol", ["json", "datagram"])
-def test_stored_messages_do_not_control_the_terminal(room: Room, terminals: Terminals, protocol: str) -> None:
+def test_stored_messages_do_not_control_the_terminal(room: Room, terminals: Terminals) -> None:
     """In the history, in messages that waited, and in the results of a search."""
     room.enter("alice").close()
     bob = room.enter("bob")
     room.wait_for_connections(1)
     send_attacks(bob, command="PM")
     send_attacks(bob, command="DM", to="alice")
-    alice = terminals.log_in("alice", "--dialect", protocol, rows=40)
+    alice = terminals.log_in(rows=40)
     alice.until_shows("that was all")
     alice.type("CH 500", ENTER)
     alice.until_shows(f"─── the last {2 * COUNT} messages ───")
     alice.until(lambda: alice.text().count("bob » alice │ that was all") >= 2, "all is shown")
-    if protocol == "json":
-        alice.until_line("alice>")
-        alice.type("/search begins", ENTER)
-        alice.until_shows("─── 50 messages found: begins ───")
+    alice.until_line("alice>")
+    alice.type("/search begins", ENTER)
+    alice.until_shows("─── 50 messages found: begins ───")
     alice.until_line("alice>")
     assert_harmless(alice, bells=COUNT)
     assert_every_row_has_its_sender(alice)
-
-
-@pytest.mark.parametrize(("columns", "beginning"), [(64, r" +│ |\d\d:\d\d +bob │ "), (34, r"  |\d\d:\d\d bob │ ")])
-def test_no_row_of_a_narrow_window_imitates_another_sender(
-    room: Room, terminals: Terminals, columns: int, beginning: str
-) -> None:
-    bob = room.enter("bob")
-    alice = terminals.log_in(columns=columns, rows=40)
-    texts = [*FAKES.values(), *(f"{'x' * each} 12:00 carol FAKE" for each in range(20, 40))]
-    for text in [*texts, "that was all"]:
-        bob.say(text)
-    alice.until_shows("that was all")
-    fakes = [row for row in alice.everything() if "FAKE" in row]
-    assert len(fakes) >= len(texts)
-    assert not [row for row in fakes if not re.match(beginning, row)]
 
 
 def test_pasted_attack_does_not_control_the_terminal(room: Room, terminals: Terminals) -> None:
@@ -223,7 +206,7 @@ def hostile_answers(evil: str) -> list[dict[str, Any]]:
     ]
 
 
-EVIL: Final = ["".join(ATTACKS.values()), "bob\n12:00            carol │ FAKE", "x\r12:00  carol │ FAKE", ZALGO]
+EVIL: Final = ["".join(ATTACKS.values()) + ZALGO, "bob\n12:00            carol │ FAKE\r12:00  carol │ FAKE"]
 
 
 @contextmanager

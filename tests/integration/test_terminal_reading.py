@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.terminals import rows_with, texts_with
+from integration.terminals import rows_with
 
 from ops.window import BACKSPACE, ENTER, control
 
@@ -14,56 +14,8 @@ if TYPE_CHECKING:
     from integration.room import Room
     from integration.terminals import Terminals
 
-    from ops.window import Window
-
-
-def rule(window: Window, text: str) -> int:
-    """The number of the row that begins with this rule."""
-    return next(number for number, row in enumerate(window.everything()) if row.startswith(f"─── {text} ─"))
-
 
 # --- columns ---
-
-
-def test_time_name_and_text_are_in_columns(room: Room, terminals: Terminals) -> None:
-    """Below 80 columns names have less room, below 60 there are no columns."""
-    bob, longest = room.enter("bob"), room.enter("a" * 32)
-    alice = terminals.log_in(columns=80, rows=40)
-    bob.say("hello everyone")
-    bob.ask(command="DM", to="alice", message="psst")
-    bob.next("sent")
-    bob.say("one\ntwo\r\n  three")
-    bob.say("word " * 15 + "end")
-    longest.say("a long name")
-    alice.until_shows("a long name")
-    rows = [re.sub(r"^\d\d:\d\d", "12:00", row) for row in alice.everything()]
-    day = r"─── (Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d{1,2} [A-Z][a-z]+ \d{4} ─+"
-    assert re.fullmatch(day, rows[0])
-    at = rows.index("12:00              bob │ hello everyone")
-    assert rows[at + 1 : at + 9] == [
-        "12:00      bob » alice │ psst",
-        "12:00              bob │ one",
-        "                       │ two",
-        "                       │   three",
-        "12:00              bob │ word word word word word word word word word word word",
-        "                       │ word word word word end",
-        f"12:00 {'a' * 32} │",
-        "                       │ a long name",
-    ]
-    alice.resize(60, 40)
-    alice.until_line("alice>")
-    bob.say("there " * 12)
-    alice.until(lambda: len(rows_with(alice, "there")) == 2, "it is wrapped")
-    assert [row[5:] for row in alice.everything() if "there" in row] == [
-        "    bob │ there there there there there there there",
-        "        │ there there there there there",
-    ]
-    alice.resize(30, 40)
-    alice.until_line("alice>")
-    bob.say("narrow " * 5)
-    alice.until(lambda: len(rows_with(alice, "narrow")) == 2, "it is wrapped")
-    at = alice.everything().index("  narrow narrow narrow narrow")
-    assert re.fullmatch(r"\d\d:\d\d bob", alice.everything()[at - 1])
 
 
 def test_gutter_is_straight_beside_wide_and_combining_letters(room: Room, terminals: Terminals) -> None:
@@ -109,52 +61,7 @@ def test_prompt_stays_with_emoji_of_several_code_points(room: Room, terminals: T
 # --- history ---
 
 
-def test_login_shows_recent_messages_and_those_that_waited_once(room: Room, terminals: Terminals) -> None:
-    """Between two rules; a third one is before the first new message. None of them rings more than once."""
-    bob = room.enter("bob")
-    was_here = room.enter("alice")
-    for number in range(30):
-        bob.say(f"public {number:02}")
-        was_here.next("broadcast")
-    was_here.close()
-    room.wait_for_connections(1)
-    bob.ask(command="DM", to="alice", message="waits for you, public")
-    bob.next("sent")
-    for number in range(30, 40):
-        bob.say(f"public {number:02}")
-    alice = terminals.log_in()
-    alice.until_shows("─── now ───")
-    bob.say("live")
-    alice.until_shows("bob │ live")
-    rows = alice.everything()
-    begin, new, end = (rule(alice, text) for text in ("the last 20 messages", "new since you were here", "now"))
-    seen, missed = ([f"public {n:02}" for n in each] for each in (range(21, 30), range(30, 40)))
-    assert [row.split("│ ")[1] for row in rows[begin:new] if "│" in row] == seen
-    assert [row.split("│ ")[1] for row in rows[new:end] if "│" in row] == ["waits for you, public", *missed]
-    assert texts_with(alice, "public") == [*seen, "waits for you, public", *missed]
-    assert alice.bells <= 1
-
-
 # --- users, bells and floods ---
-
-
-def test_joins_and_leaves_are_shown_and_can_be_hidden(room: Room, terminals: Terminals) -> None:
-    alice, hidden = terminals.log_in(), terminals.log_in("hank", "--hide-joins")
-    carol = room.enter("Carol")
-    alice.until_shows("* │ Carol joined")
-    alice.type("/joins", ENTER)
-    alice.until_shows("Joins and leaves are hidden from now on.")
-    hidden.type("/joins", ENTER)
-    hidden.until_shows("Joins and leaves are shown from now on.")
-    alice.type("/users", ENTER)
-    alice.until_shows("3 online: alice, Carol, hank")
-    carol.close()
-    hidden.until_shows("* │ Carol left")
-    assert "Carol joined" not in hidden.text()
-    room.enter("bob").say("fence")
-    alice.until_shows("│ fence")
-    assert "Carol left" not in alice.text()
-    assert "bob joined" not in alice.text()
 
 
 def test_bell_rings_for_mentions_and_direct_messages(room: Room, terminals: Terminals) -> None:

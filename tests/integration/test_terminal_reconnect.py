@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.fake_server import FakeServer, error, serve_but
 from integration.proxies import TcpProxy
 from integration.terminals import Terminals, is_connected, rows_with, status, texts_with
 
 from ops.window import ENTER, control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from integration.room import Room
 
@@ -121,50 +119,4 @@ def test_unconfirmed_message_is_marked_and_stored_once(room: Room, proxy: TcpPro
     assert "not confirmed yet" not in alice.text()
 
 
-def test_client_returns_to_a_restarted_server(open_room: Callable[..., Room], tmp_path: Path) -> None:
-    room = open_room()
-    port = room.server.port
-    with Terminals(port, tmp_path) as terminals:
-        alice, carol = terminals.log_in(), terminals.log_in("carol", "--dialect", "frames")
-        alice.type("before", ENTER)
-        for window in (alice, carol):
-            window.until_shows("alice │ before")
-        assert room.stop()
-        for window in (alice, carol):
-            until_lost(window)
-        alice.type("meanwhile", ENTER)
-        alice.until_shows("… meanwhile (waits for the connection)")
-        bob = open_room(port=port).enter("bob")
-        for window in (alice, carol):
-            window.until(lambda window=window: is_connected(window), "it is back")  # type: ignore[misc]
-        bob.say("after")
-        for window in (alice, carol):
-            window.until_shows("alice │ meanwhile", "bob │ after")
-            for text in ("meanwhile", "after", "before"):
-                assert texts_with(window, f"│ {text}") == [text]
-            assert len(rows_with(window, LOST)) == 1
-
-
-@pytest.mark.parametrize(("keys", "code"), [(control("d"), 0), (f"unsent{ENTER}EX{ENTER}", 1)], ids=["empty", "unsent"])
-def test_client_without_a_connection_leaves_at_once(proxy: TcpProxy, alice: Window, keys: str, code: int) -> None:
-    """And says what was not sent."""
-    proxy.cut()
-    until_lost(alice)
-    for line in keys.splitlines():
-        alice.type(line, *([ENTER] if ENTER in keys else []))
-        if line == "unsent":
-            alice.until_shows("… unsent (waits for the connection)")
-    assert alice.until_end() == code
-    assert ("1 typed line was not confirmed" in alice.text()) == bool(code)
-    assert alice.echoes
-
-
 # --- servers that do what they seldom do ---
-
-
-def test_return_with_a_changed_password_ends_with_3(terminals: Terminals) -> None:
-    with FakeServer(serve_but("users", None), serve_but("login", error("wrong_password"))) as server:
-        alice = terminals.log_in(port=server.port)
-        alice.type("/users", ENTER)
-        assert alice.until_end() == 3
-    assert "No: wrong_password." in alice.text()

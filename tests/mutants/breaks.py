@@ -1031,7 +1031,7 @@ BREAKS = (
         _CLIENT + "cli/exits.py",
         "LOST = 1",
         "LOST = 0",
-        "e2e/test_exit_codes.py::test_lost_server_is_exit_code_1",
+        "integration/test_client_program.py::test_exit_codes_have_their_reasons",
     ),
     _break(
         _SETTINGS,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import sqlite3
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import NOT_SENT, DatagramPeer, Guest, Peer, deadline
+from integration.room import Peer, deadline
 from reliability.crowd import Crowd
 from reliability.history import Content, content_of, read_database
 from reliability.peers import NarrowPeer
@@ -30,8 +29,7 @@ RECEIVERS = 50
 # Unanswered messages of a sender: at the signal several hundred are in progress.
 WINDOW = 20
 TALKERS = 8
-# Time until no thread accepts anything more, and a time that a slow reader is waited for.
-CLOSING_SECONDS = 0.2
+# A time that a slow reader is waited for.
 LATE_SECONDS = 1.0
 # Maximum time from a confirmation to the signal.
 LATER_MAX_SECONDS = 0.005
@@ -129,29 +127,6 @@ def test_shutdown_delivers_every_accepted_message(tmp_path: Path, chance: random
     check_all_is_told(crowd.members, senders, program.data)
 
 
-def test_shutdown_confirms_messages_of_a_half_closed_client(tmp_path: Path) -> None:
-    """The client stays a member until its messages are written. A refusal comes after the confirmations."""
-    with Program(tmp_path) as program, closing(Peer(program.port)) as peer:
-        peer.login("alice")
-        with closing(sqlite3.connect(program.data / "chat.db")) as disk:
-            disk.execute("BEGIN IMMEDIATE")  # the server cannot write
-            for number in range(10):
-                peer.ask(command="PM", message="hello", nonce=f"n{number}")
-            assert peer.until_fence() == []
-            program.process.terminate()
-            program.wait_until(lambda: not is_open(program.port), "the closed port")
-            threading.Event().wait(CLOSING_SECONDS)
-            peer.ask(command="PM", message="too late", nonce="late")
-            peer.socket.shutdown(socket.SHUT_WR)
-            disk.rollback()
-        answers = [json.loads(line) for line in iter(peer.line, b"")]
-        assert program.process.wait(SHUTDOWN_SECONDS) == 0
-    nonces = [answer["nonce"] for answer in answers if answer["type"] in ("sent", "error")]
-    assert nonces[:10] == [f"n{number}" for number in range(10)]
-    assert nonces[10:] in (["late"], []), "there is no refusal after the goodbye"
-    assert len(read_database(program.data)) == 10
-
-
 def test_shutdown_waits_for_a_slow_reader(tmp_path: Path) -> None:
     """Its last requests are read and discarded: a close over unread input would destroy what it has not read yet."""
     with Program(tmp_path) as program, closing(NarrowPeer(program.port)) as late, closing(Peer(program.port)) as other:
@@ -194,37 +169,3 @@ def test_shutdown_delivers_messages_of_guests_and_udp(
         assert talker.ids.items() <= stored.items()
     assert heard_by_carol == set(heard_by("carol", stored).values())
     assert len(stored) < sum(len(talker.said) for talker in talkers.members), "the signal hit messages in progress"
-
-
-def test_shutdown_does_not_wait_for_unacknowledging_guests(tmp_path: Path) -> None:
-    with Program(tmp_path) as program, closing(Guest(program.port, "alice")) as alice:
-        alice.register()
-        silent = [Guest(program.port, f"silent{number}") for number in range(TALKERS)]
-        for guest in silent:
-            guest.register()
-        alice.send("ALL", "hello")
-        assert [guest.forwarded() for guest in silent] == [("alice", "hello")] * TALKERS
-        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
-            assert program.stop() == 0
-        assert alice.sending.rest() == NOT_SENT
-        for guest in silent:
-            assert guest.is_over()
-            guest.close()
-    assert [content.text for content in read_database(program.data).values()] == ["hello"]
-
-
-def test_shutdown_does_not_wait_for_unacknowledging_udp_peers(tmp_path: Path) -> None:
-    with Program(tmp_path) as program, closing(DatagramPeer(program.port)) as alice:
-        silent = [DatagramPeer(program.port) for _ in range(TALKERS)]
-        for number, peer in enumerate(silent):
-            peer.login(f"silent{number}")
-        alice.login("alice")
-        for _ in range(10):
-            alice.say("x" * 8_000)
-        with deadline(SHUTDOWN_SECONDS, "the shutdown"):
-            program.process.terminate()
-            assert alice.rest() == ["C BYE the server is shutting down"]
-            assert program.process.wait() == 0
-        for peer in silent:
-            peer.close()
-    assert len(read_database(program.data)) == 10

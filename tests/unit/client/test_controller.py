@@ -50,6 +50,11 @@ def test_wrong_password_is_asked_for_again_until_the_server_ends_it(asked: Dialo
     assert asked.exit is Exit.REFUSED
 
 
+def test_end_of_input_at_the_password_is_a_rejected_login(asked: Dialogue) -> None:
+    asked.end_input("[error refused] the input ended before the password was given")
+    assert asked.exit is Exit.REFUSED
+
+
 @pytest.mark.parametrize(
     ("code", "end"),
     [
