@@ -5,7 +5,8 @@
         window.type("hello", ENTER)
         window.until(lambda: window.row_with("hello").endswith("hello"), "the message is shown")
 
-Only the methods that wait read the output. Each of these methods has a deadline.
+Only the methods that wait read the output, so that several questions are about one screen. Each of these methods has a
+deadline.
 """
 
 from __future__ import annotations
@@ -295,9 +296,12 @@ class Window:
     # --- waiting ---
 
     def until(self, holds: Callable[[], object], what: str) -> None:
-        """Read until ``holds()``. Raises AssertionError, with the window, at the deadline or if the program ends."""
+        """Read until ``holds()``. Raises AssertionError, with the window, at the deadline or if the program ends.
+
+        A screen without a cursor is half drawn and is not looked at.
+        """
         give_up_at = time.monotonic() + DEADLINE_SECONDS
-        while not holds():
+        while not ((self.shows_cursor or self.has_ended) and holds()):
             left_seconds = give_up_at - time.monotonic()
             if self.has_ended or left_seconds < 0:
                 why = "the program ended" if self.has_ended else f"{DEADLINE_SECONDS:g} s have passed"

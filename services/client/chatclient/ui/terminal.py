@@ -248,7 +248,9 @@ class TerminalFrontend:
             return  # _run() draws the rest
         if self._shown:
             # The prompt is erased and drawn again below the new rows, in a single write, so that it does not flicker.
+            # The drawing ends with a cursor.
             self._output.hold()
+            self._output.hide_cursor()
             app.renderer.erase()
             self._print()
         app.invalidate()
