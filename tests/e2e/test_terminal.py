@@ -31,7 +31,7 @@ def test_person_talks_at_a_terminal(stack: Stack) -> None:
     dave.type("hello every")
     bob.say("hello dave")
     dave.until_shows("│ hello dave")
-    assert dave.cursor_row == "dave> hello every"
+    dave.until_line("dave> hello every")
     dave.type("body", ENTER)
     bob.expect("dave: hello everybody")
 

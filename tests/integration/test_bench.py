@@ -47,7 +47,7 @@ TINY: Final = Plan(
 )
 OURS: Final = chatserver(*CHEAPEST_HASH)
 OURS_OVER_UDP: Final = chatserver(*CHEAPEST_HASH, name="chatserver-datagram", protocol="datagram")
-PATIENCE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 20.0
 # A test shares its processors, so the load sleeps if there is no input.
 POLL_SECONDS: Final = 0.001
 
@@ -161,7 +161,7 @@ def relayed(alter: Callable[[bytes], bytes]) -> Iterator[Connections]:
                     receiver.sendall(alter(data))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(10.0)
+        listener.settimeout(PATIENCE_SECONDS)
         thread = threading.Thread(target=serve, name="server")
         thread.start()
         try:

@@ -10,6 +10,7 @@ import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -263,16 +264,16 @@ def test_events_during_a_query_are_read_later_in_order(port: int, enter: Enter, 
     """Objects that another thread injects are returned in the same way."""
     name = fresh_name("alice")
     alice, bob = enter(port, name), enter(port, fresh_name("bob"))
-    thing = object()
+    thing = SimpleNamespace()
     alice.inject(thing)
     said = [f"{number}" for number in range(20)]
     for text in said:
         bob.say(text)
         assert name in alice.users()
-    assert next_of(alice, object) is thing
+    assert next_of(alice, SimpleNamespace) is thing
     assert texts(alice, said[-1]) == said
     with meanwhile(lambda: alice.inject(thing)):
-        assert next_of(alice, object) is thing
+        assert next_of(alice, SimpleNamespace) is thing
 
 
 def test_events_during_a_query_are_limited_to_16_mib(enter: Enter) -> None:

@@ -215,7 +215,7 @@ def test_second_interrupt_ends_a_client_whose_output_is_blocked(shared_room: Roo
         process.stdin.write(b"/help\n" * 500)
         process.stdin.flush()
         held = -1
-        while (now := unread_bytes(process.stdout.fileno())) != held or not now:
+        while (now := unread_bytes(process.stdout.fileno())) != held or not now or not is_asleep(process.pid):
             held = now
             time.sleep(0.1)
         give_up_at = time.monotonic() + DEADLINE_SECONDS
@@ -225,6 +225,11 @@ def test_second_interrupt_ends_a_client_whose_output_is_blocked(shared_room: Roo
             time.sleep(0.1)
         assert process.returncode == 1
         assert b"the output is not read" in process.stderr.read()
+
+
+def is_asleep(pid: int) -> bool:
+    """True if the process waits, and not for a processor."""
+    return "(sleeping)" in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
 
 
 def unread_bytes(descriptor: int) -> int:

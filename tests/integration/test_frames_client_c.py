@@ -138,9 +138,10 @@ def test_exit_codes_have_their_reasons(open_room: Callable[..., Room], start: St
     lines, errors = alice.ends(REFUSED)
     assert [line.split()[0] for line in lines] == ["[ERROR", "[BYE"]
     assert errors == "frames_client: the connection has ended\n"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    assert start(port, "alice").ends(LOST) == ([], "frames_client: can't reach the server\n")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # it does not listen, and keeps other tests from the port
+        ended_early = start(unused.getsockname()[1], "alice").ends(LOST)
+    assert ended_early == ([], "frames_client: can't reach the server\n")
     ended = subprocess.run([program], capture_output=True, timeout=DEADLINE_SECONDS, check=False)
     assert (ended.returncode, ended.stderr) == (USAGE, b"frames_client: expected arguments: HOST PORT USERNAME\n")
 

@@ -35,15 +35,14 @@ def test_small_pieces_do_not_wait_for_acknowledgements(room: Room) -> None:
     """Nagle's algorithm sends a piece when the last one was acknowledged, which Linux may delay by 40 ms."""
     alice = room.enter("alice")
     alice.say("to leave the quick mode in which a connection begins")
-    seconds = []
-    for _ in range(10):
+    seconds: list[float] = []
+    while min(seconds[3:], default=1.0) >= 0.03:
+        assert len(seconds) < 100  # a busy machine delays some of them
         began = time.monotonic()
         for byte in b'{"command":"ping"}\n':
             alice.send(bytes([byte]))
         assert alice.next("pong")
         seconds.append(time.monotonic() - began)
-
-    assert min(seconds[3:]) < 0.03
 
 
 def test_lagging_receiver_is_disconnected_and_resumes(open_room: Callable[..., Room], log: io.StringIO) -> None:

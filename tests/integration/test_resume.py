@@ -30,7 +30,7 @@ def test_since_sends_missed_messages_once(shared_room: Room, fresh_name: Name) -
     phone = shared_room.enter(bob_name)
     phone.say("by bob")
     phone.ask(command="DM", to=bob_name, message="to myself")
-    phone.until_fence()
+    phone.next("sent")
     back = shared_room.peer()
     assert back.login(bob_name, since=seen)["last_id"] == seen + 5
     alice.say("new")

@@ -61,12 +61,12 @@ def test_signal_ends_with_0_and_a_goodbye(tmp_path: Path) -> None:
         alice, stranger = Peer(server.port), Peer(server.port)
         alice.login("alice")
         stranger.ask(command="ping")
+        stop_at = time.monotonic() + 0.9
         server.process.send_signal(signal.SIGHUP)
         for peer in (alice, stranger):
             assert peer.next("bye")["reason"] == "the server is shutting down"
             assert peer.is_closed()
             peer.close()
-        stop_at = time.monotonic() + 0.9
         while server.process.poll() is None and time.monotonic() < stop_at:
             server.process.send_signal(signal.SIGHUP)
         assert server.process.wait(10.0) == 0

@@ -56,8 +56,8 @@ def test_client_memory_is_limited(piece: Callable[[int], bytes], is_read: bool) 
         try:
             connection, _ = listening.accept()
             with connection:
-                connection.settimeout(0.5)
                 connection.recv(1_000)
+                connection.settimeout(0.5)
                 connection.sendall(WELCOME)
                 assert process.stdout.readline().startswith(b"[welcome")
                 before = memory_bytes(process.pid)

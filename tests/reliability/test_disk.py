@@ -105,7 +105,8 @@ def test_full_disk_gives_errors_and_disconnects_no_client(tmp_path: Path, limit_
         crowd.wait_until(lambda: len(newcomer.seen) > 1, "an answer to the newcomer")
         assert newcomer.seen[1]["account"] == "new"
         assert not any(member.is_over for member in crowd.members)
-        log = server.log()
+        assert server.stop() == 0
+    log = server.log()
     assert log.count("[ERROR] journal failed") == 1
     assert log.count("[INFO] journal recovered") == 1
     assert "Traceback" not in log

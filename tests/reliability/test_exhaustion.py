@@ -72,8 +72,8 @@ def test_new_clients_wait_for_free_descriptors(tmp_path: Path, peers: ExitStack)
             peer.login(f"late{number}")
             accepted.append(peer)
             talk(alice, bob)
-        log = server.log()
         assert server.stop() == 0
+    log = server.log()
     assert log.count(PAUSED) == 1
     assert "Traceback" not in log
 
@@ -116,7 +116,7 @@ def test_new_clients_are_rejected_without_free_threads(
             extra.command("EX")
             assert extra.is_closed()
         talk(alice, bob)
-        log = server.log()
         assert server.stop() == 0
+    log = server.log()
     assert log.count("[WARNING] refusing connections reason=no_threads") == 1
     assert "Traceback" not in log

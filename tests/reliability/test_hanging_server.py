@@ -14,7 +14,7 @@ from reliability.program import DEADLINE_SECONDS, Program, own_environment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SILENCE_SECONDS = 0.6
+SILENCE_SECONDS = 1.5
 LONG = pytest.mark.long
 
 

@@ -24,7 +24,7 @@ SESSION_MAX_BYTES = 64 * 1024
 # Long enough for a thousand logins.
 SILENCE_SECONDS = 15.0
 # Maximum delay of the check for lost sessions.
-LATE_SECONDS = 3.0
+LATE_SECONDS = 10.0
 # Fragmentation: a second crowd of the same size may need this much more.
 GROWTH_MAX_BYTES = 12 * MEBIBYTE
 
@@ -65,7 +65,8 @@ def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> N
                     assert not left or time.monotonic() - closed_at > SILENCE_SECONDS - 5.0
                     online -= set(left)
                 gone_seconds = time.monotonic() - closed_at
-                assert server.log().count(f"detail='nothing was heard for {SILENCE_SECONDS:g} s'") == SESSIONS
+                detail = f"detail='nothing was heard for {SILENCE_SECONDS:g} s'"
+                server.wait_until(lambda: server.log().count(detail) == SESSIONS, "the entries in the log")  # noqa: B023
         server.wait_until(lambda: server.threads() == threads, "the end of their threads")
         first, second = peaks
         print(f"{first / SESSIONS / 1024:.0f} KiB each; gone in {gone_seconds:.1f} s")

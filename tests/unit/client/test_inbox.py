@@ -8,7 +8,7 @@ import pytest
 from chatclient.inbox import Backlog, Inbox, size_bytes
 from chatprotocol.events import History, PublicMessage
 
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 20.0
 
 
 def message(number: int) -> PublicMessage:

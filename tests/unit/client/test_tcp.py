@@ -11,7 +11,7 @@ from chatprotocol.wire.json import Json
 
 from .watches import PING, ScriptedWatch
 
-DEADLINE_SECONDS = 5.0
+DEADLINE_SECONDS = 20.0
 BYE = b'{"type":"bye","reason":"enough"}\n'
 UNKNOWN = b'{"type":"error","code":"unknown_command","message":"?"}\n'
 

@@ -312,7 +312,7 @@ def test_flood_of_forged_openings_leaves_nothing_behind(fixture: Fixture) -> Non
         finally:
             tracemalloc.stop()
     assert after - before < 20_000, "that is four bytes for each"
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert fixture.listener.is_empty
     assert len(log) == 1
 
