@@ -22,7 +22,7 @@ from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.inbox import Backlog
 from chatclient.links.connection import Signal
 from chatclient.links.watch import SILENCE_SECONDS
-from chatclient.model import ConnectionState, Model
+from chatclient.model import Model
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
 from chatclient.opening import new_session
 from chatclient.session import (
@@ -82,6 +82,7 @@ ProgramEvent: TypeAlias = (
 _RECEIVED: Final = ClientEvent | Signal
 # Events that end a login, and those that end the wait for a goodbye.
 _LOGIN_ANSWERS: Final = events.Welcome | events.PasswordPrompt | events.Refused
+_ABOUT_USER: Final = requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember
 _GOODBYES: Final = events.Bye | ConnectionLost | Left
 
 
@@ -189,7 +190,7 @@ class ChatClient:
             return
         self._is_closed = True
         try:
-            if self._session.model.connection_state is ConnectionState.LOGGED_IN and self._final_error is None:
+            if self._session.model.is_logged_in and self._final_error is None:
                 self._say_goodbye()
         finally:
             self._session.close()
@@ -265,12 +266,10 @@ class ChatClient:
 
         Raises RefusedError if the room can't be entered or made. A private room can't be told from a missing one.
         """
-        check_str("room", room)
         return self._ask_about(requests.Join(room, bool(private)), events.Joined)
 
     def part(self, room: str) -> None:
         """Leave a room. A room ends when its last member leaves."""
-        check_str("room", room)
         self._ask_about(requests.Part(room), events.Parted)
 
     def set_topic(self, room: str, topic: str) -> None:
@@ -278,7 +277,6 @@ class ChatClient:
 
         This method and the next four are for the owner and the operators of the room.
         """
-        check_str("room", room)
         check_str("topic", topic)
         _refused_as_error(check_unicode, topic)
         _refused_as_error(check_topic, topic)
@@ -286,22 +284,22 @@ class ChatClient:
 
     def invite(self, room: str, username: str) -> None:
         """Let a user join a room."""
-        self._ask_about_user(requests.Invite, room, username, events.Invited)
+        self._ask_about(requests.Invite(room, username), events.Invited)
 
     def kick(self, room: str, username: str) -> None:
         """Remove a member from a room, or take back an invitation.
 
         Raises RefusedError (not_a_member) also if the connection was lost after the server had done it.
         """
-        self._ask_about_user(requests.Kick, room, username, events.Kicked)
+        self._ask_about(requests.Kick(room, username), events.Kicked)
 
     def op(self, room: str, username: str) -> None:
         """Make a member an operator of the room."""
-        self._ask_about_user(requests.MakeOperator, room, username, events.RoleChanged)
+        self._ask_about(requests.MakeOperator(room, username), events.RoleChanged)
 
     def deop(self, room: str, username: str) -> None:
         """Take the role of an operator from a member."""
-        self._ask_about_user(requests.MakeMember, room, username, events.RoleChanged)
+        self._ask_about(requests.MakeMember(room, username), events.RoleChanged)
 
     # --- events ---
 
@@ -374,21 +372,14 @@ class ChatClient:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
     def _ask_about(self, action: requests.RoomRequest, kind: type[Answer]) -> Answer:
+        """Make a request about a room, or about a user in a room."""
+        check_str("room", action.room)
+        if isinstance(action, _ABOUT_USER):
+            check_str("username", action.username)
+            _refused_as_error(check_username, action.username)
         self._check_json()
         _refused_as_error(check_room_name, action.room)
         return self._query(action, kind)
-
-    def _ask_about_user(
-        self,
-        request: type[requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember],
-        room: str,
-        username: str,
-        kind: type,
-    ) -> None:
-        check_str("room", room)
-        check_str("username", username)
-        _refused_as_error(check_username, username)
-        self._ask_about(request(room, username), kind)
 
     def _query(self, action: Action, kind: type[Answer]) -> Answer:
         """Make a query. The session repeats it on every new connection until it is answered."""
@@ -404,7 +395,7 @@ class ChatClient:
     def _is_answer(self, action: Action, kind: type, event: Any) -> bool:
         """True for the answer to a query, and for an error that concerns neither a message nor a login."""
         model = self._session.model
-        if isinstance(event, events.Refused) and model.connection_state is not ConnectionState.LOGGED_IN:
+        if isinstance(event, events.Refused) and not model.is_logged_in:
             return False
         return isinstance(event, kind | events.Refused) and answers(action, event, model.username)
 

@@ -108,10 +108,6 @@ class _Fingerprint(NamedTuple):
     # Hash of sender and text. The text may be long.
     content_hash: int
 
-    def matches(self, message: events.Message) -> bool:
-        is_same_time = self.time_ms in (None, message.time_ms)
-        return is_same_time and self.content_hash == _content_hash(message.sender, message.text)
-
 
 def _content_hash(sender: str, text: str) -> int:
     return hash((name_key(sender), text))
@@ -144,6 +140,11 @@ class Model:
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
         self.unconfirmed: dict[str, requests.Say | requests.Whisper] = {}
 
+    @property
+    def is_logged_in(self) -> bool:
+        """True if the user is logged in on the current connection."""
+        return self.connection_state is ConnectionState.LOGGED_IN
+
     def login(self) -> requests.Login:
         """The login to send on a new connection."""
         last_id = self.last_seen_id
@@ -156,7 +157,9 @@ class Model:
     def has_seen(self, message: events.Message) -> bool:
         """True if this message is remembered as seen. A different message with the same id does not count."""
         seen = self._seen.get(message.id)
-        return seen is not None and seen.matches(message)
+        if seen is None or seen.time_ms not in (None, message.time_ms):
+            return False
+        return seen.content_hash == _content_hash(message.sender, message.text)
 
     def is_me(self, username: str) -> bool:
         return name_key(username) == name_key(self.username)
@@ -165,7 +168,7 @@ class Model:
         """True if this user sent it, from here or from another device."""
         return self.is_me(message.sender)
 
-    def apply(self, event: ClientEvent) -> None:
+    def apply(self, event: ClientEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         match event:
             case DeliveryUnknown(own_message) | Outcome(own_message):
                 self.unconfirmed.pop(own_message.nonce or "", None)
@@ -173,23 +176,20 @@ class Model:
                 self._on_welcome(event)
             case events.PublicMessage() | events.DirectMessage():
                 self._note_seen(event)
-                self._note_direct_sender(event)
+                is_direct = isinstance(event, events.DirectMessage) and not self.is_own(event)
+                if is_direct and _is_username(event.sender):
+                    self.last_sender = event.sender
             case events.History():
-                for message in event.messages:
-                    self._note_seen(message)
+                for each in event.messages:
+                    self._note_seen(each)
             case Online(room=None) | events.Users(room=None):
                 self._update_online(event)
-            case events.Sent():
-                self._note_confirmed(event)
+            case events.Sent(message_id, nonce=nonce):
+                message = self.unconfirmed.pop(nonce or "", None)
+                sent = None if message is None else _Fingerprint(None, _content_hash(self.username, message.text))
+                self._remember(message_id, sent, message.room if isinstance(message, requests.Say) else None)
             case events.Refused() if event.code not in _TEMPORARY_ERRORS:
                 self.unconfirmed.pop(event.nonce or "", None)
-            case events.Joined() | events.Parted() | events.TopicChanged() | events.Rooms() | events.Invited():
-                self._apply_room_event(event)
-
-    def _apply_room_event(
-        self, event: events.Joined | events.Parted | events.TopicChanged | events.Rooms | events.Invited
-    ) -> None:
-        match event:
             case events.Joined(room, topic, last_id=last_id):
                 known = self.rooms.get(room_key(room))
                 self._note_room(MyRoom(room, topic, known.last_seen_id if known else last_id))
@@ -232,10 +232,6 @@ class Model:
         if key in self.rooms or (len(self.rooms) < _ROOMS_MAX and _is_room_name(room.name)):
             self.rooms[key] = room
 
-    def _note_direct_sender(self, message: events.Message) -> None:
-        if isinstance(message, events.DirectMessage) and not self.is_own(message) and _is_username(message.sender):
-            self.last_sender = message.sender
-
     def _update_online(self, event: Online | events.Users) -> None:
         """Update the users online from a full list, or from those who joined and left."""
         if isinstance(event, Online) or event.users is not None:
@@ -249,11 +245,6 @@ class Model:
     def _note_seen(self, message: events.Message) -> None:
         fingerprint = _Fingerprint(message.time_ms, _content_hash(message.sender, message.text))
         self._remember(message.id, fingerprint, message.room if isinstance(message, events.PublicMessage) else None)
-
-    def _note_confirmed(self, event: events.Sent) -> None:
-        message = self.unconfirmed.pop(event.nonce or "", None)
-        fingerprint = None if message is None else _Fingerprint(None, _content_hash(self.username, message.text))
-        self._remember(event.id, fingerprint, message.room if isinstance(message, requests.Say) else None)
 
     def _remember(self, message_id: int, fingerprint: _Fingerprint | None, room: str | None) -> None:
         if room is None or is_lobby(room):

@@ -191,7 +191,7 @@ class ClientSession:
     @property
     def is_ready(self) -> bool:
         """True if the user is logged in and a request can be made now."""
-        if self.model.connection_state is not ConnectionState.LOGGED_IN or self.client_protocol.is_busy:
+        if not self.model.is_logged_in or self.client_protocol.is_busy:
             return False
         # After a lost connection, messages are sent again before queries. So a message to a room waits for the join.
         if any(isinstance(action, requests.Join) for action in self._unanswered):
@@ -211,18 +211,14 @@ class ClientSession:
         if self.model.connection_state is ConnectionState.LOGGING_IN:
             return ExpectedAnswer.LOGIN
         is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self.is_leaving
-        return (
-            ExpectedAnswer.ANSWER
-            if is_owed and self.model.connection_state is ConnectionState.LOGGED_IN
-            else ExpectedAnswer.NOTHING
-        )
+        return ExpectedAnswer.ANSWER if is_owed and self.model.is_logged_in else ExpectedAnswer.NOTHING
 
     @property
     def ping(self) -> Outgoing | None:
         """The bytes that test a silent server; None if they would disturb an operation."""
         # TcpLink sends the ping under its sending lock. A protocol becomes busy before _apply_effects sends the
         # request, so a ping from the idle state is sent before the operation's first step. UdpLink doesn't use this.
-        is_possible = self.model.connection_state is ConnectionState.LOGGED_IN and self.inbox.is_empty
+        is_possible = self.model.is_logged_in and self.inbox.is_empty
         return self.client_protocol.ping if is_possible else None
 
     def connect(self, address: Address) -> None:
@@ -316,7 +312,6 @@ class ClientSession:
 
     def _apply_event(self, event: ClientEvent) -> tuple[SessionEvent, ...]:
         """Apply the event to the model. Returns the events to show: this event or none, and released held messages."""
-        is_logged_in = self.model.connection_state is ConnectionState.LOGGED_IN
         match event:
             case events.PublicMessage() | events.DirectMessage():
                 if self.model.has_seen(event):
@@ -326,9 +321,9 @@ class ClientSession:
                 if has_room and self._may_be_unconfirmed(event):
                     self._held[event.id] = event
                     return ()
-            case events.Refused(nonce=nonce) if not is_logged_in and nonce not in self.model.unconfirmed:
+            case events.Refused(nonce=nonce) if not self.model.is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)
-            case events.PasswordPrompt() if not is_logged_in:
+            case events.PasswordPrompt() if not self.model.is_logged_in:
                 self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
             case events.PasswordChanged():
                 self.model.password, self._new_password = self._new_password or self.model.password, None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chatclient import __version__
+from chatclient.session import check_unicode
 from chatprotocol.address import split_address
 from chatprotocol.encoding import decode_text
 from chatprotocol.errors import RequestError
@@ -123,8 +124,10 @@ def _password(values: Mapping[str, Any]) -> str | None:
         password = read_text(path, "password").rstrip("\r\n")
         if not password:
             raise ConfigError(f"The password file {path} is empty.")
-    if password and not _is_text(password):
-        raise ConfigError("The password is not text in UTF-8.")
+    try:
+        check_unicode(password or "")
+    except RequestError as error:
+        raise ConfigError("The password is not text in UTF-8.") from error
     return password
 
 
@@ -171,12 +174,3 @@ def _has_port(address: str) -> bool:
         return bool(split_address(address)[1])
     except RequestError:
         return True  # the invalid address is reported later
-
-
-def _is_text(value: str) -> bool:
-    """False if the value has surrogates: bytes of a variable that are not UTF-8, which can't be sent."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
