@@ -10,7 +10,7 @@ A step with another outcome fails with the transcript so far and a diff. The non
 
 import difflib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from raw_steps import Command, Data, new_server
@@ -117,10 +117,9 @@ class Dialogue:
 
     # --- the frontend ---
 
-    def display(self, shown: Sequence[Shown]) -> None:
-        for each in shown:
-            self._new += [HIDES] if isinstance(each, Ask) and each.question.is_secret else []
-            self._new += view.lines(each)
+    def display(self, shown: Shown) -> None:
+        self._new += [HIDES] if isinstance(shown, Ask) and shown.question.is_secret else []
+        self._new += view.lines(shown)
 
     def update(self, ui_state: UiState) -> None:
         self.ui_state = ui_state

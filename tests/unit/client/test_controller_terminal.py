@@ -1,7 +1,5 @@
 """The controller of a person at a terminal: lines that need no server, lines that wait, passwords, and UiState."""
 
-from collections.abc import Sequence
-
 import pytest
 
 from chatclient.cli.exits import Exit
@@ -50,8 +48,8 @@ class TerminalDialogue(Dialogue):
         parser = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True, is_json=True)
         super().__init__("alice", password, parser=parser)
 
-    def display(self, shown: Sequence[Shown]) -> None:
-        self.shown += shown
+    def display(self, shown: Shown) -> None:
+        self.shown.append(shown)
         super().display(shown)
 
     def type_password(self, text: str, *outcome: str) -> None:

@@ -155,16 +155,11 @@ class Controller:
                 self._on_line(item)  # also if earlier lines wait: they keep their rooms
                 return
             item = item._replace(room=self._rooms.target)
-        is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
-        if (
-            self._frontend.is_person
-            and self._login.question is None
-            and not is_logged_in
-            and (isinstance(item, EndOfInput) or self._parser.is_leave(item.text))
-        ):
+        leaves = isinstance(item, EndOfInput) or self._parser.is_leave(item.text)
+        if leaves and self._frontend.is_person and self._login.question is None and not self._model.is_logged_in:
             self._on_interrupt()
-            return
-        self._lines.append(item)
+        else:
+            self._lines.append(item)
 
     def _next_line(self) -> Line | EndOfInput | None:
         """Remove and return the next line that can be used now, or None."""
@@ -204,7 +199,7 @@ class Controller:
         if (
             self._session.client_protocol.is_stepwise
             and self._parser.next_line is LineMeaning.OPERATION
-            and self._model.connection_state is ConnectionState.LOGGED_IN
+            and self._model.is_logged_in
             and (self._asked is None or self._asked.kind is not notices.Asked.OPERATION)
             and self._is_ready()
         ):
@@ -218,7 +213,7 @@ class Controller:
         return isinstance(first, EndOfInput) or self._parser.is_leave(first.text)
 
     def _on_interrupt(self) -> None:
-        if self._model.connection_state is ConnectionState.LOGGED_IN:
+        if self._model.is_logged_in:
             self._handle_events(self._session.leave())
             return
         nothing_lost = not self._report_unsent()
@@ -232,11 +227,10 @@ class Controller:
             self._on_event(event)
 
     def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
-        is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
         match event:
             case Connected():
                 self._handle_events(self._login.on_connected())
-            case events.PasswordPrompt() if not is_logged_in:  # later the next line is a message and must not be hidden
+            case events.PasswordPrompt() if not self._model.is_logged_in:  # else it would hide a message that is typed
                 self._handle_events(self._login.on_prompt(event))
             case LoginRefused():
                 self.exit = self._login.on_refused(event) or self.exit
@@ -244,44 +238,44 @@ class Controller:
                 self._on_logged_in(event)
             case notices.ConnectionLost():
                 self._change = None
-                self._frontend.display([event])
+                self._frontend.display(event)
             case Left():
                 self._end()
             case ConnectionEnded(reason):
                 self._on_ended(reason)
             case events.Bye() if self._session.is_leaving:
-                self._frontend.display([event])
+                self._frontend.display(event)
                 self._end()
             case events.Users():
                 self._on_users(event)
             case events.PublicMessage():
                 self._rooms.count(event)
-                self._frontend.display([event])
+                self._frontend.display(event)
             case events.Joined() | events.Parted():
-                self._frontend.display([event])
+                self._frontend.display(event)
                 if (room := self._rooms.room_after(event)) is not None:
                     self._enter_room(room, was_joined=isinstance(event, events.Joined))
             case Ready() | Online():
-                self._frontend.display([event])
+                self._frontend.display(event)
                 self._ask(self._question)
             case events.Refused(nonce=None, room=str(room)) if self._rooms.was_refused(room):
-                self._frontend.display([event])
+                self._frontend.display(event)
             case events.Refused(nonce=None) if self._question is not None and self._asked is None:
-                self._frontend.display([event])
+                self._frontend.display(event)
                 self._question = self._parser.handle_refusal()
                 self._ask(self._question)
             case _:
                 self._delivery_unknown |= isinstance(event, DeliveryUnknown)
-                self._frontend.display([event])
+                self._frontend.display(event)
 
     def _on_logged_in(self, event: events.Welcome | notices.Reconnected) -> None:
         self._login.on_logged_in()
         self._secrets.clear()
         self._asked = None
-        self._frontend.display([event])
+        self._frontend.display(event)
         if isinstance(event, events.Welcome):
             if self._frontend.is_person:
-                self._frontend.display([notices.Help((self._parser.hint(),))])
+                self._frontend.display(notices.Help((self._parser.hint(),)))
             if self._frontend.is_terminal and not self._session.client_protocol.is_guest:
                 self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES)))
         elif self._parser.next_line is not LineMeaning.OPERATION and not self._session.is_leaving:
@@ -299,7 +293,7 @@ class Controller:
         joined = tuple(name for name in event.joined if name != self._model.username)
         left = tuple(name for name in event.left if name != self._model.username) if event.room else event.left
         if joined or left:
-            self._frontend.display([events.Users(event.unlisted_count, event.users, joined, left, event.room)])
+            self._frontend.display(events.Users(event.unlisted_count, event.users, joined, left, event.room))
 
     def _end(self) -> None:
         """End the client after the goodbye. Its answer comes after the answers to all earlier requests."""
@@ -327,7 +321,7 @@ class Controller:
             self._leave()
             return
         if line.is_from_script:
-            self._frontend.display([notices.ScriptLine("***" if question and question.is_secret else line.text)])
+            self._frontend.display(notices.ScriptLine("***" if question and question.is_secret else line.text))
         if question is not None and question == self._login.question:
             if not question.is_secret and self._parser.is_leave_at_question(line.text):
                 self._leave()
@@ -362,11 +356,11 @@ class Controller:
         if parsed.error:
             self._report_error("usage", parsed.error)
         if parsed.wants_help:
-            self._frontend.display([notices.Help(tuple(self._parser.help()))])
+            self._frontend.display(notices.Help(tuple(self._parser.help())))
         if parsed.changes_password:
             self._ask_change([])
         if parsed.toggle:
-            self._frontend.display([notices.Toggle(parsed.toggle)])
+            self._frontend.display(notices.Toggle(parsed.toggle))
         if parsed.enters is not None:
             self._enter_room(parsed.enters)
         self._question = parsed.question
@@ -387,9 +381,9 @@ class Controller:
         """Make it the current room. At a terminal the first visit shows its recent messages."""
         is_first = self._rooms.enter(room)
         known = self._model.rooms.get(room_key(room))
-        self._frontend.display([notices.CurrentRoom(room, known.topic if known else "", was_joined)])
-        is_logged_in = self._model.connection_state is ConnectionState.LOGGED_IN
-        if is_first and known and known.last_seen_id and self._frontend.is_terminal and is_logged_in:
+        self._frontend.display(notices.CurrentRoom(room, known.topic if known else "", was_joined))
+        shows_recent = is_first and self._frontend.is_terminal and self._model.is_logged_in
+        if shows_recent and known and known.last_seen_id:
             self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES, room=known.name)))
 
     def _send_message(self, message: requests.Say | requests.Whisper) -> None:
@@ -399,7 +393,7 @@ class Controller:
         except RequestError as error:
             self._report_error(error.code, error.reason)
             return
-        self._frontend.display([notices.MessageQueued(message)])
+        self._frontend.display(notices.MessageQueued(message))
         self._handle_events(self._session.request(message))
 
     def _leave(self) -> None:
@@ -411,7 +405,7 @@ class Controller:
     def _ask(self, question: notices.Question | None) -> None:
         if question is not None:
             self._asked = question
-            self._frontend.display([notices.Ask(question)])
+            self._frontend.display(notices.Ask(question))
 
     def _report_error(self, code: str, text: str) -> None:
-        self._frontend.display([notices.ErrorNotice(code, text)])
+        self._frontend.display(notices.ErrorNotice(code, text))

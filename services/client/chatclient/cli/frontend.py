@@ -1,6 +1,5 @@
 """Between the controller and the user interface: the inputs of the controller, and what it calls."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from chatclient.links.connection import Signal
@@ -49,8 +48,8 @@ class Frontend(Protocol):
     def is_terminal(self) -> bool:
         """True if Line.is_secret marks passwords. Otherwise the next line is the password, even if typed earlier."""
 
-    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        """Show events and notices. A secret question hides the next line."""
+    def display(self, shown: ClientEvent | UiNotice) -> None:
+        """Show an event or notice. A secret question hides the next line."""
 
     def update(self, ui_state: UiState) -> None:
         """Show the new state. Called after every input."""

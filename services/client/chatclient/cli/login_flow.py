@@ -155,7 +155,7 @@ class LoginFlow:
             return None
         if error.code is ErrorCode.NOT_LOGGED_IN and self._is_person_typing():
             return None  # the server's time for the login is over, and the connection ends
-        self._frontend.display([error])
+        self._frontend.display(error)
         if not refused.is_final:
             return None
         self._refusals += error.code is ErrorCode.WRONG_PASSWORD
@@ -218,7 +218,7 @@ class LoginFlow:
         self.state = state
         self.question = question
         if question is not None:
-            self._frontend.display([Ask(question)])
+            self._frontend.display(Ask(question))
 
     def _report(self, code: str, text: str) -> None:
-        self._frontend.display([ErrorNotice(code, text)])
+        self._frontend.display(ErrorNotice(code, text))

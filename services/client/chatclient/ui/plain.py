@@ -101,11 +101,11 @@ class PlainFrontend:
         """True if input and output are a terminal."""
         return _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
 
-    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
+    def display(self, shown: ClientEvent | UiNotice) -> None:
         """Print the lines and flush. Raises BrokenPipeError if the reader is gone."""
-        if any(isinstance(each, Ask) and each.question.is_secret for each in shown):
+        if isinstance(shown, Ask) and shown.question.is_secret:
             self._turn_echo_off()
-        lines = [line for each in shown for line in self._lines_of(each)]
+        lines = self._lines_of(shown)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
         self._source.note_shown(lines)
@@ -143,7 +143,7 @@ class PlainFrontend:
             try:
                 is_input_open = is_input_open and self._use_lines(controller)
             except ScriptError as error:
-                self.display([ErrorNotice("script", str(error))])
+                self.display(ErrorNotice("script", str(error)))
                 is_input_open, script_failed = False, True
                 controller.react(Interrupt())
             if controller.exit is None and controller.deadline is not None and time.monotonic() >= controller.deadline:
@@ -152,7 +152,7 @@ class PlainFrontend:
             if is_input_open:
                 self._source.end()
         except ScriptError as error:  # the exit code of the client explains it
-            self.display([ErrorNotice("script", str(error))])
+            self.display(ErrorNotice("script", str(error)))
         return Exit.SCRIPT if script_failed else controller.exit
 
     def _wait(self, controller: Controller, *, reads: bool) -> None:

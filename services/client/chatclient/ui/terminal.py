@@ -21,7 +21,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Final
 
 from prompt_toolkit import PromptSession
@@ -123,8 +122,8 @@ class TerminalFrontend:
 
     # --- for the controller ---
 
-    def display(self, shown: Sequence[ClientEvent | UiNotice]) -> None:
-        self._shown.extend(shown)
+    def display(self, shown: ClientEvent | UiNotice) -> None:
+        self._shown.append(shown)
         self._schedule_redraw()
 
     def update(self, ui_state: UiState) -> None:
@@ -270,9 +269,6 @@ class TerminalFrontend:
             self._output.flush()
         self._timeline.needs_bell = False
 
-    def _show_help(self, *lines: str) -> None:
-        self.display([Help(lines)])
-
     # --- the prompt ---
 
     def _build(self) -> PromptSession[str]:
@@ -311,7 +307,7 @@ class TerminalFrontend:
         keys.add("c-c", filter=is_typing)(self._on_clear)
         keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._stop())
         for number in range(1, 10):
-            keys.add("escape", str(number), filter=is_typing)(partial(self._on_room_key, number))
+            keys.add("escape", str(number), filter=is_typing)(self._on_room_key)
         # A history search would show the password.
         for key in ("c-r", "c-s"):
             keys.add(key, filter=self._is_secret)(lambda _: None)
@@ -383,14 +379,14 @@ class TerminalFrontend:
         lines = text.count("\n") + 1
         if lines > _LINES_UNCONFIRMED_MAX and text != self._confirmed_text:
             self._confirmed_text = text
-            self._show_help(f"Send these {lines} lines as one message? Enter sends it, Ctrl-C does not.")
+            self.display(Help((f"Send these {lines} lines as one message? Enter sends it, Ctrl-C does not.",)))
             return False
         self._confirmed_text = ""
         return True
 
     def _report_length(self, size_bytes: int, what: str) -> None:
         text = f"That is {size_bytes:,} bytes long; a message has {BODY_MAX_BYTES:,} at most. Nothing was {what}."
-        self.display([ErrorNotice("too_long", text)])
+        self.display(ErrorNotice("too_long", text))
 
     def _on_clear(self, event: KeyPressEvent) -> None:
         """Ctrl-C clears the line. On an empty line it cancels a question, or ends a client that is not logged in."""
@@ -402,10 +398,10 @@ class TerminalFrontend:
         elif self._ui_state.is_secret or self._ui_state.question:
             self._stop()
         else:
-            self._show_help("Ctrl-D or EX leaves.")
+            self.display(Help(("Ctrl-D or EX leaves.",)))
 
-    def _on_room_key(self, number: int, _: KeyPressEvent) -> None:
-        self._react(SelectRoom(number))
+    def _on_room_key(self, event: KeyPressEvent) -> None:
+        self._react(SelectRoom(int(event.key_sequence[-1].key)))
 
     def _clear_line(self) -> None:
         """Clear the line, and the clipboard if it may hold a password."""
