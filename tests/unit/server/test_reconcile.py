@@ -136,6 +136,20 @@ def test_newest_message_may_be_in_a_room_that_has_ended(folder: Path, tmp_path: 
     run.database.close()
 
 
+def test_missing_identity_is_created(folder: Path) -> None:
+    run = run_of(folder)
+    first = run.identity()
+    with run.database.transaction() as connection:
+        connection.execute("DELETE FROM history_identity")
+    run.database.close()
+    created = []
+    for _ in range(2):
+        run = Run(folder)
+        created.append(run.identity())
+        run.database.close()
+    assert created[0] == created[1] != first
+
+
 @pytest.mark.long
 def test_start_killed_at_any_step_raises_no_false_alarm(folder: Path, tmp_path: Path) -> None:
     killed = run_of(folder, 10).kill(tmp_path / "killed")

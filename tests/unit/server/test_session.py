@@ -180,28 +180,6 @@ def test_registration_that_fails_or_comes_second_is_refused(services: ChatFixtur
     )
 
 
-def test_user_is_online_until_the_last_connection_ends(services: ChatFixture, alice: Peer) -> None:
-    """The server is told each time when the last user has left; connections without a login don't count."""
-    stranger, other, bob = services.connect(), services.connect(), enter(services, "bob")
-    assert other.ask(LOGIN) == [
-        Welcome(
-            account=AccountKind.EXISTING, username="Alice", users=("Alice", "bob"), last_id=10, history_id=HISTORY_ID
-        )
-    ]
-    assert other.ask(AskUsers()) == [Users(users=("Alice", "bob"))]
-    alice.ask(Leave())
-    alice.session.end()
-    assert services.presence.names() == ("Alice", "bob")
-    bob.session.end()
-    assert (services.presence.names(), services.times_empty) == (("Alice",), 0)
-    other.session.end()
-    other.session.end()
-    assert (services.presence.names(), services.times_empty) == ((), 1)
-    stranger.ask(Login("bob", "wrong"))
-    stranger.session.end()
-    assert services.times_empty == 1
-
-
 def test_welcome_has_what_changed_in_a_room_before_its_events_reach_the_member(services: ChatFixture) -> None:
     """A topic that is set between the reading of the rooms and the join is told to the members, of which it is none."""
     dev = RoomView(7, "dev", "old", is_private=False, role=RoomRole.MEMBER, is_invited=False, last_id=0)
