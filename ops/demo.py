@@ -111,9 +111,8 @@ def _run_containers() -> list[str]:
 
 def _compose(*arguments: str, shown: str | None = None) -> None:
     """Run docker compose on the demo's project, and print the output lines that contain ``shown``."""
-    # Without the user's settings, and on any free port, because a running room may have the default port.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
-    environment = {**base_image(), **inherited, "CHAT_PORT": "0"}
+    # On any free port, because a running room may have the default port.
+    environment = {**base_image(), **inherited(), "CHAT_PORT": "0"}
     with subprocess.Popen(
         ["docker", "compose", "--project-name", PROJECT, "--env-file", os.devnull, *arguments],
         cwd=TOP,
@@ -152,29 +151,33 @@ def _run_processes() -> list[str]:
     """Returns the programs that failed, as text."""
     with tempfile.TemporaryDirectory(prefix="chatroom-demo-") as data:
         _show("Starting the server on a free port with an empty data folder")
-        server = _start(data, "chatserver", "0", "--host", "127.0.0.1", "--data", data)
+        server = start(data, "chatserver", "0", "--host", "127.0.0.1", "--data", data)
         try:
             server_log: list[str] = []
-            port = _await_port(server, server_log)
+            port = await_port(server, server_log)
             reader = threading.Thread(target=lambda: server_log.extend(_lines(server)), name="server log")
             reader.start()
             _show("The conversation; > marks the input of a client")
             failed = _run_clients(data, port)
         finally:
-            _end(server)
+            end(server)
         reader.join()
         _show("The server's log")
         print("".join(server_log), end="", flush=True)
         return failed + ([f"the server ended with {server.returncode}"] if server.returncode else [])
 
 
-def _start(folder: str, program: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+def inherited() -> dict[str, str]:
+    """The environment without the user's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
+
+
+def start(folder: str, program: str, *arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start a program in a folder without the user's .env."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
     return subprocess.Popen(
         [BIN / program, *arguments],
         cwd=folder,
-        env={**inherited, **settings, "PYTHONUNBUFFERED": "1"},
+        env={**inherited(), **settings, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -189,7 +192,8 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
         yield line
 
 
-def _await_port(server: subprocess.Popen[str], server_log: list[str]) -> str:
+def await_port(server: subprocess.Popen[str], server_log: list[str]) -> str:
+    """Wait until the server listens; returns its port."""
     alarm = threading.Timer(READY_SECONDS, server.kill)
     alarm.start()
     try:
@@ -207,7 +211,7 @@ def _run_clients(folder: str, port: str) -> list[str]:
     """Run the three clients, and print their lines in the order of arrival. Returns the clients that failed."""
     scripts = TOP / "services" / "client" / "scripts"
     clients = {
-        name: _start(
+        name: start(
             folder,
             "chatclient",
             *("127.0.0.1", port, name, "--script", str(scripts / f"{name}.chat")),
@@ -234,12 +238,12 @@ def _run_clients(folder: str, port: str) -> list[str]:
         return [f"no output for {CONVERSATION_SECONDS} s"]
     finally:
         for client in clients.values():
-            _end(client)
+            end(client)
         for reader in readers:
             reader.join()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str]) -> None:
     """Terminate a process; kill it after STOP_SECONDS."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 from html import escape
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ops.demo import BIN, TOP, await_port, end, inherited, start
 from ops.window import ENTER, Window
 
 if TYPE_CHECKING:
@@ -22,9 +18,7 @@ if TYPE_CHECKING:
 
     from ops.window import Place
 
-TOP: Final = Path(__file__).resolve().parent.parent
 PICTURE: Final = TOP / "docs" / "pictures" / "terminal.svg"
-BIN: Final = Path(sys.executable).parent
 COLUMNS: Final = 84
 ROWS: Final = 23
 DEADLINE_SECONDS: Final = 30.0
@@ -52,12 +46,11 @@ _COLOURS: Final = {
 def main() -> int:
     """Run the conversation, and draw the terminal of alice at its end."""
     with tempfile.TemporaryDirectory(prefix="chatroom-picture-") as folder:
-        server, port = _start_server(folder)
+        server = start(folder, "chatserver", "0", "--host", "127.0.0.1", "--data", f"{folder}/data")
         try:
-            drawn = _converse_and_draw(port, folder)
+            drawn = _converse_and_draw(int(await_port(server, [])), folder)
         finally:
-            server.terminate()
-            server.communicate(timeout=DEADLINE_SECONDS)
+            end(server)
     PICTURE.write_text(drawn, encoding="utf-8")
     print(f"Drawn: {PICTURE.relative_to(TOP)}")
     return 0
@@ -98,28 +91,6 @@ class _User:
             pass
 
 
-def _start_server(folder: str) -> tuple[subprocess.Popen[str], int]:
-    process = subprocess.Popen(
-        [BIN / "chatserver", "0", "--host", "127.0.0.1", "--data", f"{folder}/data"],
-        cwd=folder,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if found := re.search(r"Waiting for connection on port (\d+)", line):
-            return process, int(found[1])
-    raise SystemExit("The server did not start.")
-
-
-def _environment(**settings: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CHAT_", "NO_COLOR"))}
-    return {**inherited, "PYTHONUNBUFFERED": "1", **settings}
-
-
 def _converse_and_draw(port: int, folder: str) -> str:
     bob, carol = _User(port, "bob"), _User(port, "carol")
     bob.send("Morning! The train is late again, I'll be there at ten.")
@@ -128,8 +99,9 @@ def _converse_and_draw(port: int, folder: str) -> str:
     for user in (alice, bob):
         user.join("trip")
     alice.leave()
-    environment = _environment(TERM="xterm-256color", LC_ALL="C.UTF-8", CHAT_PASSWORD=PASSWORD)
-    command = [str(shutil.which("chatclient", path=str(BIN))), "127.0.0.1", str(port), "alice"]
+    environment = {**inherited(), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "CHAT_PASSWORD": PASSWORD}
+    environment.pop("NO_COLOR", None)
+    command = [str(BIN / "chatclient"), "127.0.0.1", str(port), "alice"]
     with Window(command, columns=COLUMNS, rows=ROWS, environment=environment, folder=folder, is_shown=False) as window:
         window.until_shows("─── now ───", "3 online")
         carol.send("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
