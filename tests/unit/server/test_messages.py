@@ -1,6 +1,7 @@
 """Accounts and messages in the database: which of them a query returns for which reader, and in which order."""
 
 import sqlite3
+import sys
 from typing import NamedTuple
 
 import pytest
@@ -246,9 +247,14 @@ def test_query_claims_memory_for_its_result_first(room: Room) -> None:
     claimed: list[int] = []
     messages = Messages(room.database, claimed.append)
     found = messages.history(room.alice.id, 100, 10)
-    before_it_is_read, before_it_is_encoded = claimed
+    before_it_is_read, after_it = claimed
     assert before_it_is_read == 0, "fails while memory is short"
-    assert before_it_is_encoded >= 9 * sum(len(message.text) for message in found)
+    assert after_it >= sum(sys.getsizeof(each) + sys.getsizeof(each.text) for each in found)
+    wide = "x" * 1_000 + "\U0001f600"
+    with room.database.transaction() as connection:
+        assert insert_in_room(connection, LOBBY_ID, 6, TIME_MS, room.bob.id, [wide], [None])
+    messages.history(room.alice.id, 100, 1)
+    assert claimed[-1] >= sys.getsizeof(wide) + len(wide.encode()), "the encoder keeps the text in UTF-8 as well"
 
     def refuse(size_bytes: int) -> None:
         if size_bytes:

@@ -77,10 +77,10 @@ _HIGHEST_ID: Final = (
 _FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
 
 
-# Memory of an encoded message: a fixed part, and a part per character. An escaped character has six bytes, and the
-# encoder's buffer grows by half when it is full.
-_ENCODED_BYTES = 256
-_ENCODED_BYTES_PER_CHARACTER = 9
+# Memory of a message in an answer, which is encoded in pieces as the peer reads: a fixed part, and for each character
+# of a text that is not ASCII at most four bytes in the text and four in the UTF-8 that the encoder keeps beside it.
+_MESSAGE_BYTES = 256
+_CHARACTER_BYTES = 8
 
 
 class IndexedMessage(NamedTuple):
@@ -100,7 +100,7 @@ class Messages:
     """
 
     def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
-        """``claim`` gets the bytes that a result takes, before it is encoded; its errors leave the query."""
+        """``claim`` gets the bytes that a result takes; its errors leave the query."""
         self._database = database
         self._claim = claim
 
@@ -192,8 +192,9 @@ class Messages:
         return self._decode(rows)
 
     def _decode(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Message, ...]:
-        # Claim before the encoding, which takes most of the memory of a large answer.
-        self._claim(_ENCODED_BYTES * len(rows) + _ENCODED_BYTES_PER_CHARACTER * sum(len(row[-1]) for row in rows))
+        texts: list[str] = [row[-1] for row in rows]
+        size_bytes = sum(len(text) * (1 if text.isascii() else _CHARACTER_BYTES) for text in texts)
+        self._claim(_MESSAGE_BYTES * len(rows) + size_bytes)
         return tuple(_message(*row) for row in rows)
 
 
