@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.results import medians
 from bench.servers import OURS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bench.results import (
         History,
@@ -35,22 +35,17 @@ def render(results: Results) -> str:
 
 def _sections(results: Results) -> Iterator[list[str]]:
     yield _about(results)
-    if results.throughput:
-        yield _throughput(results.throughput)
-    if results.latency:
-        yield _latency(results.latency)
-    if results.connections:
-        yield _many_connections(results.connections)
-    if results.logins:
-        yield _logins(results.logins)
-    if results.storm:
-        yield _storm(results.storm)
-    if results.stopped:
-        yield _stopped(results.stopped)
-    if results.rooms:
-        yield _rooms(results.rooms)
-    if results.history:
-        yield _history(results.history)
+    sections: list[tuple[Any, Callable[[Any], list[str]]]] = [
+        (results.throughput, _throughput),
+        (results.latency, _latency),
+        (results.connections, _many_connections),
+        (results.logins, _logins),
+        (results.storm, _storm),
+        (results.stopped, _stopped),
+        (results.rooms, _rooms),
+        (results.history, _history),
+    ]
+    yield from (section(figures) for figures, section in sections if figures)
     if failures := _failures(results):
         yield ["## Failures", "", *failures]
 
