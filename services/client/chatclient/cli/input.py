@@ -1,6 +1,21 @@
 """Parses typed lines to actions, in one line or in several steps. Pure.
 
-InputParser keeps the state between lines in `next_line`.
+States. InputParser.next_line is the meaning of the next line:
+
+    OPERATION    --PM-------------------> PUBLIC_TEXT
+    OPERATION    --DM-------------------> RECIPIENT
+    OPERATION    --DM USER, @USER-------> DIRECT_TEXT
+    OPERATION    --any other line-------> OPERATION
+    RECIPIENT    --a name---------------> DIRECT_TEXT
+    DIRECT_TEXT  --error of the server--> RECIPIENT; the text of a direct message must not become public
+    any          --any other line-------> OPERATION; an empty line cancels
+
+Lines. The first word of an operation is looked up in the table of commands, which also makes the help and the
+completions. At a terminal any other line is a public message, unless it looks like a typing error: it is better to ask
+than to send a direct message to all users. In a pipe any other line is an error.
+
+Rooms. A message that is typed in two steps goes to the room in which it was begun, which the question names. The
+controller sets the rooms and the users that are known.
 """
 
 import difflib

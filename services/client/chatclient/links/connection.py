@@ -1,4 +1,17 @@
-"""The connection to the server: the receiver thread, and reconnecting."""
+"""The connection to the server: the receiver thread, and reconnecting.
+
+Threads. The receiver thread connects, receives, and reconnects. It puts events and signals into the inbox, in order,
+and blocks while the inbox is full. close(), and the link's send() and shut_down(), are for any thread. The receiver
+thread closes a link after receive() has returned. A later send() or shut_down() of the link has no effect.
+
+Signals. LinkUp, then the events of the connection, then LinkDown; again after each reconnect. LinkLost is the last one:
+the first connect failed, the time for reconnects is over, or close() was called. After LinkLost, start() can be called
+again.
+
+Reconnects. Until the first login nothing is tried again, because the user can read the error. After a login the
+connection is tried again until `retry_seconds` have passed. This time begins again only after a connection that served
+the user: see _connect_again().
+"""
 
 import random
 import threading
