@@ -43,7 +43,7 @@ from chatprotocol import events, requests
 from chatprotocol.address import Address
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import room_key
-from chatprotocol.wire.base import DeliveryUnknown, Online, Ready
+from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Online, Ready
 
 # The questions of a password change, in order. Without hidden input (a pipe), the last question is skipped.
 _CHANGE_QUESTIONS: Final = tuple(
@@ -226,7 +226,8 @@ class Controller:
         for event in happened:
             self._on_event(event)
 
-    def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
+    def _on_event(self, event: SessionEvent) -> None:
+        """Handle an event that is not shown as it is, or show the event and then handle it."""
         match event:
             case Connected():
                 self._handle_events(self._login.on_connected())
@@ -234,45 +235,47 @@ class Controller:
                 self._handle_events(self._login.on_prompt(event))
             case LoginRefused():
                 self.exit = self._login.on_refused(event) or self.exit
+            case Left():
+                self._end()
+            case ConnectionEnded(reason):
+                end = Exit.LOST if self._login.state is LoginState.DONE else self._login.on_ended()
+                if end is not None:
+                    self._report_error("lost", reason)
+                    self._report_unsent()
+                    self.exit = end
+            case events.Users():
+                self._on_users(event)
+            case _:
+                self._frontend.display(event)
+                self._on_shown(event)
+
+    def _on_shown(self, event: ClientEvent | notices.ConnectionLost | notices.Reconnected) -> None:  # noqa: C901
+        match event:
             case events.Welcome() | notices.Reconnected():
                 self._on_logged_in(event)
             case notices.ConnectionLost():
                 self._change = None
-                self._frontend.display(event)
-            case Left():
-                self._end()
-            case ConnectionEnded(reason):
-                self._on_ended(reason)
             case events.Bye() if self._session.is_leaving:
-                self._frontend.display(event)
                 self._end()
-            case events.Users():
-                self._on_users(event)
             case events.PublicMessage():
                 self._rooms.count(event)
-                self._frontend.display(event)
             case events.Joined() | events.Parted():
-                self._frontend.display(event)
                 if (room := self._rooms.room_after(event)) is not None:
                     self._enter_room(room, was_joined=isinstance(event, events.Joined))
             case Ready() | Online():
-                self._frontend.display(event)
                 self._ask(self._question)
             case events.Refused(nonce=None, room=str(room)) if self._rooms.was_refused(room):
-                self._frontend.display(event)
+                pass
             case events.Refused(nonce=None) if self._question is not None and self._asked is None:
-                self._frontend.display(event)
                 self._question = self._parser.handle_refusal()
                 self._ask(self._question)
-            case _:
-                self._delivery_unknown |= isinstance(event, DeliveryUnknown)
-                self._frontend.display(event)
+            case DeliveryUnknown():
+                self._delivery_unknown = True
 
     def _on_logged_in(self, event: events.Welcome | notices.Reconnected) -> None:
         self._login.on_logged_in()
         self._secrets.clear()
         self._asked = None
-        self._frontend.display(event)
         if isinstance(event, events.Welcome):
             if self._frontend.is_person:
                 self._frontend.display(notices.Help((self._parser.hint(),)))
@@ -280,13 +283,6 @@ class Controller:
                 self._handle_events(self._session.request(requests.AskHistory(_RECENT_MESSAGES)))
         elif self._parser.next_line is not LineMeaning.OPERATION and not self._session.is_leaving:
             self._ask(self._question)
-
-    def _on_ended(self, reason: str) -> None:
-        end = Exit.LOST if self._login.state is LoginState.DONE else self._login.on_ended()
-        if end is not None:
-            self._report_error("lost", reason)
-            self._report_unsent()
-            self.exit = end
 
     def _on_users(self, event: events.Users) -> None:
         """Show other users who joined or left. The user's own arrival is not shown."""

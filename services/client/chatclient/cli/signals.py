@@ -4,14 +4,7 @@ import signal
 from typing import Final
 
 # Signals that end the process without a goodbye by default. A parent process may set them to ignored (nohup).
-_UNLESS_IGNORED: Final = (
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGXCPU,
-)
+_UNLESS_IGNORED: Final = (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGXCPU)
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
 
 

@@ -190,10 +190,7 @@ def _room_mark(room: str) -> Row:
 
 def _unread_text(unread: Sequence[Unread]) -> str:
     """``1 lobby (2), 3 #ops (5)``: number, name and count of the rooms with unread messages."""
-    told = [f"{each.key_number} {_room_label(each)} ({each.messages})" for each in unread[:_UNREAD_ROOMS_MAX]]
+    rooms = [(each, "" if each.key_number == 1 else "#") for each in unread[:_UNREAD_ROOMS_MAX]]
+    told = [f"{each.key_number} {mark}{clean(each.room)} ({each.messages})" for each, mark in rooms]
     more = len(unread) - len(told)
     return ", ".join([*told, *([f"{more} more"] if more > 0 else [])])
-
-
-def _room_label(unread: Unread) -> str:
-    return unread.room if unread.key_number == 1 else f"#{clean(unread.room)}"

@@ -132,7 +132,9 @@ class Timeline:
             case events.PublicMessage() | events.DirectMessage():
                 return self._received(shown)
             case Forwarded(sender, text):
-                return [self._text(sender, text, is_alert=self._is_mention(sender, text))]
+                is_alert = self._is_mention(sender, text) and not self.is_quiet
+                self.needs_bell |= is_alert
+                return [Text(sender, text, is_alert=is_alert)]
             case events.Sent(message_id, nonce=nonce):
                 self._newest_id = max(self._newest_id, message_id)
                 own_message = self._unconfirmed.pop(nonce or "", None)
@@ -268,29 +270,16 @@ class Timeline:
             recipient, room, is_alert = message.recipient or "?", "", not self._is_own(message.sender)
         else:
             recipient, room, is_alert = "", message.room or "", self._is_mention(message.sender, message.text)
-        text = self._text(message.sender, message.text, message.time_ms, recipient, is_alert=is_alert, is_new=is_new)
-        return text._replace(room=room)
-
-    def _text(
-        self,
-        sender: str,
-        text: str,
-        time_ms: int | None = None,
-        recipient: str = "",
-        *,
-        is_alert: bool = False,
-        is_new: bool = True,
-    ) -> Text:
         is_alert = is_alert and not self.is_quiet
         self.needs_bell |= is_alert and is_new
-        return Text(sender, text, time_ms, recipient, is_alert)
+        return Text(message.sender, message.text, message.time_ms, recipient, is_alert, room)
 
     def _own(self, own_message: Say | Whisper | None, remark: str) -> list[Entry]:
         """An own message, and a remark about its outcome."""
         if own_message is None:
             return []
         recipient, room = (own_message.to, "") if isinstance(own_message, Whisper) else ("", own_message.room or "")
-        text = self._text(self.username, own_message.text, recipient=recipient)._replace(room=room)
+        text = Text(self.username, own_message.text, recipient=recipient, room=room)
         return [text, Remark(remark)] if remark else [text]
 
     def _is_own(self, sender: str) -> bool:
