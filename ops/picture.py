@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import sys
 import tempfile
 from html import escape
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from chatclient import ChatClient
 from ops.demo import BIN, TOP, await_port, end, inherited, start
 from ops.window import ENTER, Window
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 PICTURE: Final = TOP / "docs" / "pictures" / "terminal.svg"
 COLUMNS: Final = 84
 ROWS: Final = 23
-DEADLINE_SECONDS: Final = 30.0
 PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
 
 # Sizes in pixels. Text is stretched to the width of its columns, so the columns are straight in all fonts.
@@ -59,52 +57,27 @@ def main() -> int:
 # --- the conversation ---
 
 
-class _User:
-    """A user with a minimal client for the protocol json."""
-
-    def __init__(self, port: int, name: str) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS)
-        self._answers = self._socket.makefile("rb")
-        self._request("login", command="login", username=name, password=PASSWORD)
-
-    def send(self, text: str, room: str = "lobby") -> None:
-        """Send a public message; returns when it is stored."""
-        self._request("sent", command="PM", message=text, room=room)
-
-    def join(self, room: str) -> None:
-        """Enter a room; returns when the server confirms it."""
-        self._request("joined", command="join", room=room)
-
-    def whisper(self, to: str, text: str) -> None:
-        """Send a direct message; returns when it is stored."""
-        self._request("sent", command="DM", to=to, message=text)
-
-    def leave(self) -> None:
-        """Log out and close."""
-        self._request("bye", command="EX")
-        self._answers.close()
-        self._socket.close()
-
-    def _request(self, answer: str, **members: Any) -> None:
-        self._socket.sendall(json.dumps(members).encode() + b"\n")
-        while json.loads(self._answers.readline())["type"] != answer:
-            pass
+def _log_in(port: int, name: str) -> ChatClient:
+    client = ChatClient("127.0.0.1", port)
+    client.connect()
+    client.login(name, PASSWORD)
+    return client
 
 
 def _converse_and_draw(port: int, folder: str) -> str:
-    bob, carol = _User(port, "bob"), _User(port, "carol")
-    bob.send("Morning! The train is late again, I'll be there at ten.")
-    carol.send("Take your time. Coffee is on me ☕")
-    alice = _User(port, "alice")  # she stays a member of the room
+    bob, carol = _log_in(port, "bob"), _log_in(port, "carol")
+    bob.say("Morning! The train is late again, I'll be there at ten.")
+    carol.say("Take your time. Coffee is on me ☕")
+    alice = _log_in(port, "alice")  # she stays a member of the room
     for user in (alice, bob):
         user.join("trip")
-    alice.leave()
+    alice.close()
     environment = {**inherited(), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "CHAT_PASSWORD": PASSWORD}
     environment.pop("NO_COLOR", None)
     command = [str(BIN / "chatclient"), "127.0.0.1", str(port), "alice"]
     with Window(command, columns=COLUMNS, rows=ROWS, environment=environment, folder=folder, is_shown=False) as window:
         window.until_shows("─── now ───", "3 online")
-        carol.send("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
+        carol.say("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
         window.until_shows("Kyoto")
         window.type("PM I did! The third one is my favourite.", ENTER)
         window.until_shows("alice │ I did!")
@@ -112,11 +85,11 @@ def _converse_and_draw(port: int, folder: str) -> str:
         window.until_shows("psst")
         window.type("DM bob not a word. Cake?", ENTER)
         window.until_shows("alice » bob │")
-        mia = _User(port, "mia")
+        mia = _log_in(port, "mia")
         window.until_shows("mia joined")
-        mia.send("What did I miss?\nAnd who has the tickets?")
+        mia.say("What did I miss?\nAnd who has the tickets?")
         window.until_shows("tickets?")
-        bob.send("the hotel is booked", room="trip")
+        bob.say("the hotel is booked", room="trip")
         window.until_shows("#trip (1)")
         window.type("/search late train", ENTER)
         window.until_shows("message found")
@@ -126,7 +99,7 @@ def _converse_and_draw(port: int, folder: str) -> str:
         # The port differs in each run. The picture has the default one.
         drawn = _draw([_replaced(row, f"127.0.0.1:{port}", "localhost:9999") for row in rows], window.cursor)
     for user in (bob, carol, mia):
-        user.leave()
+        user.close()
     return drawn
 
 
