@@ -1,4 +1,4 @@
-"""Clients of frames and datagram, with both keyword sets, beside other clients."""
+"""Clients of all wire formats in one room, with both keyword sets."""
 
 from __future__ import annotations
 

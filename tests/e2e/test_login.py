@@ -1,4 +1,4 @@
-"""Passwords and user names."""
+"""Wrong passwords."""
 
 from __future__ import annotations
 

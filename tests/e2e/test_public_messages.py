@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .harness.programs import Client
     from .harness.stack import Stack
 
-CLIENTS = 12
+CLIENTS = 8
 MESSAGES = 10
 SEEN = re.compile(r"^\[(?:public #(?P<id>\d+) \S+\] (?P<sender>\w+): (?P<text>.*)|sent #(?P<own_id>\d+)\]$)")
 STORED = re.compile(r"^\[history #(?P<id>\d+) \S+\] (?P<sender>\w+): (?P<text>.*)$")

@@ -23,7 +23,7 @@ from bench.connections import Connections, LoadError
 from bench.load import measure_latency, measure_throughput
 from bench.measure import Environment, Plan
 from bench.protocols import PROTOCOLS, Role
-from bench.servers import CHEAPEST_HASH, Server, ServerError, build_baseline, chatserver, running
+from bench.servers import CHEAPEST_HASH, Server, build_baseline, chatserver, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,17 +95,6 @@ def test_our_server_alone_is_measured(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_stopped_receiver_is_not_read(tmp_path: Path) -> None:
-    with environment(tmp_path).connected(OURS) as (connections, _):
-        fd = connections.begin_login("stopped")
-        connections.log_in(["anna"], ["bob"])
-        connections.wait_until_quiet()
-        connections.stop_reading(fd)
-        measure_throughput(connections, 0.1)
-        assert connections.sockets[fd].recv_into(connections.buffer) > 0
-        assert b"|" in connections.buffer
-
-
 # --- servers that fail ---
 
 
@@ -131,19 +120,6 @@ def test_failure_of_one_server_does_not_stop_the_others(tmp_path: Path) -> None:
     assert "was lost" in failures["closes"]
     assert "no such file" in failures["ends"]
     assert failures[OURS.name] == ""
-
-
-def test_server_that_does_not_listen_is_ended(tmp_path: Path) -> None:
-    silent = Server("silent", "raw", "", partial(python, "import time; time.sleep(60)"))
-    with pytest.raises(ServerError, match="did not start"), running(silent, tmp_path / "server", start_seconds=0.3):
-        pytest.fail("it started")
-
-
-def test_interrupted_benchmark_ends_its_server(tmp_path: Path) -> None:
-    with suppress(KeyboardInterrupt), running(OURS, tmp_path / "server") as started:
-        raise KeyboardInterrupt
-    with pytest.raises(ProcessLookupError):
-        os.kill(started.pid, 0)
 
 
 @contextmanager
@@ -185,15 +161,6 @@ def test_load_fails_if_the_server(alter: Callable[[bytes], bytes]) -> None:
         measure_throughput(connections, 0.1, stall_seconds=0.3)
     with relayed(alter) as connections, pytest.raises(LoadError, match="deliveries arrived"):
         measure_latency(connections, 100.0, 0.1, stall_seconds=0.3)
-
-
-def test_logins_that_are_not_accepted_fail_the_load() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        Connections(PROTOCOLS["json"], listener.getsockname()[1], login_poll_seconds=0.01) as connections,
-        pytest.raises(LoadError, match="2 logins were not accepted"),
-    ):
-        connections.log_in(["a", "b"], limit_seconds=0.1)
 
 
 # --- over UDP ---

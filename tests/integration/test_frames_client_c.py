@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import socket
-import struct
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
@@ -243,108 +240,3 @@ def test_input_may_come_ahead_and_end_at_any_step(room: Room, start: Start) -> N
 def test_server_that_shuts_down_ends_it_with_1(room: Room, alice: Person) -> None:
     room.stop()
     assert alice.ends(LOST) == (["[BYE the server is shutting down]"], "frames_client: the connection has ended\n")
-
-
-# --- a server played by hand ---
-
-
-class Wire:
-    """A server for one client, played by hand, frame by frame. Every read has a deadline."""
-
-    def __init__(self, start: Start) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(DEADLINE_SECONDS)
-            self.alice: Person = start(listener.getsockname()[1], "alice")
-            self.socket, _ = listener.accept()
-        self.socket.settimeout(DEADLINE_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def gets(self, expected: bytes) -> None:
-        """These bytes are the next."""
-        data = b""
-        while len(data) < len(expected) and (piece := self.socket.recv(len(expected) - len(data))):
-            data += piece
-        assert data == expected
-
-    def send(self, *pieces: bytes) -> None:
-        for piece in pieces:
-            self.socket.sendall(piece)
-
-    def log_in(self) -> None:
-        self.gets(b"C\0\0\0\5alice")
-        self.send(b"C\0\0\0\x0cPASSWORD new")
-        self.alice.type("secret")
-        self.gets(b"C\0\0\0\6secret")
-        self.send(b"C\0\0\0\x0bWELCOME new")
-        self.alice.expect(*PASSWORD_NEW, "[WELCOME new]", OPERATION)
-
-
-@pytest.fixture
-def wire(start: Start) -> Iterator[Wire]:
-    wire = Wire(start)
-    with wire.socket:
-        yield wire
-
-
-HELLO: Final = b"D\0\0\0\x13PUBLIC bob 17 0\nhey"
-HEY: Final = "[PUBLIC 17] bob: hey"
-
-
-def test_answer_is_found_among_messages_and_unknown_commands(wire: Wire) -> None:
-    """Byte by byte, and in a frame of the maximum size."""
-    wire.log_in()
-    wire.alice.type("PM")
-    wire.gets(b"C\0\0\0\2PM")
-    wire.send(HELLO, b"C\0\0\0\7WEATHER", b"C\0\0\0\0", *[bytes([byte]) for byte in HELLO + b"C\0\0\0\5READY"])
-    wire.alice.expect(HEY, "[WEATHER]", "[]", HEY, *MESSAGE_DUE)
-    wire.alice.type("x")
-    wire.gets(b"D\0\0\0\1x")
-    head = b"PUBLIC bob 17 0\n"
-    text = b"x" * (FRAME_MAX - HEADER - len(head))
-    longest = b"D" + (len(head) + len(text)).to_bytes(4, "big") + head + text
-    wire.send(longest[:1_000], longest[1_000:] + b"C\0\0\0\7SENT 18" + HELLO)
-    wire.alice.expect(f"[PUBLIC 17] bob: {text.decode()}", "[SENT 18]", OPERATION, HEY)
-
-
-@pytest.mark.parametrize("rubbish", [b"X\0\0\0\1x", b"C\0\0\xff\xfc", b"HTTP/1.1 400"], ids=["type", "length", "text"])
-def test_bytes_that_are_no_frame_end_it_with_1(wire: Wire, rubbish: bytes) -> None:
-    wire.send(rubbish)
-    assert wire.alice.ends(LOST) == ([], "frames_client: the server sent something that is no frame\n")
-
-
-def test_lost_connection_ends_it_with_1_or_after_a_denial_with_3(start: Start) -> None:
-    ended = "frames_client: the connection has ended\n"
-    for half in (b"", b"D\0", b"D\0\0\0\x13PUBLIC"):
-        wire = Wire(start)
-        wire.log_in()
-        wire.send(half)
-        wire.socket.close()
-        assert wire.alice.ends(LOST) == ([], ended)
-    wire = Wire(start)
-    wire.gets(b"C\0\0\0\5alice")
-    wire.send(b"C\0\0\0\x11PASSWORD existing")
-    wire.alice.type("wrong")
-    wire.gets(b"C\0\0\0\5wrong")
-    wire.send(b"C\0\0\0\x09DENIED no")
-    wire.alice.expect(*PASSWORD_EXISTING, "[DENIED no]", PASSWORD)
-    wire.socket.close()
-    assert wire.alice.ends(REFUSED) == ([], ended)
-
-
-def test_messages_before_a_reset_are_shown(wire: Wire) -> None:
-    """The client is paused, and its next write fails."""
-    wire.log_in()
-    wire.alice.type("PM", "hello")
-    wire.gets(b"C\0\0\0\2PM")
-    pid = wire.alice.pid
-    os.kill(pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
-    wire.send(b"C\0\0\0\5READY" + 20 * HELLO + b"C\0\0\0\x0aBYE enough")
-    wire.socket.shutdown(socket.SHUT_WR)
-    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    wire.socket.close()  # not politely: with a reset
-    os.kill(pid, signal.SIGCONT)
-    assert wire.alice.ends(LOST) == (
-        [*MESSAGE_DUE, *[HEY] * 20, "[BYE enough]"],
-        "frames_client: the connection has ended\n",
-    )

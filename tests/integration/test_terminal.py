@@ -8,8 +8,6 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.fake_server import FakeServer, serve_but
-from integration.room import wait_for
 from integration.terminals import Terminals, is_connected, rows_with, status
 
 from ops.window import ALT_ENTER, BACKSPACE, DEADLINE_SECONDS, ENTER, ESCAPE, LEFT, UP, control
@@ -244,18 +242,6 @@ def test_client_can_be_left_before_the_login(
     assert window.until_end() == code
     assert_restored(window)
     assert code == 2 or "!" not in window.text()
-
-
-def test_signal_ends_the_wait_for_a_goodbye(terminals: Terminals) -> None:
-    with FakeServer(serve_but("EX")) as server:
-        alice = terminals.log_in(port=server.port)
-        started = time.monotonic()
-        alice.type(control("d"))
-        wait_for(lambda: server.requested("EX"), "the goodbye")
-        alice.signal(signal.SIGINT)
-        assert alice.until_end() == 1
-    assert time.monotonic() - started < 4
-    assert_restored(alice)
 
 
 # --- operations and protocols ---

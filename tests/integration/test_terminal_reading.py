@@ -1,4 +1,4 @@
-"""The client at a terminal: columns, history, users, bells and floods."""
+"""The client at a terminal: columns of wide letters, and floods."""
 
 from __future__ import annotations
 
@@ -58,32 +58,7 @@ def test_prompt_stays_with_emoji_of_several_code_points(room: Room, terminals: T
     alice.until_line("alice>")
 
 
-# --- history ---
-
-
 # --- users, bells and floods ---
-
-
-def test_bell_rings_for_mentions_and_direct_messages(room: Room, terminals: Terminals) -> None:
-    """Not for own messages, nor for the history. Such a message is bold."""
-    bob = room.enter("bob")
-    bob.say("alice was mentioned before")
-    alice = terminals.log_in()
-    alice.until_shows("─── now ───")
-    bob.say("malice is no mention, alices neither")
-    for line, shown in (("I am alice", "alice │ I am alice"), ("DM alice to myself", "alice » alice │ to myself")):
-        alice.type(line, ENTER)
-        alice.until_shows(shown)
-    alice.until_shows("malice is no mention")
-    assert alice.bells == 0
-    bob.say("what about ALICE?")
-    alice.until_shows("what about ALICE?")
-    alice.until(lambda: alice.bells == 1, "it rings")
-    assert (alice.look_of("what about").bold, alice.look_of("malice").bold) == (True, False)
-    other = terminals.log_in("carol")
-    bob.ask(command="DM", to="carol", message="for you alone")
-    other.until(lambda: other.bells == 1, "it rings")
-    assert other.look_of("for you alone").bold
 
 
 def test_flood_shows_the_newest_messages_and_counts_the_others(room: Room, terminals: Terminals) -> None:

@@ -118,6 +118,3 @@ def test_unconfirmed_message_is_marked_and_stored_once(room: Room, proxy: TcpPro
     alice.until_shows("alice │ half and half")
     assert texts_with(alice, "under way") == ["under way"]
     assert "not confirmed yet" not in alice.text()
-
-
-# --- servers that do what they seldom do ---

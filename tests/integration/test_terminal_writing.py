@@ -1,4 +1,4 @@
-"""The client at a terminal: completion, history of lines, pastes, slips and commands."""
+"""The client at a terminal: completion, history of lines and pastes."""
 
 from __future__ import annotations
 
@@ -145,39 +145,3 @@ def test_paste_without_bracketed_paste_is_one_message(room: Room, terminals: Ter
     alice.until_line("  three and more")
     alice.type(ENTER)
     assert bob.next("broadcast")["message"] == "one\ntwo\n\nthree and more"
-
-
-# --- slips and commands ---
-
-
-def test_slip_is_not_sent(room: Room, terminals: Terminals) -> None:
-    """Promise: a mistyped command or operation is not a public message. Ordinary sentences are."""
-    bob = room.enter("bob")
-    alice = terminals.log_in()
-    alice.until(lambda: "2 online" in alice.row_with("connected"), "bob is known")
-    slips = {"/uesrs": "/users?", "BM hello": "BM", "exit": "/quit", "MD bob secret": "DM bob", "EX now": "EX takes"}
-    slips |= {"/users now": "/users", "DM no-name hello": "A username is"}
-    for typed, answer in slips.items():
-        count = len(rows_with(alice, " ! │ "))
-        alice.type(typed, ENTER)
-        alice.until(lambda count=count: len(rows_with(alice, " ! │ ")) > count, "it is refused")  # type: ignore[misc]
-        assert answer in "\n".join(rows_with(alice, " ! │ ")[count:])
-    sentences = ["exit the building", "hey bob that is odd", "and/or", "? what"]
-    for typed in sentences:
-        alice.type(typed, ENTER)
-        alice.until_shows(f"alice │ {typed}")
-    assert [bob.next("broadcast", "direct")["message"] for _ in sentences] == sentences
-
-
-def test_reply_shows_its_recipient_before_it_is_sent(room: Room, terminals: Terminals) -> None:
-    bob = room.enter("bob")
-    alice = terminals.log_in()
-    alice.type("/reply hello", ENTER)
-    alice.until_shows("You have received no direct message yet; nothing was sent.")
-    bob.ask(command="DM", to="alice", message="a question")
-    alice.until_shows("bob » alice │ a question")
-    alice.type("/reply ")
-    alice.until_line("alice> DM bob")
-    alice.type("an answer", ENTER)
-    assert bob.next("direct")["message"] == "an answer"
-    alice.until_shows("alice » bob │ an answer")

@@ -1,4 +1,4 @@
-"""Another program changes the data folder: confirmed messages are in it, and missing ones are reported."""
+"""The data folder is moved while the server runs: nothing is confirmed that is not in it."""
 
 from __future__ import annotations
 

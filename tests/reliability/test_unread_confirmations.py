@@ -24,7 +24,7 @@ MEBIBYTE = 1024 * 1024
 ACCEPTED_MAX_BYTES = 8 * MEBIBYTE
 # Messages of another client without progress of the sender: its reader may only wait for its turn.
 PATIENCE_MESSAGES = 50
-SENDERS = 4
+SENDERS = 2
 MEMORY_MAX_BYTES = 24 * MEBIBYTE
 
 

@@ -7,7 +7,7 @@ from chatclient.cli.frontend import Line
 from chatclient.cli.input import InputParser
 from chatclient.links.connection import LinkDown, LinkLost
 from chatclient.model import ConnectionState, UiState
-from chatclient.notices import MessageQueued, Reconnected, Toggle
+from chatclient.notices import MessageQueued, Toggle
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
@@ -105,30 +105,6 @@ def new() -> TerminalDialogue:
     client.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password new")
     client.type_password("my secret", HIDES, "[ask] password again")
     return client
-
-
-# --- the first login ---
-
-
-def test_last_messages_are_requested_until_they_arrive_once(person: TerminalDialogue) -> None:
-    person.connect(sends(login("alice", "secret")))
-    person.give(WELCOME, *WELCOMES)
-    person.lose()
-    person.reconnect(sends(AskHistory(20)), "[back] alice")
-    person.give(History(()), "[history 0]")
-    person.lose()
-    person.reconnect("[back] alice")
-    assert person.shown[-1] == Reconnected("alice", 20)
-
-
-@pytest.mark.parametrize("line", ["EX", "/quit", None])
-def test_messages_typed_before_the_login_wait_and_leaving_does_not(person: TerminalDialogue, line: str | None) -> None:
-    person.connect(sends(login("alice", "secret")))
-    person.type("hello")
-    assert person.ui_state.waiting == (("", "hello"),)
-    lost = "[error lost] 1 typed line was not confirmed\\nhello"
-    person.end_input(lost) if line is None else person.type(line, lost)
-    assert person.exit is Exit.LOST
 
 
 # --- the password ---

@@ -28,14 +28,12 @@ CLOSED = LinkDown(CLOSED_TEXT)
 LOST = f"[lost] {CLOSED_TEXT}; connecting again"
 GAP = "[error lost] messages may have been missed"
 UNCONFIRMED = "[error lost] 1 typed line was not confirmed"
-NOT_DELIVERED = "[error not_delivered] @bob: no such user, or not acknowledged in time"
 # As the decoder of register returns them.
 TAKEN = Refused(ErrorCode.BAD_USERNAME, "Malformed username")
 SHOWS_TAKEN = "[error bad_username] The name alice is taken or not allowed; choose another one."
 NOT_REGISTERED = Refused(ErrorCode.NOT_LOGGED_IN, "No user registered")
 NOT_SENT = Refused(ErrorCode.INTERNAL, "Unable to send")
 DELIVERED = Sent(0, SentStatus.SENT)
-INCOMPLETE = Refused(ErrorCode.BAD_REQUEST, "Header Incomplete")
 
 
 def new_client(username: str | None = "alice", server: Address | None = ("localhost", 9999)) -> Dialogue:
@@ -114,17 +112,6 @@ def test_refused_name_is_asked_for_again_on_a_new_connection() -> None:
     assert client.exit is Exit.LOST
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "reason"),
-    [(INCOMPLETE, "bad_request", "Header Incomplete"), (NOT_SENT, "internal", "Unable to send")],
-)
-def test_other_refusal_ends_the_client(error: Refused, code: str, reason: str) -> None:
-    client = new_client()
-    connect(client)
-    client.give(error, f"[error {code}] The server rejected alice ({reason}); it may be full, or accept no guests.")
-    assert client.exit is Exit.REFUSED
-
-
 @pytest.mark.parametrize("line", ["EX", " /quit "])
 def test_leaving_at_the_question_for_another_name(line: str) -> None:
     client = new_client()
@@ -156,12 +143,6 @@ def test_each_message_waits_for_the_answer_to_the_last_one(guest: Dialogue) -> N
     assert guest.exit is Exit.OK
 
 
-def test_refused_message_is_shown_and_not_sent_again(guest: Dialogue) -> None:
-    guest.type("@bob hello", sends(Whisper("bob", "hello")))
-    guest.give(INCOMPLETE, "[error bad_request] Header Incomplete", NOT_DELIVERED, PROMPT)
-    assert not guest.model.unconfirmed
-
-
 def test_received_message_is_shown_and_acknowledged(guest: Dialogue) -> None:
     """Also while an answer is due, and before the registration is confirmed."""
     guest.give(Forwarded("bob", "hello\nalice"), sends(Acknowledge("bob")), r"[message] bob: hello\nalice")
@@ -173,14 +154,6 @@ def test_received_message_is_shown_and_acknowledged(guest: Dialogue) -> None:
     client.give(Ready(), registers(Side.RECEIVING))
     client.give(Forwarded("bob", "hello"), sends(Acknowledge("bob")), "[message] bob: hello")
     client.give(registered(), WELCOME, PROMPT)
-
-
-def test_unexpected_answers_are_ignored_and_errors_shown(guest: Dialogue) -> None:
-    for event in (DELIVERED, NOT_SENT, Ready(), registered()):
-        guest.give(event)
-    guest.give(INCOMPLETE, "[error bad_request] Header Incomplete")
-    guest.type("@carol hello", sends(Whisper("carol", "hello")))
-    guest.give(DELIVERED, "[delivered] @carol", PROMPT)
 
 
 def test_invalid_line_is_not_sent(guest: Dialogue) -> None:

@@ -40,15 +40,6 @@ def connect(session: ClientSession, protocol: WireProtocol = PROTOCOLS[0]) -> Fa
     return link
 
 
-def test_newest_connection_is_used_and_shut(session: ClientSession) -> None:
-    session.close_link()  # without a connection: nothing to do
-    old, new = log_in(session), log_in(session)
-    session.request(AskUsers())
-    session.close_link()
-    assert AskUsers() not in old.sent
-    assert (old.is_shut, new.is_shut) == (False, True)
-
-
 def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
     """Watch reads them to find a hanging server."""
     assert (session.expected_answer, session.ping) == (ExpectedAnswer.NOTHING, None)
@@ -92,16 +83,6 @@ def test_loss_and_refusals_of_an_outage_are_told_once(session: ClientSession) ->
         assert session.handle(LinkDown("closed")) == ()
         connect(session)
         assert session.handle(WELCOME) == (Reconnected("alice", 10),)
-
-
-@pytest.mark.parametrize("code", [ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_USERNAME])
-def test_login_that_can_not_succeed_is_final(session: ClientSession, code: ErrorCode) -> None:
-    refused = Refused(code, "No.")
-    log_in(session)
-    session.handle(LinkDown("reset"))
-    link = connect(session)
-    assert session.handle(refused) == (LoginRefused(refused, is_final=True),)
-    assert not link.is_shut
 
 
 def test_connection_that_ends_after_the_goodbye_is_no_loss(session: ClientSession) -> None:

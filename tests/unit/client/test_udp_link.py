@@ -1,4 +1,4 @@
-"""UdpLink against a server played by a test: opening, addresses, threads, and the end."""
+"""UdpLink against a server played by a test: addresses, foreign datagrams, threads, and the end."""
 
 import queue
 import socket
@@ -14,8 +14,7 @@ from raw_steps import Command, Data, encode_request
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp
 from chatclient.links.udp import UdpLink
-from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Refused, Welcome
+from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, PublicMessage, Welcome
 from chatprotocol.wire import Datagram
 
 from .udp_server import COOKIE, DEADLINE_SECONDS, SESSION, UdpServer, opening, wire
@@ -146,36 +145,6 @@ def public(message_id: int, text: str) -> tuple[str, PublicMessage]:
 HELLO_TEXT, HELLO = public(7, "hello")
 
 
-def test_lost_openings_are_resent_and_an_old_cookie_is_replaced(server: UdpServer, call: Call) -> None:
-    """The session may begin with its second datagram. Others than those of the handshake are ignored."""
-    caller = call(server.port)
-    for _ in range(3):
-        server.hears("C", 0, 0, opening("alice"))
-    server.says("C", SESSION + 1, 1, "PASSWORD existing")
-    server.says("D", 0, 0, "ERROR server_full")
-    for short in (b"C", b""):
-        server.says_bytes(short)
-    server.says("C", 0, 0, "COOKIE 00000000000000aa")
-    server.hears("C", 0, 0, opening("alice", "00000000000000aa"))
-    server.says("C", 0, 0, f"COOKIE {COOKIE}")
-    for _ in range(2):
-        server.hears("C", 0, 0, opening("alice", COOKIE))
-    server.says("D", SESSION, 2, HELLO_TEXT)
-    server.says("C", SESSION, 1, "PASSWORD new")
-    caller.reports(PROMPT, HELLO)
-
-
-@pytest.mark.parametrize("with_cookie", [False, True])
-def test_rejection_is_reported(server: UdpServer, call: Call, with_cookie: bool) -> None:
-    caller = call(server.port)
-    server.hears("C", 0, 0, opening("alice"))
-    if with_cookie:
-        server.says("C", 0, 0, f"COOKIE {COOKIE}")
-        server.hears("C", 0, 0, opening("alice", COOKIE))
-    server.says("C", 0, 0, "ERROR server_full Full.")
-    caller.ends("the server answered, but opened no session", Refused(ErrorCode.SERVER_FULL, "Full."))
-
-
 def test_closed_port_fails_at_once(call: Call) -> None:
     port = free_port()
     with at_once("the refusal"):
@@ -204,19 +173,6 @@ def test_all_addresses_share_the_timeout(serve: Callable[[], UdpServer], call: C
     assert time.monotonic() - started >= 0.5
 
 
-def test_requests_are_sent_at_once_and_resent(server: UdpServer, inside: Caller) -> None:
-    """In pieces if they are long."""
-    for sequence, text in enumerate(("one", "two", "three"), 1):
-        with at_once("a request"):
-            inside.sends(Data(text))
-            server.hears("D", SESSION, sequence, text)
-        server.says("A", SESSION, sequence)
-    inside.sends(Data("x" * 1_300))
-    for _ in range(3):
-        server.hears("d", SESSION, 4, "x" * 1_200)
-        server.hears("D", SESSION, 5, "x" * 100)
-
-
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, address: str) -> None:
     """From strangers that know the session, and for other sessions."""
@@ -232,36 +188,6 @@ def test_foreign_datagrams_are_ignored(server: UdpServer, inside: Caller, addres
         server.says_bytes(short)
     server.says("D", SESSION, 2, HELLO_TEXT)
     inside.reports(HELLO)
-
-
-def test_answer_to_a_ping_is_not_reported(server: UdpServer, inside: Caller) -> None:
-    server.says("C", SESSION, 2, "PONG")
-    server.says("D", SESSION, 3, HELLO_TEXT)
-    inside.reports(HELLO)
-
-
-@pytest.mark.parametrize("said", [("D", "no header"), ("X", "hello"), ("C", "SENT x")])
-def test_invalid_datagram_is_a_protocol_error(server: UdpServer, inside: Caller, said: tuple[str, str]) -> None:
-    server.says(said[0], SESSION, 2, said[1])
-    inside.fails(ProtocolError, "The server sent an invalid")
-
-
-def test_session_that_the_server_does_not_know_ends(server: UdpServer, inside: Caller) -> None:
-    server.says("C", SESSION, 0, "ERROR no_session There is no such session.")
-    inside.ends("the server no longer knows this session")
-
-
-def test_thousands_of_requests_are_sent(server: UdpServer, inside: Caller) -> None:
-    """Sending never waits for the receiver thread."""
-    link = UdpLink(Datagram().client(), patient, ("127.0.0.1", free_port()), 1.0)
-    for number in range(5_000):
-        link.send(encode_request(Datagram(), Data(f"{number}")))
-    link.shut_down()
-    link.close()
-    inside.sends(*(Data(f"{number}") for number in range(1, 5_001)))
-    for sequence in range(1, 5_001):
-        server.hears("D", SESSION, sequence, f"{sequence}")
-        server.says("A", SESSION, sequence)
 
 
 @pytest.mark.parametrize("is_gone", [False, True])
