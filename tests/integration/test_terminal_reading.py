@@ -84,3 +84,19 @@ def test_flood_shows_the_newest_messages_and_counts_the_others(room: Room, termi
     assert shown == sorted(set(shown))
     assert 5 in shown
     assert alice.bells == 1
+
+
+def test_joins_can_be_hidden(room: Room, terminals: Terminals) -> None:
+    """With a flag, and with /joins."""
+    bob = room.enter("bob")
+    hank = terminals.log_in("hank", "--hide-joins")
+    carol = room.enter("Carol")
+    while "Carol" not in bob.next("users")["joined"]:
+        pass
+    carol.say("fence")
+    hank.until_shows("│ fence")
+    hank.type("/joins", ENTER)
+    hank.until_shows("Joins and leaves are shown from now on.")
+    carol.close()
+    hank.until_shows("* │ Carol left")
+    assert "Carol joined" not in hank.text()
