@@ -96,6 +96,12 @@ def test_client_connects_over_ipv6(open_room: Callable[..., Room]) -> None:
         assert "[sent #" in ended.stdout
 
 
+def test_client_of_a_pipe_does_not_load_the_terminal() -> None:
+    """prompt_toolkit would add half to the time of the start."""
+    code = "import sys, chatclient.cli.app; sys.exit('prompt_toolkit' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=DEADLINE_SECONDS).returncode == 0
+
+
 def test_env_file_of_another_program_is_ignored(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("if true; then\n  echo 'hello\nfi\n")
     ended = shell(f"cd '{tmp_path}' && chatclient --version")
