@@ -82,8 +82,9 @@ ProgramEvent: TypeAlias = (
 _RECEIVED: Final = ClientEvent | Signal
 # Events that end a login, and those that end the wait for a goodbye.
 _LOGIN_ANSWERS: Final = events.Welcome | events.PasswordPrompt | events.Refused
-_ABOUT_USER: Final = requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember
 _GOODBYES: Final = events.Bye | ConnectionLost | Left
+# Requests with a username.
+_ABOUT_USER: Final = requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember
 
 
 class ChatClient:
