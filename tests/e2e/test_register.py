@@ -74,38 +74,3 @@ def test_lengths_are_bytes_of_any_text(stack: Stack) -> None:
     alice.expect(f"[message] bob: {text}")
     json.type(f"PM {text}")
     bob.receive("json", text)
-
-
-def test_guests_and_other_clients_share_a_room(stack: Stack) -> None:
-    """Public and direct messages in both directions; guests are online users, and their messages are in the history."""
-    stack.start_server()
-    json = stack.client("json")
-    frames = stack.client("frames", "--dialect", "frames")
-    guest = join(stack, "guest")
-    json.expect("[joined] guest")
-
-    say(guest, "ALL", "hello from guest")
-    for other in (json, frames):
-        other.expect("guest: hello from guest")
-    json.say("hello from json")
-    guest.expect_next("[message] json: hello from json")
-    frames.type("PM hello from frames")
-    guest.expect_next("[message] frames: hello from frames")
-    for other in (json, frames):
-        say(guest, other.name, f"psst {other.name}")
-        other.expect(f"psst {other.name}")
-        other.type(f"DM guest psst from {other.name}")
-        guest.expect_next(f"[message] {other.name}: psst from {other.name}")
-    json.assert_never("psst frames")
-
-    # An account that is offline gets it at its next login; a guest that left has no account.
-    frames.leave()
-    say(guest, "frames", "see you later")
-    guest.leave()
-    json.expect("[left] guest")
-    json.type("DM guest are you there?")
-    json.expect("[error unknown_user]")
-    stack.client("frames").expect("guest -> frames: see you later")
-    json.type("CH")
-    json.expect("guest: hello from guest")
-    json.expect("guest -> json: psst json")

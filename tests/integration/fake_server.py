@@ -51,11 +51,6 @@ def serve_but(command: str, *answers: dict[str, Any] | None) -> Answer:
     return lambda request: [*answers] if request["command"] == command else serve(request)
 
 
-def postpone(request: dict[str, Any]) -> list[dict[str, Any] | None]:
-    """Serve, but refuse a message because the server shuts down."""
-    return [error("shutting_down", request["nonce"]), None] if request["command"] == "PM" else serve(request)
-
-
 class FakeServer:
     """Serves one connection after the other: each with the next answer function, the last one from then on."""
 

@@ -203,11 +203,6 @@ def d(text: str) -> bytes:
     return typed_frame(b"D", text.encode())
 
 
-def without_sentences(frames: list[str]) -> list[str]:
-    """The same frames; of errors only the code."""
-    return [" ".join(text.split(" ")[:3]) if text.startswith("C ERROR ") else text for text in frames]
-
-
 def leave(peer: Peer | FramesPeer) -> None:
     """Log out. After the goodbye the user is offline."""
     if isinstance(peer, Peer):

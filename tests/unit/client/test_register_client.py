@@ -10,7 +10,7 @@ from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import AccountKind, Refused, Sent, SentStatus, Welcome
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.requests import Acknowledge, GuestLogin, Say, Side, Whisper
+from chatprotocol.requests import Acknowledge, GuestLogin, Side, Whisper
 from chatprotocol.wire.base import Forwarded, Ready
 
 from .dialogue import CONNECTS, HANGS_UP, Dialogue, sends
@@ -32,7 +32,6 @@ UNCONFIRMED = "[error lost] 1 typed line was not confirmed"
 TAKEN = Refused(ErrorCode.BAD_USERNAME, "Malformed username")
 SHOWS_TAKEN = "[error bad_username] The name alice is taken or not allowed; choose another one."
 NOT_REGISTERED = Refused(ErrorCode.NOT_LOGGED_IN, "No user registered")
-NOT_SENT = Refused(ErrorCode.INTERNAL, "Unable to send")
 DELIVERED = Sent(0, SentStatus.SENT)
 
 
@@ -133,16 +132,6 @@ def test_end_of_input_and_interrupt_at_a_question(server: Address | None, questi
     assert interrupted.exit is Exit.LOST
 
 
-def test_each_message_waits_for_the_answer_to_the_last_one(guest: Dialogue) -> None:
-    guest.type("@bob hello bob", sends(Whisper("bob", "hello bob")))
-    guest.type("@all two")
-    guest.type("EX")
-    guest.give(DELIVERED, "[delivered] @bob", PROMPT, sends(Say("two")))
-    why = "not acknowledged by all users in time"
-    guest.give(NOT_SENT, f"[error not_delivered] @ALL: {why}", PROMPT, BYE)
-    assert guest.exit is Exit.OK
-
-
 def test_received_message_is_shown_and_acknowledged(guest: Dialogue) -> None:
     """Also while an answer is due, and before the registration is confirmed."""
     guest.give(Forwarded("bob", "hello\nalice"), sends(Acknowledge("bob")), r"[message] bob: hello\nalice")
@@ -195,15 +184,6 @@ def test_interrupt_waits_for_the_answer_and_drops_later_lines(guest: Dialogue, *
     guest.give(Interrupt())
     guest.give(DELIVERED, "[delivered] @bob", BYE, *[UNCONFIRMED] * is_more_typed)
     assert guest.exit is (Exit.LOST if is_more_typed else Exit.OK)
-
-
-def test_reconnected_guest_may_have_missed_messages(guest: Dialogue) -> None:
-    guest.give(CLOSED, LOST)
-    guest.type("@bob typed meanwhile")
-    come_in(guest, "[back] alice", GAP, PROMPT, sends(Whisper("bob", "typed meanwhile")))
-    guest.give(DELIVERED, "[delivered] @bob", PROMPT)
-    guest.type("EX", BYE)
-    assert guest.exit is Exit.OK
 
 
 def test_unanswered_message_is_reported_once_and_not_sent_again(guest: Dialogue) -> None:

@@ -184,6 +184,13 @@ def test_room_that_the_user_was_removed_from_meanwhile_is_forgotten_once(session
     assert AskHistory(20, room="Ops") in link.sent
 
 
+def test_part_before_a_lost_connection_is_not_requested_again(session: ClientSession) -> None:
+    log_in(session, welcome(DEV))
+    session.request(Part("DEV"))
+    session.handle(DOWN)
+    assert Part("DEV") not in log_in(session, welcome()).sent
+
+
 @pytest.mark.parametrize("action", [Join("dev"), AskRooms(), SetTopic("dev", "tea"), AskUsers("dev")])
 def test_server_without_rooms_gets_nothing_about_them(session: ClientSession, action: Request) -> None:
     """It would ignore the room, and show the message to all users."""

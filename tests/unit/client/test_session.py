@@ -242,11 +242,6 @@ def test_other_history_is_reported_and_used(
     assert session.model.login() == login("alice", "secret", since, welcome.history_id)
 
 
-def test_history_id_above_its_limit_is_not_kept(session: ClientSession) -> None:
-    log_in(session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10, history_id="a" * 65))
-    assert session.model.login() == login("alice", "secret", 10)
-
-
 def test_seen_messages_are_not_returned_again_after_a_restore(session: ClientSession) -> None:
     """Promise: once. Different messages with the same ids are returned."""
     log_in(session)
@@ -285,16 +280,6 @@ def test_query_is_repeated_after_a_loss_until_its_answer(session: ClientSession,
         session.handle(LinkDown("reset"))
         assert log_in(session).sent.count(query) == 1
     session.handle(answer)
-    session.handle(LinkDown("reset"))
-    assert query not in log_in(session).sent
-
-
-@pytest.mark.parametrize("query", [query for query, _ in QUERIES], ids=repr)
-def test_rejected_query_is_shown_and_not_repeated(session: ClientSession, query: Request) -> None:
-    refused = Refused(ErrorCode.INTERNAL, "No.")
-    log_in(session)
-    session.request(query)
-    assert session.handle(refused) == (refused,)
     session.handle(LinkDown("reset"))
     assert query not in log_in(session).sent
 
