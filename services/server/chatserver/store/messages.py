@@ -77,10 +77,10 @@ _HIGHEST_ID: Final = (
 _FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
 
 
-# Memory of a message in an answer, which is encoded in pieces as the peer reads: a fixed part, and for each character
-# of a text that is not ASCII at most four bytes in the text and four in the UTF-8 that the encoder keeps beside it.
+# Memory of a message in an answer, which is encoded in pieces as the peer reads: a fixed part, a byte for a character,
+# and seven more in a text that is not ASCII: four in the text, and four in the UTF-8 that the encoder keeps beside it.
 _MESSAGE_BYTES = 256
-_CHARACTER_BYTES = 8
+_WIDE_CHARACTER_BYTES = 7
 
 
 class IndexedMessage(NamedTuple):
@@ -193,8 +193,10 @@ class Messages:
 
     def _decode(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Message, ...]:
         texts: list[str] = [row[-1] for row in rows]
-        size_bytes = sum(len(text) * (1 if text.isascii() else _CHARACTER_BYTES) for text in texts)
-        self._claim(_MESSAGE_BYTES * len(rows) + size_bytes)
+        characters_bytes = sum(map(len, texts))
+        if not all(map(str.isascii, texts)):
+            characters_bytes += _WIDE_CHARACTER_BYTES * sum(len(text) for text in texts if not text.isascii())
+        self._claim(_MESSAGE_BYTES * len(rows) + characters_bytes)
         return tuple(_message(*row) for row in rows)
 
 
