@@ -28,8 +28,12 @@ def proxy(room: Room) -> Iterator[TcpProxy]:
 
 @pytest.fixture
 def alice(proxy: TcpProxy, terminals: Terminals) -> Window:
-    """A client that is connected by way of the proxy."""
-    return terminals.log_in(port=proxy.port)
+    """A client that is connected by way of the proxy, and has the recent messages: else it asks for them again."""
+    alice = terminals.log_in(port=proxy.port)
+    alice.type("/users", ENTER)
+    alice.until(lambda: len(rows_with(alice, "1 online: alice")) == 2, "it has the answer")
+    alice.until_line("alice>")
+    return alice
 
 
 def until_lost(window: Window) -> None:
