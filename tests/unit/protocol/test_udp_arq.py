@@ -219,15 +219,6 @@ def test_each_acknowledged_window_widens_the_window_by_one_up_to_64(arq: Arq) ->
     assert windows == [*range(32, 64), *[64] * 8]
 
 
-def test_datagram_in_order_is_acknowledged_and_delivered(arq: Arq) -> None:
-    """Also one of an unknown kind, or of any length: the wire protocol judges it."""
-    assert arq.receive(Datagram(C, SESSION, 1, b"PASSWORD new"), 0.0) == ArqResult(
-        [b"A\x01\x23\x45\x67\x89\xab\xcd\xef\0\0\0\1"], [(C, b"PASSWORD new")]
-    )
-    received = arq.receive(Datagram(0xFF, SESSION, 2, b"\xff" * 1_201), 0.0)
-    assert (numbers(received.acks), received.frames) == ([2], [(0xFF, b"\xff" * 1_201)])
-
-
 @pytest.mark.parametrize("has_room", [True, False])
 def test_duplicate_is_acknowledged_twice_and_not_delivered(arq: Arq, has_room: bool) -> None:
     for number in (1, 2, 5):
@@ -279,18 +270,3 @@ def test_new_datagram_without_room_is_dropped(arq: Arq) -> None:
     assert arq.unacknowledged_bytes == 0
     assert outcome(arq.receive(data(3), 0.0)) == ([3, 3], [])
     assert outcome(arq.receive(data(2), 0.0)) == ([2, 2], [b"2", b"3", b"4"])
-
-
-def test_sequence_numbers_wrap_around_at_2_to_the_32() -> None:
-    """The simulated network of test_udp_network.py tests more of it."""
-    wrapping = Arq(SESSION, 0.0, first_number=2**32 - 2)
-    wrapping.put(frames(200))
-    assert numbers(wrapping.datagrams_to_send(0.0)) == [2**32 - 2, 2**32 - 1, *range(62)]
-    acknowledge(wrapping, 0.1, [0, 2**32 - 1, 2**32 - 3, 62])
-    assert wrapping.datagrams_to_send(0.1) == []
-    assert numbers(wrapping.datagrams_to_send(0.2))[:3] == [2**32 - 2, 1, 2]
-    acknowledge(wrapping, 0.2, [2**32 - 2, *range(1, 62)])
-    for number in (1, 0, 2**32 - 1):
-        wrapping.receive(data(number), 0.2)
-    assert outcome(wrapping.receive(data(2**32 - 2), 0.2))[1] == [b"4294967294", b"4294967295", b"0", b"1"]
-    assert outcome(wrapping.receive(data(2**32 - 3), 0.2)) == ([2**32 - 3] * 2, []), "it is a duplicate"

@@ -96,16 +96,6 @@ def test_last_change_of_a_user_between_two_updates_counts(start: StartFixture) -
     assert fixture.next()[0] == Users(None, ("alice",), ("alice",), ("bob",))
 
 
-def test_update_is_not_for_members_whose_login_showed_it(start: StartFixture) -> None:
-    fixture = start()
-    first, last = fixture.enter("alice"), fixture.enter("bob")
-    fixture.presence.start()
-    _, version = fixture.next()
-    assert first < version <= last
-    fixture.enter("carol")
-    assert last < fixture.next()[1]
-
-
 def test_repetition_is_for_all_and_names_no_changes(start: StartFixture) -> None:
     fixture = start(repeat_seconds=0.0)
     alice = fixture.enter("alice")
