@@ -8,7 +8,6 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import c, d, deadline
 
 from chatprotocol.udp.packet import ACK, Datagram, pack
 from chatserver.app import StartError
@@ -41,20 +40,6 @@ def test_session_is_opened_with_the_bytes_of_the_wire_page(shared_room: Room, fr
         b"A" + first[1:9] + b"\0\0\0\1",
         b"C" + first[1:9] + b"\0\0\0\2WELCOME new",
     ]
-
-
-def test_many_requests_and_messages_keep_their_order(shared_room: Room, fresh_name: FreshName) -> None:
-    """More than a window and more than an inbox, in both directions; and a long history."""
-    alice, bob = shared_room.enter_datagram(fresh_name("alice")), shared_room.enter_datagram(fresh_name("bob"))
-    texts = [f"text {number} ".ljust(6_000 if number % 10 == 0 else 1, "x") for number in range(300)]
-    alice.send(b"".join(c("PM") + d(text) for text in texts) + c("EX"))
-    confirmed = [frame for frame in alice.rest() if frame != "C READY"]
-    ids = [int(frame.removeprefix("C SENT ")) for frame in confirmed[:-1]]
-    assert confirmed[-1] == "C BYE"
-    heard = [bob.next_message() for _ in texts]
-    assert [(int(number), text) for _, _, number, _, text in heard] == list(zip(ids, texts, strict=True))
-    with deadline(10.0, "the history"):
-        assert [text for *_, text in bob.history("CH 300")] == texts
 
 
 def test_strangers_get_no_longer_answers_and_no_session(
