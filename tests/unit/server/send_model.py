@@ -12,7 +12,7 @@ from chatserver.net.sendqueue import SendQueue
 
 from .helpers import insert, publish, put, release, replace
 
-LISTENERS = 2
+LISTENERS = 3
 # The buffers, one for each room. All listeners begin in the first one.
 ROOMS = 3
 # More bytes than any run of the model appends.
@@ -23,7 +23,7 @@ Step = tuple[object, ...]
 # So small that a few messages meet every limit.
 small_limits = st.builds(
     lambda segment, span, more: SendLimits(segment, span + more, span),
-    st.integers(5, 64),
+    st.integers(5, 12) | st.integers(5, 64),
     st.integers(1, 20),
     st.integers(0, 20),
 )
@@ -45,7 +45,8 @@ def random_room(dice: Random) -> int:
 
 def random_step(dice: Random) -> Step:
     """Something that another thread does."""
-    (what,) = dice.choices(["publish", "put", "answer", "release", "follow", "unfollow"], [12, 6, 3, 3, 3, 2])
+    whats = ["publish", "put", "answer", "release", "follow", "unfollow", "finish"]
+    (what,) = dice.choices(whats, [24, 10, 6, 6, 8, 6, 1])
     match what:
         case "publish":
             return what, [_random_batch(dice) for _ in range(dice.randint(1, 4))]
@@ -53,7 +54,7 @@ def random_step(dice: Random) -> Step:
             return what, random_listener(dice), dice.randint(1, 9)
         case "answer":
             return what, random_listener(dice), [dice.randint(1, 9) for _ in range(3)], [_random_batch(dice)]
-        case "release":
+        case "release" | "finish":
             return what, random_listener(dice)
         case _:
             return what, random_listener(dice), random_room(dice)
@@ -98,6 +99,7 @@ class Listener:
         self.rooms: set[int] = set()
         self._buffers = buffers
         self._is_held = True
+        self._is_finished = False
         self._messages: list[Message] = []
         self._waiting: list[Message] = []
         # The message that was received in part.
@@ -108,7 +110,8 @@ class Listener:
 
     def follow(self, room: int) -> None:
         self.send_queue.follow(self._buffers[room])
-        self.rooms.add(room)
+        if not self._is_finished:
+            self.rooms.add(room)
 
     def unfollow(self, room: int) -> None:
         self.send_queue.unfollow(self._buffers[room])
@@ -130,15 +133,19 @@ class Listener:
 
     def put(self, data: bytes) -> None:
         """A reply: sent at once while held, otherwise in its place."""
-        self._messages.append(Message(data, frozenset(range(ROOMS)), is_private=True))
+        self._expect_reply(data)
         put(self.send_queue, data)
+
+    def _expect_reply(self, data: bytes) -> None:
+        if not self._is_finished:
+            self._messages.append(Message(data, frozenset(range(ROOMS)), is_private=True))
 
     def answer(self, pieces: Iterator[bytes]) -> None:
         """A long answer: what others say meanwhile waits for its end."""
 
         def expected() -> Iterator[bytes]:
             for piece in pieces:
-                self._messages.append(Message(piece, frozenset(range(ROOMS)), is_private=True))
+                self._expect_reply(piece)
                 yield piece
 
         was_held, self._is_held = self._is_held, True
@@ -148,8 +155,15 @@ class Listener:
             self._messages += self._waiting
             self._waiting.clear()
 
+    def finish(self) -> None:
+        """What waits for the release is dropped; all else is still sent."""
+        self.send_queue.finish()
+        self._is_finished = True
+        self._waiting.clear()
+        self.rooms.clear()
+
     def release(self) -> None:
-        self._messages.append(Message(b"olast", frozenset(range(ROOMS)), is_private=True))
+        self._expect_reply(b"olast")
         release(self.send_queue, b"olast")
         self._is_held = False
         self._messages += self._waiting
@@ -228,12 +242,8 @@ class SendModel:
                 self.listeners[who].put(self._new_text("o", size))
             case ("answer", int(who), list(sizes), list(batches)):
                 self._answer(self.listeners[who], sizes, ("publish", batches))
-            case ("release", int(who)):
-                self.listeners[who].release()
-            case ("follow", int(who), int(room)):
-                self.listeners[who].follow(room)
-            case ("unfollow", int(who), int(room)):
-                self.listeners[who].unfollow(room)
+            case ("release" | "finish" | "follow" | "unfollow" as method, int(who), *room):
+                getattr(self.listeners[who], method)(*room)
 
     def _answer(self, listener: Listener, sizes: list[int], meanwhile: Step) -> None:
         def pieces() -> Iterator[bytes]:
