@@ -168,6 +168,7 @@ class FakeSession:
 
     send_queue: SendQueue
     is_logged_in: bool = False
+    awaits_commit: bool = False
     # The requests of each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)

@@ -32,7 +32,8 @@ class FramesPeer:
 
     def send(self, data: bytes) -> bool:
         """Send the data in one read. False if the session has ended."""
-        return self.session.handle(with_own_answers(self._frames, self.send_queue, self._frames.receive(data)))  # type: ignore[arg-type]
+        found = self._frames.receive(data)
+        return self.session.handle(with_own_answers(self._frames, self.session, self.send_queue, found))  # type: ignore[arg-type]
 
     def end(self) -> bool:
         """End the input."""
@@ -300,10 +301,12 @@ def test_answers_that_need_no_disk_do_not_wait(services: ChatFixture, alice: Fra
 def test_ready_is_sent_with_the_confirmation_of_a_pipelined_message(services: ChatFixture, alice: FramesPeer) -> None:
     """One system call for both is half the cost of a message. A READY that the client waits for is sent at once."""
     services.journal.holds_back = True
-    say(alice, "C PM | D one | C PM | D two")
-    assert list(map(shown, alice.send_queue.waiting)) == [["C READY"], ["C READY"]]
+    say(alice, "C PM | D one | C PM | D two | C PM")
+    assert list(map(shown, alice.send_queue.waiting)) == [["C READY"]] * 3
     services.journal.wait_for_pending()
     assert alice.send_queue.waiting == []
+    say(alice, "D three")
+    services.journal.wait_for_pending()
     assert say(alice, "C PM") == ["< C READY"]
     assert alice.send_queue.waiting == []
 

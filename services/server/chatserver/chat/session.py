@@ -119,6 +119,11 @@ class Session:
         """True after the login, of a guest on both connections. The login timeout then no longer applies."""
         return self._state is State.LOGGED_IN or (self._guest is not None and self._guest.is_online)
 
+    @property
+    def awaits_commit(self) -> bool:
+        """True if messages of this read are not confirmed yet."""
+        return bool(self._batches)
+
     def handle(self, incoming: Iterable[Request]) -> bool:
         """Answer the requests of one read in order, each before the next one is taken. False if the connection ends.
 

@@ -55,6 +55,10 @@ class Session(Protocol):
     def is_logged_in(self) -> bool:
         """True after the login: the time between requests is then not limited."""
 
+    @property
+    def awaits_commit(self) -> bool:
+        """True if messages of this read are not confirmed yet: the confirmations will wake the sender."""
+
     def handle(self, incoming: Iterable[Request]) -> bool:
         """Answer the requests in order, each before the next one is taken. False if the connection ends.
 
@@ -231,7 +235,7 @@ class Connection:
                 return False
             found = protocol.receive(data)
             if not isinstance(found, list):
-                found = with_own_answers(protocol, send_queue, found)
+                found = with_own_answers(protocol, session, send_queue, found)
             if not session.handle(found):
                 return False
             is_logged_in = session.is_logged_in
@@ -320,15 +324,17 @@ class Connection:
                     return
 
 
-def with_own_answers(protocol: ServerProtocol, send_queue: SendQueue, found: Iterable[Request]) -> Iterator[Request]:
+def with_own_answers(
+    protocol: ServerProtocol, session: Session, send_queue: SendQueue, found: Iterable[Request]
+) -> Iterator[Request]:
     """Yield the requests, and queue the protocol's own answers before each and after the last.
 
-    The answer to the request that follows wakes the sender; a message that is not answered at once wakes it when it is
-    published.
+    They are sent with the answer to the request that follows, or with the confirmations of messages. Otherwise they
+    wake the sender.
     """
     for request in found:
         if own := protocol.data_to_send():
             send_queue.put_bytes(own, wake=False)
         yield request
     if own := protocol.data_to_send():
-        send_queue.put_bytes(own)
+        send_queue.put_bytes(own, wake=not session.awaits_commit)

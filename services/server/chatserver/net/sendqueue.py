@@ -461,21 +461,12 @@ class SendQueue:
     def note_sent(self, sent_bytes: int) -> None:
         """Record that the transport took the first ``sent_bytes`` bytes of the last :meth:`next_data`."""
         with self._lock:
-            complete = 0
-            for segment in self._segments:
-                if not sent_bytes:
-                    break
-                size = _size(segment)
-                if size > sent_bytes:
-                    self._shorten(segment, sent_bytes)
-                    break
-                self._count_sent(segment, size)
-                if segment.number != _NO_NUMBER:
-                    self._note_complete(segment)
-                sent_bytes -= size
-                complete += 1
-            del self._segments[:complete]
-            if self._leaving and complete:
+            if self._tracked is None and sent_bytes == self._reply_bytes + self._inserted_bytes + self._shared_bytes:
+                self._segments.clear()  # the common case: everything was sent
+                self._reply_bytes = self._inserted_bytes = self._shared_bytes = 0
+            else:
+                self._drop_sent(sent_bytes)
+            if self._leaving:
                 self._release_buffers()
             if self._room_available is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
                 self._room_available.notify_all()
@@ -675,6 +666,23 @@ class SendQueue:
         else:
             segments.append(Shared(buffer, start, end))
         self._shared_bytes += end - start
+
+    def _drop_sent(self, sent_bytes: int) -> None:
+        """Drop the first ``sent_bytes`` bytes of the segments."""
+        complete = 0
+        for segment in self._segments:
+            if not sent_bytes:
+                break
+            size = _size(segment)
+            if size > sent_bytes:
+                self._shorten(segment, sent_bytes)
+                break
+            self._count_sent(segment, size)
+            if segment.number != _NO_NUMBER:
+                self._note_complete(segment)
+            sent_bytes -= size
+            complete += 1
+        del self._segments[:complete]
 
     def _skip_to(self, buffer: BroadcastBuffer, position: int, begun: Shared | None) -> None:
         """Drop the data of the first span of a buffer, except ``begun``, that was sent up to this position."""
