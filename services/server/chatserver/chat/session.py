@@ -149,8 +149,8 @@ class Session:
             if state is not self._state:
                 self._state = state
                 handlers = self._TABLE[state]
-            if not handlers:  # the session is closed
-                return False
+                if not handlers:  # the session is closed
+                    return False
         self._append_batches()
         return True
 
@@ -256,29 +256,35 @@ class Session:
 
     # --- handlers: messages ---
 
-    def _say(self, request: requests.Say | requests.SayBatch) -> State:
-        """PM: confirmed after the commit. Messages in a row to one room are one batch."""
-        assert self._member is not None
+    def _say(self, request: requests.Say) -> State:
+        """PM: confirmed after the commit."""
+        check_text(request.text)
+        if request.nonce is not None:
+            check_nonce(request.nonce)
         room_id, room = LOBBY_ID, ""
-        texts: Sequence[str]
-        nonces: Sequence[str | None]
-        if isinstance(request, requests.SayBatch):
-            texts, nonces = request.texts, [None] * len(request.texts)
-        else:
-            check_text(request.text)
-            if request.nonce is not None:
-                check_nonce(request.nonce)
-            if request.room is not None and not is_lobby(request.room):
-                room = request.room
-                room_id = self._services.rooms.id_for_message(self._show_rooms(), room)
-            texts, nonces = (request.text,), (request.nonce,)
-        batch = self._batches[-1] if self._batches else None
-        if not (isinstance(batch, PublicMessages) and batch.room_id == room_id and batch.room == room):
-            batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
-            self._batches.append(batch)
-        batch.texts.extend(texts)
-        batch.nonces.extend(nonces)
+        if request.room is not None and not is_lobby(request.room):
+            room = request.room
+            room_id = self._services.rooms.id_for_message(self._show_rooms(), room)
+        batch = self._public_batch(room_id, room)
+        batch.texts.append(request.text)
+        batch.nonces.append(request.nonce)
         return self._state
+
+    def _say_all(self, request: requests.SayBatch) -> State:
+        batch = self._public_batch(LOBBY_ID, "")
+        batch.texts.extend(request.texts)
+        batch.nonces.extend([None] * len(request.texts))
+        return self._state
+
+    def _public_batch(self, room_id: int, room: str) -> PublicMessages:
+        """Return the batch for a message: messages in a row to one room are one batch."""
+        batch = self._batches[-1] if self._batches else None
+        if type(batch) is PublicMessages and batch.room_id == room_id and batch.room == room:
+            return batch
+        assert self._member is not None
+        batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
+        self._batches.append(batch)
+        return batch
 
     def _whisper(self, request: requests.Whisper) -> State:
         """DM: confirmed after the commit."""
@@ -478,7 +484,7 @@ class Session:
         State.LOGGED_IN: {
             **_ALWAYS,
             requests.Say: _say,
-            requests.SayBatch: _say,
+            requests.SayBatch: _say_all,
             requests.Whisper: _whisper,
             requests.AskUsers: _list_users,
             requests.AskUser: _find_user,
