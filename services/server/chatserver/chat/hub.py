@@ -246,8 +246,14 @@ class Hub:
 
     def _buffers_of(self, room_ids: Iterable[int]) -> list[BroadcastBuffer]:
         """Return the buffers of those of the rooms that have members online. The lock is held."""
-        rooms = [self._rooms[room_id] for room_id in room_ids if room_id in self._rooms]
-        return [buffer for room in rooms for buffer, _ in room.followers.values()]
+        # Loops, because this runs twice for each publication, and mostly finds one buffer.
+        buffers: list[BroadcastBuffer] = []
+        for room_id in room_ids:
+            room = self._rooms.get(room_id)
+            if room is not None:
+                for buffer, _ in room.followers.values():
+                    buffers.append(buffer)
+        return buffers
 
     def _publish_public(self, batch: PublicMessages, part: Stored, origin: _Origin, time_ms: int) -> None:
         """Encode the messages once for each buffer; the sender gets the confirmation instead. The lock is held."""

@@ -46,7 +46,7 @@ from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.words import terms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from chatprotocol.requests import Request
     from chatserver.chat.guests import Guest
@@ -149,8 +149,8 @@ class Session:
             if state is not self._state:
                 self._state = state
                 handlers = self._TABLE[state]
-                if not handlers:  # the session is closed
-                    return False
+            if not handlers:  # the session is closed
+                return False
         self._append_batches()
         return True
 

@@ -422,8 +422,9 @@ class Sender:
         if send_queue.catch_up(buffers):
             descriptor = send_queue.transport.descriptor
             for buffer in buffers:
-                self._followers[buffer].behind.pop(send_queue, None)
-                self._followers[buffer].caught_up[send_queue] = descriptor
+                followers = self._followers[buffer]
+                followers.behind.pop(send_queue, None)
+                followers.caught_up[send_queue] = descriptor
             self._discard_sent(buffers)
         elif data and send_queue.has_more:
             with self._lock:

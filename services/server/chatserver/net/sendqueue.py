@@ -346,7 +346,8 @@ class SendQueue:
         with self._lock:
             if buffer not in self._open:
                 return
-            self._stop_sharing()
+            if self.caught_up:
+                self._stop_sharing()
             open_start = self._open[buffer]
             if open_start < start:
                 self._add_span(buffer, open_start, start)
