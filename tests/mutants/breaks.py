@@ -210,6 +210,13 @@ BREAKS = (
         "unit/server/test_sender.py::test_lagging_peers_are_disconnected_and_logged",
     ),
     _break(
+        _SLOW,
+        _NET + "broadcast.py",
+        "min(self.position, max(needed_from",
+        "max(0, max(needed_from",
+        "unit/server/test_sender.py::test_own_message_is_skipped_while_a_slow_peer_is_lost",
+    ),
+    _break(
         _NO_DELAY,
         _NET + "sender.py",
         "        elif send_queue not in self._full:\n            self._serve(send_queue)",

@@ -34,6 +34,7 @@ from .helpers import (
     must_end,
     publish,
     put,
+    replace,
 )
 from .send_model import (
     LISTENERS,
@@ -571,6 +572,28 @@ def test_peer_that_leaves_costs_a_slower_one_no_data(*, is_reserved: bool) -> No
         fixture.sender.run_round(wait=False)
         insert(slow.send_queue, b"!")
         assert (slow.received(), leaving.received()) == (said + b"!", said)
+
+
+def test_own_message_is_skipped_while_a_slow_peer_is_lost() -> None:
+    """The end of the slow peer discards data, but none that the sender has yet to pass over."""
+
+    class Lost(TcpTransport):
+        def write(self, _: Sequence[bytes | memoryview]) -> int:
+            start, end = buffer.append([bytes(25)])  # type: ignore[list-item]
+            replace(author.send_queue, buffer, start, end, b"sent")
+            buffer.flush()
+            raise ConnectionResetError
+
+    def write(descriptor: int, data: bytes) -> int:
+        return os.write(descriptor, data[:1] if descriptor == lost.send_queue.transport.descriptor else data)
+
+    buffer = bytes_broadcast(LAG_MAX_BYTES, SendLimits(segment_bytes=10, span_min_bytes=1_000))
+    with closing(SenderFixture(buffer, write=write)) as fixture:
+        lost, author = fixture.peer(transport=Lost), fixture.peer()
+        said = bytes(range(65, 80))
+        publish(buffer, said)
+        assert author.received() == said + b"sent"
+        assert is_closed(lost)
 
 
 # --- against the model ---

@@ -191,8 +191,12 @@ class BroadcastBuffer:
         return self._file.oldest_end <= self.position
 
     def discard_before(self, needed_from: int) -> None:
-        """Discard the data before ``needed_from``, which no follower needs, and all that is older than kept_bytes."""
-        self._file.discard_before(max(needed_from, self.offered_end - self._kept_bytes))
+        """Discard the data before ``needed_from``, which no follower needs, and all that is older than kept_bytes.
+
+        Data after the position is kept: new followers do not need it, but the sender reads it for all that it still
+        counts as caught up, also for a queue that has just left.
+        """
+        self._file.discard_before(min(self.position, max(needed_from, self.offered_end - self._kept_bytes)))
 
     def send(self, descriptor: int, span: Span) -> int:
         """Send these bytes to a socket; returns the number of bytes sent. LookupError: they were discarded. OSError."""
