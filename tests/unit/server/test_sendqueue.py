@@ -137,10 +137,10 @@ class Rounds:
             listener.send_queue.fall_behind(self._placed.pop(listener))
         data = next_data(listener.send_queue)
         assert data or not listener.is_due()
+        buffers = listener.send_queue.buffers
         self._let_others_run(number)
         listener.receive(data[:most_bytes])
         listener.send_queue.note_sent(len(data[:most_bytes]))
-        buffers = listener.send_queue.buffers
         if listener.send_queue.catch_up(buffers):
             self._placed[listener] = buffers
 
