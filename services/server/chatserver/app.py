@@ -79,6 +79,8 @@ _M_ARENA_MAX = -8
 _DRAIN_SECONDS = 3.0
 # Part of that time for acknowledgements of delivered messages.
 _ACK_SECONDS = 2.0
+# Time for the hashes that run at shutdown. With a high cost, one hash takes longer; its login is then refused.
+_HASH_SECONDS = 1.0
 # Time for the sender to close the remaining sockets.
 _CLOSING_SECONDS = 1.0
 # Time limit of the commit that the health check tries; a slower disk counts as failed. Less than the time limit of the
@@ -284,7 +286,7 @@ class Server:
         self._stopping = True
         self._listener.close()
         self._udp_listener.close()
-        self._passwords.stop()
+        self._passwords.stop(_HASH_SECONDS)
         self._indexer.stop()
         self._journal.stop()  # messages are rejected from now on
         self._presence.stop()

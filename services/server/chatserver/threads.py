@@ -28,22 +28,27 @@ _EXIT_CRASHED: Final = 1
 
 
 class Worker:
-    """A thread that must not die. If ``work`` raises, the thread calls ``on_crash`` with its name and ends."""
+    """A thread that must not die. If ``work`` raises, the thread calls ``on_crash`` with its name and ends.
 
-    def __init__(self, name: str, work: Callable[[], None], on_crash: Callable[[str], None]) -> None:
+    The process does not wait for a daemon when it ends.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[], None], on_crash: Callable[[str], None], *, daemon: bool = False
+    ) -> None:
         self._work = work
         self._on_crash = on_crash
         self._name = name
-        self._thread = threading.Thread(target=self._run, name=name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=daemon)
 
     def start(self) -> None:
         """Start the thread; the caller joins it. Raises RuntimeError if the system can't create one."""
         self._thread.start()
 
-    def join(self) -> None:
+    def join(self, timeout_seconds: float | None = None) -> None:
         """Wait for the end of the thread; return immediately if it was never started."""
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
         try:

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError, Verdict
 
-from .helpers import Gate, assert_waits, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, Gate, assert_waits, eventually, in_background, must_end
 
 CHEAP = HashCost(time_cost=1, memory_kib=8, parallelism=1)
 
@@ -26,7 +27,7 @@ def started(cost: HashCost = CHEAP, **options: Any) -> Iterator[Passwords]:
     passwords = Passwords(cost, crashes.append, **options)
     passwords.start()
     yield passwords
-    passwords.stop()
+    passwords.stop(DEADLINE_SECONDS)
     assert crashes == []
 
 
@@ -187,7 +188,7 @@ def test_stop_refuses_waiting_and_new_tasks() -> None:
         threads += [in_background(check) for _ in range(3)]
         for thread in threads:
             assert_waits(thread)
-        threads.append(in_background(passwords.stop))
+        threads.append(in_background(lambda: passwords.stop(DEADLINE_SECONDS)))
         eventually(is_closed)
         gate.open()
         for thread in threads:
@@ -195,6 +196,17 @@ def test_stop_refuses_waiting_and_new_tasks() -> None:
     assert outcomes.count("checked") == 1
     with pytest.raises(PasswordsClosedError):
         passwords.hash("secret")
+
+
+def test_stop_refuses_a_hash_that_takes_too_long() -> None:
+    """Promise: shutdown. A hash can't be interrupted, and may take minutes."""
+    with started_with_hasher() as (passwords, hasher):
+        hasher.gate = gate = Gate()
+        refused = in_background(partial(pytest.raises, PasswordsClosedError, passwords.check, None, "secret"))
+        gate.await_thread()
+        passwords.stop(0)
+        must_end(refused)
+        gate.open()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux only")

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 import threading
+import time
 import unicodedata
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from enum import Enum
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import argon2
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
@@ -85,24 +86,31 @@ class Passwords:
         # Tasks in order; None ends a worker.
         self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._workers = [
-            Worker(f"hasher {number}", self._run, on_crash) for number in range(1, (threads or _count_processors()) + 1)
+            Worker(f"hasher {number}", self._run, on_crash, daemon=True)  # a hash can't be interrupted
+            for number in range(1, (threads or _count_processors()) + 1)
         ]
-        # Guards the closed flag, and the order of tasks and end marks.
+        # Guards the closed flag, the order of tasks and end marks, and the tasks that run.
         self._lock = threading.Lock()
         self._closed = False
+        self._running: set[Future[Any]] = set()
 
     def start(self) -> None:
         for worker in self._workers:
             worker.start()
 
-    def stop(self) -> None:
-        """Reject new and waiting tasks, then join the hasher threads."""
+    def stop(self, timeout_seconds: float) -> None:
+        """Reject new and waiting tasks, then join the hasher threads. What runs after the timeout is rejected, too."""
+        deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._closed = True
             for _ in self._workers:
                 self._tasks.put(None)
         for worker in self._workers:
-            worker.join()
+            worker.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            for outcome in self._running:
+                with suppress(InvalidStateError):  # it has just ended
+                    outcome.set_exception(PasswordsClosedError())
 
     def hash(self, password: str) -> str:
         """Hash with a new salt. Blocks until a hasher is free. Raises PasswordsClosedError, PasswordsFailedError."""
@@ -137,14 +145,18 @@ class Passwords:
         outcome: Future[_Result] = Future()
 
         def task() -> None:
-            # _closed is read without the lock: it changes once, and a missed change lets one more task run per worker.
-            if self._closed:
-                outcome.set_exception(PasswordsClosedError())
-                return
-            try:
-                outcome.set_result(work())
-            except Exception as error:
-                outcome.set_exception(error)
+            with self._lock:
+                if self._closed:
+                    outcome.set_exception(PasswordsClosedError())
+                    return
+                self._running.add(outcome)
+            with suppress(InvalidStateError):  # it took too long, and was rejected
+                try:
+                    outcome.set_result(work())
+                except Exception as error:
+                    outcome.set_exception(error)
+            with self._lock:
+                self._running.discard(outcome)
 
         with self._lock:
             if self._closed:
