@@ -134,6 +134,20 @@ class FakeIndexer:
         return self.found
 
 
+class FakeAppended(Appended[Any]):
+    """Notes the time limits of waiting threads, and never makes one wait that has a limit."""
+
+    def __init__(self, entries: Sequence[Entry[Any]], origin: Any, pauses: list[float]) -> None:
+        super().__init__(entries, origin)
+        self._pauses = pauses
+
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        if timeout_seconds is None:
+            return super().wait()
+        self._pauses.append(timeout_seconds)
+        return self.is_complete
+
+
 class FakeJournal:
     """Publishes messages at once; with ``holds_back``, when a thread waits for pending ones. For any thread."""
 
@@ -143,7 +157,6 @@ class FakeJournal:
         self._ids = count(11)
         self._subscribers: list[Callable[[Sequence[Applied]], None]] = []
         self.batches: list[Sequence[MessageBatch]] = []
-        self.settled = 0
         self.deferred: dict[Hashable, Entry[None]] = {}
         self.changed_hashes: list[tuple[int, str]] = []
         # True if the password was changed while it was checked.
@@ -153,6 +166,9 @@ class FakeJournal:
         self.is_full = False
         self.holds_back = False
         self._held: list[tuple[MessageBatch, int, Any]] = []
+        self._incomplete: list[Appended[Any]] = []
+        # The pauses of sessions before their next read, in seconds.
+        self.pauses: list[float] = []
         self.name_was_taken = False
         # Called with each entry that is no message, before it is applied.
         self.when_appended: Callable[[Entry[Any]], object] = lambda _: None
@@ -178,7 +194,7 @@ class FakeJournal:
     def append(self, entries: Sequence[Entry[Any]], origin: Any = None) -> Appended[Any]:
         if isinstance(self.fault, JournalClosedError):
             raise self.fault
-        appended = Appended(entries, origin)
+        appended = FakeAppended(entries, origin, self.pauses)
         batches = [entry for entry in entries if isinstance(entry, MessageBatch)]
         with self._one_at_a_time:
             if batches:
@@ -186,6 +202,7 @@ class FakeJournal:
                 for batch in batches:
                     first_id, *_ = (next(self._ids) for _ in batch.texts)
                     self._held.append((batch, first_id, origin))
+                self._incomplete.append(appended)
                 if not self.holds_back:
                     self._commit()
             elif self.fault is not None:
@@ -196,7 +213,6 @@ class FakeJournal:
 
     def wait_for_pending(self) -> None:
         with self._one_at_a_time:
-            self.settled += 1
             self._commit()
 
     def _commit(self) -> None:
@@ -206,6 +222,8 @@ class FakeJournal:
             applied = [replace(each, outcome=OSError("disk full")) for each in applied]
         for callback in self._subscribers:
             callback(applied)
+        while self._incomplete:
+            self._incomplete.pop().complete([])
 
     def _apply(self, entry: Entry[Any]) -> object:
         self.when_appended(entry)

@@ -550,10 +550,10 @@ def test_failed_search_is_refused(services: ChatFixture, alice: Peer, fault: Exc
 @pytest.mark.parametrize("request_", [AskHistory(), Search("hello"), Leave(), Say(" ")])
 def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: Peer, request_: Request) -> None:
     """Promise: confirmed means stored. An error follows the confirmations, too: its place tells what it is about."""
-    alice.ask(AskHistory())
-    assert services.journal.settled == 0
+    services.journal.holds_back = True
     alice.ask(Say("one"), Say("two"), request_)
-    assert services.journal.settled == 1
+    *sent, _answer = alice.send_queue.told[-3:]
+    assert sent == [Sent(11, SentStatus.SENT), Sent(12, SentStatus.SENT)]
     if isinstance(request_, Search):
         assert services.indexer.asked[-1][-2:] == (12, LOBBY_ID)
 
@@ -567,6 +567,19 @@ def test_consecutive_messages_are_appended_together(services: ChatFixture, alice
         [(["one", "two", "three"], [None, "n2", None], None), (["four"], ["n4"], "bob"), (["five"], [None], None)],
         [(["six"], [None], None)],
     ]
+
+
+def test_reader_pauses_while_messages_of_an_earlier_read_are_not_committed(services: ChatFixture, alice: Peer) -> None:
+    """A client that waits for confirmations is not delayed. One that does not is read in larger pieces."""
+    services.journal.holds_back = True
+    alice.ask(Say("one"))
+    assert services.journal.pauses == []
+    alice.ask(Say("two"))
+    alice.ask(Ping())
+    assert services.journal.pauses == [0.002] * 2
+    services.journal.wait_for_pending()
+    alice.ask(Say("three"))
+    assert len(services.journal.pauses) == 2
 
 
 @pytest.mark.parametrize("invalid", [Say("", "n2"), Whisper("eve", "x", "n2"), Unreadable(BAD, "x", "n2")])
@@ -625,9 +638,9 @@ def test_direct_message_reaches_an_online_guest_only(services: ChatFixture, alic
 def test_end_waits_for_messages_and_leaves(services: ChatFixture, alice: Peer) -> None:
     """Promise: confirmed means stored. The messages of a closed connection are stored and confirmed."""
     bob = enter(services, "bob")
+    services.journal.holds_back = True
     alice.ask(Say("last words"))
     alice.session.end()
-    assert services.journal.settled == 1
     bob.ask(Say("hello"))
     assert services.presence.names() == ("bob",)
     assert alice.received() == [Sent(11, SentStatus.SENT)]

@@ -30,7 +30,6 @@ class Member:
 
     __slots__ = (
         "account_id",
-        "has_appended",
         "has_caught_up",
         "knows_rooms",
         "name",
@@ -47,8 +46,6 @@ class Member:
         # True after the send queue got all missed messages. Earlier, queued data may be dropped. Under the hub's lock.
         self.has_caught_up = False
         self.newest_direct_id = 0
-        # True if messages were appended since the last wait_for_pending. Reader thread only.
-        self.has_appended = False
 
 
 class Followers(NamedTuple):

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from chatserver.chat.guests import Guest
     from chatserver.chat.room import Member
     from chatserver.chat.services import Services
+    from chatserver.journal.base import Appended
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.rooms import RoomView
 
@@ -76,6 +77,9 @@ class State(Enum):
 # Maximum unsolicited acks of a guest in a row. A simple client may send some by mistake. More are an attack: they cost
 # the server processor time and the peer nothing, because they get no reply.
 _UNSOLICITED_ACKS_MAX = 1_000
+# Maximum pause before the next read, if messages of an earlier read are not committed yet: the client sends without
+# waiting for confirmations. The next read then gets more at once (docs/decisions/0009-batches-and-gathering.md).
+_PAUSE_SECONDS = 0.002
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 
@@ -85,6 +89,7 @@ class Session:
 
     __slots__ = (
         "_address",
+        "_appended",
         "_batches",
         "_errors",
         "_guest",
@@ -111,8 +116,9 @@ class Session:
         self._guest: Guest | None = None
         # Unsolicited acks since the last valid one.
         self._unsolicited_acks = 0
-        # Messages of this read that the journal does not have yet.
+        # Messages of this read that the journal does not have yet, and the last ones that it has.
         self._batches: list[MessageBatch] = []
+        self._appended: Appended[Any] | None = None
 
     @property
     def is_logged_in(self) -> bool:
@@ -151,7 +157,10 @@ class Session:
                 handlers = self._TABLE[state]
             if not handlers:  # the session is closed
                 return False
+        earlier = self._appended
         self._append_batches()
+        if earlier is not None and not earlier.is_complete:
+            (self._appended or earlier).wait(_PAUSE_SECONDS)
         return True
 
     def time_out(self) -> None:
@@ -320,9 +329,8 @@ class Session:
             return
         assert self._member is not None
         batches, self._batches = self._batches, []
-        self._member.has_appended = True
         try:
-            self._services.journal.append(batches, self._member)
+            self._appended = self._services.journal.append(batches, self._member)
         except JournalClosedError as error:
             for batch in batches:
                 for nonce in batch.nonces:
@@ -447,8 +455,7 @@ class Session:
 
     def _wait_for_pending(self) -> None:
         """Wait until all messages of this user are confirmed or rejected."""
-        if self._member is not None and self._member.has_appended:
-            self._member.has_appended = False
+        if self._appended is not None and not self._appended.is_complete:
             self._services.journal.wait_for_pending()
 
     def _refuse(self, error: RequestError, nonce: str | None) -> None:

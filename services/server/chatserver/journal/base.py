@@ -79,8 +79,12 @@ class Appended(Generic[_T]):
 
     def complete(self, outcomes: Sequence[_T]) -> None:
         self._outcomes = outcomes
-        self._completed.release()
+        self._release()
 
     def fail(self, error: Exception) -> None:
         self._error = error
+        self._release()
+
+    def _release(self) -> None:
+        self.entries = ()  # a session keeps its last append, and the texts may be long
         self._completed.release()
