@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 from chatserver.store.accounts import Accounts
 from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import DamagedError, StoreError
+from chatserver.store.sqlite import ReaderPool
 
-from .helpers import register
+from .helpers import in_background, must_end, register
 
 FIRST = "CREATE TABLE one (x INTEGER); INSERT INTO one VALUES (7);"
 SECOND = "ALTER TABLE one ADD COLUMN y INTEGER; UPDATE one SET y = x + 1;"
@@ -304,3 +305,29 @@ def test_state_file_that_cannot_be_written_is_logged_once_and_tried_again(folder
         database.note_commit(3, 0)
     assert [each["event"] for each in log] == ["state file write failed"]
     assert b'"last_id":3' in path.read_bytes()
+
+
+def test_each_connection_of_a_pool_is_used_by_one_thread_at_a_time(tmp_path: Path) -> None:
+    """More threads than connections: each gets one in the end, and a pause waits for all of them."""
+    pool = ReaderPool(make(tmp_path), 2)
+    used: set[int] = set()
+    rounds: list[int] = []
+
+    def read() -> None:
+        for _ in range(300):
+            reader = pool.take()
+            assert id(reader) not in used
+            used.add(id(reader))
+            rounds.append(reader.execute("SELECT 1").fetchone()[0])
+            used.remove(id(reader))
+            pool.give_back(reader)
+
+    threads = [in_background(read) for _ in range(8)]
+    for _ in range(20):
+        with pool.paused() as readers:
+            assert len(readers) == 2
+            assert not used
+    for thread in threads:
+        must_end(thread)
+    assert len(rounds) == 8 * 300
+    pool.close()

@@ -324,7 +324,7 @@ def _send_pages(
     page: tuple[Message, ...] = ()
     for query, from_id, upto_id in ranges:
         after_id = from_id
-        while True:
+        while after_id < upto_id:
             try:
                 found = query(member.account_id, after_id, upto_id, _PAGE_MESSAGES)
             except DamagedError as error:

@@ -195,12 +195,14 @@ class Database:
 
         Waits for a free reader. Raises StoreError if the disk can't be read, DamagedError if the file is damaged.
         """
+        reader = self._readers.take()
         try:
-            with self._readers.reading() as reader:
-                yield reader
+            yield reader
         except (sqlite3.Error, UnicodeError) as error:
             problem = DamagedError if is_damage(error) else StoreError
             raise problem(f"The database {self.path} can't be read: {describe(error)}.") from error
+        finally:
+            self._readers.give_back(reader)
 
     def truncate_log(self) -> None:
         """Checkpoint and truncate a large WAL. Journal thread only, between transactions.

@@ -140,18 +140,20 @@ class Index:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """A reader from the pool; its queries are interrupted after FIND_SECONDS or by ``close``."""
+        reader = self._readers.take()
         try:
-            with self._readers.reading() as reader:
-                # Read without a lock: close() sets the flag before it closes the readers.
-                if self.closed:
-                    raise IndexClosedError
-                deadline = self._clock() + self._find_seconds
-                reader.set_progress_handler(lambda: self.closed or self._clock() > deadline, self._find_steps)
-                yield reader
+            # Read without a lock: close() sets the flag before it closes the readers.
+            if self.closed:
+                raise IndexClosedError
+            deadline = self._clock() + self._find_seconds
+            reader.set_progress_handler(lambda: self.closed or self._clock() > deadline, self._find_steps)
+            yield reader
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                 raise
             raise (IndexClosedError if self.closed else TooLongError) from error
+        finally:
+            self._readers.give_back(reader)
 
     def close(self) -> None:
         """Interrupt all searches and close the file."""

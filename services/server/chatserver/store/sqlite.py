@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import sqlite3
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,36 +36,61 @@ def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 class ReaderPool:
-    """Connections that read one file. For any thread; a thread waits until one is free."""
+    """Connections that read one file. For any thread; a thread waits until one is free.
+
+    Taking a free one is a pop from a list, because each login reads three times. A thread that finds none counts itself
+    as waiting before it looks again, and a thread that returns one looks for waiting threads after that: so one of the
+    two sees the other.
+    """
 
     def __init__(self, path: Path, size: int) -> None:
         """Raises sqlite3.Error."""
         self._size = size
-        self._free: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        # The last one that was returned is the next to be used: its pages are cached.
+        self._free: list[sqlite3.Connection] = []
+        # Guards the number of waiting threads; notified for each connection that is returned while there are any.
+        self._returned = threading.Condition()
+        self._waiting = 0
         for _ in range(size):
             reader = connect(path, "ro")
             # The first query opens the file and its WAL. Later they may be deleted, or there may be no descriptor left.
             reader.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            self._free.put(reader)
+            self._free.append(reader)
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A free connection."""
-        reader = self._free.get()
+    def take(self) -> sqlite3.Connection:
+        """A free connection; the caller gives it back."""
         try:
-            yield reader
-        finally:
-            self._free.put(reader)
+            return self._free.pop()
+        except IndexError:
+            return self._wait()
+
+    def _wait(self) -> sqlite3.Connection:
+        with self._returned:
+            self._waiting += 1
+            try:
+                while True:
+                    with suppress(IndexError):  # another thread may take it before this one wakes up
+                        return self._free.pop()
+                    self._returned.wait()
+            finally:
+                self._waiting -= 1
+
+    def give_back(self, reader: sqlite3.Connection) -> None:
+        """Return a connection that was taken."""
+        self._free.append(reader)
+        if self._waiting:
+            with self._returned:
+                self._returned.notify()
 
     @contextmanager
     def paused(self) -> Iterator[list[sqlite3.Connection]]:
         """All connections. Other threads wait until the end of the block."""
-        readers = [self._free.get() for _ in range(self._size)]
+        readers = [self.take() for _ in range(self._size)]
         try:
             yield readers
         finally:
             for reader in readers:
-                self._free.put(reader)
+                self.give_back(reader)
 
     def close(self) -> None:
         """Close all connections. A waiting thread gets a closed one."""
