@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     All workers must collect the same tests.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in commands that end with &
     seed = os.environ.get("CHAT_TEST_SEED")
     if seed is not None and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = seed
