@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.sqlite import ReaderPool
 
-from .helpers import in_background, must_end, register
+from .helpers import DEADLINE_SECONDS, in_background, must_end, register
 
 FIRST = "CREATE TABLE one (x INTEGER); INSERT INTO one VALUES (7);"
 SECOND = "ALTER TABLE one ADD COLUMN y INTEGER; UPDATE one SET y = x + 1;"
@@ -330,4 +331,31 @@ def test_each_connection_of_a_pool_is_used_by_one_thread_at_a_time(tmp_path: Pat
     for thread in threads:
         must_end(thread)
     assert len(rounds) == 8 * 300
+    pool.close()
+
+
+def test_pause_comes_before_readers_that_come_later(tmp_path: Path) -> None:
+    """There are always more readers than connections, and a pause still begins."""
+    pool = ReaderPool(make(tmp_path), 2)
+    was_paused = threading.Event()
+
+    def read() -> None:
+        while not was_paused.is_set():
+            reader = pool.take()
+            reader.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 999) SELECT max(i) FROM n"
+            )
+            pool.give_back(reader)
+
+    def pause() -> None:
+        with pool.paused():
+            was_paused.set()
+
+    threads = [in_background(read) for _ in range(6)]
+    pausing = in_background(pause)
+    is_in_time = was_paused.wait(DEADLINE_SECONDS)
+    was_paused.set()  # the readers end
+    for thread in (*threads, pausing):
+        must_end(thread)
+    assert is_in_time
     pool.close()

@@ -40,7 +40,8 @@ class ReaderPool:
 
     Taking a free one is a pop from a list, because each login reads three times. A thread that finds none counts itself
     as waiting before it looks again, and a thread that returns one looks for waiting threads after that: so one of the
-    two sees the other.
+    two sees the other. A pause comes before all threads that take one later: otherwise it would wait as long as there
+    are more reads than connections.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -48,9 +49,13 @@ class ReaderPool:
         self._size = size
         # The last one that was returned is the next to be used: its pages are cached.
         self._free: list[sqlite3.Connection] = []
-        # Guards the number of waiting threads; notified for each connection that is returned while there are any.
-        self._returned = threading.Condition()
+        # Guards the number of waiting threads and the pause. One of the two conditions is notified for each connection
+        # that is returned while threads wait: during a pause the second.
+        lock = threading.Lock()
+        self._returned = threading.Condition(lock)
+        self._returned_to_pause = threading.Condition(lock)
         self._waiting = 0
+        self._is_paused = False
         for _ in range(size):
             reader = connect(path, "ro")
             # The first query opens the file and its WAL. Later they may be deleted, or there may be no descriptor left.
@@ -60,7 +65,7 @@ class ReaderPool:
     def take(self) -> sqlite3.Connection:
         """A free connection; the caller gives it back."""
         try:
-            return self._free.pop()
+            return self._wait() if self._is_paused else self._free.pop()
         except IndexError:
             return self._wait()
 
@@ -69,8 +74,9 @@ class ReaderPool:
             self._waiting += 1
             try:
                 while True:
-                    with suppress(IndexError):  # another thread may take it before this one wakes up
-                        return self._free.pop()
+                    if not self._is_paused:
+                        with suppress(IndexError):  # another thread may take it before this one wakes up
+                            return self._free.pop()
                     self._returned.wait()
             finally:
                 self._waiting -= 1
@@ -80,17 +86,28 @@ class ReaderPool:
         self._free.append(reader)
         if self._waiting:
             with self._returned:
-                self._returned.notify()
+                (self._returned_to_pause if self._is_paused else self._returned).notify()
 
     @contextmanager
     def paused(self) -> Iterator[list[sqlite3.Connection]]:
-        """All connections. Other threads wait until the end of the block."""
-        readers = [self.take() for _ in range(self._size)]
+        """All connections. Other threads wait until the end of the block. For one thread at a time."""
+        readers: list[sqlite3.Connection] = []
+        with self._returned:
+            self._is_paused = True
+            self._waiting += 1
+            while len(readers) < self._size:
+                try:
+                    readers.append(self._free.pop())
+                except IndexError:
+                    self._returned_to_pause.wait()
+            self._waiting -= 1
         try:
             yield readers
         finally:
-            for reader in readers:
-                self.give_back(reader)
+            with self._returned:
+                self._is_paused = False
+                self._free += readers
+                self._returned.notify_all()
 
     def close(self) -> None:
         """Close all connections. A waiting thread gets a closed one."""
