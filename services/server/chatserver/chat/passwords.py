@@ -89,17 +89,20 @@ class Passwords:
             Worker(f"hasher {number}", self._run, on_crash, daemon=True)  # a hash can't be interrupted
             for number in range(1, (threads or _count_processors()) + 1)
         ]
-        # Guards the closed flag, the order of tasks and end marks, and the tasks that run.
+        # Guards the closed flag, the order of tasks and end marks, and the tasks that wait or run.
         self._lock = threading.Lock()
         self._closed = False
-        self._running: set[Future[Any]] = set()
+        self._unfinished: set[Future[Any]] = set()
 
     def start(self) -> None:
         for worker in self._workers:
             worker.start()
 
     def stop(self, timeout_seconds: float) -> None:
-        """Reject new and waiting tasks, then join the hasher threads. What runs after the timeout is rejected, too."""
+        """Reject new and waiting tasks, then join the hasher threads.
+
+        After the timeout, the tasks that still run are rejected, and those that wait behind them.
+        """
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._closed = True
@@ -108,7 +111,7 @@ class Passwords:
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
-            for outcome in self._running:
+            for outcome in self._unfinished:
                 with suppress(InvalidStateError):  # it has just ended
                     outcome.set_exception(PasswordsClosedError())
 
@@ -145,22 +148,22 @@ class Passwords:
         outcome: Future[_Result] = Future()
 
         def task() -> None:
-            with self._lock:
-                if self._closed:
-                    outcome.set_exception(PasswordsClosedError())
-                    return
-                self._running.add(outcome)
             with suppress(InvalidStateError):  # it took too long, and was rejected
                 try:
-                    outcome.set_result(work())
+                    # Read without the lock: it changes once, and a missed change lets one more task run per worker.
+                    if self._closed:
+                        outcome.set_exception(PasswordsClosedError())
+                    else:
+                        outcome.set_result(work())
                 except Exception as error:
                     outcome.set_exception(error)
             with self._lock:
-                self._running.discard(outcome)
+                self._unfinished.discard(outcome)
 
         with self._lock:
             if self._closed:
                 raise PasswordsClosedError
+            self._unfinished.add(outcome)
             self._tasks.put(task)
         return outcome.result()
 
