@@ -100,7 +100,7 @@ def test_removed_user_does_not_write_to_another_room(bob: Peer, proxy: TcpProxy,
     alice.until_shows("It was: secret")
     alice.until_line("alice #dev>")
     alice.type("/join dev", ENTER)
-    alice.until(lambda: len(rows_with(alice, "You are in #dev.")) == 2, "it is in the room again")
+    alice.until(lambda: len(rows_with(alice, "You are in #dev (public).")) == 2, "it is in the room again")
     proxy.cut()
     alice.until(lambda: status(alice).endswith("trying again"), "the connection is lost")
     bob.ask(command="kick", room="dev", username="alice")

@@ -234,6 +234,7 @@ def test_other_line_at_a_terminal_is_a_public_message(line: str) -> None:
         ("bm-pm", "MP bob secret", "PM bob ... writes to bob"),
         ("pm-dm", "ex and so on", "ex takes no text, so nothing was done; PM ex ..."),
         ("pm-dm", "/quiet please", "/quiet takes no text"),
+        ("pm-dm", "/password secret", "it asks for the passwords"),
         ("pm-dm", "ch is a country", "CH takes a number"),
     ],
 )
@@ -313,7 +314,7 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
 LOBBY_ERRORS = {
     "/part": "Every user is in the lobby",
     "/topic tea": "The lobby has no topic",
-    "/kick bob": "name a user, and after it a room",
+    "/kick bob": "name a room after the user",
 }
 ROOM_ERRORS = {
     "/join": "type /join ROOM",
@@ -326,7 +327,7 @@ ROOM_ERRORS = {
     "/topic a\x1bb": "A topic is one line",
     "/op": "name a user",
     "/op no/name": "A username is",
-    "/op bob lobby": "name a user",
+    "/op bob lobby": "name a room after the user",
     "/op bob a b": "A room's name is",
 }
 

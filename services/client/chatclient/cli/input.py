@@ -325,6 +325,8 @@ class InputParser:
         return self._say(line)
 
     def _unexpected_text(self, word: str) -> str:
+        if word == "/password":
+            return "/password takes no text, so nothing was done; it asks for the passwords."
         say = f"{self._words.public} {word} ..."
         return f"{word} takes no text, so nothing was done; {say} sends it to {self._audience()}."
 
@@ -451,8 +453,10 @@ class InputParser:
     ) -> ParsedInput:
         user, room = _first_word(rest)
         user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
-        if not user or not room or rules.is_lobby(room):
-            raise _InputError("Nothing was done; name a user, and after it a room if you are in the lobby.")
+        if not user:
+            raise _InputError("Nothing was done; name a user.")
+        if not room or rules.is_lobby(room):
+            raise _InputError("Nothing was done; name a room after the user, because everyone is in the lobby.")
         return ParsedInput(request(username=_checked_recipient(user), room=_checked_room(room)))
 
 

@@ -433,8 +433,8 @@ def _room_remark(event: _RoomEvent) -> Remark:
     name, topic = (escape_control_characters(getattr(event, each, "")) for each in ("username", "topic"))
     match event:
         case events.Joined():
-            traits = f" ({', '.join(traits)})" if (traits := view.room_traits(event)) else ""
-            text = f"You are in {room}{traits}.{f' Topic: {topic}' if topic else ''}"
+            traits = [*view.room_traits(event), *([] if event.private else ["public"])]  # perhaps not as was requested
+            text = f"You are in {room} ({', '.join(traits)}).{f' Topic: {topic}' if topic else ''}"
         case events.Parted():
             text = f"{by} removed you from {room}." if by else f"You are no longer in {room}."
         case events.TopicChanged():
