@@ -308,6 +308,29 @@ def test_state_file_that_cannot_be_written_is_logged_once_and_tried_again(folder
     assert b'"last_id":3' in path.read_bytes()
 
 
+def test_large_log_is_truncated_after_a_backup_and_no_commit_waits_for_it(folder: Path) -> None:
+    """A backup reads for minutes. SQLite would wait 5 s for it after each commit."""
+    wal = folder / "chat.db-wal"
+
+    def grow() -> None:
+        with database.transaction() as connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS more (data)")
+            connection.execute("INSERT INTO more VALUES (zeroblob(18 * 1024 * 1024))")
+
+    with closing(Database(folder)) as database, closing(sqlite3.connect(folder / "chat.db")) as backup:
+        backup.execute("BEGIN")
+        backup.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        grow()
+        truncating = in_background(database.truncate_log)
+        truncating.join(2.5)
+        assert not truncating.is_alive()
+        assert wal.stat().st_size > 0
+        backup.rollback()
+        grow()
+        database.truncate_log()
+        assert wal.stat().st_size == 0
+
+
 def test_each_connection_of_a_pool_is_used_by_one_thread_at_a_time(tmp_path: Path) -> None:
     """More threads than connections: each gets one in the end, and a pause waits for all of them."""
     pool = ReaderPool(make(tmp_path), 2)

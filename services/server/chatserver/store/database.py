@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
 from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint
 from chatserver.store.migration import migrate
-from chatserver.store.sqlite import ReaderPool, connect, transaction
+from chatserver.store.sqlite import ReaderPool, connect, not_waiting, transaction
 from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
@@ -86,8 +86,9 @@ class Database:
             ) from error
         # Files that must exist for a commit to last. SQLite does not check: it writes into deleted files.
         self._files = [(name, _file_id(os.stat(name))) for name in (str(self.path), self._wal_path)]  # noqa: PTH116
-        # Length of the WAL at the last commit.
+        # Length of the WAL at the last commit, and the length that triggers the next checkpoint.
         self._wal_bytes = 0
+        self._wal_max_bytes = _WAL_MAX_BYTES
         # True while an error lasts, so that it is logged once.
         self._state_file_failing = False
         self._checkpoint_failing = False
@@ -208,14 +209,16 @@ class Database:
         """Checkpoint and truncate a large WAL. Journal thread only, between transactions.
 
         SQLite's automatic checkpoint resets the WAL only while no reader is active, and under load a reader is always
-        active. This method takes all readers out of the pool during the checkpoint. A failure is logged; the next
-        commit tries again.
+        active. This method takes all readers out of the pool during the checkpoint. It does not wait for the readers of
+        other programs, such as a backup, which may take minutes: it tries again after the WAL has grown as much again.
+        A failure is logged; the next commit tries again.
         """
-        if self._wal_bytes <= _WAL_MAX_BYTES:
+        if self._wal_bytes <= self._wal_max_bytes:
             return
         try:
-            with self._readers.paused():
-                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with self._readers.paused(), not_waiting(self._writer):
+                is_busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._wal_max_bytes = _WAL_MAX_BYTES + (self._wal_bytes if is_busy else 0)
             self._checkpoint_failing = False
         except (sqlite3.Error, OSError) as error:
             if not self._checkpoint_failing:

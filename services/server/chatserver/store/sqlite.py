@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Maximum wait for a lock of another program.
+_BUSY_SECONDS = 5
+
+
 def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
     """Open an existing file. Raises sqlite3.Error."""
     # isolation_level=None: BEGIN and COMMIT are explicit. Threads share a connection, one at a time.
     address = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(address, isolation_level=None, check_same_thread=False, uri=True)
+    connection = sqlite3.connect(address, _BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
     # Large results are sorted in memory: a temporary file may not be writable (read-only container) or not private.
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
@@ -33,6 +37,16 @@ def transaction(writer: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         if writer.in_transaction:
             writer.execute("ROLLBACK")
         raise
+
+
+@contextmanager
+def not_waiting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do not wait for locks of other programs."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
 
 
 class ReaderPool:
