@@ -315,7 +315,7 @@ def test_large_log_is_truncated_after_a_backup_and_no_commit_waits_for_it(folder
     def grow() -> None:
         with database.transaction() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS more (data)")
-            connection.execute("INSERT INTO more VALUES (zeroblob(18 * 1024 * 1024))")
+            connection.execute("INSERT INTO more VALUES (zeroblob(24 * 1024 * 1024))")
 
     with closing(Database(folder)) as database, closing(sqlite3.connect(folder / "chat.db")) as backup:
         backup.execute("BEGIN")
