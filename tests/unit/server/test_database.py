@@ -20,7 +20,7 @@ from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.sqlite import ReaderPool
 
-from .helpers import DEADLINE_SECONDS, in_background, must_end, register
+from .helpers import DEADLINE_SECONDS, assert_waits, in_background, must_end, register
 
 FIRST = "CREATE TABLE one (x INTEGER); INSERT INTO one VALUES (7);"
 SECOND = "ALTER TABLE one ADD COLUMN y INTEGER; UPDATE one SET y = x + 1;"
@@ -382,3 +382,11 @@ def test_pause_comes_before_readers_that_come_later(tmp_path: Path) -> None:
         must_end(thread)
     assert is_in_time
     pool.close()
+
+
+def test_second_pause_begins_after_the_first(tmp_path: Path) -> None:
+    pool = ReaderPool(make(tmp_path), 2)
+    with pool.paused():
+        closing_pool = in_background(pool.close)
+        assert_waits(closing_pool)
+    must_end(closing_pool)

@@ -104,9 +104,11 @@ class ReaderPool:
 
     @contextmanager
     def paused(self) -> Iterator[list[sqlite3.Connection]]:
-        """All connections. Other threads wait until the end of the block. For one thread at a time."""
+        """All connections. Other threads wait until the end of the block."""
         readers: list[sqlite3.Connection] = []
         with self._returned:
+            while self._is_paused:  # by another thread
+                self._returned.wait()
             self._is_paused = True
             self._waiting += 1
             while len(readers) < self._size:
