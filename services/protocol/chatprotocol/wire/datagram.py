@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError, RequestError
-from chatprotocol.events import Users
 from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
 from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
-from chatprotocol.wire.step_texts import EventReader, event_steps
+from chatprotocol.wire.step_texts import EventReader, event_steps, without_updates
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
@@ -217,8 +216,7 @@ class Datagram:
         return DatagramServer(ServerSteps())
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode events, without updates of the users: peers expect no unsolicited command."""
-        return _encode([each for each in items if not isinstance(each, Users)])
+        return _encode(without_updates(items))
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
         return StepClient(keywords, encode_step, EventDecoder, pings_anywhere=True)

@@ -8,12 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import Users
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
-from chatprotocol.wire.step_texts import EventReader, event_steps
+from chatprotocol.wire.step_texts import EventReader, event_steps, without_updates
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
@@ -148,8 +147,7 @@ class Frames:
         return FramesServer(ServerSteps())
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode events, without updates of the users: peers expect no unsolicited command."""
-        return _encode([each for each in items if not isinstance(each, Users)])
+        return _encode(without_updates(items))
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> StepClient:
         return StepClient(keywords, frame, EventDecoder)

@@ -36,6 +36,11 @@ def event_steps(event: Event | EventBatch, command_max_bytes: int) -> Iterable[S
     return () if steps_of is None else steps_of(event)
 
 
+def without_updates(items: Iterable[Event | EventBatch]) -> list[Event | EventBatch]:
+    """Leave out updates of the users: peers expect no unsolicited command. As an answer, Users is ONLINE."""
+    return [each for each in items if not isinstance(each, events.Users)]
+
+
 def _command(*words: object) -> tuple[Step]:
     return ((COMMAND, " ".join(map(str, words)).encode()),)
 
