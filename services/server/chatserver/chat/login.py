@@ -177,9 +177,8 @@ class Login:
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member)
         try:
-            if (
-                knows_rooms and rooms
-            ):  # topics and roles are read again: the member gets events about later changes only
+            if knows_rooms and rooms:
+                # Topics and roles are read again: the member gets events about later changes only.
                 newest = {room.room_id: room for room in self._rooms.of_account(account.id)}
                 rooms = [newest.get(room.room_id, room) for room in rooms]
             ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
