@@ -141,7 +141,7 @@ def test_env_file_that_is_a_pipe_is_refused(tmp_path: Path, environment: dict[st
 
 
 def test_invalid_setting_is_one_line_that_names_it(tmp_path: Path, environment: dict[str, str]) -> None:
-    """Of a variable; and an address that is not this machine's."""
+    """The settings are a variable, and an address that is not this machine's."""
     assert "CHAT_LOG_LEVEL" in refused(tmp_path, environment | {"CHAT_LOG_LEVEL": "loud"})
     assert "192.0.2.1" in refused(tmp_path, environment, "0", "--host", "192.0.2.1")
 

@@ -39,7 +39,7 @@ class Record:
     """Answers of the server in all runs. Written by the crowd's thread."""
 
     registered: set[str] = field(default_factory=set)
-    # Rooms and members that somebody has tried to remove.
+    # Rooms, and members that another member has tried to remove.
     kicked: set[tuple[str, str]] = field(default_factory=set)
     # By id: messages whose sender got a confirmation, and messages that others saw.
     confirmed: dict[int, Content] = field(default_factory=dict)
@@ -145,7 +145,7 @@ class Sender:
 
 @dataclass
 class Window:
-    """What a user saw of a conversation: each message after ``after_id``, to the last one of ``ids``."""
+    """A part of a conversation that a user saw: each message after ``after_id``, to the last one of ``ids``."""
 
     place: str
     after_id: int

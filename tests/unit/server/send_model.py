@@ -156,7 +156,7 @@ class Listener:
             self._waiting.clear()
 
     def finish(self) -> None:
-        """What waits for the release is dropped; all else is still sent."""
+        """Drop the messages that wait for the release; all others are still sent."""
         self.send_queue.finish()
         self._is_finished = True
         self._waiting.clear()
