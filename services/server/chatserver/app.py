@@ -42,6 +42,7 @@ from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
 from chatserver.net.connection import ConnectionServices
 from chatserver.net.connections import Connections
 from chatserver.net.control_socket import ControlSocket
+from chatserver.net.limits import ConnectionLimits
 from chatserver.net.listener import Listener
 from chatserver.net.read_turns import ReadTurns
 from chatserver.net.sender import Sender
@@ -223,6 +224,7 @@ class Server:
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=partial(Session, services),
+            limits=ConnectionLimits(),
             overflow=overflow,
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")

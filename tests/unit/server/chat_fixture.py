@@ -333,8 +333,8 @@ class ChatFixture:
     def shut_down(self) -> None:
         self.journal.fault = JournalClosedError()
 
-    def session(self, send_queue: FakeSendQueue, address: str = "10.0.0.1") -> Session:
-        return Session(self.services, send_queue, f"1@{address}", address)
+    def session(self, send_queue: FakeSendQueue, address: str = "10.0.0.1", *, is_exempt: bool = False) -> Session:
+        return Session(self.services, send_queue, f"1@{address}", address, is_exempt)
 
     def connect(self, address: str = "10.0.0.1") -> "Peer":
         send_queue = FakeSendQueue(self.broadcast)

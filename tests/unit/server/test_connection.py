@@ -18,6 +18,7 @@ from chatprotocol.events import Bye, Pong
 from chatprotocol.requests import Leave, Ping, Request, StepLogin, Unreadable
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.net.connection import Connection, ConnectionServices
+from chatserver.net.limits import ConnectionLimits
 from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, State
 from chatserver.net.transport import TcpTransport
@@ -91,9 +92,11 @@ class Fixture:
     def __init__(self, transport: Any, clock: Clock | None = None) -> None:
         self.sender = Sender(1_000_000, lambda _: None)
         more = {} if clock is None else {"clock": clock}
-        services = ConnectionServices(PROTOCOLS, self.sender, LOGIN_SECONDS, self._open_session, **more)
+        services = ConnectionServices(
+            PROTOCOLS, self.sender, LOGIN_SECONDS, self._open_session, ConnectionLimits(), **more
+        )
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.connection = Connection(transport, "test", 1, services, self.ended.put)
+        self.connection = Connection(transport, "192.0.2.1", 1, services, self.ended.put)
         self.answer: Callable[[FakeSession], None] = pong
         self.session_type = FakeSession
         self.sessions: list[FakeSession] = []
@@ -104,8 +107,8 @@ class Fixture:
         (session,) = self.sessions
         return session
 
-    def _open_session(self, send_queue: SendQueue, label: str, address: str) -> FakeSession:
-        assert (label, address) == ("1@test", "test")
+    def _open_session(self, send_queue: SendQueue, label: str, address: str, is_exempt: bool) -> FakeSession:
+        assert (label, address, is_exempt) == ("1@192.0.2.1", "192.0.2.1", False)
         self.sessions.append(self.session_type(send_queue, answer=self.answer))
         return self.session
 
@@ -398,7 +401,7 @@ def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:
 def test_drained_peer_is_told_and_may_close_first(wire: Wire) -> None:
     """Promise: shutdown. Each client is told. It counts as told once its system has everything."""
     wire.start()
-    assert "reader 1@test" in {thread.name for thread in threading.enumerate()}
+    assert "reader 1@192.0.2.1" in {thread.name for thread in threading.enumerate()}
     wire.ask(PING, PONG)
     assert not wire.connection.has_received_all()
     wire.connection.drain()

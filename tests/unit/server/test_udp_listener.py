@@ -24,6 +24,7 @@ from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.memory import ShortOfMemoryError, no_limit
 from chatserver.net.connection import ConnectionServices
 from chatserver.net.connections import Connections, FullError
+from chatserver.net.limits import ConnectionLimits
 from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
@@ -63,7 +64,7 @@ class Fixture:
         self.clock = Clock(30_000.0)
         self.crashes: list[str] = []
         self.sender = Sender(1_000_000, self.crashes.append)
-        services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session)
+        services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, ConnectionLimits())
         self.connections = Connections(services, max_connections, claim)
         more: dict[str, Any] = limits if bound else {"clock": self.clock, **limits}
         self.listener = UdpListener(self.bound, self.connections, by_name("datagram"), self.crashes.append, **more)
@@ -73,7 +74,7 @@ class Fixture:
         self._is_stopped = False
         self.sender.start()
 
-    def _open_session(self, send_queue: SendQueue, label: str, address: str) -> FakeSession:
+    def _open_session(self, send_queue: SendQueue, label: str, address: str, _: bool) -> FakeSession:
         self.labels.append((label, address))
         self.sessions.append(FakeSession(send_queue, is_logged_in=True))
         return self.sessions[-1]

@@ -93,6 +93,7 @@ class Session:
         "_batches",
         "_errors",
         "_guest",
+        "_is_exempt",
         "_label",
         "_login",
         "_member",
@@ -103,10 +104,19 @@ class Session:
         "_wrong_passwords",
     )
 
-    def __init__(self, services: Services, send_queue: SendQueue, label: str, address: str) -> None:
+    def __init__(
+        self,
+        services: Services,
+        send_queue: SendQueue,
+        label: str,
+        address: str,
+        is_exempt: bool,  # noqa: FBT001 - the type of a Callable has no keywords
+    ) -> None:
+        """``is_exempt``: the limits of addresses and users don't apply."""
         self._services = services
         self._send_queue = send_queue
         self._address = address
+        self._is_exempt = is_exempt
         self._label = label
         self._errors = ErrorLog(label)
         self._state = State.NOT_LOGGED_IN

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from chatprotocol.requests import Request
     from chatprotocol.wire import ServerProtocol, WireProtocol
     from chatserver.net.broadcast import BroadcastBuffer
+    from chatserver.net.limits import ConnectionLimits
     from chatserver.net.sender import Sender
     from chatserver.net.transport import Transport
 
@@ -84,8 +85,10 @@ class ConnectionServices:
     sender: Sender
     # Time limit of the login, and then of the rest of an incomplete request.
     login_seconds: float
-    # Returns the session for a send queue, the connection's label and the peer's address.
-    open_session: Callable[[SendQueue, str, str], Session]
+    # Returns the session for a send queue, the connection's label, the peer's address, and whether it is exempt from
+    # limits.
+    open_session: Callable[[SendQueue, str, str, bool], Session]
+    limits: ConnectionLimits
     # See SendQueue.
     overflow: BroadcastBuffer | None = None
     clock: Callable[[], float] = time.monotonic
@@ -213,7 +216,8 @@ class Connection:
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()
-        self._session = self._services.open_session(self._send_queue, self.label, self._address)
+        is_exempt = self._services.limits.is_exempt(self._address)
+        self._session = self._services.open_session(self._send_queue, self.label, self._address, is_exempt)
         peer_ended = False
         try:
             peer_ended = self._read_requests(server, self._send_queue, self._session, first)
