@@ -292,7 +292,7 @@ class ChatClient:
 
         Raises RefusedError (not_a_member) also if the connection was lost after the server had done it.
         """
-        self._ask_about(requests.Kick(room, username), events.Kicked)
+        self._ask_about(requests.Kick(room=room, username=username), events.Kicked)
 
     def op(self, room: str, username: str) -> None:
         """Make a member an operator of the room."""
@@ -372,8 +372,9 @@ class ChatClient:
             case _:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
-    def _ask_about(self, action: requests.RoomRequest, kind: type[Answer]) -> Answer:
+    def _ask_about(self, action: requests.RoomRequest | requests.Kick, kind: type[Answer]) -> Answer:
         """Make a request about a room, or about a user in a room."""
+        assert action.room is not None
         check_str("room", action.room)
         if isinstance(action, _ABOUT_USER):
             check_str("username", action.username)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import check_port
 
+# A network, or a single address as a network of one.
+Network: TypeAlias = IPv4Network | IPv6Network
+# The part of an IPv6 address that one customer of a provider has (RFC 6177).
+_CUSTOMER_BITS = 64
 # Host without brackets, port.
 Address: TypeAlias = tuple[str, int]
 
@@ -50,6 +54,41 @@ def format_address(address: Address) -> str:
     """``host:port``, with brackets around an IPv6 address."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def network_of(address: str) -> str:
+    """The network that counts as one origin: an IPv4 address itself, the /64 of an IPv6 address.
+
+    An IPv4 address in IPv6 form (::ffff:192.0.2.1) counts as IPv4. Other texts are returned unchanged.
+    """
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is None:
+            return str(ip_network((ip, _CUSTOMER_BITS), strict=False))
+        ip = ip.ipv4_mapped
+    return str(ip)
+
+
+def read_network(text: str) -> Network:
+    """Parse an address, or a network such as 192.0.2.0/24 or 2001:db8::/32. Raises ValueError with one sentence."""
+    try:
+        network = ip_network(text.strip(), strict=False)
+    except ValueError as error:
+        raise ValueError(
+            f"{text.strip()!r} is not an address or a network, such as 192.0.2.7 or 192.0.2.0/24"
+        ) from error
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= 96:  # noqa: PLR2004 - ::ffff:0:0/96
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def read_networks(text: str) -> tuple[Network, ...]:
+    """Parse a list of networks, separated by commas; ``none`` is the empty list. Raises ValueError."""
+    return () if text.strip().lower() == "none" else tuple(read_network(part) for part in text.split(","))
 
 
 def _is_ipv6(host: str) -> bool:

@@ -25,6 +25,14 @@ class ErrorCode(StrEnum):
     EMPTY_MESSAGE = "empty_message"
     TOO_LONG = "too_long"
     RATE_LIMITED = "rate_limited"
+    MAILBOX_FULL = "mailbox_full"
+    DISK_FULL = "disk_full"
+    BANNED = "banned"
+    MUTED = "muted"
+    UNKNOWN_MESSAGE = "unknown_message"
+    INVITATION_REQUIRED = "invitation_required"
+    PASSWORD_CHANGE_REQUIRED = "password_change_required"  # noqa: S105 - a code, not a secret
+    TLS_REQUIRED = "tls_required"
     SERVER_FULL = "server_full"
     NO_SESSION = "no_session"
     SHUTTING_DOWN = "shutting_down"
@@ -39,7 +47,14 @@ class ErrorCode(StrEnum):
 class RequestError(Exception):
     """A request is rejected. ``reason`` is one sentence for the user: what was wrong and what to do."""
 
-    def __init__(self, code: ErrorCode, reason: str, about: str | None = None, room: str | None = None) -> None:
+    def __init__(
+        self,
+        code: ErrorCode,
+        reason: str,
+        about: str | None = None,
+        room: str | None = None,
+        retry_seconds: float | None = None,
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
@@ -47,6 +62,8 @@ class RequestError(Exception):
         self.about = about
         # The room as the client named it, if the error is about one.
         self.room = room
+        # The time after which the same request is accepted, if a rate is the reason.
+        self.retry_seconds = retry_seconds
 
 
 class ProtocolError(Exception):

@@ -97,10 +97,10 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
 
     Protocols that do not send these fields leave ``username`` and ``users`` empty and ``last_id`` None.
 
-    ``history_id`` identifies the history that all ids belong to. ``since`` is set only if the login's ``since`` could
-    not be used: the messages after this id follow, and earlier ones may be missing. ``seen_id`` is the newest message
-    at the time when the user was last online; None if unknown. ``rooms`` has the rooms that the user is in; None for a
-    client that does not know rooms.
+    ``operator`` is True for an operator of the server. ``history_id`` identifies the history that all ids belong to.
+    ``since`` is set only if the login's ``since`` could not be used: the messages after this id follow, and earlier
+    ones may be missing. ``seen_id`` is the newest message at the time when the user was last online; None if unknown.
+    ``rooms`` has the rooms that the user is in; None for a client that does not know rooms.
     """
 
     status: str = _always("ok")
@@ -112,6 +112,7 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
     since: int | None = None
     seen_id: int | None = None
     rooms: tuple[RoomState, ...] | None = None
+    operator: bool = False
 
 
 class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
@@ -239,10 +240,11 @@ class Joined(_Tagged, frozen=True, tag="joined"):
 
 
 class Parted(_Tagged, frozen=True, gc=False, tag="parted"):
-    """The user is not in the room any more; ``by`` is the user who removed it."""
+    """The user is not in the room any more; ``by`` is the user who removed it, for this reason."""
 
     room: str
     by: str | None = None
+    reason: str = ""
 
 
 class TopicChanged(_Tagged, frozen=True, gc=False, tag="topic"):
@@ -261,12 +263,13 @@ class Invited(_Tagged, frozen=True, gc=False, tag="invited"):
     by: str
 
 
-class Kicked(_Tagged, frozen=True, gc=False, tag="kicked"):
-    """A member was removed from the room: for the other members."""
+class Kicked(_Tagged, frozen=True, kw_only=True, gc=False, tag="kicked"):
+    """A member was removed from the room: for the other members. Without a room: the user's connections have ended."""
 
-    room: str
+    room: str | None = None
     username: str
     by: str
+    reason: str = ""
 
 
 class RoleChanged(_Tagged, frozen=True, gc=False, tag="role"):
@@ -278,6 +281,105 @@ class RoleChanged(_Tagged, frozen=True, gc=False, tag="role"):
     by: str | None = None
 
 
+class _Sanction(_Tagged, frozen=True, kw_only=True, gc=False, tag=""):
+    """A ban or mute, in a room or on the whole server: for the user, the operators, and the members of the room.
+
+    ``until`` is None if it is for ever.
+    """
+
+    room: str | None = None
+    username: str | None = None
+    address: str | None = None
+    by: str
+    until: TimeMs | None = None
+    reason: str = ""
+
+
+class Banned(_Sanction, frozen=True, kw_only=True, gc=False, tag="banned"):
+    """A user or a network is kept out."""
+
+
+class Muted(_Sanction, frozen=True, kw_only=True, gc=False, tag="muted"):
+    """A user's messages are refused."""
+
+
+class Unbanned(_Sanction, frozen=True, kw_only=True, gc=False, tag="unbanned"):
+    """A ban has been ended."""
+
+
+class Unmuted(_Sanction, frozen=True, kw_only=True, gc=False, tag="unmuted"):
+    """A mute has been ended."""
+
+
+class SanctionKind(StrEnum):
+    """What a sanction keeps the user from: being there, or sending messages."""
+
+    BAN = "ban"
+    MUTE = "mute"
+
+
+class SanctionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A ban or mute in the list."""
+
+    kind: SanctionKind
+    username: str | None = None
+    address: str | None = None
+    by: str
+    time_ms: TimeMs = field(name="time")
+    until: TimeMs | None = None
+    reason: str = ""
+
+
+class Bans(_Tagged, frozen=True, tag="bans"):
+    """The answer to AskBans, oldest first."""
+
+    bans: tuple[SanctionState, ...]
+    room: str | None = None
+
+
+class Deleted(_Tagged, frozen=True, gc=False, tag="deleted"):
+    """The message ``id`` is deleted: show it no longer."""
+
+    id: int
+    by: str
+    room: str | None = None
+
+
+class Reported(_Tagged, frozen=True, kw_only=True, gc=False, tag="reported"):
+    """A user reported a message or a user: the answer, and an event for the operators of the server."""
+
+    id: int | None = None
+    username: str | None = None
+    room: str | None = None
+    by: str
+    reason: str = ""
+
+
+class AuditRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An act of moderation. ``target`` is a user, a network or the id of a message."""
+
+    number: int
+    time_ms: TimeMs = field(name="time")
+    action: str
+    by: str
+    target: str = ""
+    room: str | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+class Audit(_Tagged, frozen=True, tag="audit"):
+    """The answer to AskAudit, oldest first."""
+
+    acts: tuple[AuditRow, ...]
+
+
+class Ignored(_Tagged, frozen=True, tag="ignored"):
+    """The users whom this one ignores, sorted: the answer to Ignore, Unignore and AskIgnored."""
+
+    users: tuple[str, ...]
+
+
 class Refused(_Tagged, frozen=True, gc=False, tag="error"):
     """A request was rejected."""
 
@@ -286,6 +388,8 @@ class Refused(_Tagged, frozen=True, gc=False, tag="error"):
     nonce: str | None = None
     # The room as the request named it, if the error is about one.
     room: str | None = None
+    # The time after which the same request is accepted, if a rate is the reason.
+    retry_seconds: float | None = None
 
 
 class UserUnknown(Refused, frozen=True):
@@ -322,6 +426,15 @@ Event: TypeAlias = (
     | Invited
     | Kicked
     | RoleChanged
+    | Banned
+    | Muted
+    | Unbanned
+    | Unmuted
+    | Bans
+    | Deleted
+    | Reported
+    | Audit
+    | Ignored
     | Refused
     | Pong
     | Bye

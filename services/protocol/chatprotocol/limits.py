@@ -27,6 +27,22 @@ ROOMS_MAX = 1_000
 # Members of a room, with the invited users. Each login and logout of a member looks at the member's rooms only.
 MEMBERS_MAX = 10_000
 
+# A reason is one line of a terminal or two, as a topic is.
+REASON_MAX_BYTES = 256
+
+# The longest ban or mute that is not for ever: a hundred years. A longer one is a mistake.
+SANCTION_MAX_SECONDS = 100 * 365 * 86_400
+
+# Users whom one user ignores, bans and mutes of a room or of the server: each list is one answer.
+IGNORED_MAX = 1_000
+SANCTIONS_MAX = 10_000
+
+# Deletions that a login with ``since`` reports.
+DELETIONS_REPORTED_MAX = 500
+
+# An invitation code has 26 characters; a longer text is a mistake.
+INVITATION_MAX_BYTES = 64
+
 # Wrong passwords before a connection is closed.
 LOGIN_ATTEMPTS_MAX = 3
 

@@ -12,11 +12,18 @@ from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES, HISTORY_MAX_MESSAGES, ID_MAX, SINCE_MAX_NAMES
+from chatprotocol.limits import (
+    HISTORY_DEFAULT_MESSAGES,
+    HISTORY_MAX_MESSAGES,
+    ID_MAX,
+    SANCTION_MAX_SECONDS,
+    SINCE_MAX_NAMES,
+)
 from chatprotocol.rules import name_key
 
 _Id: TypeAlias = Annotated[int, Meta(ge=0, le=ID_MAX)]
 _Limit: TypeAlias = Annotated[int, Meta(ge=1, le=HISTORY_MAX_MESSAGES)]
+_Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=SANCTION_MAX_SECONDS)]
 _SinceEach: TypeAlias = Annotated[dict[str, _Id], Meta(max_length=SINCE_MAX_NAMES)]
 
 
@@ -30,6 +37,8 @@ class Login(_Tagged, frozen=True, tag="login"):
     ``since`` is the id of the last message that the client saw; the server sends the later ones. It may be one id for
     each room, with the keys "lobby" and "direct" beside the names of rooms. ``history_id`` identifies the history of
     these ids. ``rooms`` is True if the client knows rooms; a ``since`` with an id for each room means the same.
+    ``moderation`` is True if the client knows the events of moderation. ``invitation`` is the code with which a new
+    name may register. ``new_password`` replaces the password at this login.
     """
 
     username: str
@@ -37,6 +46,9 @@ class Login(_Tagged, frozen=True, tag="login"):
     since: _Id | _SinceEach | None = None
     history_id: str | None = None
     rooms: bool = False
+    moderation: bool = False
+    invitation: str | None = None
+    new_password: str | None = None
 
 
 class Password(_Tagged, frozen=True, tag="password"):
@@ -163,16 +175,110 @@ class Invite(_AboutUser, frozen=True, tag="invite"):
     """Let a user join a room."""
 
 
-class Kick(_AboutUser, frozen=True, tag="kick"):
-    """Remove a member, or an invitation, from a room."""
-
-
 class MakeOperator(_AboutUser, frozen=True, tag="op"):
     """Make a member an operator of a room."""
 
 
 class MakeMember(_AboutUser, frozen=True, tag="deop"):
     """Take the role of an operator from a member of a room."""
+
+
+class _Moderating(_Tagged, frozen=True, kw_only=True, tag=""):
+    """A request of an operator. Without a room it is about the whole server."""
+
+    room: str | None = None
+
+
+class Kick(_Moderating, frozen=True, kw_only=True, tag="kick"):
+    """Remove a member, or an invitation, from a room; or end all connections of a user."""
+
+    username: str
+    reason: str = ""
+
+
+class _Target(_Moderating, frozen=True, kw_only=True, tag=""):
+    """An account, or an address or network such as 192.0.2.0/24: exactly one of them."""
+
+    username: str | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if both or none are given."""
+        if (self.username is None) == (self.address is None):
+            raise ValueError("exactly one of `username` and `address` is needed")
+
+
+class Ban(_Target, frozen=True, kw_only=True, tag="ban"):
+    """Keep a user or a network out, for ``seconds`` or for ever. Addresses can be banned from the server only."""
+
+    seconds: _Seconds | None = None
+    reason: str = ""
+
+
+class Unban(_Target, frozen=True, kw_only=True, tag="unban"):
+    """End a ban."""
+
+
+class Mute(_Moderating, frozen=True, kw_only=True, tag="mute"):
+    """Refuse a user's messages, for ``seconds`` or for ever."""
+
+    username: str
+    seconds: _Seconds | None = None
+    reason: str = ""
+
+
+class Unmute(_Moderating, frozen=True, kw_only=True, tag="unmute"):
+    """End a mute."""
+
+    username: str
+
+
+class AskBans(_Moderating, frozen=True, kw_only=True, tag="bans"):
+    """Request the list of bans and mutes."""
+
+
+class Delete(_Tagged, frozen=True, tag="delete"):
+    """Delete a message. Without a room: of the lobby, or a direct message that the user sent."""
+
+    id: _Id
+    room: str | None = None
+
+
+class Report(_Tagged, frozen=True, kw_only=True, tag="report"):
+    """Tell the operators of the server about a message or a user."""
+
+    id: _Id | None = None
+    username: str | None = None
+    room: str | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if neither a message nor a user is given, or both."""
+        if (self.id is None) == (self.username is None):
+            raise ValueError("exactly one of `id` and `username` is needed")
+
+
+class AskAudit(_Tagged, frozen=True, tag="audit"):
+    """Request the newest ``limit`` acts of moderation, with numbers below ``before``."""
+
+    limit: _Limit = HISTORY_DEFAULT_MESSAGES
+    before: _Id | None = None
+
+
+class Ignore(_Tagged, frozen=True, tag="ignore"):
+    """Ignore the direct messages of a user."""
+
+    username: str
+
+
+class Unignore(_Tagged, frozen=True, tag="unignore"):
+    """Stop ignoring a user."""
+
+    username: str
+
+
+class AskIgnored(_Tagged, frozen=True, tag="ignored"):
+    """Request the list of the users whom this one ignores."""
 
 
 class Ping(_Tagged, frozen=True, tag="ping"):
@@ -184,7 +290,11 @@ class Leave(_Tagged, frozen=True, tag="EX"):
 
 
 # Requests about one room.
-RoomRequest: TypeAlias = Join | Part | SetTopic | Invite | Kick | MakeOperator | MakeMember
+RoomRequest: TypeAlias = Join | Part | SetTopic | Invite | MakeOperator | MakeMember
+# Requests about the conduct of users.
+ModerationRequest: TypeAlias = (
+    Kick | Ban | Unban | Mute | Unmute | AskBans | Delete | Report | AskAudit | Ignore | Unignore | AskIgnored
+)
 TaggedRequest: TypeAlias = (
     Login
     | Password
@@ -197,6 +307,7 @@ TaggedRequest: TypeAlias = (
     | ChangePassword
     | AskRooms
     | RoomRequest
+    | ModerationRequest
     | Ping
     | Leave
 )

@@ -10,14 +10,15 @@ from chatprotocol.limits import (
     HISTORY_MAX_MESSAGES,
     NONCE_MAX_BYTES,
     PASSWORD_MAX_BYTES,
+    REASON_MAX_BYTES,
     ROOM_NAME_MAX_CHARACTERS,
     TOPIC_MAX_BYTES,
     USERNAME_MAX_BYTES,
 )
 
 _USERNAME = re.compile(rf"[A-Za-z0-9]{{1,{USERNAME_MAX_BYTES}}}")
-# Unicode categories that can't be in a topic: control characters, line and paragraph separators.
-_NOT_IN_TOPICS = frozenset({"Cc", "Zl", "Zp"})
+# Unicode categories that can't be in a topic or a reason: control characters, line and paragraph separators.
+_NOT_IN_LINES = frozenset({"Cc", "Zl", "Zp"})
 PORT_MAX = 65_535
 _NUMBER = re.compile("[0-9]{1,9}")
 # Messages up to this length are within the limit: a character has at most four bytes in UTF-8.
@@ -79,10 +80,13 @@ def check_room_name(room: str) -> None:
 def check_topic(topic: str) -> None:
     """A topic is one line without control characters, or empty."""
     _check_bytes("A topic", topic, TOPIC_MAX_BYTES)
-    if any(unicodedata.category(character) in _NOT_IN_TOPICS for character in topic):
-        raise RequestError(
-            ErrorCode.BAD_REQUEST, "A topic is one line of text without control characters; it was not changed."
-        )
+    _check_line("A topic", topic)
+
+
+def check_reason(reason: str) -> None:
+    """The reason of a kick, ban, mute or report is one line without control characters."""
+    _check_bytes("A reason", reason, REASON_MAX_BYTES)
+    _check_line("A reason", reason)
 
 
 def check_port(text: str) -> int:
@@ -144,6 +148,22 @@ def unknown_room(room: str) -> RequestError:
 def not_a_member(room: str) -> RequestError:
     """Make the error for a public room that the user is not in."""
     return RequestError(ErrorCode.NOT_A_MEMBER, f"You are not in the room {room}; join it first.", room=room)
+
+
+def unknown_message(message_id: int, room: str | None) -> RequestError:
+    """Make the error for a message that does not exist, or that the user may not see: they can't be told apart."""
+    return RequestError(
+        ErrorCode.UNKNOWN_MESSAGE,
+        f"There is no message {message_id} that you may see here; nothing was done.",
+        room=room,
+    )
+
+
+def _check_line(what: str, value: str) -> None:
+    if any(unicodedata.category(character) in _NOT_IN_LINES for character in value):
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, f"{what} is one line of text without control characters; nothing was done."
+        )
 
 
 def _check_bytes(what: str, value: str, limit_bytes: int) -> None:

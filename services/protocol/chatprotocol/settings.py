@@ -20,15 +20,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
-from chatprotocol.address import check_host
+from chatprotocol.address import check_host, read_networks, split_address
 from chatprotocol.encoding import decode_text
 from chatprotocol.errors import RequestError
 from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.rules import check_port, check_username
 from chatprotocol.wire import PROTOCOLS, Datagram
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from chatprotocol.address import Address, Network
 
 _DAY_SECONDS: Final = 86_400
 # Maximum size of a .env: a larger file is not a settings file.
@@ -102,6 +105,45 @@ def _host(text: str) -> str:
         raise ValueError("an address or a host name, such as 127.0.0.1, :: or [::1]") from error
 
 
+def _number(least: float, most: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        number = _float(text)
+        if not least <= number <= most:
+            raise ValueError(f"a number from {least:g} to {most:g}")
+        return number
+
+    return parse
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return read_networks(text)
+    except ValueError as error:
+        raise ValueError(
+            "addresses and networks, separated by commas, such as 192.0.2.7,2001:db8::/32, or none"
+        ) from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Usernames, separated by commas."""
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    try:
+        for name in names:
+            check_username(name)
+    except RequestError as error:
+        raise ValueError("usernames, separated by commas, such as alice,bob") from error
+    return names
+
+
+def _listen_address(text: str) -> Address:
+    """HOST:PORT; port 0 picks a free one."""
+    try:
+        host, port = split_address(text)
+        return check_host(host), 0 if port == "0" else check_port(port)
+    except RequestError as error:
+        raise ValueError("HOST:PORT, such as 127.0.0.1:9464") from error
+
+
 def _interval(text: str) -> float:
     """Seconds of an interval or timeout of the server."""
     seconds = _float(text)
@@ -158,9 +200,16 @@ SERVER_SETTINGS: Final = (
     Setting(
         "registration",
         "--registration",
-        "open, or closed (new names can't register)",
+        "users who may register: open (all), invite (with an invitation code), or closed (none)",
         "open",
-        _choice("open", "closed"),
+        _choice("open", "invite", "closed"),
+    ),
+    Setting(
+        "operator",
+        "--operator",
+        "names of the server's operators, separated by commas; such a name can't be registered without an invitation",
+        parse=_names,
+        metavar="NAMES",
     ),
     Setting(
         "guests",
@@ -206,6 +255,166 @@ SERVER_SETTINGS: Final = (
         "8388608",
         _integer(2**20, 2**31),
     ),
+    Setting(
+        "tls",
+        "--tls",
+        "encryption of TCP connections, on the same port: off, optional (if there is a certificate), or required",
+        "optional",
+        _choice("off", "optional", "required"),
+    ),
+    Setting("tls_cert", "--tls-cert", "file with the certificate and its chain, PEM", parse=Path, metavar="FILE"),
+    Setting("tls_key", "--tls-key", "file with the private key of the certificate, PEM", parse=Path, metavar="FILE"),
+    Setting(
+        "exempt",
+        "--exempt",
+        "networks without limits of connections, rates and registrations, separated by commas; none: no network",
+        "127.0.0.0/8,::1",
+        _networks,
+        metavar="NETWORKS",
+    ),
+    Setting(
+        "trusted_proxies",
+        "--trusted-proxies",
+        "networks whose connections begin with a header of the PROXY protocol, version 2; none: no network",
+        "none",
+        _networks,
+        metavar="NETWORKS",
+    ),
+    # 16 devices behind one router; ergo and ejabberd have similar limits.
+    Setting(
+        "address_connections",
+        "--address-connections",
+        "maximum number of connections of an address (IPv4) or /64 network (IPv6); 0: no limit",
+        "16",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "address_new_connections",
+        "--address-new-connections",
+        "maximum number of new connections of an address in ten minutes; 0: no limit",
+        "32",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "waiting_percent",
+        "--waiting-percent",
+        "maximum share of the connections that may be without a login; 1 to 100",
+        "25",
+        _integer(1, 100),
+    ),
+    Setting(
+        "reserved_percent",
+        "--reserved-percent",
+        "share of the connections that is reserved for logins of known users; 0 to 90",
+        "10",
+        _integer_or_0(1, 90),
+    ),
+    Setting(
+        "user_connections",
+        "--user-connections",
+        "maximum number of connections of a user; 0: no limit",
+        "8",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "udp_openings",
+        "--udp-openings",
+        "maximum number of new UDP sessions of an address in a second; 0: no limit",
+        "20",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting("message_burst", "--message-burst", "messages that a user may send at once", "10", _integer(1, 10**6)),
+    Setting(
+        "message_rate",
+        "--message-rate",
+        "messages that a user may send in a second, over all connections; more are delayed, then refused; 0: no limit",
+        "2",
+        _number(0, 10**6),
+    ),
+    Setting(
+        "message_delay_seconds",
+        "--message-delay-seconds",
+        "maximum delay of messages over the rate; later ones are refused; 0: refuse at once",
+        "5",
+        _number(0, 60),
+    ),
+    Setting(
+        "query_burst",
+        "--query-burst",
+        "requests other than messages (CH, search, users, rooms) that a user may send at once",
+        "30",
+        _integer(1, 10**6),
+    ),
+    Setting(
+        "query_rate",
+        "--query-rate",
+        "such requests that a user may send in a second; more are refused; 0: no limit",
+        "1",
+        _number(0, 10**6),
+    ),
+    Setting(
+        "answer_max_bytes",
+        "--answer-max-bytes",
+        "maximum bytes of answers that wait until a client reads; the rest is made later; 65536 to 67108864",
+        "262144",
+        _integer(2**16, 2**26),
+    ),
+    Setting(
+        "unread_percent",
+        "--unread-percent",
+        "maximum share of the memory for unread bytes of all clients; above it the slowest are disconnected; 1 to 90",
+        "25",
+        _integer(1, 90),
+    ),
+    Setting(
+        "waiting_from_sender",
+        "--waiting-from-sender",
+        "direct messages of one sender that may wait for a user who is offline; 0: no limit",
+        "200",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "waiting_messages",
+        "--waiting-messages",
+        "direct messages in all that may wait for a user who is offline; 0: no limit",
+        "1000",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "disk_reserve",
+        "--disk-reserve",
+        "bytes that stay free on the disk: below it messages are refused; 0: no reserve",
+        "1073741824",
+        _integer_or_0(1, 2**50),
+    ),
+    Setting(
+        "address_registrations",
+        "--address-registrations",
+        "maximum number of new names from an address in an hour; 0: no limit",
+        "5",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "registrations",
+        "--registrations",
+        "maximum number of new names in ten minutes; 0: no limit",
+        "30",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
+        "retention_days",
+        "--retention-days",
+        "days after which messages are removed; 0: never",
+        "0",
+        _integer_or_0(1, 36_500),
+    ),
+    Setting(
+        "metrics",
+        "--metrics",
+        "address of the metrics and health pages, such as 127.0.0.1:9464; none if it is missing",
+        parse=_listen_address,
+        metavar="HOST:PORT",
+    ),
     # Defaults from OWASP's Password Storage Cheat Sheet for argon2id.
     Setting("hash_time_cost", "--hash-time-cost", "argon2id: passes over the memory; 1 to 100", "2", _integer(1, 100)),
     Setting(
@@ -239,6 +448,13 @@ SERVER_SETTINGS: Final = (
         "info",
         _choice("debug", "info", "warning", "error"),
     ),
+    Setting(
+        "log_lines_per_address",
+        "--log-lines-per-address",
+        "log entries of one kind about an address in a minute; more are counted; 0: no limit",
+        "5",
+        _integer_or_0(1, 10**6),
+    ),
     Setting("log_format", "--log-format", "text, or json: one JSON object per line", "text", _choice("text", "json")),
 )
 
@@ -269,6 +485,24 @@ CLIENT_SETTINGS: Final = (
         _choice(*_PROTOCOL_NAMES),
         metavar="NAME",
     ),
+    Setting(
+        "tls",
+        "--tls",
+        "encrypt the connection; the server's certificate is checked",
+        "no",
+        _yes_no,
+        own_variable="CHAT_USE_TLS",
+        switch="yes",
+    ),
+    Setting(
+        "ca",
+        "--ca",
+        "file with the certificates that are trusted, PEM, instead of the system's; implies --tls",
+        parse=Path,
+        metavar="FILE",
+    ),
+    # No flag, as for the password.
+    Setting("invitation", "", "invitation code with which a new name registers; the client asks if it is missing"),
     Setting("udp", "--udp", f"same as --dialect {Datagram.name}", parse=_yes_no, own_variable="", switch="yes"),
     replace(_REGISTER_LENGTH, metavar="UNIT"),
     Setting(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from chatprotocol.address import Address, Network
+
 # Minimum memory of a hash per lane: RFC 9106, section 3.1.
 _LANE_KIB = 8
 
@@ -25,6 +27,7 @@ class Config:
     port: int
     data: Path
     registration: str
+    operator: tuple[str, ...] | None
     guests: str
     rooms: str
     max_connections: int
@@ -32,6 +35,31 @@ class Config:
     peer_timeout_seconds: float
     users_seconds: float
     lag_max_bytes: int
+    tls: str
+    tls_cert: Path | None
+    tls_key: Path | None
+    exempt: tuple[Network, ...]
+    trusted_proxies: tuple[Network, ...]
+    address_connections: int
+    address_new_connections: int
+    waiting_percent: int
+    reserved_percent: int
+    user_connections: int
+    udp_openings: int
+    message_burst: int
+    message_rate: float
+    message_delay_seconds: float
+    query_burst: int
+    query_rate: float
+    answer_max_bytes: int
+    unread_percent: int
+    waiting_from_sender: int
+    waiting_messages: int
+    disk_reserve: int
+    address_registrations: int
+    registrations: int
+    retention_days: int
+    metrics: Address | None
     hash_time_cost: int
     hash_memory_kib: int
     hash_parallelism: int
@@ -39,6 +67,7 @@ class Config:
     register_length: str
     register_forward_max: int
     log_level: str
+    log_lines_per_address: int
     log_format: str
 
     @property

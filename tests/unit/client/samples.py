@@ -50,7 +50,7 @@ def room_events_with(text: str) -> list[Shown]:
         events.Parted(text, text),
         events.TopicChanged(text, text, text),
         events.Invited(text, text, text),
-        events.Kicked(text, text, text),
+        events.Kicked(room=text, username=text, by=text),
         events.RoleChanged(text, text, events.RoomRole.OPERATOR, text),
         events.Rooms((events.RoomSummary(text, text, 3, joined=True, invited=True),)),
         events.PublicMessage(1, NOON_MS, text, text, text),

@@ -300,7 +300,7 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
     ("/room", ParsedInput(enters=""), ParsedInput(enters="dev")),
     ("/part OPS", ParsedInput(Part("OPS")), None),
     ("/invite bob #ops", ParsedInput(Invite("ops", "bob")), None),
-    ("/kick @bob ops", ParsedInput(Kick("ops", "bob")), None),
+    ("/kick @bob ops", ParsedInput(Kick(room="ops", username="bob")), None),
     ("/op bob ops", ParsedInput(MakeOperator("ops", "bob")), None),
     ("/deop bob ops", ParsedInput(MakeMember("ops", "bob")), None),
     ("PM hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),

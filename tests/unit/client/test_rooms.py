@@ -244,9 +244,9 @@ def test_name_of_a_room_is_checked_before_a_message_is_kept(session: ClientSessi
             [Invited("dev", "bob", "eve"), Invited("dev", "eve", "alice")],
         ),
         (
-            Kick("dev", "bob"),
-            Kicked("dev", "bob", "alice"),
-            [Kicked("dev", "bob", "eve"), Kicked("ops", "bob", "alice")],
+            Kick(room="dev", username="bob"),
+            Kicked(room="dev", username="bob", by="alice"),
+            [Kicked(room="dev", username="bob", by="eve"), Kicked(room="ops", username="bob", by="alice")],
         ),
         (
             MakeOperator("dev", "bob"),
@@ -256,7 +256,7 @@ def test_name_of_a_room_is_checked_before_a_message_is_kept(session: ClientSessi
         (
             MakeMember("dev", "bob"),
             RoleChanged("dev", "bob", RoomRole.MEMBER, "alice"),
-            [Kicked("dev", "bob", "alice")],
+            [Kicked(room="dev", username="bob", by="alice")],
         ),
         (AskUsers("dev"), Online((), "dev"), [Online(())]),
         (AskHistory(5), History(()), [History((), "dev")]),

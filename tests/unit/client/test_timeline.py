@@ -150,7 +150,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Invited("dev", "Alice", "bob"), [NOTICE + "bob invited you to #dev; /join #dev enters it."]),
     (events.Invited("dev", "eve", "bob"), [NOTICE + "bob invited eve to #dev."]),
     (events.Rooms(()), [NOTICE + "There are no rooms besides the lobby; /join NAME makes", MORE + "one."]),
-    (events.Kicked("dev", "eve", "bob"), [NOTICE + "bob removed eve from #dev."]),
+    (events.Kicked(room="dev", username="eve", by="bob"), [NOTICE + "bob removed eve from #dev."]),
     (
         events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"),
         [NOTICE + "bob made eve an operator of #dev."],
@@ -463,7 +463,7 @@ def test_only_a_change_of_the_current_room_is_news(window: Window) -> None:
 def test_removal_is_told_once(window: Window) -> None:
     """A user who is removed from the current room is told that its messages still go there."""
     window.rows(notices.CurrentRoom("dev"))
-    kicked = (events.Kicked("dev", "eve", "bob"), Users(1, None, (), ("eve", "ian"), "dev"))
+    kicked = (events.Kicked(room="dev", username="eve", by="bob"), Users(1, None, (), ("eve", "ian"), "dev"))
     assert window.lines(*kicked) == [NOTICE + "bob removed eve from #dev.", NOTICE + "ian left #dev"]
     assert window.lines(events.Parted("dev", "bob"))[0].startswith(
         PROBLEM + "bob removed you from #dev, and it is still"

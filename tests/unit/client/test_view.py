@@ -79,7 +79,7 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
     (events.Parted("dev", "bob"), ["[parted #dev] by bob"]),
     (events.TopicChanged("dev", "tea", "bob"), ["[topic #dev] bob: tea"]),
     (events.Invited("dev", "eve", "bob"), ["[invited #dev] eve by bob"]),
-    (events.Kicked("dev", "eve", "bob"), ["[kicked #dev] eve by bob"]),
+    (events.Kicked(room="dev", username="eve", by="bob"), ["[kicked #dev] eve by bob"]),
     (events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"), ["[role #dev] eve operator by bob"]),
     (events.RoleChanged("dev", "eve", RoomRole.OWNER), ["[role #dev] eve owner"]),
     (

@@ -287,10 +287,15 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
         (
             entries.KickMember(2, 1, "bob", 0, "alice"),
             change(old_role=RoomRole.MEMBER),
-            [Kicked("dev", "bob", "alice")],
+            [Kicked(room="dev", username="bob", by="alice")],
             [Parted("dev", "alice")],
         ),
-        (entries.KickMember(2, 2, "carol", 0, "alice"), change(), [Kicked("dev", "carol", "alice")], []),
+        (
+            entries.KickMember(2, 2, "carol", 0, "alice"),
+            change(),
+            [Kicked(room="dev", username="carol", by="alice")],
+            [],
+        ),
         (
             entries.PartRoom(2, "carol", 2),
             RoomChange(2, "dev", "", False, 0, RoomRole.OWNER, None, heir_id=1, heir="bob"),

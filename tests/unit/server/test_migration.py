@@ -25,6 +25,7 @@ from chatserver.store.migration import migrate
 from chatserver.store.reconcile import reconcile
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
+NEWEST = max(schema_files())
 OLD_SCHEMA = {number: sql for number, sql in schema_files().items() if number <= 2}
 CHUNK_MESSAGES = 4
 
@@ -199,9 +200,9 @@ def test_migration_killed_at_any_statement_continues(folder: Path, tmp_path: Pat
         killed = Path(shutil.copytree(folder, tmp_path / f"killed {number}"))
         is_over = migrate_and_die(killed, number)
         with closing(sqlite3.connect(killed / "chat.db")) as connection:
-            begun += connection.execute("PRAGMA user_version").fetchone() == (4,)
+            begun += connection.execute("PRAGMA user_version").fetchone() == (NEWEST,)
         FIXED.assert_same(killed)
-        copy = killed / "chat.db.before-0004"
+        copy = killed / f"chat.db.before-{NEWEST:04d}"
         if copy.exists() and copy.read_bytes() not in copies:
             copies.add(copy.read_bytes())
             shutil.copy(copy, killed / "chat.db")
@@ -230,7 +231,7 @@ def test_migration_without_space_is_refused_at_once(folder: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection, pytest.raises(StoreError, match=text):
         migrate(connection, path, schema_files(), free_bytes=lambda _: 100_000)
     assert path.read_bytes() == before
-    assert not (folder / "chat.db.before-0004").exists()
+    assert not (folder / f"chat.db.before-{NEWEST:04d}").exists()
     FIXED.assert_same(folder)
 
 

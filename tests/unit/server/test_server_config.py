@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,33 @@ VALUES: dict[str, tuple[str, object]] = {
     "data": ("/srv/chat", Path("/srv/chat")),
     "registration": ("Closed", "closed"),
     "guests": ("OFF", "off"),
+    "operator": ("alice, Bob", ("alice", "Bob")),
+    "tls": ("Required", "required"),
+    "tls_cert": ("/etc/chat/cert.pem", Path("/etc/chat/cert.pem")),
+    "tls_key": ("/etc/chat/key.pem", Path("/etc/chat/key.pem")),
+    "exempt": ("192.0.2.7, 2001:db8::/32", (IPv4Network("192.0.2.7"), IPv6Network("2001:db8::/32"))),
+    "trusted_proxies": ("::ffff:192.0.2.0/120", (IPv4Network("192.0.2.0/24"),)),
+    "address_connections": ("0", 0),
+    "address_new_connections": ("100", 100),
+    "waiting_percent": ("50", 50),
+    "reserved_percent": ("0", 0),
+    "user_connections": ("3", 3),
+    "udp_openings": ("5", 5),
+    "message_burst": ("20", 20),
+    "message_rate": ("0.5", 0.5),
+    "message_delay_seconds": ("0", 0.0),
+    "query_burst": ("5", 5),
+    "query_rate": ("10", 10.0),
+    "answer_max_bytes": ("65536", 65_536),
+    "unread_percent": ("10", 10),
+    "waiting_from_sender": ("0", 0),
+    "waiting_messages": ("5", 5),
+    "disk_reserve": ("0", 0),
+    "address_registrations": ("1", 1),
+    "registrations": ("7", 7),
+    "retention_days": ("90", 90),
+    "metrics": ("[::1]:9464", ("::1", 9464)),
+    "log_lines_per_address": ("0", 0),
     "max_connections": ("5", 5),
     "login_seconds": ("0.5", 0.5),
     "rooms": ("Operators", "operators"),
@@ -88,7 +116,15 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str | None], str]] = [
     (["--login-seconds", "inf"], {}, "--login-seconds is 'inf'"),
     (["--users-seconds", "soon"], {}, "--users-seconds is 'soon'"),
     (["--lag-max-bytes", "1"], {}, "--lag-max-bytes is '1'; it must be a whole number from 1048576"),
-    (["--registration", "half"], {}, "--registration is 'half'; it must be one of open, closed."),
+    (["--registration", "half"], {}, "--registration is 'half'; it must be one of open, invite, closed."),
+    (["--operator", "alice bob"], {}, "--operator is 'alice bob'; it must be usernames, separated by commas"),
+    (
+        ["--exempt", "10.0.0.0/33"],
+        {},
+        "--exempt is '10.0.0.0/33'; it must be addresses and networks, separated by commas",
+    ),
+    (["--message-rate", "-1"], {}, "--message-rate is '-1'; it must be a number from 0 to 1e+06."),
+    (["--metrics", "9464"], {}, "--metrics is '9464'; it must be HOST:PORT, such as 127.0.0.1:9464."),
     (["--hash-memory-kib", "7"], {}, "--hash-memory-kib is '7'"),
     ([], {"CHAT_LOG_LEVEL": "loud"}, "CHAT_LOG_LEVEL is 'loud'; it must be one of debug, info, warning, error."),
     (["--unknown"], {}, "nrecognized arguments: --unknown"),

@@ -231,7 +231,7 @@ class Timeline:
             case events.Invited(room, username, by) if self._is_own(username):
                 self.needs_bell |= not self.is_quiet
                 return [Remark(f"{_names([by])} invited you to {_named(room)}; /join {_named(room)} enters it.")]
-            case events.Kicked(room, username):
+            case events.Kicked(room=str(room), username=username):
                 self._kicked = (room, username)
         return [_room_remark(event)]
 
@@ -429,7 +429,7 @@ _ROLES: Final = {
 
 
 def _room_remark(event: _RoomEvent) -> Remark:
-    room, by = _named(event.room), escape_control_characters(getattr(event, "by", None) or "")
+    room, by = _named(event.room or LOBBY), escape_control_characters(getattr(event, "by", None) or "")
     name, topic = (escape_control_characters(getattr(event, each, "")) for each in ("username", "topic"))
     match event:
         case events.Joined():

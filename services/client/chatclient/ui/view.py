@@ -60,7 +60,7 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return f"[topic{_in_room(room)}] {escape(by)}: {escape(topic)}".rstrip()
         case events.Invited(room, username, by):
             return f"[invited{_in_room(room)}] {escape(username)} by {escape(by)}"
-        case events.Kicked(room, username, by):
+        case events.Kicked(room=room, username=username, by=by):
             return f"[kicked{_in_room(room)}] {escape(username)} by {escape(by)}"
         case events.RoleChanged(room, username, role, by):
             return f"[role{_in_room(room)}] {escape(username)} {role}{f' by {escape(by)}' if by else ''}"

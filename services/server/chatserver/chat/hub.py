@@ -345,7 +345,7 @@ class Hub:
             self._tell_room(change, events.RoleChanged(change.name, change.heir, RoomRole.OWNER))
 
     def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: _Origin) -> None:
-        kicked = events.Kicked(change.name, entry.username, entry.by)
+        kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by)
         if change.old_role is None:  # an invitation, of which the other members don't know
             self._tell_origin(origin, kicked)
             return

@@ -65,9 +65,11 @@ class RoomCommands:
         room_id = self._hub.room_id(member, name)
         return room_id if room_id is not None else self.find(member, name).room_id
 
-    def change(self, member: Member, request: requests.RoomRequest) -> None:
+    def change(self, member: Member, request: requests.RoomRequest | requests.Kick) -> None:
         """Change a room; on return the change is committed and published. Raises RequestError."""
-        entry = self._entry(member, request)
+        if request.room is None:
+            raise RequestError(ErrorCode.NOT_PERMITTED, "Only operators of the server may do this; name a room.")
+        entry = self._entry(member, request, request.room)
         try:
             (outcome,) = self._journal.append([entry], member).result()
         except OSError as error:
@@ -80,16 +82,18 @@ class RoomCommands:
         if outcome.has_ended:
             _log.info("room ended", room=outcome.name, user=member.name)
 
-    def _entry(self, member: Member, request: requests.RoomRequest) -> entries.Entry[RoomOutcome]:
+    def _entry(
+        self, member: Member, request: requests.RoomRequest | requests.Kick, name: str
+    ) -> entries.Entry[RoomOutcome]:
         """Return the entry of a request. RequestError: its room or user is unknown, or it is invalid."""
-        check_room_name(request.room)
+        check_room_name(name)
         if isinstance(request, requests.Join):
             return entries.JoinRoom(
                 member.account_id, member.name, request.room, request.private, self._may_make(member)
             )
         if isinstance(request, requests.SetTopic):
             check_topic(request.topic)
-        room_id, by_id, by = self.find(member, request.room).room_id, member.account_id, member.name
+        room_id, by_id, by = self.find(member, name).room_id, member.account_id, member.name
         match request:
             case requests.Part():
                 return entries.PartRoom(by_id, by, room_id)

@@ -474,9 +474,9 @@ class Session:
         user = self._member or self._guest
         self._errors.log_refusal(error, user.name if user is not None else None)
         if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
-            self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.room, error.about)])
+            self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.room, about=error.about)])
         else:
-            self._send_queue.put([Refused(error.code, error.reason, nonce, error.room)])
+            self._send_queue.put([Refused(error.code, error.reason, nonce, error.room, error.retry_seconds)])
 
     # --- permissions ---
 
