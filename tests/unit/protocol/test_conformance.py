@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from raw_steps import CommandBatch, encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode
@@ -138,7 +139,7 @@ def test_long_answer_in_pieces_has_the_same_bytes(protocol: WireProtocol, texts:
         PublicMessage(number, 0, "alice", text * (300 if long else 1)) for number, text in enumerate(texts)
     )
     for answer in (History(messages), Found('"messages":[]', messages, 17)):
-        parts = list(new_server(protocol).encode_long(answer))
+        parts = list(new_server(protocol).encode_long(replace(answer, messages=()), messages))
         assert b"".join(parts) == new_server(protocol).encode([answer])
         assert max(map(len, parts), default=0) < 100_000
 

@@ -4,13 +4,16 @@ import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
-from chatprotocol.events import Bye, Event, EventBatch, Pong, expand_batches
+from msgspec import structs
+
+from chatprotocol.events import Bye, Event, EventBatch, Message, Pong, expand_batches
+from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import Leave, Request
 from chatserver.chat.hub import Hub, JoinState
 from chatserver.chat.room import Member
@@ -20,6 +23,7 @@ from chatserver.net.broadcast import BroadcastBuffer, SendLimits
 from chatserver.net.sendqueue import SendQueue
 from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database, schema_files
+from chatserver.store.messages import Messages
 from chatserver.store.rooms import RoomView
 from chatserver.store.sqlite import transaction
 
@@ -105,8 +109,8 @@ class FakeSendQueue:
             self.told += events
             self.waiting.clear()
 
-    def put_long(self, event: Event) -> None:
-        self.put([event])
+    def put_long(self, event: Any, messages: Collection[Message]) -> None:
+        self.put([structs.replace(event, messages=tuple(messages))])
 
     def put_bytes(self, data: bytes, *, wake: bool = True) -> None:
         self.sent.append(data)
@@ -265,6 +269,20 @@ def publish(broadcast: BroadcastBuffer, *events: bytes) -> None:
 
 def release(send_queue: SendQueue, *events: bytes) -> None:
     send_queue.release(events)  # type: ignore[arg-type]
+
+
+def all_missed(messages: Messages, reader_id: int, after_ids: Mapping[int, int]) -> list[Message]:
+    """All pages of Messages.missed."""
+    found: list[Message] = []
+    while page := messages.missed(reader_id, after_ids, ID_MAX, 500):
+        found += page
+        after_ids = dict.fromkeys(after_ids, page[-1].id)
+    return found
+
+
+def given_pieces(pieces: Any, _: object) -> Iterator[bytes]:
+    """In place of ServerProtocol.encode_long: the event is the pieces."""
+    return iter(pieces)
 
 
 def put(send_queue: SendQueue, *events: bytes, wake: bool = True) -> None:

@@ -149,7 +149,7 @@ class Listener:
                 yield piece
 
         was_held, self._is_held = self._is_held, True
-        self.send_queue.put_long(expected())  # type: ignore[arg-type]
+        self.send_queue.put_long(expected(), ())  # type: ignore[arg-type]
         self._is_held = was_held
         if not was_held:
             self._messages += self._waiting

@@ -2,6 +2,7 @@
 
 import sqlite3
 import sys
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ from chatprotocol.limits import ID_MAX
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered
 from chatserver.store.database import Database
+from chatserver.store.errors import StoreError
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
 from chatserver.store.messages import Messages, insert_direct, insert_in_room
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, end_room, insert_invitation, insert_room, set_role
@@ -49,7 +51,7 @@ def room(database: Database) -> Room:
     return Room(database)
 
 
-def ids(messages: tuple[Message, ...]) -> list[int]:
+def ids(messages: Iterable[Message]) -> list[int]:
     return [message.id for message in messages]
 
 
@@ -241,6 +243,31 @@ def test_texts_come_back_as_they_were_stored(room: Room, texts: list[str], has_n
     assert room.messages.history(room.alice.id, ID_MAX, len(texts)) == tuple(
         PublicMessage(message_id, TIME_MS, "bob", text) for message_id, text in enumerate(texts, first_id)
     )
+
+
+def test_long_answer_is_read_in_pages(room: Room) -> None:
+    """Promise: memory stays bounded. All ids are known before the first page is sent.
+
+    A message that is deleted meanwhile makes the number wrong that was sent: the answer fails.
+    """
+    claimed: list[int] = []
+    messages = Messages(room.database, claimed.append)
+    with room.database.transaction() as connection:
+        assert insert_in_room(connection, LOBBY_ID, 8, TIME_MS, room.bob.id, ["x" * 8_192] * 20, [None] * 20)
+    visible = [1, 2, 3, 4, 5, *range(8, 28)]  # 6 and 7 are to carol
+    for found, expected in (
+        (messages.history(room.alice.id, 27, 22), visible[2:24]),
+        (messages.history(room.alice.id, 27, 22, LOBBY_ID), [1, 2, 5, *range(8, 27)]),
+        (messages.visible(room.alice.id, range(1, 28)), visible),
+    ):
+        assert len(found) == len(expected)
+        assert ids(found) == expected
+    assert not any(claimed), "only a page is in memory"
+    found = messages.history(room.alice.id, 27, 22)
+    with room.database.transaction() as connection:
+        connection.execute("DELETE FROM message WHERE id = 20")
+    with pytest.raises(StoreError, match="deleted"):
+        ids(found)
 
 
 def test_query_claims_memory_for_its_result_first(room: Room) -> None:

@@ -20,10 +20,12 @@ from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import StoreError
 from chatserver.store.guests import claim_name, release_name
 from chatserver.store.identity import read_history_id
-from chatserver.store.messages import Messages, find_nonce
+from chatserver.store.messages import RECEIVED_ID, Messages, find_nonce
 from chatserver.store.migration import migrate
 from chatserver.store.reconcile import reconcile
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
+
+from .helpers import all_missed
 
 NEWEST = max(schema_files())
 OLD_SCHEMA = {number: sql for number, sql in schema_files().items() if number <= 2}
@@ -95,14 +97,15 @@ class Old(NamedTuple):
                 answers = [(m.id, m.time_ms, names[m.sender], names.get(m.recipient or 0), m.text) for m in seen]
                 for found_messages in (
                     messages.history(reader, ID_MAX, 500),
-                    messages.missed(reader, {LOBBY_ID: 0, DIRECT_ID: 0}, ID_MAX, 500),
+                    all_missed(messages, reader, {LOBBY_ID: 0, DIRECT_ID: 0}),
                     messages.visible(reader, [m.id for m in self.messages]),
                 ):
                     assert [
                         (m.id, m.time_ms, m.sender, getattr(m, "recipient", None), m.text) for m in found_messages
                     ] == answers
                 waiting = [m.id for m in seen if m.recipient == reader and m.id > each.delivered_id]
-                assert [m.id for m in messages.undelivered(reader, each.delivered_id, ID_MAX, 500)] == waiting
+                undelivered = all_missed(messages, reader, {RECEIVED_ID: each.delivered_id})
+                assert [m.id for m in undelivered] == waiting
             indexed = [
                 (m.id, LOBBY_ID if m.recipient is None else DIRECT_ID, m.sender, m.recipient, m.text)
                 for m in self.messages

@@ -29,6 +29,7 @@ from .helpers import (
     assert_waits,
     bytes_broadcast,
     eventually,
+    given_pieces,
     in_background,
     insert,
     must_end,
@@ -143,7 +144,7 @@ class SenderFixture:
         theirs.setblocking(False)
         self._sockets += (ours, theirs)
         label = f"{len(self._sockets) // 2}@test"
-        send_queue = SendQueue(transport(ours), "bytes", b"".join, label, self.sender.mark_ready, iter)  # type: ignore[call-overload]
+        send_queue = SendQueue(transport(ours), "bytes", b"".join, label, self.sender.mark_ready, given_pieces)
         self.add(send_queue, broadcast or self.broadcast, follows=follows)
         return Peer(theirs, send_queue, self.run)
 

@@ -19,6 +19,7 @@ from .helpers import (
     DEADLINE_SECONDS,
     assert_waits,
     bytes_broadcast,
+    given_pieces,
     in_background,
     insert,
     must_end,
@@ -55,7 +56,7 @@ def new_queue(
     broadcast: BroadcastBuffer, wake: Callable[[SendQueue], None] = lambda _: None, pieces_max: int = 128
 ) -> SendQueue:
     transport = type("", (TcpTransport,), {"write_max_bytes": broadcast.limits.send_max_bytes})(None)
-    return SendQueue(transport, "bytes", b"".join, "1@test", wake, iter, pieces_max=pieces_max)  # type: ignore[call-overload]
+    return SendQueue(transport, "bytes", b"".join, "1@test", wake, given_pieces, pieces_max=pieces_max)
 
 
 def following(broadcast: BroadcastBuffer) -> SendQueue:
@@ -459,7 +460,7 @@ def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: Broadcast
 def answering(broadcast: BroadcastBuffer, pieces: Iterable[bytes]) -> SendQueue:
     """A live queue whose long answers have these pieces."""
     transport = type("", (TcpTransport,), {"write_max_bytes": SEND_MAX_BYTES})(None)
-    send_queue = SendQueue(transport, "bytes", b"".join, "1@test", lambda _: None, lambda _: iter(pieces))
+    send_queue = SendQueue(transport, "bytes", b"".join, "1@test", lambda _: None, lambda *_: iter(pieces))
     send_queue.follow(broadcast)
     send_queue.release([])
     return send_queue
@@ -471,7 +472,7 @@ def test_long_answer_is_queued_as_the_peer_reads(broadcast: BroadcastBuffer, *, 
     pieces = [b"%d" % (number % 10) * 32_768 for number in range(100)]
     send_queue = answering(broadcast, pieces)
     publish(broadcast, b"before ")
-    reader = in_background(lambda: send_queue.put_long(Pong()))
+    reader = in_background(lambda: send_queue.put_long(Pong(), ()))
     taken = b""
     while len(taken) < 1_000_000:
         assert send_queue.kept_bytes < 200_000
@@ -504,7 +505,7 @@ def test_incomplete_answer_is_the_last_data(broadcast: BroadcastBuffer, end: str
 
     send_queue = answering(broadcast, pieces())
     with pytest.raises(MemoryError) if end == "error" else nullcontext():
-        send_queue.put_long(Pong())
+        send_queue.put_long(Pong(), ())
     put(send_queue, b"reply")
     assert drain(send_queue) == (b"half " if end == "error" else b"")
     assert not send_queue.wait_for_room()

@@ -1,13 +1,13 @@
 """The interfaces of a wire protocol: its two halves, and detection by the first bytes. All of it is pure."""
 
 import codecs
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import Event, EventBatch, Welcome
+from chatprotocol.events import Event, EventBatch, Message, Welcome
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.requests import Login, Request, Say, Whisper
 
@@ -92,10 +92,12 @@ class ServerProtocol(Protocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that go to this connection alone."""
 
-    def encode_long(self, event: Event) -> Iterator[bytes]:
-        """Encode an answer with many messages in pieces of about PIECE_BYTES. Joined, they are what ``encode`` returns.
+    def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:  # noqa: ARG002
+        """Encode an answer with many messages in pieces of about PIECE_BYTES.
 
-        A protocol that has no long answers has one piece.
+        ``event`` has no messages: they are taken from ``messages`` one by one, so that they need not be in memory at
+        the same time. Joined, the pieces are what ``encode`` returns for the event with all messages. A protocol that
+        has no long answers has one piece.
         """
         yield self.encode((event,))
 

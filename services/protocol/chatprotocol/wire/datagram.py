@@ -9,19 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError, RequestError
+from chatprotocol.events import History
 from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
 from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
-from chatprotocol.wire.step_texts import EventReader, event_steps, without_updates
+from chatprotocol.wire.step_texts import EventReader, event_steps, history_steps, without_updates
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from chatprotocol.events import Event, EventBatch
+    from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request, Unreadable
     from chatprotocol.udp.arq import Frame
     from chatprotocol.wire.base import ClientEvent
@@ -117,8 +118,9 @@ class DatagramServer(ServerProtocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         return _encode(self._steps.login_events(items))
 
-    def encode_long(self, event: Event) -> Iterator[bytes]:
-        steps = event_steps(event, DATAGRAM_PAYLOAD_MAX_BYTES)
+    def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:
+        """Encode a history; the protocol has no other long answer."""
+        steps = history_steps(messages) if isinstance(event, History) else ()
         return join_pieces(frame(*each) for step in steps for each in in_pieces(*step))
 
     @property

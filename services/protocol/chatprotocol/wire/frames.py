@@ -8,17 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.events import History
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
 from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
-from chatprotocol.wire.step_texts import EventReader, event_steps, without_updates
+from chatprotocol.wire.step_texts import EventReader, event_steps, history_steps, without_updates
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
-    from chatprotocol.events import Event, EventBatch
+    from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request, Unreadable
     from chatprotocol.wire.base import ClientEvent
 
@@ -56,8 +57,10 @@ class FramesServer(ServerProtocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         return _encode(self._steps.login_events(items))
 
-    def encode_long(self, event: Event) -> Iterator[bytes]:
-        return join_pieces(frame(*step) for step in event_steps(event, _PAYLOAD_MAX_BYTES))
+    def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:
+        """Encode a history; the protocol has no other long answer."""
+        steps = history_steps(messages) if isinstance(event, History) else ()
+        return join_pieces(frame(*step) for step in steps)
 
     @property
     def is_incomplete(self) -> bool:

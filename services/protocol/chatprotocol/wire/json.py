@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
@@ -69,9 +68,9 @@ from chatprotocol.wire.base import (
 from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from chatprotocol.events import EventBatch
+    from chatprotocol.events import EventBatch, Message
     from chatprotocol.requests import Request
     from chatprotocol.wire.base import Action, ClientEvent
 
@@ -159,9 +158,9 @@ class JsonServer(ServerProtocol):
 
     encode = staticmethod(_encode_all)
 
-    def encode_long(self, event: Event) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:
         """Encode as one line, in pieces."""
-        return join_pieces(_parts(event))
+        return join_pieces(_parts(event, messages))
 
     @property
     def is_incomplete(self) -> bool:
@@ -396,15 +395,12 @@ class JsonClient:
         return welcome.since is not None or is_beyond or is_other_history(self._login, welcome)
 
 
-def _parts(event: Event) -> Iterator[bytes]:
+def _parts(event: Event, messages: Iterable[Message]) -> Iterator[bytes]:
     """The line of an event; each message of a history or search result is a part of its own."""
-    if not isinstance(event, events.History | events.Found):
-        yield _encode_all((event,))
-        return
     # A quotation mark within a string has a backslash, so this can't be a part of the search words.
-    before, brackets, after = _ENCODER.encode(replace(event, messages=())).partition(b'"messages":[]')
+    before, brackets, after = _ENCODER.encode(event).partition(b'"messages":[]')
     yield before + brackets[:-1]
-    for number, message in enumerate(event.messages):
+    for number, message in enumerate(messages):
         encoded = _ENCODER.encode(message)
         yield b"," + encoded if number else encoded
     yield brackets[-1:] + after + b"\n"

@@ -13,7 +13,7 @@ from chatprotocol.wire.base import Online, Ready
 from chatprotocol.wire.steps import COMMAND, DATA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.wire.base import ClientEvent
@@ -78,9 +78,10 @@ def _sent_batch(batch: events.SentBatch) -> list[Step]:
     return [(COMMAND, b"SENT %d" % number) for number in range(batch.id, batch.id + len(batch.nonces))]
 
 
-def _history(event: events.History) -> Iterator[Step]:
-    yield from _command("HISTORY", len(event.messages))
-    for message in event.messages:
+def history_steps(messages: Collection[Message]) -> Iterator[Step]:
+    """Encode a history. The messages are taken one by one."""
+    yield from _command("HISTORY", len(messages))
+    for message in messages:
         yield from _message(message)
 
 
@@ -98,7 +99,7 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.DirectMessage: _message,
     events.Sent: _sent,
     events.SentBatch: _sent_batch,
-    events.History: _history,
+    events.History: lambda event: history_steps(event.messages),
     events.Refused: _refused,
     events.UserUnknown: lambda event: _command("NOUSER", event.about),
     events.Pong: lambda _: _command("PONG"),

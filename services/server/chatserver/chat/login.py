@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -18,10 +17,11 @@ from chatserver.chat.room import Member
 from chatserver.journal.entries import NewAccount, PasswordChange
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
+from chatserver.store.messages import RECEIVED_ID, is_last_page
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, Message
     from chatserver.chat.hub import Hub, JoinState
@@ -34,16 +34,14 @@ if TYPE_CHECKING:
     from chatserver.store.messages import Messages
     from chatserver.store.rooms import Rooms, RoomView
 
-    Query = Callable[[int, int, int, int], tuple[Message, ...]]
+    Query = Callable[[int, int, int, int], Sequence[Message]]
 
 _log = structlog.get_logger()
 
 # Replaces the address in the throttle for wrong passwords of logged-in users.
 _LOGGED_IN = "logged in"
-# Page size for missed messages: bounds the memory of a login.
+# Maximum messages of a page of missed messages. Its text is limited as well: see PAGE_CHARACTERS.
 _PAGE_MESSAGES = 500
-# Text of the part of a page that is queued at a time. A character takes up to six bytes on the wire.
-_PART_CHARACTERS = 32 * 1024
 _UNREADABLE = Refused(
     ErrorCode.INTERNAL, "The server's database is damaged: messages that you missed are left out here."
 )
@@ -254,7 +252,7 @@ class Login:
             after_id = min(since, shared_id)
             return [missed(0, after_id)], after_id, unknown
         recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
-        after_id = recent[0].id - 1 if recent else last_id
+        after_id = next((each.id - 1 for each in recent), last_id)
         waited = _Range(messages.undelivered, delivered_id, after_id)
         return [waited, missed(after_id, 0)], after_id, unknown
 
@@ -279,14 +277,12 @@ class _Missed:
     after_ids: dict[int, int]
     delivered_id: int
 
-    def __call__(self, account_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
-        """Messages after ``after_id``, oldest first."""
+    def __call__(self, account_id: int, after_id: int, upto_id: int, limit: int) -> Sequence[Message]:
+        """A page of the messages after ``after_id``, oldest first."""
         after_ids = {each: max(its_id, after_id) for each, its_id in self.after_ids.items()}
-        found = self.messages.missed(account_id, after_ids, upto_id, limit)
-        if DIRECT_ID in after_ids:
-            return found
-        waited = self.messages.undelivered(account_id, max(self.delivered_id, after_id), upto_id, limit)
-        return tuple(sorted((*found, *waited), key=attrgetter("id"))[:limit])
+        if DIRECT_ID not in after_ids:
+            after_ids[RECEIVED_ID] = max(self.delivered_id, after_id)
+        return self.messages.missed(account_id, after_ids, upto_id, limit)
 
 
 def _each_since(since: int | dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:
@@ -319,8 +315,7 @@ def _send_pages(
     Returns the last page, which the caller must send, or None if the connection ends; and whether it is complete.
     Pages after a damaged one are skipped, and the user is logged in, because another login would not help.
     """
-    head: tuple[Event, ...] = (*first,)
-    page: tuple[Message, ...] = ()
+    held = first
     for query, from_id, upto_id in ranges:
         after_id = from_id
         while after_id < upto_id:
@@ -328,37 +323,22 @@ def _send_pages(
                 found = query(member.account_id, after_id, upto_id, _PAGE_MESSAGES)
             except DamagedError as error:
                 _log.error("missed messages damaged", user=member.name, error=str(error))
-                return (*head, *page), False
+                return held, False
             except (StoreError, ShortOfMemoryError) as error:
-                if head:  # nothing was sent yet: the login is rejected
+                if held is first:  # nothing was sent yet: the login is rejected
                     raise
                 is_short = isinstance(error, ShortOfMemoryError)
                 reason = "the server is short of memory" if is_short else "the server can't read its disk"
                 raise LoginAbortedError(reason) from error
-            if head and found:
-                send_queue.put(head)
-                head = ()
-            parts = list(_parts((*page, *found)))
-            is_last = len(found) < _PAGE_MESSAGES
-            page = parts.pop() if is_last else ()
-            for part in parts:
-                send_queue.put(part)
+            if not found:
+                break
+            is_last = is_last_page(found, _PAGE_MESSAGES)
+            for page in (held,) if is_last else (held, found):
+                send_queue.put(page)
                 if not send_queue.wait_for_room():
                     return None, True
+            held = found if is_last else ()
             if is_last:
                 break
             after_id = found[-1].id
-    return (*head, *page), True
-
-
-def _parts(page: Sequence[Message]) -> Iterator[tuple[Message, ...]]:
-    """Divide a page into parts of about _PART_CHARACTERS; at least one part, which may be empty."""
-    part: list[Message] = []
-    characters = 0
-    for message in page:
-        if characters >= _PART_CHARACTERS:
-            yield tuple(part)
-            part, characters = [], 0
-        part.append(message)
-        characters += len(message.text)
-    yield tuple(part)
+    return held, True

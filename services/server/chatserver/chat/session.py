@@ -413,7 +413,7 @@ class Session:
         before_id = _before_id(request, self._services.hub.last_id())
         room_id = room.room_id if room else None
         found = self._services.messages.history(self._member.account_id, before_id, request.limit, room_id)
-        self._send_queue.put_long(History(found, room.name if room else None))
+        self._send_queue.put_long(History((), room.name if room else None), found)
         return State.LOGGED_IN
 
     def _search(self, request: requests.Search) -> State:
@@ -427,7 +427,7 @@ class Session:
         messages, upto_id = self._services.indexer.search(
             terms, self._member.account_id, before_id, request.limit, newest_id, room.room_id if room else LOBBY_ID
         )
-        self._send_queue.put_long(Found(request.words, messages, upto_id, room.name if room else None))
+        self._send_queue.put_long(Found(request.words, (), upto_id, room.name if room else None), messages)
         return State.LOGGED_IN
 
     def _room_of(self, request: requests.AskUsers | requests.AskHistory | requests.Search) -> RoomView | None:

@@ -56,9 +56,9 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Event, EventBatch
+    from chatprotocol.events import Event, EventBatch, Message
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.transport import Transport
 
@@ -175,7 +175,7 @@ class SendQueue:
         encode: Callable[[Sequence[Event | EventBatch]], bytes],
         label: str,
         mark_ready: Callable[[SendQueue], None],
-        encode_long: Callable[[Event], Iterator[bytes]] = lambda _: iter(()),
+        encode_long: Callable[[Event, Collection[Message]], Iterator[bytes]] = lambda *_: iter(()),
         overflow: BroadcastBuffer | None = None,
         pieces_max: int = _PIECES_MAX,
     ) -> None:
@@ -230,8 +230,8 @@ class SendQueue:
         if wake:
             self._mark_ready(self)
 
-    def put_long(self, event: Event) -> None:
-        """Queue a long answer piece by piece, as the peer reads. For the reader thread.
+    def put_long(self, event: Event, messages: Collection[Message]) -> None:
+        """Queue a long answer piece by piece, as the peer reads: ``event`` with these messages. For the reader thread.
 
         Returns after the last piece was queued, or after the end of the connection. If the pieces can't be made, the
         error leaves this method, and the connection ends after the pieces so far.
@@ -242,7 +242,7 @@ class SendQueue:
                 self.state = ANSWERING
         is_complete = False
         try:
-            for piece in self._encode_long(event):
+            for piece in self._encode_long(event, messages):
                 self.put_bytes(piece)
                 if not self.wait_for_room():
                     return

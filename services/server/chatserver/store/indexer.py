@@ -27,7 +27,7 @@ from chatserver.store.search_index import Index, IndexClosedError, NoFtsError, T
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from chatprotocol.events import Message
@@ -127,7 +127,7 @@ class Indexer:
         limit: int,
         newest_id: int,
         room_id: int = LOBBY_ID,
-    ) -> tuple[tuple[Message, ...], int]:
+    ) -> tuple[Collection[Message], int]:
         """The newest messages with these terms that the account may see, oldest first; and the last id searched.
 
         The messages are those of the room, or of the lobby and the account's direct messages.

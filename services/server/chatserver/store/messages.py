@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -13,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from chatprotocol.events import DirectMessage, PublicMessage, TimeMs
+from chatprotocol.events import DirectMessage, Message, PublicMessage, TimeMs
 from chatserver.memory import no_limit
+from chatserver.store.errors import StoreError
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from chatprotocol.events import Message
     from chatserver.store.database import Database
 
 # The key of a message is id - conversation_id * 2^40: see schema/0004_conversations.sql. A query for a range of ids has
@@ -42,23 +44,26 @@ _IS_MEMBER: Final = (
 )
 # The room of a query, unless it is the lobby. SQLite looks it up once.
 _ROOM_NAME: Final = "(SELECT name FROM conversation WHERE id = :room AND id > 1)"
-# The columns of a message with names, as ``_message`` takes it.
+# The columns of a message with names, as ``_message`` takes it. The first one is the id, the last one the text.
 _NAMED: Final = (
     "id, time_ms, (SELECT name FROM account WHERE account.id = sender_id),"
     f" (SELECT name FROM account WHERE account.id = recipient_id), {_ROOM_NAME}, text"
 )
 # The messages of a room, and the sent and received direct messages of an account. Each is in the order of an index:
 # SQLite reads a row when it is asked for, without a temporary table, of which malloc would keep 4 KiB for each thread.
-_OF_ROOM: Final = f"SELECT {_NAMED} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER} ORDER BY key"
-_SENT: Final = f"SELECT {_NAMED} FROM message WHERE sender_id = :reader AND {_IN_DIRECT} ORDER BY key"
+_OF_ROOM: Final = f"SELECT {{}} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER} ORDER BY key"
+_SENT: Final = f"SELECT {{}} FROM message WHERE sender_id = :reader AND {_IN_DIRECT} ORDER BY key"
 _RECEIVED, _RECEIVED_FROM_OTHERS = (
-    f"SELECT {_NAMED} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}{condition} ORDER BY key"
+    f"SELECT {{}} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}{condition} ORDER BY key"
     for condition in ("", " AND sender_id <> :reader")
 )
+# In place of DIRECT_ID: only the direct messages that the account received, which are those that may be undelivered.
+RECEIVED_ID: Final = -1
+_QUERIES: Final = {DIRECT_ID: (_SENT, _RECEIVED_FROM_OTHERS), RECEIVED_ID: (_RECEIVED,)}
 # This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
 # finds direct messages as well.
 _VISIBLE: Final = (
-    f"SELECT {_NAMED} FROM message WHERE key IN ("
+    "SELECT {} FROM message WHERE key IN ("
     "SELECT value - (:room << 40) FROM json_each(:ids)"
     " UNION ALL SELECT value - (1 << 40) FROM json_each(:ids) WHERE :room = 0)"
     f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, :reader IN (sender_id, recipient_id)) ORDER BY id"
@@ -77,6 +82,8 @@ _HIGHEST_ID: Final = (
 _FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
 
 
+# Text of a page. A page ends after the message that reaches it: it is in memory while the peer reads.
+PAGE_CHARACTERS: Final = 32 * 1024
 # Memory of a message in an answer, which is encoded in pieces as the peer reads: a fixed part, a byte for a character,
 # and seven more in a text that is not ASCII: four in the text, and four in the UTF-8 that the encoder keeps beside it.
 _MESSAGE_BYTES = 256
@@ -91,6 +98,37 @@ class IndexedMessage(NamedTuple):
     sender_id: int
     recipient_id: int | None
     text: str
+
+
+class Pages(Collection[Message]):
+    """Messages whose number is known, and that are read a page at a time while they are taken, once.
+
+    Pages claim no memory: an answer that has begun must be completed, and a page is small.
+    The first page is read by the constructor, whose errors are those of ``read``.
+    """
+
+    def __init__(self, count: int, read: Callable[[int], Sequence[Message]]) -> None:
+        """``read`` returns the page after an id, oldest first; its errors leave the iteration."""
+        self._count = count
+        self._read = read
+        self._first = read(0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __contains__(self, _: object) -> bool:
+        raise NotImplementedError("The messages are not in memory.")
+
+    def __iter__(self) -> Iterator[Message]:
+        """StoreError: a message was deleted meanwhile, so the number is wrong."""
+        page, self._first = self._first, ()
+        count = 0
+        while page:
+            yield from page
+            count += len(page)
+            page = self._read(page[-1].id) if count < self._count else ()
+        if count != self._count:
+            raise StoreError("messages were deleted while they were read")
 
 
 class Messages:
@@ -109,35 +147,57 @@ class Messages:
         with self._database.reading() as connection:
             return read_last_id(connection)
 
-    def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> tuple[Message, ...]:
+    def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> Collection[Message]:
         """The newest messages with an id below ``before_id``, oldest first.
 
-        They are those of the room if the account is a member, or of the lobby and the account's direct messages.
+        They are those of the room if the account is a member, or of the lobby and the account's direct messages. If
+        they are more than one page, only their ids are read at first: see Pages.
         """
         first_ids = {LOBBY_ID: 0, DIRECT_ID: 0} if room_id is None else {room_id: 0}
-        return self._merge(reader_id, first_ids, before_id - 1, limit, order="DESC")[::-1]
+        rows, is_cut = self._merge(reader_id, first_ids, before_id - 1, limit, order="DESC")
+        if not is_cut:
+            return self._decode(rows[::-1])
+        ids, _ = self._merge(reader_id, first_ids, before_id - 1, limit, columns="id", order="DESC")
+        ((first_id,),) = ids[-1:]
 
-    def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
-        """Messages of several conversations, each after an id of its own, up to ``upto_id``, oldest first.
+        def read(after_id: int) -> Sequence[Message]:
+            rest_ids = dict.fromkeys(first_ids, max(first_id, after_id + 1))
+            return _decode(self._merge(reader_id, rest_ids, before_id - 1, limit, claim=no_limit).rows)
 
-        The account's own are included. ``after_ids`` has the ids of rooms, and perhaps LOBBY_ID and DIRECT_ID. A room
-        that the account is no member of has no messages. For the next page, raise each id to that of the last message.
+        return Pages(len(ids), read)
+
+    def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> Sequence[Message]:
+        """A page of the messages of several conversations, each after an id of its own, up to ``upto_id``.
+
+        The oldest come first, and the account's own are included. ``after_ids`` has the ids of rooms, and perhaps
+        LOBBY_ID, and DIRECT_ID or RECEIVED_ID. A room that the account is no member of has no messages. For the next
+        page, raise each id to that of the last message.
         """
         first_ids = {conversation_id: after_id + 1 for conversation_id, after_id in after_ids.items()}
-        return self._merge(reader_id, first_ids, upto_id, limit, order="ASC")
+        return self._decode(self._merge(reader_id, first_ids, upto_id, limit)[0])
 
-    def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> tuple[Message, ...]:
-        """Direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
-        return self._query(
-            f"{_RECEIVED} LIMIT :limit", after_id + 1, upto_id, reader=reader_id, limit=limit, room=LOBBY_ID
-        )
+    def undelivered(self, reader_id: int, after_id: int, upto_id: int, limit: int) -> Sequence[Message]:
+        """A page of the direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
+        return self.missed(reader_id, {RECEIVED_ID: after_id}, upto_id, limit)
 
-    def visible(self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID) -> tuple[Message, ...]:
+    def visible(self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID) -> Collection[Message]:
         """The messages of these ids that are in the room, oldest first; with the lobby also direct messages.
 
-        Messages that the account may not see are left out.
+        Messages that the account may not see are left out. If there is more than one page, see Pages.
         """
-        return self._query(_VISIBLE, reader=reader_id, ids=str(list(ids)), room=room_id)
+
+        def query(columns: str, after_id: int) -> _Page:
+            wanted = str([each for each in ids if each > after_id])
+            with self._database.reading() as connection:
+                values = {"reader": reader_id, "ids": wanted, "room": room_id}
+                with closing(connection.execute(_VISIBLE.format(columns), values)) as rows:
+                    return _page(rows, len(ids))
+
+        self._claim(0)
+        rows, is_cut = query(_NAMED, 0)
+        if not is_cut:
+            return self._decode(rows)
+        return Pages(len(query("id", 0).rows), lambda after_id: _decode(query(_NAMED, after_id).rows))
 
     def after(self, after_id: int, limit: int) -> list[IndexedMessage]:
         """The oldest messages after ``after_id``, without access control. For the search index only.
@@ -165,31 +225,31 @@ class Messages:
         return f"{time_ms} {sender_id} {recipient_id or 0} {zlib.crc32(text.encode())}"
 
     def _merge(
-        self, reader_id: int, first_ids: Mapping[int, int], last_id: int, limit: int, *, order: str
-    ) -> tuple[Message, ...]:
-        """The oldest or newest messages of several conversations, each from an id of its own to ``last_id``."""
+        self,
+        reader_id: int,
+        first_ids: Mapping[int, int],
+        last_id: int,
+        limit: int,
+        *,
+        columns: str = _NAMED,
+        order: str = "ASC",
+        claim: Callable[[int], None] | None = None,
+    ) -> _Page:
+        """A page of the oldest or newest rows of several conversations, each from an id of its own to ``last_id``."""
         cursors: list[sqlite3.Cursor] = []
         with self._database.reading() as connection:
-            self._claim(0)
+            (claim or self._claim)(0)
             try:
                 for conversation_id, first_id in first_ids.items():
+                    # Clients may send any number; a key has room for 40 bits.
                     low, high = min(first_id, _LAST_ID), min(last_id, _LAST_ID)
                     values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
-                    queries = (_SENT, _RECEIVED_FROM_OTHERS) if conversation_id == DIRECT_ID else (_OF_ROOM,)
-                    cursors += [connection.execute(f"{sql} {order}", values) for sql in queries]
-                rows = list(islice(merge(*cursors, key=itemgetter(0), reverse=order == "DESC"), limit))
+                    queries = _QUERIES.get(conversation_id, (_OF_ROOM,))
+                    cursors += [connection.execute(f"{sql.format(columns)} {order}", values) for sql in queries]
+                return _page(merge(*cursors, key=itemgetter(0), reverse=order == "DESC"), limit)
             finally:
                 for cursor in cursors:
                     cursor.close()
-        return self._decode(rows)
-
-    def _query(self, sql: str, low_id: int = 0, high_id: int = 0, /, **values: int | str) -> tuple[Message, ...]:
-        # Clients may send any number; a key has room for 40 bits.
-        bounds = {"low": min(low_id, _LAST_ID), "high": min(high_id, _LAST_ID)}
-        with self._database.reading() as connection:
-            self._claim(0)
-            rows = connection.execute(sql, values | bounds).fetchall()
-        return self._decode(rows)
 
     def _decode(self, rows: Sequence[tuple[Any, ...]]) -> tuple[Message, ...]:
         texts: list[str] = [row[-1] for row in rows]
@@ -197,13 +257,42 @@ class Messages:
         if not all(map(str.isascii, texts)):
             characters_bytes += _WIDE_CHARACTER_BYTES * sum(len(text) for text in texts if not text.isascii())
         self._claim(_MESSAGE_BYTES * len(rows) + characters_bytes)
-        return tuple(_message(*row) for row in rows)
+        return _decode(rows)
+
+
+def _decode(rows: Iterable[tuple[Any, ...]]) -> tuple[Message, ...]:
+    return tuple(_message(*row) for row in rows)
 
 
 def _message(message_id: int, time_ms: int, sender: str, recipient: str | None, room: str | None, text: str) -> Message:
     if recipient is None:
         return PublicMessage(message_id, TimeMs(time_ms), sender, text, room)
     return DirectMessage(message_id, TimeMs(time_ms), sender, recipient, text)
+
+
+class _Page(NamedTuple):
+    """Rows of a query; ``is_cut`` is true if there may be more because they have PAGE_CHARACTERS."""
+
+    rows: Sequence[tuple[Any, ...]]
+    is_cut: bool
+
+
+def _page(rows: Iterable[tuple[Any, ...]], limit: int) -> _Page:
+    """The first ``limit`` rows, or as many as have PAGE_CHARACTERS. Rows of ids have no text, and no such limit."""
+    page = []
+    characters = 0
+    for row in islice(rows, limit):
+        page.append(row)
+        if len(row) > 1:
+            characters += len(row[-1])
+            if characters >= PAGE_CHARACTERS:
+                break
+    return _Page(page, characters >= PAGE_CHARACTERS and len(page) < limit)
+
+
+def is_last_page(page: Sequence[Message], limit: int) -> bool:
+    """True if there are no more messages after this page of a query with this limit."""
+    return len(page) < limit and sum(len(each.text) for each in page) < PAGE_CHARACTERS
 
 
 def find_nonce(connection: sqlite3.Connection, conversation_id: int, sender_id: int, nonce: str) -> int:
