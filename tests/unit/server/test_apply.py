@@ -11,9 +11,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.events import RoomRole
+from chatprotocol.events import RoomRole, SanctionKind
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
+    DeleteMessage,
     DeliveryMark,
     DirectMessage,
     Entry,
@@ -21,15 +22,22 @@ from chatserver.journal.entries import (
     GuestRelease,
     InviteUser,
     JoinRoom,
+    KickFromServer,
     KickMember,
+    LiftSanction,
     NewAccount,
     PartRoom,
     PasswordChange,
     PublicMessages,
+    Report,
+    Sanction,
     ServerStart,
+    SetIgnored,
     SetRole,
+    SetServerRole,
     SetTopic,
 )
+from chatserver.store.accounts import Role
 from chatserver.store.identity import read_highest_id
 from chatserver.store.sqlite import transaction
 
@@ -55,6 +63,14 @@ def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None) -> D
     return DirectMessage(sender_id, "alice", [text], [nonce], recipient_id=recipient_id, recipient="bob")
 
 
+acting: dict[str, st.SearchStrategy[Any]] = {"by_id": st.integers(0, 4), "by": names}
+targets: dict[str, st.SearchStrategy[Any]] = {
+    "kind": st.sampled_from(SanctionKind),
+    "room_id": st.none() | rooms,
+    "account_id": st.integers(0, 4),
+    "username": names,
+    "network": st.sampled_from(["", "", "192.0.2.0/24"]),
+}
 STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     PublicMessages: st.builds(public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4), rooms),
     DirectMessage: st.builds(direct, ids, ids, texts, nonces),
@@ -66,10 +82,17 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     ServerStart: st.builds(ServerStart),
     JoinRoom: st.builds(JoinRoom, ids, names, room_names, st.booleans(), st.booleans()),
     PartRoom: st.builds(PartRoom, ids, names, rooms),
-    KickMember: st.builds(KickMember, rooms, ids, names, ids, names),
+    KickMember: st.builds(KickMember, rooms, ids, names, ids, names, st.just("spam")),
     SetTopic: st.builds(SetTopic, rooms, texts, ids, names),
     InviteUser: st.builds(InviteUser, rooms, ids, names, ids, names),
     SetRole: st.builds(SetRole, rooms, ids, names, ids, names, st.sampled_from(RoomRole)),
+    Sanction: st.builds(Sanction, seconds=st.none() | st.just(1), reason=texts, **targets, **acting),
+    LiftSanction: st.builds(LiftSanction, **targets, **acting),
+    KickFromServer: st.builds(KickFromServer, account_id=ids, username=names, reason=texts, **acting),
+    DeleteMessage: st.builds(DeleteMessage, message_id=st.integers(0, 9), room_id=rooms, **acting),
+    Report: st.builds(Report, message_id=st.integers(0, 9), room_id=rooms, account_id=ids, username=names, **acting),
+    SetServerRole: st.builds(SetServerRole, account_id=ids, username=names, role=st.sampled_from(Role), **acting),
+    SetIgnored: st.builds(SetIgnored, ids, ids, st.booleans()),
 }
 DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, STRATEGIES))
 # An entry; its time; whether a transaction ends after it, and whether that one failed at first.

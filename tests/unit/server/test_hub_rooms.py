@@ -31,7 +31,7 @@ from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal import entries
 from chatserver.journal.base import Applied
-from chatserver.journal.entries import Entry, PublicMessages, RoomChange, RoomProblem, Stored
+from chatserver.journal.entries import Entry, Problem, PublicMessages, RoomChange, Stored
 from chatserver.store.rooms import RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, join_hub
@@ -95,7 +95,7 @@ class Journal:
             self.hub.show_rooms(by.member)
         batch = PublicMessages(by.member.account_id, by.name, texts, [None] * len(texts), ROOMS[room], room)
         if by.name not in self.members[room]:
-            self.append(batch, RoomProblem.NOT_A_MEMBER, by)
+            self.append(batch, Problem.NOT_A_MEMBER, by)
             by.note(room, *["refused"] * len(texts))
             return
         first_id, *_ = (next(self._ids) for _ in texts)
@@ -302,7 +302,7 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
             "same",
             [RoleChanged("dev", "bob", RoomRole.OWNER)],
         ),
-        (entries.SetTopic(2, "tea", 0, "alice"), RoomProblem.NOT_PERMITTED, [], []),
+        (entries.SetTopic(2, "tea", 0, "alice"), Problem.NOT_PERMITTED, [], []),
         (entries.SetTopic(2, "tea", 0, "alice"), OSError("disk full"), [], []),
     ],
 )
@@ -331,7 +331,7 @@ def test_refused_message_names_the_room_as_its_sender_did(journal: Journal, join
     before = len(bob.queue.received())
     batch = PublicMessages(1, "bob", ["one"], ["n1"], 2, "DEV")
     journal.append(batch, (Stored(0, 1, 11),), bob)
-    journal.append(batch, RoomProblem.UNKNOWN_ROOM, bob)
+    journal.append(batch, Problem.UNKNOWN_ROOM, bob)
     journal.append(batch, OSError("disk full"), bob)
     journal.commit()
     sent, unknown, full = new_events(bob, before)

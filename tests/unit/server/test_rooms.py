@@ -12,7 +12,7 @@ from chatprotocol.events import PublicMessage, RoomRole, RoomSummary
 from chatprotocol.events import Rooms as RoomsEvent
 from chatprotocol.limits import ID_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, TOPIC_MAX_BYTES
 from chatprotocol.wire import Json
-from chatserver.chat.room import room_error
+from chatserver.chat.problems import problem_error
 from chatserver.journal.apply import RoomLimits, Transaction, apply
 from chatserver.journal.entries import (
     Entry,
@@ -22,9 +22,9 @@ from chatserver.journal.entries import (
     KickMember,
     NewAccount,
     PartRoom,
+    Problem,
     PublicMessages,
     RoomChange,
-    RoomProblem,
     SetRole,
     SetTopic,
     Stored,
@@ -80,35 +80,35 @@ class Model:
     def rooms_of(self, account_id: int) -> list[ModelRoom]:
         return [room for room in self.rooms.values() if account_id in room.roles]
 
-    def join(self, entry: JoinRoom) -> RoomChange | RoomProblem:
+    def join(self, entry: JoinRoom) -> RoomChange | Problem:
         account_id, found = entry.account_id, self.find(entry.room)
         if found and account_id in found.roles:
             return found.change(found.roles[account_id], found.roles[account_id], is_changed=False)
         room = found if found and found.is_known_to(account_id) else None
         if account_id not in PERSONS:
-            return RoomProblem.NOT_PERMITTED
+            return Problem.NOT_PERMITTED
         if room is None and not entry.may_create:
-            return RoomProblem.UNKNOWN_ROOM
+            return Problem.UNKNOWN_ROOM
         if len(self.rooms_of(account_id)) == LIMITS.joined:
-            return RoomProblem.TOO_MANY_ROOMS
+            return Problem.TOO_MANY_ROOMS
         if room is not None:
             if account_id not in room.invited and len(room.roles) + len(room.invited) == LIMITS.members:
-                return RoomProblem.TOO_MANY_ROOMS
+                return Problem.TOO_MANY_ROOMS
             room.invited.discard(account_id)
             room.roles[account_id] = RoomRole.MEMBER
             return room.change(None, RoomRole.MEMBER)
         if len(self.rooms) == LIMITS.rooms or self.newest_room_id == LIMITS.room_id:
-            return RoomProblem.TOO_MANY_ROOMS
+            return Problem.TOO_MANY_ROOMS
         if found or entry.room.lower() == "lobby":
-            return RoomProblem.UNKNOWN_ROOM
+            return Problem.UNKNOWN_ROOM
         self.newest_room_id += 1
         room = self.rooms[self.newest_room_id] = ModelRoom(self.newest_room_id, entry.room, is_private=entry.is_private)
         room.roles[account_id] = RoomRole.OWNER
         return room.change(None, RoomRole.OWNER, is_new=True)
 
-    def part(self, entry: PartRoom) -> RoomChange | RoomProblem:
+    def part(self, entry: PartRoom) -> RoomChange | Problem:
         room = self._find_as_member(entry.room_id, entry.account_id)
-        if isinstance(room, RoomProblem):
+        if isinstance(room, Problem):
             return room
         old_role = room.roles.pop(entry.account_id)
         if not room.roles:
@@ -121,58 +121,60 @@ class Model:
         room.roles[heir_id] = RoomRole.OWNER
         return room.change(old_role, None, heir_id=heir_id, heir=NAMES[heir_id])
 
-    def kick(self, entry: KickMember) -> RoomChange | RoomProblem:
+    def kick(self, entry: KickMember) -> RoomChange | Problem:
         room = self._find_run_by(entry.room_id, entry.by_id)
-        if isinstance(room, RoomProblem):
+        if isinstance(room, Problem):
             return room
         target = entry.account_id
         if target in room.invited:
             room.invited.remove(target)
             return room.change(None, None)
         if target not in room.roles:
-            return RoomProblem.USER_NOT_A_MEMBER
-        if target == entry.by_id or room.roles[target] is RoomRole.OWNER:
-            return RoomProblem.NOT_PERMITTED
+            return Problem.USER_NOT_A_MEMBER
+        if target == entry.by_id:
+            return Problem.ONESELF
+        if room.roles[target] is RoomRole.OWNER:
+            return Problem.NOT_PERMITTED
         return room.change(room.roles.pop(target), None)
 
-    def set_topic(self, entry: SetTopic) -> RoomChange | RoomProblem:
+    def set_topic(self, entry: SetTopic) -> RoomChange | Problem:
         room = self._find_run_by(entry.room_id, entry.by_id)
-        if isinstance(room, RoomProblem):
+        if isinstance(room, Problem):
             return room
         old_topic, room.topic = room.topic, entry.topic
         role = room.roles[entry.by_id]
         return room.change(role, role, is_changed=old_topic != entry.topic)
 
-    def invite(self, entry: InviteUser) -> RoomChange | RoomProblem:
+    def invite(self, entry: InviteUser) -> RoomChange | Problem:
         room = self._find_run_by(entry.room_id, entry.by_id)
-        if isinstance(room, RoomProblem):
+        if isinstance(room, Problem):
             return room
         role = room.roles.get(entry.account_id)
         if role or entry.account_id in room.invited:
             return room.change(role, role, is_changed=False)
         if entry.account_id not in PERSONS:
-            return RoomProblem.NOT_PERMITTED
+            return Problem.NOT_PERMITTED
         if len(room.roles) + len(room.invited) == LIMITS.members:
-            return RoomProblem.TOO_MANY_ROOMS
+            return Problem.TOO_MANY_ROOMS
         room.invited.add(entry.account_id)
         return room.change(None, None)
 
-    def set_role(self, entry: SetRole) -> RoomChange | RoomProblem:
+    def set_role(self, entry: SetRole) -> RoomChange | Problem:
         room = self._find_run_by(entry.room_id, entry.by_id)
-        if isinstance(room, RoomProblem):
+        if isinstance(room, Problem):
             return room
         if (old_role := room.roles.get(entry.account_id)) is None:
-            return RoomProblem.USER_NOT_A_MEMBER
+            return Problem.USER_NOT_A_MEMBER
         if RoomRole.OWNER in (old_role, entry.role):
-            return RoomProblem.NOT_PERMITTED
+            return Problem.NOT_PERMITTED
         room.roles[entry.account_id] = entry.role
         return room.change(old_role, entry.role, is_changed=old_role is not entry.role)
 
-    def say(self, entry: PublicMessages) -> tuple[Stored, ...] | RoomProblem:
+    def say(self, entry: PublicMessages) -> tuple[Stored, ...] | Problem:
         sent = self.lobby
         if entry.room_id != LOBBY_ID:
             room = self._find_as_member(entry.room_id, entry.sender_id)
-            if isinstance(room, RoomProblem):
+            if isinstance(room, Problem):
                 return room
             sent = room.sent
         first_id = self.last_id + 1
@@ -180,17 +182,17 @@ class Model:
         sent += range(first_id, self.last_id + 1)
         return (Stored(0, len(entry.texts), first_id),)
 
-    def _find_as_member(self, room_id: int, account_id: int) -> ModelRoom | RoomProblem:
+    def _find_as_member(self, room_id: int, account_id: int) -> ModelRoom | Problem:
         room = self.rooms.get(room_id)
         if room is None or not room.is_known_to(account_id):
-            return RoomProblem.UNKNOWN_ROOM
-        return room if account_id in room.roles else RoomProblem.NOT_A_MEMBER
+            return Problem.UNKNOWN_ROOM
+        return room if account_id in room.roles else Problem.NOT_A_MEMBER
 
-    def _find_run_by(self, room_id: int, account_id: int) -> ModelRoom | RoomProblem:
+    def _find_run_by(self, room_id: int, account_id: int) -> ModelRoom | Problem:
         room = self._find_as_member(room_id, account_id)
-        if isinstance(room, RoomProblem) or room.roles[account_id] is not RoomRole.MEMBER:
+        if isinstance(room, Problem) or room.roles[account_id] is not RoomRole.MEMBER:
             return room
-        return RoomProblem.NOT_PERMITTED
+        return Problem.NOT_PERMITTED
 
     def apply(self, entry: Entry[Any]) -> Any:
         return {
@@ -353,8 +355,8 @@ def join(account_id: int, room: str) -> JoinRoom:
 
 def too_many(outcomes: Sequence[Any]) -> list[int]:
     """Places of the outcomes that are TOO_MANY_ROOMS; the others are no problems."""
-    assert {each for each in outcomes if isinstance(each, RoomProblem)} <= {RoomProblem.TOO_MANY_ROOMS}
-    return [number for number, each in enumerate(outcomes) if each is RoomProblem.TOO_MANY_ROOMS]
+    assert {each for each in outcomes if isinstance(each, Problem)} <= {Problem.TOO_MANY_ROOMS}
+    return [number for number, each in enumerate(outcomes) if each is Problem.TOO_MANY_ROOMS]
 
 
 def test_account_is_in_100_rooms_at_most(database: Database) -> None:
@@ -406,14 +408,14 @@ def test_ids_of_rooms_are_not_used_again(database: Database) -> None:
     outcomes = start(database, RoomLimits(room_id=3), [*entries, PartRoom(1, "alice", 3), join(1, "dev")])
     assert outcomes[2].has_ended
     assert (outcomes[3].room_id, outcomes[3].last_id, outcomes[3].is_new) == (3, 0, True)
-    assert outcomes[4] is RoomProblem.UNKNOWN_ROOM
-    assert outcomes[-1] is RoomProblem.TOO_MANY_ROOMS, "the ids are used up"
+    assert outcomes[4] is Problem.UNKNOWN_ROOM
+    assert outcomes[-1] is Problem.TOO_MANY_ROOMS, "the ids are used up"
     assert Messages(database).history(1, ID_MAX, 10, 2) == ()
 
 
 def test_error_tells_who_is_not_in_the_room() -> None:
     """The one who asks may have been removed between the check and the commit."""
-    errors = [room_error(each, "dev", "bob") for each in (RoomProblem.NOT_A_MEMBER, RoomProblem.USER_NOT_A_MEMBER)]
+    errors = [problem_error(each, "dev", "bob") for each in (Problem.NOT_A_MEMBER, Problem.USER_NOT_A_MEMBER)]
     assert [each.reason.split(";")[0] for each in errors] == [
         "You are not in the room dev", "bob is not in the room dev",
     ]  # fmt: skip

@@ -22,9 +22,10 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import PublicBatch, Refused, RoomRole, Sent, SentBatch, SentStatus, TimeMs
 from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
-from chatserver.chat.room import Member, Room, User, room_error
+from chatserver.chat.problems import problem_error, sanction_error
+from chatserver.chat.room import Member, Room, User
 from chatserver.journal import entries
-from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, RoomChange, RoomEntry, RoomProblem
+from chatserver.journal.entries import DirectMessage, MessageBatch, Problem, PublicMessages, RoomChange, RoomEntry
 from chatserver.store.rooms import LOBBY_ID
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from chatserver.journal.base import Applied
     from chatserver.journal.entries import Stored
     from chatserver.net.broadcast import BroadcastBuffer
+    from chatserver.store.moderation import ActiveSanction
     from chatserver.store.rooms import RoomView
 
     # None: another server's.
@@ -307,7 +309,7 @@ class Hub:
         elif origin is not None and not is_for_guest:
             self._acked_delivery.complete(origin, part.id)
 
-    def _refuse(self, batch: MessageBatch, outcome: OSError | RoomProblem, origin: _Origin) -> None:
+    def _refuse(self, batch: MessageBatch, outcome: OSError | Problem | ActiveSanction, origin: _Origin) -> None:
         """Tell the sender that its messages were not stored. The lock is held."""
         if isinstance(origin, Ack):
             self._acked_delivery.complete(origin, None)
@@ -315,8 +317,10 @@ class Hub:
             code, reason, asked = ErrorCode.INTERNAL, _NOT_STORED, None
             if isinstance(batch, PublicMessages) and batch.room:
                 asked = batch.room
-            if isinstance(outcome, RoomProblem):
-                error = room_error(outcome, asked or "")
+            if not isinstance(outcome, OSError):
+                error = (
+                    problem_error(outcome, asked) if isinstance(outcome, Problem) else sanction_error(outcome, asked)
+                )
                 code, reason = error.code, error.reason
             origin.send_queue.insert([Refused(code, reason, nonce, asked) for nonce in batch.nonces])
 

@@ -9,11 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.limits import MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX
-from chatprotocol.rules import not_a_member, unknown_room
-from chatserver.journal.entries import RoomProblem
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -127,25 +122,3 @@ class User:
     def note_change(self) -> None:
         """Let all logins read the rooms again."""
         self.logins = dict.fromkeys(self.logins, True)
-
-
-def room_error(problem: RoomProblem, room: str, username: str | None = None) -> RequestError:
-    """Make the error for a request about a room, in the spelling of the request, and perhaps about a user."""
-    match problem:
-        case RoomProblem.UNKNOWN_ROOM:
-            return unknown_room(room)
-        case RoomProblem.NOT_A_MEMBER:
-            return not_a_member(room)
-        case RoomProblem.USER_NOT_A_MEMBER:
-            code, reason = ErrorCode.NOT_A_MEMBER, f"{username} is not in the room {room}; nothing was done."
-        case RoomProblem.NOT_PERMITTED:
-            code = ErrorCode.NOT_PERMITTED
-            who = f"Only the owner and the operators of the room {room}"
-            reason = f"{who} may do this{'' if username is None else ', but not to the owner'}; nothing was done."
-        case RoomProblem.TOO_MANY_ROOMS:
-            code = ErrorCode.TOO_MANY_ROOMS
-            reason = (
-                f"A user can be in {ROOMS_JOINED_MAX:,} rooms at most, a server can have {ROOMS_MAX:,} rooms, and a "
-                f"room {MEMBERS_MAX:,} members and invitations; nothing was done."
-            )
-    return RequestError(code, reason, room=room)

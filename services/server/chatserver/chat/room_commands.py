@@ -10,10 +10,11 @@ from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import RoomRole
 from chatprotocol.rules import check_room_name, check_topic, not_a_member, unknown_room, unknown_user
-from chatserver.chat.room import room_error
+from chatserver.chat.problems import problem_error, sanction_error
 from chatserver.journal import entries
-from chatserver.journal.entries import RoomProblem
+from chatserver.journal.entries import Problem
 from chatserver.store.accounts import Role
+from chatserver.store.moderation import ActiveSanction
 
 if TYPE_CHECKING:
     from chatprotocol.events import RoomSummary
@@ -75,8 +76,10 @@ class RoomCommands:
         except OSError as error:
             reason = "The server can't write to its disk; nothing was done."
             raise RequestError(ErrorCode.INTERNAL, reason, room=request.room) from error
-        if isinstance(outcome, RoomProblem):
-            raise room_error(outcome, request.room, getattr(request, "username", None))
+        if isinstance(outcome, Problem):
+            raise problem_error(outcome, request.room, getattr(request, "username", None))
+        if isinstance(outcome, ActiveSanction):
+            raise sanction_error(outcome, request.room)
         if outcome.is_new:
             _log.info("room made", room=outcome.name, user=member.name, private=outcome.is_private)
         if outcome.has_ended:

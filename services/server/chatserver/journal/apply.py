@@ -23,14 +23,32 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from chatprotocol.events import RoomRole
-from chatprotocol.limits import MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX
+from chatprotocol.events import RoomRole, SanctionKind
+from chatprotocol.limits import (
+    IGNORED_MAX,
+    MEMBERS_MAX,
+    ROOMS_JOINED_MAX,
+    ROOMS_MAX,
+    SANCTION_MAX_SECONDS,
+    SANCTIONS_MAX,
+)
 from chatserver.journal import entries
-from chatserver.journal.entries import RoomChange, RoomProblem, Stored
-from chatserver.store import rooms
-from chatserver.store.accounts import insert_account, is_person, replace_password_hash, update_delivered
+from chatserver.journal.entries import DeletedMessage, Moderated, Problem, RoomChange, Stored
+from chatserver.store import moderation, rooms
+from chatserver.store.accounts import (
+    Role,
+    insert_account,
+    is_last_operator,
+    is_operator,
+    is_person,
+    read_name,
+    replace_password_hash,
+    update_delivered,
+    update_role,
+)
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
-from chatserver.store.messages import find_nonce, insert_direct, insert_in_room
+from chatserver.store.messages import find_nonce, find_stored, insert_direct, insert_in_room
+from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, ROOM_ID_MAX
 
 if TYPE_CHECKING:
@@ -39,6 +57,7 @@ if TYPE_CHECKING:
 
     from chatserver.journal.entries import Entry, RoomOutcome
     from chatserver.store.accounts import Account
+    from chatserver.store.messages import StoredMessage
     from chatserver.store.rooms import RoomView
 
 _T = TypeVar("_T")
@@ -61,7 +80,7 @@ _LIMITS: Final = RoomLimits()
 class Transaction:
     """An open transaction in which entries are applied."""
 
-    __slots__ = ("account_id", "connection", "last_id", "limits", "time_ms")
+    __slots__ = ("_has_ignored", "_has_sanctions", "account_id", "connection", "last_id", "limits", "time_ms")
 
     def __init__(
         self, connection: sqlite3.Connection, time_ms: int, last_id: int, limits: RoomLimits = _LIMITS
@@ -74,6 +93,28 @@ class Transaction:
         self.last_id = last_id
         # The highest id of the accounts of this transaction's outcomes; 0 if there are none.
         self.account_id = 0
+        # True if the tables have rows; None: not read yet. They save the queries for each message on a server that has
+        # no sanctions, and on which users ignore each other.
+        self._has_sanctions: bool | None = None
+        self._has_ignored: bool | None = None
+
+    def find_silence(self, account_id: int, room_id: int) -> ActiveSanction | None:
+        """The sanction that keeps the account from sending to the room, the lobby, or (DIRECT_ID) another user."""
+        if self._has_sanctions is None:
+            self._has_sanctions = moderation.has_sanctions(self.connection)
+        if not self._has_sanctions:
+            return None
+        return moderation.find_silence(self.connection, account_id, self.time_ms, _room_or_server(room_id))
+
+    def ignores(self, account_id: int, ignored_id: int) -> bool:
+        """True if the account ignores the other one."""
+        if self._has_ignored is None:
+            self._has_ignored = moderation.has_ignored(self.connection)
+        return self._has_ignored and moderation.is_ignored(self.connection, account_id, ignored_id)
+
+    def note_moderation(self) -> None:
+        """Read the tables again, after one of them got a row."""
+        self._has_sanctions = self._has_ignored = None
 
 
 def apply(transaction: Transaction, entry: Entry[_T]) -> _T:
@@ -82,13 +123,17 @@ def apply(transaction: Transaction, entry: Entry[_T]) -> _T:
     return outcome
 
 
-def _add_public(transaction: Transaction, entry: entries.PublicMessages) -> tuple[Stored, ...] | RoomProblem:
+def _add_public(
+    transaction: Transaction, entry: entries.PublicMessages
+) -> tuple[Stored, ...] | Problem | ActiveSanction:
     """Insert the messages as a whole if none of their nonces was used before, else one by one."""
     connection, time_ms, sender_id = transaction.connection, transaction.time_ms, entry.sender_id
     room_id = entry.room_id
+    if (silence := transaction.find_silence(sender_id, room_id)) is not None:
+        return silence
     if room_id != LOBBY_ID and not rooms.is_member(connection, sender_id, room_id):
         room = rooms.find_room_by_id(connection, sender_id, room_id)
-        return RoomProblem.UNKNOWN_ROOM if room is None else RoomProblem.NOT_A_MEMBER
+        return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
     first_id = transaction.last_id + 1
     if insert_in_room(connection, room_id, first_id, time_ms, sender_id, entry.texts, entry.nonces):
         transaction.last_id += len(entry.texts)
@@ -105,13 +150,15 @@ def _add_public(transaction: Transaction, entry: entries.PublicMessages) -> tupl
     return tuple(parts)
 
 
-def _add_direct(transaction: Transaction, entry: entries.DirectMessage) -> tuple[Stored, ...]:
+def _add_direct(transaction: Transaction, entry: entries.DirectMessage) -> tuple[Stored, ...] | ActiveSanction:
     connection, time_ms, sender_id = transaction.connection, transaction.time_ms, entry.sender_id
+    if (silence := transaction.find_silence(sender_id, DIRECT_ID)) is not None:
+        return silence
     message_id = transaction.last_id + 1
     (text,), (nonce,) = entry.texts, entry.nonces
     if insert_direct(connection, message_id, time_ms, sender_id, entry.recipient_id, text, nonce):
         transaction.last_id = message_id
-        return (Stored(0, 1, message_id),)
+        return (Stored(0, 1, message_id, is_ignored=transaction.ignores(entry.recipient_id, sender_id)),)
     assert nonce is not None
     return (Stored(0, 1, find_nonce(connection, DIRECT_ID, sender_id, nonce), is_repeated=True),)
 
@@ -156,21 +203,23 @@ def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
     if room is not None and room.role is not None:
         return _change(room, room.role, room.role, is_changed=False)
     if not is_person(connection, entry.account_id):
-        return RoomProblem.NOT_PERMITTED
+        return Problem.NOT_PERMITTED
+    if room is not None and (ban := _find_room_ban(transaction, entry.account_id, room.room_id)) is not None:
+        return ban
     if room is None and not entry.may_create:
-        return RoomProblem.UNKNOWN_ROOM
+        return Problem.UNKNOWN_ROOM
     if rooms.count_rooms_of(connection, entry.account_id) >= limits.joined:
-        return RoomProblem.TOO_MANY_ROOMS
+        return Problem.TOO_MANY_ROOMS
     if room is not None:
         if not room.is_invited and _is_full(transaction, room.room_id):
-            return RoomProblem.TOO_MANY_ROOMS
+            return Problem.TOO_MANY_ROOMS
         rooms.set_role(connection, room.room_id, entry.account_id, RoomRole.MEMBER)
         return _change(room, None, RoomRole.MEMBER)
     if rooms.count_rooms(connection) >= limits.rooms or rooms.read_last_room_id(connection) >= limits.room_id:
-        return RoomProblem.TOO_MANY_ROOMS
+        return Problem.TOO_MANY_ROOMS
     room_id = rooms.insert_room(connection, entry.room, transaction.time_ms, is_private=entry.is_private)
     if room_id is None:
-        return RoomProblem.UNKNOWN_ROOM
+        return Problem.UNKNOWN_ROOM
     rooms.set_role(connection, room_id, entry.account_id, RoomRole.OWNER)
     return RoomChange(room_id, entry.room, "", entry.is_private, 0, None, RoomRole.OWNER, is_new=True)
 
@@ -179,15 +228,23 @@ def _part(transaction: Transaction, entry: entries.PartRoom) -> RoomOutcome:
     connection, room_id = transaction.connection, entry.room_id
     room = rooms.find_room_by_id(connection, entry.account_id, room_id)
     if room is None:
-        return RoomProblem.UNKNOWN_ROOM
+        return Problem.UNKNOWN_ROOM
     if room.role is None:
-        return RoomProblem.NOT_A_MEMBER
-    rooms.set_role(connection, room_id, entry.account_id, None)
-    change = _change(room, room.role, None)
+        return Problem.NOT_A_MEMBER
+    return _end_membership(transaction, room, entry.account_id, room.role)
+
+
+def _end_membership(transaction: Transaction, room: RoomView, account_id: int, role: RoomRole | None) -> RoomChange:
+    """Remove a member with this role, or an invitation. An owner has an heir; the last member ends the room."""
+    connection, room_id = transaction.connection, room.room_id
+    rooms.set_role(connection, room_id, account_id, None)
+    change = _change(room, role, None)
+    if role is None:
+        return change
     if not rooms.read_counts(connection, room_id).members:
         rooms.end_room(connection, room_id)
         return replace(change, has_ended=True)
-    heir = rooms.find_heir(connection, room_id) if room.role is RoomRole.OWNER else None
+    heir = rooms.find_heir(connection, room_id) if role is RoomRole.OWNER else None
     if heir is None:
         return change
     heir_id, name = heir
@@ -196,14 +253,15 @@ def _part(transaction: Transaction, entry: entries.PartRoom) -> RoomOutcome:
 
 
 def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -> RoomOutcome:
-    connection = transaction.connection
-    role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
+    role, is_invited = rooms.read_standing(transaction.connection, entry.account_id, room.room_id)
     if role is None and not is_invited:
-        return RoomProblem.USER_NOT_A_MEMBER
-    if role is RoomRole.OWNER or entry.account_id == entry.by_id:
-        return RoomProblem.NOT_PERMITTED
-    rooms.set_role(connection, room.room_id, entry.account_id, None)
-    return _change(room, role, None)
+        return Problem.USER_NOT_A_MEMBER
+    problem = _find_problem(transaction, entry.by_id, entry.account_id, room.room_id)
+    if problem is not None:
+        return problem
+    change = _end_membership(transaction, room, entry.account_id, role)
+    _audit(transaction, entry, "kick", entry.username, room=room.name, reason=entry.reason)
+    return change
 
 
 def _set_topic(transaction: Transaction, entry: entries.SetTopic, room: RoomView) -> RoomOutcome:
@@ -218,9 +276,11 @@ def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView)
     if role is not None or is_invited:
         return _change(room, role, role, is_changed=False)
     if not is_person(connection, entry.account_id):
-        return RoomProblem.NOT_PERMITTED
+        return Problem.NOT_PERMITTED
+    if _find_room_ban(transaction, entry.account_id, room.room_id) is not None:
+        return Problem.NOT_PERMITTED
     if _is_full(transaction, room.room_id):
-        return RoomProblem.TOO_MANY_ROOMS
+        return Problem.TOO_MANY_ROOMS
     rooms.insert_invitation(connection, room.room_id, entry.account_id)
     return _change(room, None, None)
 
@@ -229,25 +289,34 @@ def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) 
     connection = transaction.connection
     role, _ = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is None:
-        return RoomProblem.USER_NOT_A_MEMBER
+        return Problem.USER_NOT_A_MEMBER
     if RoomRole.OWNER in (role, entry.role):
-        return RoomProblem.NOT_PERMITTED
+        return Problem.NOT_PERMITTED
     rooms.set_role(connection, room.room_id, entry.account_id, entry.role)
     return _change(room, role, entry.role, is_changed=role is not entry.role)
 
 
 def _by_operator(change: Callable[[Transaction, Any, RoomView], RoomOutcome]) -> Callable[..., RoomOutcome]:
-    """A change that only the owner and the operators of a room may make."""
+    """A change that only the owner and the operators of a room, and the operators of the server, may make."""
 
     def apply_change(transaction: Transaction, entry: Any) -> RoomOutcome:
-        room = rooms.find_room_by_id(transaction.connection, entry.by_id, entry.room_id)
-        if room is None:
-            return RoomProblem.UNKNOWN_ROOM
-        if room.role is None:
-            return RoomProblem.NOT_A_MEMBER
-        return change(transaction, entry, room) if room.role is not RoomRole.MEMBER else RoomProblem.NOT_PERMITTED
+        room = _find_room_run_by(transaction, entry.by_id, entry.room_id)
+        return room if isinstance(room, Problem) else change(transaction, entry, room)
 
     return apply_change
+
+
+def _find_room_run_by(transaction: Transaction, by_id: int, room_id: int) -> RoomView | Problem:
+    """The room, if the account may run it; as its role it has that of the account, or else OWNER."""
+    connection = transaction.connection
+    room = rooms.find_room_by_id(connection, by_id, room_id)
+    if room is not None and room.role not in (None, RoomRole.MEMBER):
+        return room
+    if _is_administrator(transaction, by_id):
+        return rooms.find_any_room(connection, room_id) or Problem.UNKNOWN_ROOM
+    if room is None:
+        return Problem.UNKNOWN_ROOM
+    return Problem.NOT_A_MEMBER if room.role is None else Problem.NOT_PERMITTED
 
 
 def _is_full(transaction: Transaction, room_id: int) -> bool:
@@ -258,6 +327,209 @@ def _is_full(transaction: Transaction, room_id: int) -> bool:
 def _change(room: RoomView, old_role: RoomRole | None, role: RoomRole | None, *, is_changed: bool = True) -> RoomChange:
     where = (room.room_id, room.name, room.topic, room.is_private, room.last_id)
     return RoomChange(*where, old_role, role, is_changed=is_changed)
+
+
+# --- moderation ---
+
+
+def _is_administrator(transaction: Transaction, account_id: int) -> bool:
+    """True for an operator of the server who is not banned, and for the command of the administrator."""
+    return account_id == 0 or is_operator(transaction.connection, account_id, transaction.time_ms)
+
+
+def _find_problem(transaction: Transaction, by_id: int, target_id: int, room_id: int | None) -> Problem | None:
+    """The reason why an account may not act against another one, or (0) a network; None if it may.
+
+    ``room_id`` is None for the whole server. Of a room the caller has found that the account may run it.
+    """
+    if by_id == 0:
+        return None
+    if by_id == target_id:
+        return Problem.ONESELF
+    if _is_administrator(transaction, by_id):
+        return None
+    if room_id is None:
+        return Problem.NOT_PERMITTED
+    role, _ = rooms.read_standing(transaction.connection, target_id, room_id)
+    is_protected = role is RoomRole.OWNER or is_operator(transaction.connection, target_id, transaction.time_ms)
+    return Problem.NOT_PERMITTED if is_protected else None
+
+
+def _find_place(transaction: Transaction, by_id: int, room_id: int | None) -> RoomView | Problem | None:
+    """The room of an act, or None for the whole server; Problem if the account may not act there."""
+    if room_id is not None:
+        return _find_room_run_by(transaction, by_id, room_id)
+    return None if _is_administrator(transaction, by_id) else Problem.NOT_PERMITTED
+
+
+def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | Problem:
+    connection, time_ms, room_id = transaction.connection, transaction.time_ms, entry.room_id
+    room = _find_place(transaction, entry.by_id, room_id)
+    if isinstance(room, Problem):
+        return room
+    problem = _find_target_problem(transaction, entry)
+    if problem is not None:
+        return problem
+    is_ban = entry.kind is SanctionKind.BAN
+    if is_ban and room_id is None and is_last_operator(connection, entry.account_id, time_ms):
+        return Problem.LAST_OPERATOR
+    moderation.delete_expired(connection, time_ms)
+    if moderation.count_sanctions(connection, room_id) >= SANCTIONS_MAX:
+        return Problem.TOO_MANY
+    until_ms = None if entry.seconds is None else time_ms + min(entry.seconds, SANCTION_MAX_SECONDS) * 1000
+    sanction = ActiveSanction(entry.kind, until_ms, entry.reason)
+    moderation.replace_sanction(connection, sanction, room_id, entry.account_id, entry.network, entry.by, time_ms)
+    transaction.note_moderation()
+    change = None
+    if room is not None and is_ban:
+        role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
+        if role is not None or is_invited:
+            change = _end_membership(transaction, room, entry.account_id, role)
+    name = room.name if room else None
+    detail = "" if entry.seconds is None else f"for {entry.seconds} s"
+    target = entry.username or entry.network
+    _audit(transaction, entry, entry.kind, target, room=name, reason=entry.reason, detail=detail)
+    return Moderated(name, until_ms, change)
+
+
+def _lift(transaction: Transaction, entry: entries.LiftSanction) -> Moderated | Problem:
+    room = _find_place(transaction, entry.by_id, entry.room_id)
+    if isinstance(room, Problem):
+        return room
+    problem = _find_target_problem(transaction, entry)
+    if problem is not None:
+        return problem
+    target = (entry.room_id, entry.account_id, entry.network)
+    if not moderation.delete_sanction(transaction.connection, entry.kind, *target, transaction.time_ms):
+        return Problem.NOT_SANCTIONED
+    name = room.name if room else None
+    _audit(transaction, entry, f"un{entry.kind}", entry.username or entry.network, room=name)
+    return Moderated(name)
+
+
+def _find_target_problem(transaction: Transaction, entry: entries.Sanction | entries.LiftSanction) -> Problem | None:
+    """Why the account or network can't be the target; exactly one of both is given."""
+    if entry.network:
+        is_possible = not entry.account_id and entry.room_id is None and entry.kind is SanctionKind.BAN
+        return None if is_possible else Problem.NOT_PERMITTED
+    if read_name(transaction.connection, entry.account_id) is None:
+        return Problem.UNKNOWN_USER
+    return _find_problem(transaction, entry.by_id, entry.account_id, entry.room_id)
+
+
+def _kick_off(transaction: Transaction, entry: entries.KickFromServer) -> Moderated | Problem:
+    if read_name(transaction.connection, entry.account_id) is None:
+        return Problem.UNKNOWN_USER
+    problem = _find_problem(transaction, entry.by_id, entry.account_id, None)
+    if problem is not None:
+        return problem
+    _audit(transaction, entry, "kick", entry.username, reason=entry.reason)
+    return Moderated()
+
+
+def _set_server_role(transaction: Transaction, entry: entries.SetServerRole) -> Moderated | Problem:
+    connection = transaction.connection
+    if not is_person(connection, entry.account_id):
+        return Problem.UNKNOWN_USER
+    if not _is_administrator(transaction, entry.by_id):
+        return Problem.NOT_PERMITTED
+    if entry.role is not Role.OPERATOR and is_last_operator(connection, entry.account_id, transaction.time_ms):
+        return Problem.LAST_OPERATOR
+    update_role(connection, entry.account_id, entry.role)
+    _audit(transaction, entry, "role", entry.username, detail=entry.role)
+    return Moderated()
+
+
+def _delete(transaction: Transaction, entry: entries.DeleteMessage) -> DeletedMessage | Problem:
+    """The author may delete a message, and those who may act against the author; a direct message only the author."""
+    connection = transaction.connection
+    message = _find_seen(transaction, entry)
+    if isinstance(message, Problem):
+        return message
+    conversation_id = message.conversation_id
+    if message.sender_id != entry.by_id:
+        if conversation_id == DIRECT_ID and entry.by_id:
+            return Problem.NOT_PERMITTED
+        room_id = _room_or_server(conversation_id)
+        room = _find_place(transaction, entry.by_id, room_id)
+        problem = _find_problem(transaction, entry.by_id, message.sender_id, room_id)
+        if isinstance(room, Problem) or problem is not None:
+            return Problem.NOT_PERMITTED
+    name = message.room
+    if message.text:
+        moderation.insert_deletion(connection, entry.message_id, conversation_id, entry.by, transaction.time_ms)
+        _audit(transaction, entry, "delete", str(entry.message_id), room=name, detail=f"of {message.sender}")
+    return DeletedMessage(conversation_id, message.sender_id, message.recipient_id, message.text, name)
+
+
+def _find_seen(transaction: Transaction, entry: entries.DeleteMessage | entries.Report) -> StoredMessage | Problem:
+    """The message that the entry is about, if the account may see it or runs its room."""
+    connection, by_id, room_id = transaction.connection, entry.by_id, entry.room_id
+    if room_id != LOBBY_ID:
+        if not rooms.is_member(connection, by_id, room_id) and not _is_administrator(transaction, by_id):
+            room = rooms.find_room_by_id(connection, by_id, room_id)
+            return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+        return find_stored(connection, room_id, entry.message_id) or Problem.UNKNOWN_MESSAGE
+    message = find_stored(connection, LOBBY_ID, entry.message_id)
+    if message is None:
+        message = find_stored(connection, DIRECT_ID, entry.message_id)
+        if message is not None and by_id and by_id not in (message.sender_id, message.recipient_id):
+            message = None
+    return message or Problem.UNKNOWN_MESSAGE
+
+
+def _report(transaction: Transaction, entry: entries.Report) -> Moderated | Problem:
+    if not entry.message_id:
+        if read_name(transaction.connection, entry.account_id) is None:
+            return Problem.UNKNOWN_USER
+        _audit(transaction, entry, "report", entry.username, reason=entry.reason)
+        return Moderated()
+    message = _find_seen(transaction, entry)
+    if isinstance(message, Problem):
+        return message
+    if not message.text:
+        return Problem.UNKNOWN_MESSAGE
+    target, detail = str(entry.message_id), f"of {message.sender}"
+    _audit(transaction, entry, "report", target, room=message.room, reason=entry.reason, detail=detail)
+    return Moderated(message.room)
+
+
+def _set_ignored(transaction: Transaction, entry: entries.SetIgnored) -> Problem | None:
+    connection, account_id, ignored_id = transaction.connection, entry.account_id, entry.ignored_id
+    if account_id == ignored_id:
+        return Problem.ONESELF
+    if read_name(connection, account_id) is None or read_name(connection, ignored_id) is None:
+        return Problem.UNKNOWN_USER
+    if entry.is_ignored and moderation.count_ignored(connection, account_id) >= IGNORED_MAX:
+        return Problem.TOO_MANY
+    moderation.set_ignored(connection, account_id, ignored_id, is_ignored=entry.is_ignored)
+    transaction.note_moderation()
+    return None
+
+
+def _find_room_ban(transaction: Transaction, account_id: int, room_id: int) -> ActiveSanction | None:
+    return moderation.find_ban(transaction.connection, account_id, transaction.time_ms, room_id)
+
+
+def _room_or_server(conversation_id: int) -> int | None:
+    """The room of a conversation, as sanctions name it: the lobby and direct messages belong to the whole server."""
+    return None if conversation_id in (LOBBY_ID, DIRECT_ID) else conversation_id
+
+
+def _audit(
+    transaction: Transaction,
+    entry: Any,
+    action: str,
+    target: str,
+    *,
+    room: str | None = None,
+    reason: str = "",
+    detail: str = "",
+) -> None:
+    """Add a row about the act of ``entry.by``."""
+    moderation.insert_audit(
+        transaction.connection, transaction.time_ms, action, entry.by, target, room=room, reason=reason, detail=detail
+    )
 
 
 _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
@@ -275,4 +547,11 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.SetTopic: _by_operator(_set_topic),
     entries.InviteUser: _by_operator(_invite),
     entries.SetRole: _by_operator(_set_role),
+    entries.Sanction: _sanction,
+    entries.LiftSanction: _lift,
+    entries.KickFromServer: _kick_off,
+    entries.SetServerRole: _set_server_role,
+    entries.DeleteMessage: _delete,
+    entries.Report: _report,
+    entries.SetIgnored: _set_ignored,
 }

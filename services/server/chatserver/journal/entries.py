@@ -14,8 +14,9 @@ from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import RoomRole  # noqa: TC001 -- msgspec evaluates it
-from chatserver.store.accounts import Account
+from chatprotocol.events import RoomRole, SanctionKind  # noqa: TC001 -- msgspec evaluates them
+from chatserver.store.accounts import Account, Role
+from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import LOBBY_ID
 
 _OutcomeT_co = TypeVar("_OutcomeT_co", covariant=True)
@@ -41,10 +42,12 @@ class Stored(Struct, frozen=True, gc=False):
     id: int
     # True if the sender used the nonce before: a single message, with the id of the earlier one.
     is_repeated: bool = False
+    # True for a direct message if the recipient ignores the sender, who does not learn it.
+    is_ignored: bool = False
 
 
-class RoomProblem(StrEnum):
-    """The reason why an entry about a room changed nothing."""
+class Problem(StrEnum):
+    """The reason why an entry changed nothing."""
 
     # There is no such room, or it is private and the acting account is neither a member nor invited.
     UNKNOWN_ROOM = "unknown_room"
@@ -54,11 +57,23 @@ class RoomProblem(StrEnum):
     USER_NOT_A_MEMBER = "user_not_a_member"
     # The acting account has no role for this, or it can't be done to the other one.
     NOT_PERMITTED = "not_permitted"
+    # The acting account and the other one are the same.
+    ONESELF = "oneself"
+    # The account is the last operator of the server who is not banned.
+    LAST_OPERATOR = "last_operator"
+    # There is no account of this id, or it is deleted.
+    UNKNOWN_USER = "unknown_user"
+    # There is no such message, or the acting account may not see it.
+    UNKNOWN_MESSAGE = "unknown_message"
+    # There is no such ban or mute.
+    NOT_SANCTIONED = "not_sanctioned"
+    # The room or the server has too many bans and mutes, or the account ignores too many users.
+    TOO_MANY = "too_many"
     # The account has too many rooms, the room too many members, or the server too many rooms.
     TOO_MANY_ROOMS = "too_many_rooms"
 
 
-class MessageBatch(Entry[tuple[Stored, ...] | RoomProblem], frozen=True, gc=False):
+class MessageBatch(Entry[tuple[Stored, ...] | Problem | ActiveSanction], frozen=True, gc=False):
     """Consecutive messages of one sender. Outcome: all of them, in parts; or why none was stored."""
 
     is_gathered: ClassVar[bool] = True
@@ -154,7 +169,7 @@ class RoomChange(Struct, frozen=True, gc=False):
     has_ended: bool = False
 
 
-RoomOutcome: TypeAlias = RoomChange | RoomProblem
+RoomOutcome: TypeAlias = RoomChange | Problem | ActiveSanction
 
 
 class RoomEntry(Entry[RoomOutcome], frozen=True, gc=False):
@@ -190,7 +205,7 @@ class SetTopic(RoomEntry, frozen=True, gc=False, tag="topic"):
 
 
 class _AboutUser(RoomEntry, frozen=True, gc=False):
-    """A change by the owner or an operator that is about one account."""
+    """A change by the owner or an operator, of the room or the server, that is about one account."""
 
     room_id: int
     account_id: int
@@ -202,6 +217,8 @@ class _AboutUser(RoomEntry, frozen=True, gc=False):
 class KickMember(_AboutUser, frozen=True, gc=False, tag="kick"):
     """A member or an invitation is removed."""
 
+    reason: str = ""
+
 
 class InviteUser(_AboutUser, frozen=True, gc=False, tag="invite"):
     """An account may join, and learns of the room."""
@@ -211,3 +228,102 @@ class SetRole(_AboutUser, frozen=True, gc=False, tag="role"):
     """A member becomes an operator, or a member without a role."""
 
     role: RoomRole
+
+
+class Moderated(Struct, frozen=True, gc=False):
+    """What an entry of moderation did, for those who are told."""
+
+    # The room's name; None: the whole server.
+    room: str | None = None
+    # The end of the sanction; None: for ever.
+    until_ms: int | None = None
+    # The membership that a ban from a room ended.
+    change: RoomChange | None = None
+
+
+class DeletedMessage(Struct, frozen=True, gc=False):
+    """A message that is deleted now. The accounts are those who could see it, if it was a direct message."""
+
+    conversation_id: int
+    sender_id: int
+    recipient_id: int | None
+    # The text that it had: the search index needs it to forget its words. Empty if it was deleted before.
+    text: str
+    room: str | None = None
+
+
+class ModerationEntry(Entry[_OutcomeT_co], frozen=True, gc=False, kw_only=True):
+    """An act that the hub publishes and that has a row in the audit table.
+
+    ``by_id`` is the acting account, or 0 for the command of the administrator, who may do everything; ``by`` is its
+    name. Outcome: Problem if nothing was done.
+    """
+
+    by_id: int
+    by: str
+
+
+class _SanctionEntry(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True):
+    """An entry about a sanction of an account or a network: the other one has its default."""
+
+    kind: SanctionKind
+    # None: the whole server. A network is banned from the whole server only.
+    room_id: int | None = None
+    account_id: int = 0
+    username: str = ""
+    # As in 192.0.2.0/24: str() of chatprotocol.address.read_network.
+    network: str = ""
+
+
+class Sanction(_SanctionEntry, frozen=True, gc=False, kw_only=True, tag="sanction"):
+    """An account or a network is banned or muted, or its sanction of this kind gets another end and reason."""
+
+    # From the time of the entry; None: for ever.
+    seconds: int | None = None
+    reason: str = ""
+
+
+class LiftSanction(_SanctionEntry, frozen=True, gc=False, kw_only=True, tag="lift"):
+    """A ban or mute ends."""
+
+
+class KickFromServer(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True, tag="kick_off"):
+    """The connections of an account end. The store gets the row of the audit table only."""
+
+    account_id: int
+    username: str
+    reason: str = ""
+
+
+class DeleteMessage(ModerationEntry[DeletedMessage | Problem], frozen=True, gc=False, kw_only=True, tag="delete"):
+    """A message is deleted: its text becomes empty. LOBBY_ID also finds direct messages."""
+
+    message_id: int
+    room_id: int = LOBBY_ID
+
+
+class Report(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True, tag="report"):
+    """A message, or without one a user, is reported to the operators of the server."""
+
+    # 0: a user is reported.
+    message_id: int = 0
+    room_id: int = LOBBY_ID
+    account_id: int = 0
+    username: str = ""
+    reason: str = ""
+
+
+class SetServerRole(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True, tag="server_role"):
+    """An account becomes an operator of the server, or a user without a role."""
+
+    account_id: int
+    username: str
+    role: Role
+
+
+class SetIgnored(Entry[Problem | None], frozen=True, gc=False, tag="ignore"):
+    """An account ignores the direct messages of another one, or no longer. Outcome: None if it is so now."""
+
+    account_id: int
+    ignored_id: int
+    is_ignored: bool

@@ -72,6 +72,38 @@ def is_person(connection: sqlite3.Connection, account_id: int) -> bool:
     return connection.execute(query, (account_id,)).fetchone() is not None
 
 
+def read_name(connection: sqlite3.Connection, account_id: int) -> str | None:
+    """The name of the account, also of a guest; None if there is none, or it is deleted."""
+    query = "SELECT name FROM account WHERE id = ? AND deleted_ms ISNULL"
+    row = connection.execute(query, (account_id,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+# Operators of the server who are not banned from it.
+_OPERATORS = (
+    "SELECT id FROM account WHERE role = 'operator' AND kind = 'person' AND deleted_ms ISNULL AND NOT EXISTS ("
+    "SELECT 1 FROM sanction WHERE sanction.kind = 'ban' AND ifnull(account_id, 0) = account.id"
+    " AND ifnull(conversation_id, -1) = -1 AND (until_ms ISNULL OR until_ms > :now))"
+)
+
+
+def is_operator(connection: sqlite3.Connection, account_id: int, now_ms: int) -> bool:
+    """True if the account is an operator of the server who is not banned from it."""
+    row = connection.execute(f"{_OPERATORS} AND id = :id", {"now": now_ms, "id": account_id}).fetchone()
+    return row is not None
+
+
+def is_last_operator(connection: sqlite3.Connection, account_id: int, now_ms: int) -> bool:
+    """True if the account is the only operator of the server who is not banned from it."""
+    operators = connection.execute(f"{_OPERATORS} LIMIT 2", {"now": now_ms}).fetchall()
+    return operators == [(account_id,)]
+
+
+def update_role(connection: sqlite3.Connection, account_id: int, role: Role) -> None:
+    """Store the account's role on the server."""
+    connection.execute("UPDATE account SET role = ? WHERE id = ?", (role, account_id))
+
+
 def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
     """Register a name. Returns None if the name is taken."""
     row = connection.execute(

@@ -306,6 +306,29 @@ def find_nonce(connection: sqlite3.Connection, conversation_id: int, sender_id: 
     return int(row[0])
 
 
+class StoredMessage(NamedTuple):
+    """A message, or what is left of a deleted one: its text is empty. ``room`` is None in the lobby."""
+
+    conversation_id: int
+    sender_id: int
+    sender: str
+    recipient_id: int | None
+    room: str | None
+    text: str
+
+
+def find_stored(connection: sqlite3.Connection, conversation_id: int, message_id: int) -> StoredMessage | None:
+    """The message of this id, if it is in the conversation."""
+    if not 0 < message_id <= _LAST_ID:
+        return None
+    row = connection.execute(
+        "SELECT sender_id, (SELECT name FROM account WHERE account.id = sender_id), recipient_id,"
+        f" {_ROOM_NAME}, text FROM message WHERE key = :id - (:room << 40)",
+        {"id": message_id, "room": conversation_id},
+    ).fetchone()
+    return None if row is None else StoredMessage(conversation_id, *row)
+
+
 def _key(conversation_id: int, message_id: int) -> int:
     return message_id - (conversation_id << _KEY_BITS)
 

@@ -37,7 +37,8 @@ CREATE TABLE ignored (
 
 -- Deleted messages. The message itself stays, with an empty text: its id and nonce are not used again.
 CREATE TABLE deletion (
-    id              INTEGER PRIMARY KEY,            -- of the message
+    number          INTEGER PRIMARY KEY,            -- in the order of the deletions
+    id              INTEGER NOT NULL UNIQUE,        -- of the message
     conversation_id INTEGER NOT NULL REFERENCES conversation (id),
     by_name         TEXT    NOT NULL,
     time_ms         INTEGER NOT NULL

@@ -1,0 +1,93 @@
+"""The errors of outcomes: what a user reads if an entry changed nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import SanctionKind
+from chatprotocol.limits import IGNORED_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, SANCTIONS_MAX
+from chatprotocol.rules import not_a_member, unknown_room, unknown_user
+from chatserver.journal.entries import Problem
+
+if TYPE_CHECKING:
+    from chatserver.store.moderation import ActiveSanction
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# {username} is the user of the request, {where} its room or the server.
+_REASONS: Final = {
+    Problem.USER_NOT_A_MEMBER: (ErrorCode.NOT_A_MEMBER, "{username} is not in {where}; nothing was done."),
+    Problem.ONESELF: (ErrorCode.NOT_PERMITTED, "You can't do this to yourself; nothing was done."),
+    Problem.LAST_OPERATOR: (
+        ErrorCode.NOT_PERMITTED,
+        "{username} is the last operator of the server; make another one first.",
+    ),
+    Problem.UNKNOWN_MESSAGE: (
+        ErrorCode.UNKNOWN_MESSAGE,
+        "There is no such message that you may see; nothing was done.",
+    ),
+    Problem.NOT_SANCTIONED: (
+        ErrorCode.BAD_REQUEST,
+        "There is no such ban or mute of {username} in {where}; nothing was done.",
+    ),
+    Problem.TOO_MANY_ROOMS: (
+        ErrorCode.TOO_MANY_ROOMS,
+        (
+            f"A user can be in {ROOMS_JOINED_MAX:,} rooms at most, a server can have {ROOMS_MAX:,} rooms, and a room "
+            f"{MEMBERS_MAX:,} members and invitations; nothing was done."
+        ),
+    ),
+    Problem.TOO_MANY: (
+        ErrorCode.BAD_REQUEST,
+        (
+            f"A room or the server has {SANCTIONS_MAX:,} bans and mutes at most, and a user ignores {IGNORED_MAX:,} "
+            "others at most; end some first."
+        ),
+    ),
+}
+
+
+def problem_error(problem: Problem, room: str | None = None, username: str | None = None) -> RequestError:
+    """Make the error for a request, perhaps about a room, in the spelling of the request, and about a user."""
+    match problem:
+        case Problem.UNKNOWN_ROOM:
+            return unknown_room(room or "")
+        case Problem.NOT_A_MEMBER:
+            return not_a_member(room or "")
+        case Problem.UNKNOWN_USER:
+            return unknown_user(username or "", "nothing was done")
+        case Problem.NOT_PERMITTED:
+            who = "operators of the server"
+            if room is not None:
+                who = f"the owner and the operators of the room {room}"
+            target = "" if room is None or username is None else ", but not to the owner"
+            return RequestError(
+                ErrorCode.NOT_PERMITTED, f"Only {who} may do this{target}; nothing was done.", room=room
+            )
+        case _:
+            code, reason = _REASONS[problem]
+            where = "the server" if room is None else f"the room {room}"
+            return RequestError(code, reason.format(username=username, where=where), room=room)
+
+
+def sanction_error(sanction: ActiveSanction, room: str | None = None) -> RequestError:
+    """Make the error for a user who is banned or muted. ``room`` is the room of the request, in its spelling."""
+    code = ErrorCode.BANNED if sanction.kind is SanctionKind.BAN else ErrorCode.MUTED
+    return RequestError(code, f"{sanction_text(sanction)}.", room=room)
+
+
+def sanction_text(sanction: ActiveSanction) -> str:
+    """The sanction as half a sentence for its target: "You are banned until 2026-01-31 12:00 UTC: flooding"."""
+    what = "banned" if sanction.kind is SanctionKind.BAN else "muted"
+    where = "" if sanction.room is None else f" in the room {sanction.room}"
+    until = "" if sanction.until_ms is None else f" until {format_time(sanction.until_ms)}"
+    reason = f": {sanction.reason.rstrip('.')}" if sanction.reason else ""
+    return f"You are {what}{where}{until}{reason}"
+
+
+def format_time(time_ms: int) -> str:
+    """A time in UTC, in minutes, rounded up: it is over then."""
+    return f"{_EPOCH + timedelta(minutes=-(-time_ms // 60_000)):%Y-%m-%d %H:%M} UTC"
