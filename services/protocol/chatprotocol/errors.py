@@ -29,6 +29,8 @@ class ErrorCode(StrEnum):
     DISK_FULL = "disk_full"
     BANNED = "banned"
     MUTED = "muted"
+    KICKED = "kicked"
+    REPLACED = "replaced"
     UNKNOWN_MESSAGE = "unknown_message"
     INVITATION_REQUIRED = "invitation_required"
     PASSWORD_CHANGE_REQUIRED = "password_change_required"  # noqa: S105 - a code, not a secret

@@ -403,9 +403,13 @@ class Pong(_Tagged, frozen=True, gc=False, tag="pong"):
 
 
 class Bye(_Tagged, frozen=True, gc=False, tag="bye"):
-    """The server is about to close the connection."""
+    """The server is about to close the connection.
+
+    With a ``code`` (BANNED, KICKED or REPLACED) the client must not reconnect by itself.
+    """
 
     reason: str
+    code: ErrorCode | None = None
 
 
 Event: TypeAlias = (

@@ -199,6 +199,7 @@ JSON = Samples(
         events.RoleChanged("dev", "bob", events.RoomRole.OWNER),
         events.Pong(),
         events.Bye("you left"),
+        events.Bye("alice ended your connections: spam", ErrorCode.KICKED),
     ),
     changed=(
         (
