@@ -1,4 +1,4 @@
-"""The command ``chatserver``: settings, log, signals, exit code."""
+"""The command ``chatserver``: settings, log, signals, exit code. ``chatserver admin`` is in chatserver.admin."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from chatprotocol.settings import ConfigError, unknown_settings
-from chatserver.app import Server, StartError, prepare_threads
+from chatserver.admin import cli
 from chatserver.config import load_config, read_environment
 from chatserver.log import LibraryLog, LogWriter, configure_log
 from chatserver.store.errors import StoreError
-from chatserver.threads import Watchdog
+from chatserver.threads import StartError, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chatserver.app import Server
     from chatserver.config import Config
 
 _log = structlog.get_logger()
@@ -56,19 +57,26 @@ _UNLESS_IGNORED = (
 )
 
 
-def main(make_server: Callable[[Config, Callable[[], None]], Server] = Server) -> int:
-    """Run the server until a signal. Returns 0; 1 if a thread died; 2 if the server could not start."""
+def main(make_server: Callable[[Config, Callable[[], None]], Server] | None = None) -> int:
+    """Run the server until a signal. Returns 0; 1 if a thread died; 2 if the server could not start.
+
+    ``chatserver admin`` runs a command instead: see ``admin/cli.py`` for its exit codes.
+    """
+    if sys.argv[1:2] == ["admin"]:
+        return cli.main(sys.argv[2:])
+    from chatserver import app  # noqa: PLC0415 -- commands of administrators start faster without the whole server
+
     log = None
     watchdog = Watchdog()
     try:
         _fill_standard_descriptors()
         environment = read_environment()
         config = load_config(sys.argv[1:], environment)
-        prepare_threads()
+        app.prepare_threads()
         log = _open_log(config, watchdog)
         for name, similar in unknown_settings(environment):
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
-        return _serve(make_server, config, watchdog)
+        return _serve(make_server or app.Server, config, watchdog)
     except (ConfigError, StoreError, StartError) as error:
         if log is not None and config.log_format == "json":  # readers of a text log also see standard error
             _log.error("start failed", error=str(error))

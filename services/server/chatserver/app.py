@@ -13,7 +13,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,6 +22,7 @@ from chatprotocol.events import Refused
 from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
+from chatserver.admin.target import RunningServer
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
@@ -38,6 +39,7 @@ from chatserver.control import HEALTHY
 from chatserver.journal.entries import ServerStart
 from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
+from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
 from chatserver.net.connection import ConnectionServices
 from chatserver.net.connections import Connections
@@ -55,6 +57,7 @@ from chatserver.store.indexer import Indexer
 from chatserver.store.messages import Messages
 from chatserver.store.reconcile import reconcile
 from chatserver.store.rooms import Rooms
+from chatserver.threads import StartError
 
 if TYPE_CHECKING:
     import socket
@@ -92,19 +95,6 @@ _PROBE_SECONDS = 1.5
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
-
-
-class StartError(Exception):
-    """The server can't start. The text is one line with the reason and the remedy."""
-
-    @classmethod
-    def no_threads(cls, error: RuntimeError) -> Self:
-        """The error for a thread that could not start: a limit of threads, or no memory for its stack."""
-        return cls(f"The system gives no more threads ({error}); allow more (ulimit -u, the container's pids limit).")
-
-    @classmethod
-    def no_memory(cls) -> Self:
-        return cls("There is not enough memory to start; allow more (ulimit -v, the container's limit).")
 
 
 class Server:
@@ -238,6 +228,8 @@ class Server:
             bound, self._connections, datagram, self._crash, silence_seconds=udp_silence_seconds
         )
         self._control = ControlSocket(config.data, self._answer, self._crash)
+        target = RunningServer(self._database, self._journal, self._connections)
+        self._admin = AdminSocket(config.data, target.answer, self._crash)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
 
@@ -282,10 +274,12 @@ class Server:
         self._udp_listener.start()
         self._listener.start()
         self._control.start()
+        self._admin.start()
 
     def stop(self) -> bool:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
         self._stopping = True
+        self._admin.close()
         self._listener.close()
         self._udp_listener.close()
         self._passwords.stop(_HASH_SECONDS)

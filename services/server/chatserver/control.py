@@ -1,10 +1,12 @@
-"""The control socket: requests from programs on the same machine to the running server.
+"""Sockets in the data folder: requests from programs on the same machine to the running server.
 
 The control socket is a Unix datagram socket in the data folder. A program that knows the folder finds the server
 without its host and port, and only the server's own user (and root) may write to the socket. Datagrams need no
 connection: the server needs no descriptor to accept one, and a silent peer can't block it.
 
 A request is one word, an answer is one line of text. The only request is ``health``.
+
+Administrators' commands have a socket of their own, a stream: see ``chatserver.admin``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONTROL_FILE: Final = "control.sock"
+ADMIN_FILE: Final = "admin.sock"
 # Maximum size of an answer; longer answers are cut.
 ANSWER_MAX_BYTES: Final = 1_024
 # Answer of a healthy server to ``health``. Any other answer describes the problem.
@@ -31,16 +34,16 @@ def open_folder(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def address_in(folder: Path, descriptor: int) -> str:
-    """The address of the socket; it goes through the descriptor if the path is too long for a socket address."""
-    path = str(folder / CONTROL_FILE)
-    return path if len(os.fsencode(path)) <= _PATH_MAX_BYTES else f"/proc/self/fd/{descriptor}/{CONTROL_FILE}"
+def address_in(folder: Path, descriptor: int, file: str = CONTROL_FILE) -> str:
+    """The address of a socket; it goes through the descriptor if the path is too long for a socket address."""
+    path = str(folder / file)
+    return path if len(os.fsencode(path)) <= _PATH_MAX_BYTES else f"/proc/self/fd/{descriptor}/{file}"
 
 
-def fallback_address(descriptor: int) -> str:
+def fallback_address(descriptor: int, file: str = CONTROL_FILE) -> str:
     """The address for a file system without sockets: an abstract name (Linux, unix(7))."""
     status = os.fstat(descriptor)
-    return f"\0chatserver-{status.st_dev:x}-{status.st_ino:x}"
+    return f"\0chatserver-{'' if file == CONTROL_FILE else f'{file}-'}{status.st_dev:x}-{status.st_ino:x}"
 
 
 def ask(folder: Path, request: str, timeout_seconds: float) -> str:

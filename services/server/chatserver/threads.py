@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
@@ -25,6 +25,19 @@ _log = structlog.get_logger()
 # Delay of the forced exit: the orderly shutdown takes at most 8 s.
 FORCED_EXIT_SECONDS: Final = 10.0
 _EXIT_CRASHED: Final = 1
+
+
+class StartError(Exception):
+    """The server can't start. The text is one line with the reason and the remedy."""
+
+    @classmethod
+    def no_threads(cls, error: RuntimeError) -> Self:
+        """The error for a thread that could not start: a limit of threads, or no memory for its stack."""
+        return cls(f"The system gives no more threads ({error}); allow more (ulimit -u, the container's pids limit).")
+
+    @classmethod
+    def no_memory(cls) -> Self:
+        return cls("There is not enough memory to start; allow more (ulimit -v, the container's limit).")
 
 
 class Worker:

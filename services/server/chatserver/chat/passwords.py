@@ -175,6 +175,15 @@ class Passwords:
             task()
 
 
+def hash_password(cost: HashCost, password: str) -> str:
+    """Hash a password in this thread. Raises PasswordsFailedError."""
+    hasher = argon2.PasswordHasher(time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism)
+    try:
+        return hasher.hash(_prepare(password))
+    except HashingError as error:
+        raise PasswordsFailedError(str(error)) from error
+
+
 def _prepare(password: str) -> str:
     """Normalize a password, so that equal texts in different Unicode forms are the same password.
 

@@ -136,6 +136,12 @@ class Session:
         return self._state is State.LOGGED_IN or (self._guest is not None and self._guest.is_online)
 
     @property
+    def username(self) -> str:
+        """The user's name; empty before the login. For any thread."""
+        member, guest = self._member, self._guest
+        return member.name if member is not None else guest.name if guest is not None else ""
+
+    @property
     def awaits_commit(self) -> bool:
         """True if messages of this read are not confirmed yet."""
         return bool(self._batches)

@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
@@ -55,6 +55,10 @@ class Session(Protocol):
     @property
     def is_logged_in(self) -> bool:
         """True after the login: the time between requests is then not limited."""
+
+    @property
+    def username(self) -> str:
+        """The user's name; empty before the login. For any thread."""
 
     @property
     def awaits_commit(self) -> bool:
@@ -94,6 +98,21 @@ class ConnectionServices:
     clock: Callable[[], float] = time.monotonic
 
 
+class ConnectionInfo(NamedTuple):
+    """A connection, as administrators see it."""
+
+    number: int
+    # Empty before the login.
+    user: str
+    # Empty before the first bytes.
+    protocol: str
+    address: str
+    # Since the connection was accepted.
+    seconds: int
+    # Data that waits until the peer reads.
+    unread_bytes: int
+
+
 class Connection:
     """One connection and its reader thread. See the module's docstring."""
 
@@ -101,6 +120,7 @@ class Connection:
         "_address",
         "_ending_session",
         "_login_by",
+        "_number",
         "_on_end",
         "_protocol",
         "_read_bytes",
@@ -125,6 +145,7 @@ class Connection:
     ) -> None:
         """Without ``protocol``, the first bytes decide. ``on_end`` is called last, in the reader thread."""
         self.label = f"{number}@{address}"
+        self._number = number
         self._transport = transport
         self._address = address
         self._protocol = protocol
@@ -148,6 +169,18 @@ class Connection:
 
     def join(self) -> None:
         self.thread.join()
+
+    def info(self) -> ConnectionInfo:
+        """A description for administrators. For any thread."""
+        session, send_queue = self._session, self._send_queue
+        return ConnectionInfo(
+            self._number,
+            session.username if session is not None else "",
+            send_queue.protocol if send_queue is not None else "",
+            self._address,
+            round(self._services.clock() - self._login_by + self._services.login_seconds),
+            max(send_queue.kept_bytes, send_queue.lag_bytes()) if send_queue is not None else 0,
+        )
 
     def drain(self) -> None:
         """Send the last events, at shutdown. For any thread.

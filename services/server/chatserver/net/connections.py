@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatprotocol.wire import WireProtocol
-    from chatserver.net.connection import ConnectionServices
+    from chatserver.net.connection import ConnectionInfo, ConnectionServices
     from chatserver.net.transport import Transport
 
 _log = structlog.get_logger()
@@ -82,6 +82,12 @@ class Connections:
             raise self._refuse(reason, str(error) or "memory is short") from error
         self._is_refusing = False
         return connection
+
+    def infos(self) -> list[ConnectionInfo]:
+        """The open connections, oldest first. For any thread."""
+        with self._lock:
+            connections = list(self._connections)
+        return sorted((each.info() for each in connections), key=lambda info: info.number)
 
     def drain(self, timeout_seconds: float) -> int:
         """End all connections at shutdown, and refuse new ones; returns how many there were.

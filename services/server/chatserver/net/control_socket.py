@@ -35,7 +35,7 @@ class ControlSocket:
         self._answer = answer
         self._thread = SelectorThread("control", self._run, on_crash)
         self._folder = open_folder(folder)
-        self._socket = _bind(folder, self._folder)
+        self._socket = bind_in(folder, self._folder, CONTROL_FILE, socket.SOCK_DGRAM)
 
     def start(self) -> None:
         if self._socket is not None:
@@ -63,20 +63,21 @@ class ControlSocket:
                         self._socket.sendto(answer.encode()[:ANSWER_MAX_BYTES], address)
 
 
-def _bind(folder: Path, descriptor: int) -> socket.socket | None:
-    """The bound socket; None if the system can't create one, which is logged."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def bind_in(folder: Path, descriptor: int, file: str, kind: int) -> socket.socket | None:
+    """A bound socket in the folder, for its owner only; None if the system can't create one, which is logged."""
+    sock = socket.socket(socket.AF_UNIX, kind)
     sock.setblocking(False)
     os.fchmod(sock.fileno(), 0o600)  # the mode of the file to be created
     try:
         with suppress(FileNotFoundError):
-            os.unlink(CONTROL_FILE, dir_fd=descriptor)
-        sock.bind(address_in(folder, descriptor))
+            os.unlink(file, dir_fd=descriptor)
+        sock.bind(address_in(folder, descriptor, file))
     except OSError as problem:
         try:
-            sock.bind(fallback_address(descriptor))
+            sock.bind(fallback_address(descriptor, file))
         except OSError:
             sock.close()
-            _log.warning("control socket unavailable", folder=str(folder), error=problem.strerror or str(problem))
+            reason = problem.strerror or str(problem)
+            _log.warning("control socket unavailable", folder=str(folder), file=file, error=reason)
             return None
     return sock

@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import ExitStack, closing, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 from msgspec.structs import replace
@@ -21,6 +21,7 @@ from chatserver.store.state import STATE_FILE, State, StateFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 _log = structlog.get_logger()
 
@@ -35,6 +36,13 @@ _WAL_MAX_BYTES = 16 * 1024 * 1024
 # The first bytes of a SQLite database and the length of its header (SQLite file format, section 1.3).
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+
+
+class Readable(Protocol):
+    """A database to read: that of the server, or the same one in another process."""
+
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection for one query. Raises StoreError if the disk can't be read, DamagedError if it is damaged."""
 
 
 class Database:
@@ -116,8 +124,7 @@ class Database:
     def _check_files_match(self, header: _Header | None) -> None:
         """Raise StoreError if SQLite would start an empty database, or replay the WAL of another database."""
         state = self.state_file.state
-        wal_path = Path(self._wal_path)
-        wal_bytes = wal_path.stat().st_size if wal_path.exists() else 0
+        wal_bytes = _size_of(Path(self._wal_path))
         if header is None:
             if state.history_id or wal_bytes:
                 raise StoreError(
@@ -235,6 +242,56 @@ class Database:
         self._locks.close()
 
 
+class ReadOnlyDatabase:
+    """``chat.db``, opened by another process than the server, which may be running. Nothing is written. One thread."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises StoreError: there is no database, it is of another version, or it can't be read."""
+        self.path = folder / DATABASE_FILE
+        try:
+            header = _read_header(self.path)
+            if header is None:
+                raise StoreError(f"There is no database in the data folder {folder}; name the right one with --data.")
+            wal_path = Path(f"{self.path}-wal")
+            if _size_of(wal_path) and not self._may_own_wal(folder):
+                raise StoreError(f"The write-ahead log {wal_path} is not of the database {self.path}.")
+            self._connection = connect(self.path, "ro")
+            with self.reading() as connection:
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StoreError(f"The database {self.path} can't be read: {reason}.{owner_hint(folder)}") from error
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {self.path} can't be read: {describe(error)}.") from error
+        newest = max(schema_files())
+        if version != newest:
+            self.close()
+            raise StoreError(
+                f"The database {self.path} has schema {version}, and this program knows {newest}; "
+                + ("use the program of the server." if version > newest else "start the server once, to upgrade it.")
+            )
+
+    def _may_own_wal(self, folder: Path) -> bool:
+        """True if the WAL may be of the database. A server that starts meanwhile changes both files: look twice."""
+        for _ in range(2):
+            header = _read_header(self.path)
+            if header is not None and header.may_own_wal(StateFile(folder / STATE_FILE).state):
+                return True
+        return False
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection; each statement sees the committed data of its moment. Raises StoreError, DamagedError."""
+        try:
+            yield self._connection
+        except (sqlite3.Error, UnicodeError) as error:
+            problem = DamagedError if is_damage(error) else StoreError
+            raise problem(f"The database {self.path} can't be read: {describe(error)}.") from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 def touch_page(connection: sqlite3.Connection) -> None:
     """Rewrite one page unchanged, so that the commit of the transaction needs the disk."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -275,6 +332,11 @@ def _read_header(path: Path) -> _Header | None:
         schema_cookie=int.from_bytes(data[40:44], "big"),
         uses_wal=data[18:20] == b"\2\2",
     )
+
+
+def _size_of(path: Path) -> int:
+    """The size of the file in bytes; 0 if it is missing."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _file_id(found: os.stat_result) -> tuple[int, int]:

@@ -12,6 +12,14 @@ class StoreError(Exception):
     """The data folder or the database can't be used. The text is one line for the operator."""
 
 
+class InUseError(StoreError):
+    """Another process has locked the data folder. ``holder`` is a suffix that names it, or empty."""
+
+    def __init__(self, text: str, holder: str) -> None:
+        super().__init__(text)
+        self.holder = holder
+
+
 class DamagedError(StoreError):
     """A part of the database is damaged. Other parts may still be readable."""
 

@@ -11,7 +11,7 @@ from typing import IO
 
 import structlog
 
-from chatserver.store.errors import StoreError
+from chatserver.store.errors import InUseError
 
 LOCK_FILE = "chat.lock"
 
@@ -44,7 +44,7 @@ def make_private(folder: Path) -> None:
 def lock(path: Path) -> IO[bytes]:
     """Lock the file until it is closed, because two servers would assign the same ids.
 
-    Creates the file if it does not exist. Raises StoreError if another process holds the lock, OSError.
+    Creates the file if it does not exist. Raises InUseError if another process holds the lock, OSError.
     """
     touch_private(path)
     lock_file = path.open("ab")
@@ -53,9 +53,8 @@ def lock(path: Path) -> IO[bytes]:
     except BlockingIOError as error:
         holder = _holder(os.fstat(lock_file.fileno()))
         lock_file.close()
-        raise StoreError(
-            f"Another server uses the data folder {path.parent}{holder}; stop it first, or name another folder."
-        ) from error
+        reason = f"Another server uses the data folder {path.parent}{holder}; stop it first, or name another folder."
+        raise InUseError(reason, holder) from error
     return lock_file
 
 

@@ -23,7 +23,7 @@ from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from chatserver.store.database import Database
+    from chatserver.store.database import Readable
 
 # The key of a message is id - conversation_id * 2^40: see schema/0004_conversations.sql. A query for a range of ids has
 # the first and the last one as :low and :high.
@@ -79,6 +79,16 @@ _HIGHEST_ID: Final = (
     "SELECT message.id FROM message WHERE key BETWEEN 0 - (conversation.id << 40) AND :high - (conversation.id << 40)"
     f" ORDER BY key DESC LIMIT 1)), 0)) FROM {_ACTIVE}"
 )
+_ONE: Final = "(SELECT :room AS id) AS conversation"
+_BULK, _BULK_OF_ROOM = (
+    "SELECT message.id, time_ms, conversation.id,"
+    " (SELECT name FROM conversation AS named WHERE named.id = conversation.id),"
+    " (SELECT name FROM account WHERE account.id = sender_id),"
+    " (SELECT name FROM account WHERE account.id = recipient_id), text"
+    f" FROM {source} CROSS JOIN message ON {_IN_ANY} ORDER BY message.id"
+    for source in (_ACTIVE, _ONE)
+)
+_LOWEST_ID_OF_ROOM: Final = _LOWEST_ID.replace(_ACTIVE, _ONE)
 _FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
 
 
@@ -137,7 +147,7 @@ class Messages:
     Every method raises StoreError or DamagedError if the database can't be read.
     """
 
-    def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
+    def __init__(self, database: Readable, claim: Callable[[int], None] = no_limit) -> None:
         """``claim`` gets the bytes that a result takes; its errors leave the query."""
         self._database = database
         self._claim = claim
@@ -295,6 +305,22 @@ def is_last_page(page: Sequence[Message], limit: int) -> bool:
     return len(page) < limit and sum(len(each.text) for each in page) < PAGE_CHARACTERS
 
 
+def read_bulk(
+    connection: sqlite3.Connection, after_id: int, upto_id: int, limit: int, room_id: int | None
+) -> list[tuple[Any, ...]]:
+    """The next messages after ``after_id`` up to ``upto_id``, oldest first, without access control: see the columns.
+
+    They are those of a room, or of all conversations. Empty if there are no more. There are at most ``limit``, and
+    perhaps fewer: a step reads the messages of a range of ids.
+    """
+    bulk, lowest_id = (_BULK, _LOWEST_ID) if room_id is None else (_BULK_OF_ROOM, _LOWEST_ID_OF_ROOM)
+    values = {"low": after_id + 1, "high": upto_id, "room": room_id}
+    (low,) = connection.execute(lowest_id, values).fetchone()
+    if low is None:
+        return []
+    return connection.execute(bulk, values | {"low": low, "high": min(low + limit - 1, upto_id)}).fetchall()
+
+
 def find_nonce(connection: sqlite3.Connection, conversation_id: int, sender_id: int, nonce: str) -> int:
     """The id of the message that this sender sent to this conversation with this nonce. LookupError: there is none."""
     row = connection.execute(
@@ -400,3 +426,10 @@ def read_last_id(connection: sqlite3.Connection) -> int:
     """The id of the newest message; 0 if there are no messages."""
     (last_id,) = connection.execute(_HIGHEST_ID, {"low": _LAST_ID + 1, "high": _LAST_ID}).fetchone()
     return int(last_id)
+
+
+def read_last_time_ms(connection: sqlite3.Connection) -> int:
+    """The time of the newest message; 0 if there are no messages."""
+    values = {"low": (last_id := read_last_id(connection)), "high": last_id}
+    row = connection.execute(f"SELECT time_ms FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}", values).fetchone()
+    return int(row[0]) if row else 0

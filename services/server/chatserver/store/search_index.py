@@ -96,7 +96,7 @@ class Index:
         self._writer = _open(path, schema)
         try:
             # Messages up to this id are indexed. Only the indexer thread uses it.
-            self.last_id, mark = self._writer.execute("SELECT id, mark FROM reached").fetchone()
+            self.last_id, mark = read_reached(self._writer)
             if self.last_id and fingerprint(self.last_id) != mark:
                 self._writer.close()
                 remove_index(folder)
@@ -160,6 +160,19 @@ class Index:
         self.closed = True
         self._readers.close()  # wakes waiting searches, which then raise IndexClosedError
         self._writer.close()
+
+
+def read_reached(connection: sqlite3.Connection) -> tuple[int, str | None]:
+    """The id up to which messages are indexed, and the fingerprint of that message."""
+    message_id, mark = connection.execute("SELECT id, mark FROM reached").fetchone()
+    return int(message_id), mark
+
+
+def finds(connection: sqlite3.Connection, word: str, message_id: int, *, is_public: bool) -> bool:
+    """True if the index knows that this message, of the lobby if ``is_public``, contains the word."""
+    table = "public" if is_public else "direct"
+    query = f"SELECT 1 FROM {table} WHERE {table} MATCH ? AND rowid = ?"  # noqa: S608 -- one of two names
+    return connection.execute(query, (f'"{word}"', message_id)).fetchone() is not None
 
 
 def remove_index(folder: Path) -> None:

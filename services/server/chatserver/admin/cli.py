@@ -1,0 +1,141 @@
+"""The command line of ``chatserver admin``: its parser, its output and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_settings
+from chatserver import __version__
+from chatserver.config import read_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from chatserver.admin.commands import Report
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+
+PROGRAM: Final = "chatserver admin"
+_FOLDER: Final = tuple(setting for setting in SERVER_SETTINGS if setting.name == "data")
+_EPILOG: Final = """
+Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command or a setting is wrong.
+Passwords are read from the terminal, or from the first line of standard input. FILE may be - for standard input or
+output. The commands work while the server runs and while it does not, except for: sessions (runs), restore (does not).
+"""
+
+
+def make_admin_parser() -> argparse.ArgumentParser:
+    """The parser of all commands. It raises ConfigError, and prints and exits for --help."""
+    parser = make_parser(
+        _FOLDER,
+        PROGRAM,
+        __version__,
+        description="Administer a chat server: its users, rooms and files.",
+        epilog=_EPILOG,
+        usage=f"{PROGRAM} [--data DIR] [--json] COMMAND ...",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON objects, one per line, also for errors")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, meaning: str, *positionals: str) -> argparse.ArgumentParser:
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.", allow_abbrev=False
+        )
+        for each in positionals:
+            command.add_argument(each.lower(), metavar=each)
+        # Also after the command. Without SUPPRESS the default would replace a value that was given before it.
+        command.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return command
+
+    def add_switch(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
+        command.add_argument(flag, action="store_true", help=meaning)
+
+    add("users", "list the registered users")
+    add("add", "register a user; the password is asked for, or read from standard input", "NAME")
+    add("password", "give a user another password; it is asked for, or read from standard input", "NAME")
+    add("rooms", "list the rooms")
+    add("sessions", "list the connections of the running server")
+    export = add("export", "print the messages as JSON lines, those of a room or all of them, oldest first")
+    export.add_argument("--room", metavar="ROOM", help="this room only; lobby is the room of all users")
+    backup = add("backup", "write a consistent copy of the database to a new file, also while the server runs", "FILE")
+    add_switch(backup, "--replace", "replace an existing file")
+    restore = add("restore", "put a backup in the place of the database; no server may run", "FILE")
+    add_switch(restore, "--replace", "replace an existing database, which is kept as chat.db.before-restore")
+    add("check", "check the database, the search index and the state file, each and against each other")
+    add("doctor", "examine settings, disk, limits, clock and version: problems, and what to do")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command. Returns the exit code."""
+    as_json = "--json" in arguments
+    try:
+        options = make_admin_parser().parse_args(arguments)
+        environment = read_environment()
+        folder: Path = read_settings(_FOLDER, {"data": options.data}, environment)["data"]
+        from chatserver.admin.commands import run  # noqa: PLC0415 -- --help needs none of it, and it takes 0.15 s
+
+        return _print(run(options, folder, environment), as_json=as_json)
+    except ConfigError as error:
+        return _print_error(str(error), EXIT_USAGE, as_json=as_json)
+    except BrokenPipeError:
+        # The reader has ended, as in `chatserver admin export | head`. Python would complain at its exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return _print_error("Interrupted.", EXIT_FAILED, as_json=as_json)
+
+
+def _print(report: Report, *, as_json: bool) -> int:
+    if report.error:
+        return _print_error(report.error, EXIT_FAILED, as_json=as_json)
+    # Of a backup to standard output, which is not to be mixed with text.
+    output = sys.stderr if report.is_output_taken else sys.stdout
+    try:
+        if as_json or report.is_stream:
+            for row in report.rows:
+                print(json.dumps(row, ensure_ascii=False), file=output)
+        elif report.done:
+            print(report.done, file=output)
+        else:
+            _print_table(report.rows, output)
+        output.flush()
+    except report.errors as error:  # rows of an export are read while they are printed
+        return _print_error(str(error), EXIT_FAILED, as_json=as_json)
+    return EXIT_FAILED if report.has_problems else EXIT_OK
+
+
+def _print_error(sentence: str, code: int, *, as_json: bool) -> int:
+    text = json.dumps({"error": sentence}, ensure_ascii=False) if as_json else f"{PROGRAM}: {sentence}"
+    print(text, file=sys.stderr)
+    return code
+
+
+def _print_table(rows: Iterable[dict[str, Any]], output: TextIO) -> None:
+    """Print columns with a heading. An empty list prints nothing."""
+    texts = [[(key, _cell(value)) for key, value in row.items()] for row in rows]
+    if not texts:
+        return
+    widths = [max(len(column[0][0]), *(len(cell) for _, cell in column)) for column in zip(*texts, strict=True)]
+    heading = [(key, key.upper().replace("_", " ")) for key, _ in texts[0]]
+    for line in (heading, *texts):
+        cells = (cell.ljust(width) for (_, cell), width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip(), file=output)
+
+
+def _cell(value: Any) -> str:
+    """A value as text without control characters, which could rewrite the terminal."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = "" if value is None else str(value)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

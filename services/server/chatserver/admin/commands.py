@@ -1,0 +1,199 @@
+"""The commands, as functions of the command line: lists, files, and requests for the server."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from chatprotocol.errors import RequestError
+from chatprotocol.rules import check_password, check_username, room_key
+from chatprotocol.settings import SERVER_SETTINGS, read_settings
+from chatserver.admin import doctor, requests
+from chatserver.admin.requests import AdminError
+from chatserver.admin.target import check_folder, open_target
+from chatserver.chat.passwords import HashCost, hash_password
+from chatserver.clock import wall_ms
+from chatserver.log import configure_log
+from chatserver.store import reports
+from chatserver.store.backup import restore_backup, stream_backup, write_backup
+from chatserver.store.check import check_files
+from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
+from chatserver.store.errors import StoreError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from chatserver.admin.requests import ChangeRequest
+    from chatserver.store.reports import Row
+
+_STANDARD_STREAM: Final = "-"
+_HASHING: Final = ("hash_time_cost", "hash_memory_kib", "hash_parallelism")
+
+
+@dataclass
+class Report:
+    """The result of a command."""
+
+    rows: Iterable[Row] = ()
+    # For people, in place of the rows.
+    done: str = ""
+    error: str = ""
+    # True if the command did its work, and found something that is wrong.
+    has_problems: bool = False
+    # True if the rows are printed as JSON in any case.
+    is_stream: bool = False
+    # True if standard output has a backup.
+    is_output_taken: bool = False
+    # Errors of reading the rows.
+    errors: tuple[type[Exception], ...] = (StoreError,)
+
+
+class _Call:
+    """A command line, with the data folder and the variables of the settings."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, environment: Mapping[str, str | None]) -> None:
+        self.options = options
+        self.folder = folder
+        self.environment = environment
+
+
+def run(options: argparse.Namespace, folder: Path, environment: Mapping[str, str | None]) -> Report:
+    """Run the command. Raises ConfigError; other errors are in the report."""
+    configure_log("warning", "text", sys.stderr)
+    command: Callable[[_Call], Report] = _COMMANDS[options.command]
+    try:
+        if command is not _doctor and (command is not _restore or folder.exists()):
+            check_folder(folder)
+        return command(_Call(options, folder, environment))
+    except (AdminError, RequestError, StoreError) as error:
+        return Report(error=str(error))
+
+
+# --- lists ---
+
+
+def _list_of(read: Callable[[Any, int], Iterator[Row]]) -> Callable[[_Call], Report]:
+    def command(call: _Call) -> Report:
+        with closing(ReadOnlyDatabase(call.folder)) as database, database.reading() as connection:
+            return Report(list(read(connection, wall_ms())))
+
+    return command
+
+
+def _export(call: _Call) -> Report:
+    database, room_id = ReadOnlyDatabase(call.folder), None
+    if call.options.room is not None:
+        with database.reading() as connection:
+            room_id = reports.find_room_id(connection, room_key(call.options.room))
+        if room_id is None:
+            raise AdminError(f"There is no room {call.options.room}.")
+    return Report(reports.read_messages(database, room_id), is_stream=True)
+
+
+# --- changes ---
+
+
+def _ask(call: _Call, request: ChangeRequest) -> Report:
+    with open_target(call.folder) as ask:
+        answer = ask(request)
+    return Report(answer.rows, answer.done, answer.error)
+
+
+def _add(call: _Call) -> Report:
+    check_username(call.options.name)
+    return _ask(call, requests.Add(call.options.name, _read_hash(call)))
+
+
+def _password(call: _Call) -> Report:
+    return _ask(call, requests.Password(call.options.name, _read_hash(call)))
+
+
+def _sessions(call: _Call) -> Report:
+    return _ask(call, requests.Sessions())
+
+
+def _read_hash(call: _Call) -> str:
+    """Read a new password from the terminal, twice, or from standard input; return its hash. Raises AdminError."""
+    try:
+        if sys.stdin.isatty():
+            password = getpass.getpass(f"New password of {call.options.name}: ")
+            if getpass.getpass("Again: ") != password:
+                raise AdminError("The two passwords differ; nothing was changed.")
+        else:
+            password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    except (EOFError, UnicodeDecodeError) as error:
+        raise AdminError("No password could be read; nothing was changed.") from error
+    check_password(password)
+    settings = [setting for setting in SERVER_SETTINGS if setting.name in _HASHING]
+    values = read_settings(settings, {}, call.environment)
+    return hash_password(HashCost(*(values[name] for name in _HASHING)), password)
+
+
+# --- files ---
+
+
+def _backup(call: _Call) -> Report:
+    with closing(ReadOnlyDatabase(call.folder)) as database:
+        if call.options.file == _STANDARD_STREAM:
+            if sys.stdout.isatty():
+                raise AdminError("A backup is not for a terminal; name a file, or pipe it to a program.")
+            size_bytes = stream_backup(database, sys.stdout.buffer)
+        else:
+            size_bytes = write_backup(database, Path(call.options.file), may_replace=call.options.replace)
+    is_stream = call.options.file == _STANDARD_STREAM
+    row = {"file": call.options.file, "bytes": size_bytes}
+    return Report([row], f"{call.options.file} has a backup of {size_bytes:,} bytes.", is_output_taken=is_stream)
+
+
+def _restore(call: _Call) -> Report:
+    with _open_backup(call.options.file) as source:
+        kept = restore_backup(call.folder, source, may_replace=call.options.replace)
+    files = [str(path) for path in kept]
+    aside = f" The former files are kept: {', '.join(files)}." if kept else ""
+    done = f"The backup is restored to {call.folder / DATABASE_FILE}; start the server.{aside}"
+    return Report([{"database": str(call.folder / DATABASE_FILE), "kept": files}], done)
+
+
+@contextmanager
+def _open_backup(file: str) -> Iterator[BinaryIO]:
+    if file == _STANDARD_STREAM:
+        yield sys.stdin.buffer
+        return
+    try:
+        source = Path(file).open("rb")  # noqa: SIM115 -- an error of the block is not one of this file
+    except OSError as error:
+        raise AdminError(f"The backup {file} can't be read: {error.strerror}.") from error
+    with source:
+        yield source
+
+
+def _check(call: _Call) -> Report:
+    with closing(ReadOnlyDatabase(call.folder)) as database:
+        problems = list(check_files(database))
+    rows = [{"problem": problem} for problem in problems]
+    return Report(rows, "" if problems else "No problem was found.", has_problems=bool(problems))
+
+
+def _doctor(call: _Call) -> Report:
+    findings = doctor.examine(call.folder, call.environment)
+    has_problems = any(finding.verdict is doctor.Verdict.PROBLEM for finding in findings)
+    return Report([finding.as_row() for finding in findings], has_problems=has_problems)
+
+
+_COMMANDS: Final[dict[str, Callable[[_Call], Report]]] = {
+    "users": _list_of(reports.read_users),
+    "add": _add,
+    "password": _password,
+    "rooms": _list_of(reports.read_rooms),
+    "sessions": _sessions,
+    "export": _export,
+    "backup": _backup,
+    "restore": _restore,
+    "check": _check,
+    "doctor": _doctor,
+}

@@ -1,0 +1,252 @@
+"""The examination of a server's surroundings: settings, disk, limits of the system, clock, certificate, version.
+
+Each check is a function that returns findings; together they take about a second. The server may be running or not.
+Nothing is changed, but for a file that is written and deleted to measure the disk.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import resource
+import sqlite3
+import ssl
+import statistics
+import tempfile
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from chatprotocol.settings import ConfigError, unknown_settings
+from chatserver import __version__
+from chatserver.clock import wall_ms
+from chatserver.config import load_config
+from chatserver.control import HEALTHY, ask
+from chatserver.memory import SystemMemory
+from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
+from chatserver.store.errors import StoreError
+from chatserver.store.files import owner_hint
+from chatserver.store.messages import read_last_time_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from chatserver.config import Config
+
+# Syncs that are measured, and the median above which a finding is a warning or a problem. Each commit waits for one.
+_SYNCS: Final = 21
+_SYNC_BYTES: Final = 4096
+_SYNC_SLOW_SECONDS: Final = 0.02
+_SYNC_BAD_SECONDS: Final = 0.2
+# Memory of a connection, in the process and in the kernel (docs/performance.md).
+_CONNECTION_BYTES: Final = 46 * 1024
+# Open files besides connections: see chatserver.app.
+_OTHER_FILES: Final = 1_000
+# adjtimex(2): size of struct timex, and the return value for a clock that nothing synchronises.
+_TIMEX_BYTES: Final = 208
+_TIME_ERROR: Final = 5
+# Messages that are newer than the clock by this much were stamped by a clock that was wrong, or it is wrong now.
+_AHEAD_MS: Final = 5_000
+_HEALTH_SECONDS: Final = 2.5
+
+
+class Verdict(StrEnum):
+    """The result of a check."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check: the state, and what to do about it."""
+
+    check: str
+    verdict: Verdict
+    state: str
+    remedy: str = ""
+
+    def as_row(self) -> dict[str, Any]:
+        return {"check": self.check, "verdict": self.verdict.value, "state": self.state, "to_do": self.remedy}
+
+
+def examine(folder: Path, environment: Mapping[str, str | None]) -> list[Finding]:
+    """All findings. The settings are those of this process: run it with the environment and the .env of the server."""
+    findings = [*_check_version(), *_check_running(folder), *_check_folder(folder), *_check_clock(folder)]
+    try:
+        config = load_config(["--data", str(folder)], environment)
+    except ConfigError as error:
+        return [*findings, Finding("settings", Verdict.PROBLEM, str(error), "Correct the setting.")]
+    checks: tuple[Callable[[Config], Iterator[Finding]], ...] = (_check_limits, _check_memory, _check_certificate)
+    findings += _check_settings(config, environment)
+    for check in checks:
+        findings += check(config)
+    return findings
+
+
+def _check_version() -> Iterator[Finding]:
+    state = (
+        f"chatserver {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
+        f"{ssl.OPENSSL_VERSION}"
+    )
+    with closing(sqlite3.connect(":memory:")) as connection:
+        options = {name for (name,) in connection.execute("PRAGMA compile_options")}
+    if "ENABLE_FTS5" in options:
+        yield Finding("version", Verdict.OK, state)
+    else:
+        remedy = "Searches are refused; use a Python whose SQLite has FTS5."
+        yield Finding("version", Verdict.WARNING, f"{state}, without full-text search", remedy)
+
+
+def _check_running(folder: Path) -> Iterator[Finding]:
+    try:
+        answer = ask(folder, "health", _HEALTH_SECONDS)
+    except TimeoutError:
+        yield Finding("server", Verdict.PROBLEM, "It runs, and does not answer.", "Look at its log, and restart it.")
+    except OSError:
+        yield Finding("server", Verdict.OK, "No server runs in this data folder.")
+    else:
+        if answer == HEALTHY:
+            yield Finding("server", Verdict.OK, "It runs and can write.")
+        else:
+            yield Finding("server", Verdict.PROBLEM, f"It runs, but {answer}.", "Look at its log.")
+
+
+def _check_settings(config: Config, environment: Mapping[str, str | None]) -> Iterator[Finding]:
+    found = unknown_settings(environment)
+    for name, similar in found:
+        remedy = f"Is it {similar}?" if similar else "Remove it."
+        yield Finding("settings", Verdict.WARNING, f"{name} is no setting.", remedy)
+    is_local = config.host in {"127.0.0.1", "::1", "localhost"}
+    if not is_local and (config.tls == "off" or config.tls_cert is None):
+        remedy = "Set CHAT_TLS_CERT and CHAT_TLS_KEY, unless a proxy encrypts."
+        yield Finding("settings", Verdict.WARNING, "Other machines can connect, and nothing is encrypted.", remedy)
+    elif not found:
+        yield Finding("settings", Verdict.OK, "All settings are valid.")
+
+
+def _check_folder(folder: Path) -> Iterator[Finding]:
+    try:
+        mode, owner = folder.stat().st_mode & 0o777, folder.stat().st_uid
+        disk = os.statvfs(folder)
+        seconds = _measure_sync(folder)
+    except OSError as error:
+        hint = (
+            owner_hint(folder).strip() if folder.exists() else "Start the server once, or name the folder with --data."
+        )
+        yield Finding("folder", Verdict.PROBLEM, f"{folder} can't be used: {error.strerror or error}.", hint)
+        return
+    free_bytes = disk.f_bavail * disk.f_frsize
+    if mode & 0o077:
+        remedy = f"chmod 700 {folder}"
+        yield Finding("folder", Verdict.WARNING, f"Other users can look into {folder} (mode {mode:o}).", remedy)
+    elif not (folder / DATABASE_FILE).exists():
+        yield Finding("folder", Verdict.WARNING, f"{folder} has no database.", "The server makes one at its start.")
+    else:
+        yield Finding("folder", Verdict.OK, f"{folder} belongs to user {owner}, and to no other.")
+    yield _graded_disk(free_bytes, folder)
+    state = f"A sync of the disk takes {seconds * 1000:.1f} ms (median of {_SYNCS})."
+    if seconds > _SYNC_SLOW_SECONDS:
+        verdict = Verdict.PROBLEM if seconds > _SYNC_BAD_SECONDS else Verdict.WARNING
+        yield Finding("disk speed", verdict, state, "Each message waits for one; use a local SSD, and no network disk.")
+    else:
+        yield Finding("disk speed", Verdict.OK, state)
+
+
+def _graded_disk(free_bytes: int, folder: Path) -> Finding:
+    """Backups, upgrades and the write-ahead log need as much space as the database has."""
+    database = folder / DATABASE_FILE
+    used_bytes = database.stat().st_size if database.exists() else 0
+    state = f"{free_bytes / 1e9:.1f} GB are free, and the database has {used_bytes / 1e9:.2f} GB."
+    if free_bytes < 2 * used_bytes or free_bytes < 2**30:
+        return Finding(
+            "disk space", Verdict.WARNING, state, "An upgrade needs two to three times the database; free space."
+        )
+    return Finding("disk space", Verdict.OK, state)
+
+
+def _measure_sync(folder: Path) -> float:
+    """The median time of a small write with a sync, in seconds. Raises OSError."""
+    times = []
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="doctor-") as file:
+        for _ in range(_SYNCS):
+            began = time.perf_counter()
+            os.pwrite(file.fileno(), os.urandom(_SYNC_BYTES), 0)
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _check_clock(folder: Path) -> Iterator[Finding]:
+    newest_ms = 0
+    with suppress(StoreError), closing(ReadOnlyDatabase(folder)) as database, database.reading() as connection:
+        newest_ms = read_last_time_ms(connection)
+    if newest_ms > wall_ms() + _AHEAD_MS:
+        hours = (newest_ms - wall_ms()) / 3_600_000
+        state = f"The newest message is {hours:.1f} h in the future: the clock is or was wrong."
+        yield Finding("clock", Verdict.PROBLEM, state, "Set the clock, and synchronise it (chrony, systemd-timesyncd).")
+    elif not _is_synchronised():
+        remedy = "Synchronise it (chrony, systemd-timesyncd), on the host of a container."
+        yield Finding("clock", Verdict.WARNING, "Nothing synchronises the clock of this machine.", remedy)
+    else:
+        yield Finding("clock", Verdict.OK, "The clock is synchronised, and no message is newer.")
+
+
+def _is_synchronised() -> bool:
+    """True if the kernel says so, or can't say."""
+    try:
+        return bool(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)) != _TIME_ERROR)
+    except AttributeError:  # only Linux has it
+        return True
+
+
+def _check_limits(config: Config) -> Iterator[Finding]:
+    needed = config.max_connections + _OTHER_FILES
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != hard < needed:
+        remedy = f"Raise the limit (LimitNOFILE={needed}, ulimit -Hn), or lower CHAT_MAX_CONNECTIONS."
+        yield Finding("open files", Verdict.WARNING, f"{hard:,} are allowed, and {needed:,} may be needed.", remedy)
+    else:
+        yield Finding("open files", Verdict.OK, f"{needed:,} may be needed, and are allowed.")
+    _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
+    limits = [] if processes == resource.RLIM_INFINITY or os.geteuid() == 0 else [processes]
+    for path in ("/proc/sys/kernel/threads-max", "/sys/fs/cgroup/pids.max"):
+        with suppress(OSError, ValueError):  # ValueError: "max"
+            limits.append(int(Path(path).read_text(encoding="ascii")))
+    if limits and min(limits) < config.max_connections:
+        state = f"{min(limits):,} are allowed, and each of {config.max_connections:,} connections may have one."
+        remedy = "Raise the limit (TasksMax=, pids_limit, ulimit -u), or lower CHAT_MAX_CONNECTIONS."
+        yield Finding("threads", Verdict.WARNING, state, remedy)
+    else:
+        yield Finding("threads", Verdict.OK, "Each connection may have one.")
+
+
+def _check_memory(config: Config) -> Iterator[Finding]:
+    spare_bytes = SystemMemory().spare_bytes()
+    needed_bytes = config.max_connections * _CONNECTION_BYTES
+    state = f"{config.max_connections:,} connections take {needed_bytes / 1e6:,.0f} MB"
+    if spare_bytes is None:
+        yield Finding("memory", Verdict.OK, f"{state}; the free memory is unknown.")
+    elif spare_bytes < needed_bytes:
+        remedy = "Allow more memory, or lower CHAT_MAX_CONNECTIONS."
+        yield Finding("memory", Verdict.WARNING, f"{state}, and {max(spare_bytes, 0) / 1e6:,.0f} MB are free.", remedy)
+    else:
+        yield Finding("memory", Verdict.OK, f"{state}, and {spare_bytes / 1e6:,.0f} MB are free.")
+
+
+def _check_certificate(config: Config) -> Iterator[Finding]:
+    if config.tls == "off" or config.tls_cert is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        remedy = "CHAT_TLS_CERT and CHAT_TLS_KEY must be readable, and belong together."
+        yield Finding("certificate", Verdict.PROBLEM, f"It can't be used: {error.strerror or error}.", remedy)
+        return
+    yield Finding("certificate", Verdict.OK, f"{config.tls_cert} fits its key.")

@@ -1,0 +1,103 @@
+"""The server's end of the socket for administrators' commands; see chatserver.admin."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import struct
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from chatserver.control import ADMIN_FILE, open_folder
+from chatserver.net.control_socket import bind_in
+from chatserver.net.selector_thread import SelectorThread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_log = structlog.get_logger()
+
+# Maximum size of a request, which is one line: names, a reason and a hash.
+REQUEST_MAX_BYTES: Final = 64 * 1024
+# Time for a peer to send its request, and to take the answer. The next peer waits meanwhile.
+_PEER_SECONDS: Final = 5.0
+# Peers that wait for their turn; the system makes others wait in connect().
+_BACKLOG: Final = 8
+# struct ucred: process, user and group of the peer (unix(7)).
+_CREDENTIALS: Final = struct.Struct("3i")
+_ROOT: Final = 0
+
+
+class AdminSocket:
+    """Answers requests in its own thread, one connection after the other: a request line, and an answer line.
+
+    Only root and the user of this process get an answer: the mode of the socket says so, and its peer's credentials
+    are checked as well, because an abstract address has no mode.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        answer: Callable[[bytes, int], bytes],
+        on_crash: Callable[[str], None],
+        peer_seconds: float = _PEER_SECONDS,
+    ) -> None:
+        """``answer`` gets a request and the user id of its sender. It may wait for the disk, and must not raise."""
+        self._answer = answer
+        self._peer_seconds = peer_seconds
+        self._allowed = {_ROOT, os.geteuid()}
+        self._thread = SelectorThread("admin", self._run, on_crash)
+        self._folder = open_folder(folder)
+        self._socket = bind_in(folder, self._folder, ADMIN_FILE, socket.SOCK_STREAM)
+        if self._socket is not None:
+            self._socket.listen(_BACKLOG)
+
+    def start(self) -> None:
+        if self._socket is not None:
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop and join the thread, after the command that runs, and remove the socket."""
+        self._thread.stop()
+        if self._socket is not None:
+            self._socket.close()
+        with suppress(OSError):
+            os.unlink(ADMIN_FILE, dir_fd=self._folder)
+        os.close(self._folder)
+
+    def _run(self) -> None:
+        assert self._socket is not None
+        while self._wait_for(self._socket, None):
+            with suppress(OSError), self._socket.accept()[0] as peer:  # a peer may have ended
+                self._serve(peer)
+
+    def _serve(self, peer: socket.socket) -> None:
+        _, user_id, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if user_id not in self._allowed:
+            _log.warning("admin command refused", user_id=user_id)
+            return
+        peer.setblocking(False)
+        request = b""
+        deadline = time.monotonic() + self._peer_seconds
+        while not request.endswith(b"\n") and len(request) <= REQUEST_MAX_BYTES and self._wait_for(peer, deadline):
+            part = peer.recv(REQUEST_MAX_BYTES)
+            if not part:
+                break
+            request += part
+        if request.endswith(b"\n"):
+            peer.settimeout(self._peer_seconds)
+            peer.sendall(self._answer(request, user_id) + b"\n")
+
+    def _wait_for(self, sock: socket.socket, deadline: float | None) -> bool:
+        """Wait until the socket is readable. False after the deadline, or if the thread is to stop."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_READ)
+            selector.register(self._thread, selectors.EVENT_READ)
+            timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            ready = [key.fileobj for key, _ in selector.select(timeout)]
+        return bool(ready) and self._thread not in ready

@@ -1,0 +1,194 @@
+"""Backups of the database while it is used, and restoring one.
+
+Theory of operation
+-------------------
+
+A backup is one SQLite file, a copy of ``chat.db``. The search index is left out, because it can be rebuilt, and so is
+``chat.state``: it must stay with the folder, to tell that a restored database is older (see ``reconcile.py``).
+
+``write_backup`` uses VACUUM INTO on a connection that only reads. It copies one moment in one read transaction, while
+the server commits. SQLite's interface for page by page copies would begin again after each commit. The copy goes to a
+new file beside its destination. It is checked, synced and renamed, so the destination is always a complete backup.
+
+``restore_backup`` holds the locks of the folder, so no server runs. It copies the backup into the folder under another
+name and checks it. Only then it replaces files, in this order:
+
+1. The database gets a second name, ``chat.db.before-restore``.
+2. The backup is renamed to ``chat.db``. A write-ahead log (WAL) of the old database is now beside a file to which it
+   does not belong. A server that starts in this moment refuses both: see ``Database``.
+3. The WAL is renamed to ``chat.db.before-restore-wal``, and the search index is deleted.
+
+A process that is killed in between leaves all data in the folder, and a second restore completes it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import count
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from chatserver.store.database import DATABASE_FILE, schema_files
+from chatserver.store.errors import StoreError, describe
+from chatserver.store.files import LOCK_FILE, lock, owner_hint
+from chatserver.store.search_index import remove_index
+from chatserver.store.sqlite import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from chatserver.store.database import ReadOnlyDatabase
+
+# Endings of files that are written, and renamed or deleted at the end.
+_NEW: Final = ".new"
+_BEFORE: Final = ".before-restore"
+_COPY_BYTES: Final = 1024 * 1024
+
+
+def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -> int:
+    """Copy the database, which may be in use, to this file. Returns its size in bytes. Raises StoreError.
+
+    After an error nothing has changed.
+    """
+    if path.name.startswith(("chat.", "search.")) and _is_same_folder(path.parent, database.path.parent):
+        raise StoreError(f"{path} would be among the server's own files; give the backup another name or folder.")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise StoreError(f"{path} is not a regular file; name a new file for the backup.")
+    if path.exists() and not may_replace:
+        raise StoreError(f"{path} exists already; name a new file, or allow to replace it with --replace.")
+    with _new_file(path) as new:
+        size_bytes = _copy_database(database, new)
+        new.replace(path)
+        _sync_folder(path.parent)
+    return size_bytes
+
+
+def stream_backup(database: ReadOnlyDatabase, output: BinaryIO) -> int:
+    """Copy the database to a stream, by way of a file in the data folder. As :func:`write_backup`."""
+    with _new_file(database.path.with_name("backup")) as new:
+        size_bytes = _copy_database(database, new)
+        with new.open("rb") as file:
+            shutil.copyfileobj(file, output, _COPY_BYTES)
+        output.flush()
+    return size_bytes
+
+
+def restore_backup(folder: Path, source: BinaryIO, *, may_replace: bool) -> list[Path]:
+    """Put a backup in the place of the database of this folder. Returns the files that were kept aside.
+
+    Raises StoreError: a server runs, there is a database that must not be replaced, or the backup can't be used. After
+    an error the server's files are unchanged.
+    """
+    database = folder / DATABASE_FILE
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ExitStack() as locks:
+            locks.enter_context(lock(folder / LOCK_FILE))
+            if database.exists():
+                locks.enter_context(lock(database))
+            if database.exists() and not may_replace:
+                raise StoreError(
+                    f"The data folder {folder} has a database; with --replace it is kept as {DATABASE_FILE}{_BEFORE}."
+                )
+            with _new_file(database) as new:
+                with new.open("r+b") as file:
+                    shutil.copyfileobj(source, file, _COPY_BYTES)
+                    os.fsync(file.fileno())
+                _check_backup(new)
+                return _replace(folder, new)
+    except OSError as error:
+        where = error.filename or folder
+        raise StoreError(f"The backup can't be restored: {error.strerror} ({where}).{owner_hint(folder)}") from error
+
+
+def _replace(folder: Path, new: Path) -> list[Path]:
+    """Steps 1 to 3: see above."""
+    database, kept = folder / DATABASE_FILE, []
+    numbers = (f"{_BEFORE}{'' if number == 1 else number}" for number in count(1))
+    aside = next(path for path in (folder / f"{DATABASE_FILE}{each}" for each in numbers) if not path.exists())
+    wal = folder / f"{DATABASE_FILE}-wal"
+    if database.exists():
+        aside.hardlink_to(database)
+        kept.append(aside)
+    new.replace(database)
+    _sync_folder(folder)
+    if wal.exists() and wal.stat().st_size:
+        kept.append(wal.rename(f"{aside}-wal"))
+    wal.unlink(missing_ok=True)
+    (folder / f"{DATABASE_FILE}-shm").unlink(missing_ok=True)
+    remove_index(folder)
+    _sync_folder(folder)
+    return kept
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[Path]:
+    """An empty private file beside the path; deleted at the end, if it has not been renamed. Raises StoreError."""
+    new = path.with_name(f"{path.name}{_NEW}")
+    try:
+        new.unlink(missing_ok=True)  # of a process that was killed
+        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        try:
+            yield new
+        finally:
+            new.unlink(missing_ok=True)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def _copy_database(database: ReadOnlyDatabase, new: Path) -> int:
+    """Fill the empty file with a checked and synced copy. Returns its size."""
+    with database.reading() as connection:
+        try:
+            connection.execute("VACUUM INTO ?", (str(new.absolute()),))
+            with closing(connect(new, "ro")) as copy:
+                (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"The backup failed, and nothing is kept of it: {describe(error)}.") from error
+    if verdict != "ok":
+        raise StoreError(f"The database {database.path} is damaged; see `chatserver admin check`.")
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def _check_backup(path: Path) -> None:
+    """Raise StoreError if the file is not a complete database that this server can use."""
+    problem = ""
+    try:
+        with closing(connect(path, "ro")) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                problem = "it is damaged"
+            elif version > max(schema_files()):
+                problem = f"a newer server wrote it (schema {version})"
+            elif not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'account'").fetchone():
+                problem = "it is no database of a chat server"
+    except (sqlite3.Error, UnicodeError) as error:
+        problem = f"it is no database ({describe(error)})"
+    finally:
+        for ending in ("-wal", "-shm"):
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+    if problem:
+        raise StoreError(f"The backup can't be restored: {problem}. Nothing was changed.")
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return one.samefile(other)
+    return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in the folder survive a power failure. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

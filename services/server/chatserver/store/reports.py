@@ -1,0 +1,100 @@
+"""Lists for administrators: accounts, rooms, and messages in bulk.
+
+Each row is a dict of texts, numbers and booleans, in the order of its columns. Queries read all accounts and rooms,
+without the access control that users have.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from chatserver.store.messages import read_bulk, read_last_id
+from chatserver.store.rooms import LOBBY_ID
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from chatserver.store.database import ReadOnlyDatabase
+
+Row = dict[str, Any]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Messages per query of an export. Each query is a short read, so that the write-ahead log can be emptied between them.
+_EXPORT_MESSAGES: Final = 1_000
+
+_USERS: Final = """
+SELECT name, role, created_ms, must_change_password, (
+    SELECT coalesce(until_ms, 0) FROM sanction
+    WHERE kind = 'ban' AND account_id = account.id AND conversation_id ISNULL AND (until_ms ISNULL OR until_ms > :now)
+)
+FROM account WHERE kind = 'person' AND name_key NOTNULL ORDER BY name_key
+"""
+_ROOMS: Final = """
+SELECT room.name, member_count, invited_count, is_private, coalesce(account.name, ''), room.created_ms, topic
+FROM conversation AS room
+LEFT JOIN membership ON conversation_id = room.id AND membership.role = 'owner'
+LEFT JOIN account ON account.id = account_id
+WHERE room.id > 1 AND room.name_key NOTNULL
+ORDER BY room.name_key
+"""
+
+
+def read_users(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
+    """Registered users, sorted by name. ``banned`` is the time until which a user is banned, or ``for ever``."""
+    for name, role, created_ms, must_change, until_ms in connection.execute(_USERS, {"now": now_ms}):
+        yield {
+            "user": name,
+            "role": role,
+            "created": to_iso(created_ms),
+            "must_change_password": bool(must_change),
+            "banned": "" if until_ms is None else to_iso(until_ms) if until_ms else "for ever",
+        }
+
+
+def read_rooms(connection: sqlite3.Connection, _: int) -> Iterator[Row]:
+    """Rooms that have not ended, without the lobby, sorted by name."""
+    for name, members, invited, is_private, owner, created_ms, topic in connection.execute(_ROOMS):
+        yield {
+            "room": name,
+            "members": members,
+            "invited": invited,
+            "private": bool(is_private),
+            "owner": owner,
+            "created": to_iso(created_ms),
+            "topic": topic,
+        }
+
+
+def find_room_id(connection: sqlite3.Connection, key: str) -> int | None:
+    """The id of the room with this key, or of the lobby; None if there is none."""
+    row = connection.execute("SELECT id FROM conversation WHERE name_key = ?", (key,)).fetchone()
+    return int(row[0]) if row else None
+
+
+def read_messages(database: ReadOnlyDatabase, room_id: int | None = None) -> Iterator[Row]:
+    """All messages of a room, or of all rooms and all direct messages, oldest first.
+
+    Messages that are stored after the call are left out. Raises StoreError.
+    """
+    with database.reading() as connection:
+        upto_id = read_last_id(connection)
+    after_id = 0
+    while True:
+        with database.reading() as connection:
+            rows = read_bulk(connection, after_id, upto_id, _EXPORT_MESSAGES, room_id)
+        if not rows:
+            return
+        for message_id, time_ms, conversation_id, room, sender, recipient, text in rows:
+            where = (
+                {"room": room if conversation_id != LOBBY_ID else "lobby"} if recipient is None else {"to": recipient}
+            )
+            yield {"id": message_id, "time": to_iso(time_ms), **where, "from": sender, "message": text}
+        after_id = rows[-1][0]
+
+
+def to_iso(time_ms: int) -> str:
+    """A time as on the wire of json: RFC 3339, UTC, with milliseconds."""
+    moment = _EPOCH + timedelta(milliseconds=time_ms)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"

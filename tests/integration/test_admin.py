@@ -1,0 +1,415 @@
+"""``chatserver admin``: the same results with the server running or not, and backups, checks and bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import stat
+import sys
+import threading
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+import structlog
+from integration.room import Room
+
+from chatserver.admin import cli, target
+from chatserver.admin.requests import AdminError
+from chatserver.config import load_config
+from chatserver.control import ADMIN_FILE
+from chatserver.log import configure_log
+from chatserver.net.admin_socket import AdminSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SETTINGS = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
+IS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+NOT_ROOT = 65_534
+
+
+class Result(NamedTuple):
+    """The end of a command: its exit code, its output as objects, and the sentence of its error."""
+
+    code: int
+    rows: list[dict[str, Any]]
+    error: str
+
+
+class Admin:
+    """Runs commands on a data folder in this process."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, command: str, *more: str, typed: str = "") -> Result:
+        """``typed`` is the standard input."""
+        self._monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        arguments = ["--json", *command.split(), *more]
+        code = cli.main([*arguments, "--data", str(self.folder)] if "--data" not in arguments else arguments)
+        out, err = self._capsys.readouterr()
+        error = json.loads(err.splitlines()[-1])["error"] if code and err else ""
+        assert error.count(". ") == error.rstrip(".").count(". "), "an error is a sentence"
+        return Result(code, [json.loads(line) for line in out.splitlines()], error)
+
+
+def config_in(folder: Path) -> Any:
+    flags = f"--host 127.0.0.1 --port 0 --data {folder} --hash-time-cost 1 --hash-memory-kib 8"
+    return load_config(flags.split(), {})
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Room]:
+    room = Room(config_in(folder))
+    try:
+        yield room
+    finally:
+        room.close()
+    assert not room.has_crashed
+
+
+@pytest.fixture(scope="module")
+def used_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with users, a room and messages, whose server has stopped."""
+    folder = tmp_path_factory.mktemp("used") / "data"
+    with serving(folder) as room:
+        alice, bob = room.enter("alice", rooms=True), room.enter("bob", rooms=True)
+        alice.ask(command="join", room="dev", private=True)
+        alice.next("joined")
+        alice.say("hello bob")
+        alice.say("only here", room="dev")
+        alice.ask(command="DM", to="bob", message="psst")
+        alice.next("sent")
+        bob.until_fence()
+        bob.ask(command="search", words="hello")
+        bob.next("found")  # all messages are in the index
+    return folder
+
+
+@pytest.fixture
+def admin(
+    used_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Admin]:
+    """Commands on a copy of that folder."""
+    configure_log("warning", "text", io.StringIO())
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "data"
+    shutil.copytree(used_folder, folder)
+    folder.chmod(0o700)
+    yield Admin(folder, capsys, monkeypatch)
+    structlog.reset_defaults()
+
+
+# Commands in order, with their standard input, exit code and a part of the output or error.
+STORY = [
+    ("users", "", 0, '"user": "alice", "role": "user"'),
+    ("add carol", "secret\n", 0, '"user": "carol"'),
+    ("add CAROL", "secret\n", 1, "taken"),
+    ("add dave", "", 1, "password"),
+    ("add all", "secret\n", 1, "all"),
+    ("password bob", "changed\n", 0, '"user": "bob"'),
+    ("password nobody", "changed\n", 1, "no user nobody"),
+    ("rooms", "", 0, '"room": "dev", "members": 1, "invited": 0, "private": true, "owner": "alice"'),
+    ("export", "", 0, '"to": "bob", "from": "alice", "message": "psst"'),
+    ("export --room lobby", "", 0, '"room": "lobby", "from": "alice", "message": "hello bob"'),
+    ("export --room DEV", "", 0, '"room": "dev", "from": "alice", "message": "only here"'),
+    ("export --room none", "", 1, "no room none"),
+    ("check", "", 0, ""),
+    ("users", "", 0, '"user": "carol"'),
+]
+
+
+def play(admin: Admin) -> list[Result]:
+    """Run the story, and check each result."""
+    results = []
+    for command, typed, code, expected in STORY:
+        result = admin(command, typed=typed)
+        assert result.code == code, (command, result)
+        assert expected in json.dumps(result.rows) + result.error, (command, result)
+        results.append(result)
+    return results
+
+
+def without_times(results: list[Result]) -> list[Result]:
+    return [
+        result._replace(rows=[{key: row[key] for key in row if key != "created"} for row in result.rows])
+        for result in results
+    ]
+
+
+def test_commands_do_the_same_with_and_without_a_running_server(admin: Admin, tmp_path: Path) -> None:
+    """Afterwards the new users log in with their passwords; the log says who did what, without passwords."""
+    shutil.copytree(admin.folder, tmp_path / "other")
+    offline = play(admin)
+    admin.folder = tmp_path / "other"
+    with serving(admin.folder) as room:
+        running = play(admin)
+        sessions = [room.enter("carol"), room.enter("bob", password="changed")]
+        listed = admin("sessions").rows
+        assert [(row["user"], row["protocol"], row["unread_bytes"]) for row in listed] == [
+            ("carol", "json", 0),
+            ("bob", "json", 0),
+        ]
+        for each in sessions:
+            each.close()
+        assert stat.S_IMODE((admin.folder / ADMIN_FILE).stat().st_mode) == 0o600
+    assert without_times(running) == without_times(offline)
+    assert not (admin.folder / ADMIN_FILE).exists()
+    assert "No server runs" in admin("sessions").error
+
+
+def test_operations_page_has_a_row_for_each_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = page.partition("## Administrators' commands")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\| `([a-z-]+)[ `]", table, re.MULTILINE)
+    listed = re.findall(r"^    ([a-z-]+)  ", cli.make_admin_parser().format_help(), re.MULTILINE)
+    assert documented == listed
+
+
+def test_table_for_people_shows_no_control_characters(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(admin.folder / "chat.db")) as connection:
+        connection.execute("UPDATE conversation SET topic = 'red \x1b[31m' WHERE name = 'dev'")
+        connection.commit()
+    assert cli.main(["rooms", "--data", str(admin.folder)]) == 0
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["ROOM", "MEMBERS", "INVITED", "PRIVATE", "OWNER", "CREATED", "TOPIC"]
+    assert row.endswith("red \\x1b[31m")
+
+
+# --- bad input ---
+
+
+def in_folder(change: Callable[[Path], object]) -> Callable[[Admin], None]:
+    return lambda admin: change(admin.folder) and None
+
+
+def damage(folder: Path) -> None:
+    data = bytearray((folder / "chat.db").read_bytes())
+    data[4_096 * 3 : 4_096 * 8] = b"\xff" * 4_096 * 5
+    (folder / "chat.db").write_bytes(data)
+
+
+def link(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).rename(folder / "elsewhere")
+        (folder / name).symlink_to(folder / "elsewhere")
+
+    return change
+
+
+def unknown_schema(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "chat.db")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+        connection.commit()
+
+
+def nothing(_: Path) -> None:
+    pass
+
+
+# A change of the folder, a command, its exit code and a part of its error. {folder} and {file} are paths.
+BAD = [
+    (nothing, "", 2, "COMMAND"),
+    (nothing, "frobnicate", 2, "frobnicate"),
+    (nothing, "add", 2, "NAME"),
+    (nothing, "users --data {folder}/missing", 1, "--data"),
+    (lambda folder: (folder / "chat.db").unlink(), "add erin", 1, "no database"),
+    (lambda folder: (folder / "chat.db").write_bytes(b"x" * 5_000), "add erin", 1, "damaged"),
+    (unknown_schema, "add erin", 1, "schema 99"),
+    (damage, "users", 1, "damaged"),
+    (damage, "backup {file}", 1, "damaged"),
+    (damage, "check", 1, "damaged"),
+    (link("chat.db"), "users", 1, "symbolic link"),
+    (link("chat.state"), "add erin", 1, "symbolic link"),
+    (nothing, "backup {folder}/chat.db", 1, "server's own files"),
+    (nothing, "backup {folder}/../data/search.db --replace", 1, "server's own files"),
+    (nothing, "backup {folder}", 1, "not a regular file"),
+    (nothing, "backup {folder}/missing/file", 1, "No such file"),
+    (nothing, "backup /dev/full", 1, "not a regular file"),
+    (nothing, "restore {file} --replace", 1, "No such file"),
+    (nothing, "restore /dev/null --replace", 1, "no database of a chat server"),
+    (nothing, "restore {folder}/chat.state --replace", 1, "no database"),
+    (nothing, "restore {folder}/chat.db", 1, "--replace"),
+]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of the folder, but for those that SQLite makes for readers."""
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+    }
+
+
+@pytest.mark.parametrize(("change", "command", "code", "expected"), BAD, ids=[row[1] for row in BAD])
+def test_bad_input_gets_one_sentence_and_changes_nothing(
+    admin: Admin, tmp_path: Path, change: Callable[[Path], object], command: str, code: int, expected: str
+) -> None:
+    change(admin.folder)
+    before = contents(admin.folder)
+    result = admin(command.format(folder=admin.folder, file=tmp_path / "backup"), typed="secret\n")
+    assert result.code == code
+    assert expected in (result.error or json.dumps(result.rows))
+    assert contents(admin.folder) == before
+    assert not (tmp_path / "backup").exists()
+
+
+def test_locked_folder_without_an_answer_is_an_error(admin: Admin) -> None:
+    """Another command, or a server that hangs, has the locks."""
+    busy = target.StoppedServer(admin.folder)
+    with pytest.raises(AdminError, match="is in use"), target.open_target(admin.folder, busy_seconds=0.0):
+        pass
+    assert "Another server uses" in admin(f"restore {admin.folder}/chat.state --replace").error
+    busy.close()
+    assert admin("add erin", typed="secret\n").code == 0
+
+
+@IS_ROOT
+def test_other_system_users_are_refused(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the modes of folder and socket; and by their credentials, if the modes are lost."""
+    with serving(admin.folder):
+        os.seteuid(NOT_ROOT)
+        try:
+            denied = admin("users").error
+        finally:
+            os.seteuid(0)
+        monkeypatch.chdir(admin.folder)
+        for path in (admin.folder, admin.folder / ADMIN_FILE):
+            path.chmod(0o777)
+        os.seteuid(NOT_ROOT)
+        try:
+            with socket.socket(socket.AF_UNIX) as peer, suppress(ConnectionError):
+                peer.connect(ADMIN_FILE)
+                peer.sendall(b'{"command":"sessions"}\n')
+                assert peer.recv(100) == b""
+        finally:
+            os.seteuid(0)
+    assert "Permission denied" in denied
+
+
+def test_silent_and_talkative_peers_are_given_up(tmp_path: Path) -> None:
+    """A peer of the socket that sends nothing, half a line or too much delays others by the time limit only."""
+    crashes: list[str] = []
+    admin_socket = AdminSocket(tmp_path, lambda line, _: line.strip().upper(), crashes.append, peer_seconds=0.05)
+    admin_socket.start()
+    path = str(tmp_path / ADMIN_FILE)
+    peers = []
+    for data in (b"", b"half", b"x" * 200_000, b"gone\n"):
+        peers.append(socket.socket(socket.AF_UNIX))
+        peers[-1].settimeout(10.0)
+        peers[-1].connect(path)
+        with suppress(OSError):  # the server closes before it has read all
+            peers[-1].sendall(data)
+    peers[-1].close()
+    with socket.socket(socket.AF_UNIX) as last:
+        last.settimeout(10.0)
+        last.connect(path)
+        last.sendall(b"last\n")
+        assert last.recv(100) == b"LAST\n"
+    for peer in peers:
+        peer.close()
+    admin_socket.close()
+    assert crashes == []
+
+
+# --- backup, restore, check ---
+
+
+def test_backup_under_load_has_all_that_was_confirmed_before(admin: Admin, tmp_path: Path) -> None:
+    """After the restore a client that saw newer messages learns that some are missing; ids are not used again."""
+    file = tmp_path / "backup.db"
+    with serving(admin.folder) as room:
+        writer = room.enter("alice")
+        confirmed = [writer.say(f"before {number}")["id"] for number in range(50)]
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                confirmed.append(writer.say("meanwhile")["id"])
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        known = len(confirmed)
+        result = admin(f"backup {file}")
+        after = len(confirmed)
+        stop.set()
+        thread.join()
+    assert result.code == 0, result
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert admin(f"backup {file}").code == 1
+    assert admin(f"restore {file} --replace").code == 0
+    exported = {row["id"] for row in admin("export").rows}
+    assert set(confirmed[:known]) <= exported
+    assert len(exported) <= after + 10
+    assert (admin.folder / "chat.db.before-restore").exists()
+    with serving(admin.folder) as room:
+        bob = room.peer()
+        welcome = bob.login("bob", since=confirmed[-1])
+        assert room.enter("alice").say("after")["id"] > confirmed[-1]
+        assert welcome["last_id"] is not None
+    assert admin("check").rows == []
+
+
+def test_restore_needs_no_folder_and_refuses_a_running_server(admin: Admin, tmp_path: Path) -> None:
+    admin(f"backup {tmp_path}/backup.db")
+    users = admin("users").rows
+    admin.folder = tmp_path / "new"
+    assert admin(f"restore {tmp_path}/backup.db").code == 0
+    assert admin("users").rows == users
+    with serving(admin.folder):
+        result = admin(f"restore {tmp_path}/backup.db --replace")
+    assert "Another server uses" in result.error
+
+
+def plant(sql: str, file: str = "chat.db") -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with closing(sqlite3.connect(folder / file)) as connection:
+            connection.execute(sql)
+            connection.commit()
+
+    return change
+
+
+DAMAGE = {
+    "number of members": plant("UPDATE conversation SET member_count = 7 WHERE name = 'dev'"),
+    "exactly one owner": plant("UPDATE membership SET role = 'member'"),
+    "without a recipient": plant("UPDATE message SET recipient_id = NULL"),
+    "refer to missing ones": plant("DELETE FROM account WHERE name = 'bob'"),
+    "of another database": plant("UPDATE history_identity SET history_id = 'other'"),
+    "older than chat.state": plant("DELETE FROM message"),
+    "search.db lacks messages": plant("INSERT INTO public (public) VALUES ('delete-all')", "search.db"),
+    "chat.state is missing": lambda folder: (folder / "chat.state").unlink(),
+    "search.db can't be read": lambda folder: (folder / "search.db").write_bytes(b"x" * 9_000),
+}
+
+
+@pytest.mark.parametrize("problem", DAMAGE)
+def test_check_finds_planted_damage(admin: Admin, problem: str) -> None:
+    DAMAGE[problem](admin.folder)
+    result = admin("check")
+    assert result.code == 1
+    assert any(problem in row["problem"] for row in result.rows), result
+
+
+def test_doctor_names_problems_and_remedies(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin.folder.chmod(0o755)
+    monkeypatch.setenv("CHAT_GEUSTS", "off")
+    found = {(row["check"], row["verdict"]): row["to_do"] for row in admin("doctor").rows}
+    assert found["folder", "warning"] == f"chmod 700 {admin.folder}"
+    assert found["settings", "warning"] in {"Is it CHAT_GUESTS?", found["settings", "warning"]}
+    monkeypatch.setenv("CHAT_PORT", "no")
+    plant("UPDATE message SET time_ms = 4000000000000")(admin.folder)
+    result = admin("doctor")
+    problems = {row["check"] for row in result.rows if row["verdict"] == "problem"}
+    assert (result.code, problems) == (1, {"settings", "clock"})
