@@ -101,3 +101,38 @@ def test_flood_of_connections_does_not_delay_shutdown(room: Room) -> None:
         ended.set()
         for thread in threads:
             thread.join()
+
+
+def test_rates_hold_over_all_connections_of_a_user(open_room: Callable[..., Room]) -> None:
+    """Messages over the rate wait in the network; if too many wait, they are refused. Other users don't notice."""
+    room = open_room(exempt=(), message_burst=3, message_rate=10.0, message_delay_seconds=0.3)
+    alice, frames, bob = room.enter("alice"), room.frames_peer(), room.enter("bob")
+    began = time.monotonic()
+    for _ in range(6):
+        alice.ask(command="PM", message="hello")
+    ids = [alice.next("sent")["id"] for _ in range(6)]
+    assert time.monotonic() - began >= 0.3
+    assert ids == sorted(ids)
+    frames.login("alice")
+    frames.say("over frames")
+    others = [room.enter("alice") for _ in range(5)]
+    for each in others:
+        each.ask(command="PM", message="all at once")
+    answers = [each.next("sent", "error") for each in others]
+    refused = [each for each in answers if each["type"] == "error"]
+    assert 0 < len(refused) < 5
+    assert all(each["code"] == "rate_limited" and 0 < each["retry_seconds"] <= 0.5 for each in refused)
+    began = time.monotonic()
+    bob.say("bob has his own rate")
+    assert time.monotonic() - began < 0.1
+
+
+def test_ninth_connection_ends_the_first(open_room: Callable[..., Room]) -> None:
+    """Promise: a user whose network is gone gets in at once. The replaced client is told not to come back."""
+    room = open_room(exempt=(), user_connections=8)
+    peers = [room.enter("alice") for _ in range(9)]
+    bye = peers[0].next("bye")
+    assert bye["code"] == "replaced"
+    assert peers[0].is_closed()
+    peers[1].say("I am still here")
+    assert peers[8].next("broadcast")["message"] == "I am still here"

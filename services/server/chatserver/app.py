@@ -31,11 +31,13 @@ from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
+from chatserver.chat.rate_limit import RateLimit, UserLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.clock import Clock
 from chatserver.control import HEALTHY
+from chatserver.counters import Counters
 from chatserver.journal.entries import ServerStart
 from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
@@ -137,6 +139,7 @@ class Server:
         protocols_with_register: Callable[[Register], tuple[WireProtocol, ...]],
         udp_silence_seconds: float,
     ) -> None:
+        self._counters = Counters()
         _raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
         messages = Messages(self._database, memory.claim)
@@ -168,6 +171,7 @@ class Server:
             last_id,
             marks,
             self._sender.wake,
+            config.user_connections,
         )
         self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)
@@ -208,13 +212,18 @@ class Server:
             rooms=RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms),
             acked_delivery=self._acked_delivery,
             login_seconds=config.login_seconds,
+            limits=UserLimits(
+                messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
+                message_delay_seconds=config.message_delay_seconds,
+                queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
+            ),
         )
         connection_services = ConnectionServices(
             protocols=protocols,
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=partial(Session, services),
-            limits=ConnectionLimits(),
+            limits=ConnectionLimits(config.exempt),
             overflow=overflow,
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")

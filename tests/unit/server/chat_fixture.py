@@ -20,6 +20,7 @@ from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import PasswordsClosedError, Verdict
 from chatserver.chat.presence import Presence
+from chatserver.chat.rate_limit import UserLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
@@ -264,7 +265,15 @@ class FakePasswords:
 class ChatFixture:
     """The services, and new sessions that use them."""
 
-    def __init__(self, *, registration_open: bool = True, guests_allowed: bool = True, last_id: int = 10) -> None:
+    def __init__(
+        self,
+        *,
+        registration_open: bool = True,
+        guests_allowed: bool = True,
+        last_id: int = 10,
+        limits: UserLimits | None = None,
+        user_connections: int = 0,
+    ) -> None:
         self.broadcast = FakeBroadcast()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
@@ -284,6 +293,7 @@ class ChatFixture:
             last_id,
             marks,
             lambda: None,
+            user_connections,
         )
         self.journal.subscribe(self.hub.handle_applied, self.hub.gather)
         self.passwords = FakePasswords()
@@ -325,6 +335,7 @@ class ChatFixture:
             rooms=RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open"),
             acked_delivery=self.acked_delivery,
             login_seconds=60.0,
+            limits=limits or UserLimits(),
         )
 
     def _note_empty(self) -> None:
@@ -336,9 +347,9 @@ class ChatFixture:
     def session(self, send_queue: FakeSendQueue, address: str = "10.0.0.1", *, is_exempt: bool = False) -> Session:
         return Session(self.services, send_queue, f"1@{address}", address, is_exempt)
 
-    def connect(self, address: str = "10.0.0.1") -> "Peer":
+    def connect(self, address: str = "10.0.0.1", *, is_exempt: bool = False) -> "Peer":
         send_queue = FakeSendQueue(self.broadcast)
-        return Peer(self.session(send_queue, address), send_queue)
+        return Peer(self.session(send_queue, address, is_exempt=is_exempt), send_queue)
 
     def guest(self, name: str, address: str = "10.0.0.1") -> "GuestPeers":
         """A guest that is logged in with both connections."""

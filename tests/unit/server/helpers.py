@@ -80,6 +80,8 @@ class FakeSendQueue:
         self.has_room = True
         self.is_finished = False
         self.hangs_up = False
+        # The pauses of the reader thread, in seconds.
+        self.pauses: list[float] = []
         # True if the peer's system acknowledges all data at once; otherwise the callbacks wait in ``tracked``.
         self.acknowledges = True
         self.tracked: list[Callable[[], None]] = []
@@ -120,6 +122,10 @@ class FakeSendQueue:
         self.put(last)
         self.hangs_up |= hang_up
         self.is_finished = True
+
+    def pause(self, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        return not self.is_finished
 
     def wait_for_room(self) -> bool:
         self.waits.append(len(self.replies))

@@ -17,6 +17,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import structlog
+
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import PublicBatch, Refused, RoomRole, Sent, SentBatch, SentStatus, TimeMs
@@ -44,12 +46,15 @@ if TYPE_CHECKING:
     # None: another server's.
     _Origin = Member | Ack | None
 
+_log = structlog.get_logger()
+
 # Size of the portions in which a commit is flushed. On a slow disk a commit may hold megabytes. Flushed at once, they
 # could exceed the lag limit of a receiver that reads fast enough.
 _PORTION_CHARACTERS = 64 * 1024
 # Per-message overhead on the wire.
 _MESSAGE_CHARACTERS = 100
 
+_REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
 _NOT_STORED = "The server can't write to its disk; the message was not stored."
 
 # Maximum members of the account that each login checks, newest first: each check takes a few system calls.
@@ -86,7 +91,10 @@ class Hub:
         last_id: int,
         marks: DeliveryMarks,
         wake: Callable[[], None],
+        user_connections: int = 0,
     ) -> None:
+        """``user_connections``: maximum number of connections of a user; 0: no limit."""
+        self._user_connections = user_connections
         self._open_buffer = open_buffer
         self._close_buffer = close_buffer
         self._acked_delivery = acked_delivery
@@ -144,12 +152,22 @@ class Hub:
                     self._enter(user, room.room_id, room.name)
             del user.logins[member]
             user.members.append(member)
+            if member.is_counted and self._user_connections:
+                self._replace_oldest(user)
             self._presence.add(member.name)
             users, version = self._presence.users()
             self._lobby.follow(member, version)
             if member.knows_rooms:
                 self._follow_rooms(user, member)
             return JoinState(self._last_id, self._marks.mark_of(member.account_id), users, len(user.members) == 1)
+
+    def _replace_oldest(self, user: User) -> None:
+        """End the oldest connection of a user that has too many. It may belong to a peer whose network has gone."""
+        counted = [member for member in user.members if member.is_counted and not member.is_replaced]
+        if len(counted) > self._user_connections:
+            counted[0].is_replaced = True
+            counted[0].send_queue.finish([_REPLACED], hang_up=True)
+            _log.info("connection replaced", user=user.name)
 
     def show_rooms(self, member: Member) -> None:
         """Send the member the events of its rooms, from now on."""

@@ -164,14 +164,18 @@ class Login:
             ) from error
         return account
 
-    def join(self, send_queue: SendQueue, account: Account, kind: AccountKind, login: requests.Login) -> Member:
+    def join(
+        self, send_queue: SendQueue, account: Account, kind: AccountKind, login: requests.Login, *, is_counted: bool
+    ) -> Member:
         """Join the hub, send the welcome, then missed messages, then new ones.
+
+        ``is_counted``: the limit of connections of a user applies.
 
         StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. LoginAbortedError: reading
         failed after the welcome.
         """
         knows_rooms = login.rooms or isinstance(login.since, dict)
-        member = Member(account.id, account.name, send_queue, knows_rooms=knows_rooms)
+        member = Member(account.id, account.name, send_queue, knows_rooms=knows_rooms, is_counted=is_counted)
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member)
         try:

@@ -26,13 +26,18 @@ class Member:
     __slots__ = (
         "account_id",
         "has_caught_up",
+        "is_counted",
+        "is_replaced",
         "knows_rooms",
         "name",
         "newest_direct_id",
         "send_queue",
     )
 
-    def __init__(self, account_id: int, name: str, send_queue: SendQueue, *, knows_rooms: bool = False) -> None:
+    def __init__(
+        self, account_id: int, name: str, send_queue: SendQueue, *, knows_rooms: bool = False, is_counted: bool = False
+    ) -> None:
+        """``is_counted``: the limit of connections of a user applies."""
         self.account_id = account_id
         self.name = name
         self.send_queue = send_queue
@@ -41,6 +46,9 @@ class Member:
         # True after the send queue got all missed messages. Earlier, queued data may be dropped. Under the hub's lock.
         self.has_caught_up = False
         self.newest_direct_id = 0
+        self.is_counted = is_counted
+        # True after a newer connection of the user has taken its place: it ends. Under the hub's lock.
+        self.is_replaced = False
 
 
 class Followers(NamedTuple):

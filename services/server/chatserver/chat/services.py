@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from chatprotocol.rules import unknown_user
+from chatserver.chat.rate_limit import UserLimits
 
 if TYPE_CHECKING:
     from chatserver.chat.delivery import AckedDelivery
@@ -36,6 +37,7 @@ class Services:
     acked_delivery: AckedDelivery
     # Time limit of a login, which the session names in errors.
     login_seconds: float
+    limits: UserLimits = field(default_factory=UserLimits)
 
     def find_recipient(self, name: str) -> Account:
         """Return the account of a user, or of a guest who is online. RequestError: unknown name."""

@@ -37,11 +37,12 @@ from chatprotocol.events import (
     UserUnknown,
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.rules import check_nonce, check_text, is_lobby
+from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
 from chatserver.chat.login import LoginAbortedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
+from chatserver.store.accounts import Role
 from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.words import terms_of
 
@@ -82,6 +83,10 @@ _UNSOLICITED_ACKS_MAX = 1_000
 _PAUSE_SECONDS = 0.002
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
+# Requests whose number is limited, because their answers are long or expensive.
+_QUERIES = frozenset({requests.AskHistory, requests.Search, requests.AskRooms, requests.Join})
+# The same, but delayed like messages: they come before a direct message.
+_QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 
 
 class Session:
@@ -94,6 +99,7 @@ class Session:
         "_errors",
         "_guest",
         "_is_exempt",
+        "_is_limited",
         "_label",
         "_login",
         "_member",
@@ -117,6 +123,8 @@ class Session:
         self._send_queue = send_queue
         self._address = address
         self._is_exempt = is_exempt
+        # True if the rates of messages and queries apply; set at the login.
+        self._is_limited = False
         self._label = label
         self._errors = ErrorLog(label)
         self._state = State.NOT_LOGGED_IN
@@ -162,6 +170,8 @@ class Session:
                 handler = handlers.get(kind)
                 if handler is None:
                     raise _not_allowed(self._state, request)
+                if self._is_limited and not self._await_turn(kind):
+                    return False
                 state = handler(self, request)
             except REQUEST_ERRORS as error:
                 if kind in _MESSAGES and not self._begin_answer():
@@ -236,13 +246,16 @@ class Session:
                 return self._note_wrong_password(error)
             raise
         try:
-            self._member = self._services.login.join(self._send_queue, account, kind, login)
+            self._member = self._services.login.join(
+                self._send_queue, account, kind, login, is_counted=not self._is_exempt
+            )
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
             cause = str(error.__cause__) or str(error)
             _log.error("login aborted", user=account.name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
+        self._is_limited = not (self._is_exempt or self._services.limits.are_off or account.role is Role.OPERATOR)
         _log.info("login", user=account.name, account=kind.value, connection=self._label)
         return State.LOGGED_IN
 
@@ -260,6 +273,7 @@ class Session:
         guests = self._services.guests
         self._guest = guests.claim(request.username, request.side, self._address, self._send_queue)
         guests.confirm_registration(self._guest, request.side)
+        self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         return State.GUEST
 
     def _answer_ping(self, _: requests.Ping) -> State:
@@ -296,6 +310,9 @@ class Session:
         return self._state
 
     def _say_all(self, request: requests.SayBatch) -> State:
+        if self._is_limited and not self._services.limits.messages.take_all(self._user_key(), len(request.texts)):
+            # Each message waits for its own turn.
+            return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
         batch = self._public_batch(LOBBY_ID, "")
         batch.texts.extend(request.texts)
         batch.nonces.extend([None] * len(request.texts))
@@ -333,6 +350,30 @@ class Session:
             recipient=recipient.name,
             recipient_claim=recipient.claim,
         )
+
+    def _await_turn(self, kind: type) -> bool:
+        """Wait until the user's rate allows this request. False if the connection ends. RequestError: it does not."""
+        limits = self._services.limits
+        user = self._user_key()
+        if kind in (requests.Say, requests.Whisper):
+            delay_seconds = limits.messages.take(user, limits.message_delay_seconds)
+        elif kind in _QUERIES_BEFORE_DIRECT:
+            delay_seconds = limits.queries.take(user, limits.message_delay_seconds)
+        elif kind in _QUERIES:
+            delay_seconds = limits.queries.take(user)
+        else:
+            return True
+        if not delay_seconds:
+            return True
+        self._append_batches()
+        return self._send_queue.pause(delay_seconds)
+
+    def _user_key(self) -> int | str:
+        """The key of the user's rates: an account, or the name of a guest."""
+        if self._member is not None:
+            return self._member.account_id
+        assert self._guest is not None
+        return name_key(self._guest.name)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""

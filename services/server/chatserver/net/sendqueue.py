@@ -291,6 +291,13 @@ class SendQueue:
             self._room_available.wait_for(lambda: self.state >= DRAINING or self._unread_bytes() <= UNREAD_MAX_BYTES)
             return self.state < DRAINING
 
+    def pause(self, seconds: float) -> bool:
+        """Let the reader thread wait for this time; false, at once, if the queue takes no more."""
+        with self._lock:
+            if self._room_available is None:
+                self._room_available = threading.Condition(self._lock)
+            return not self._room_available.wait_for(lambda: self.state >= DRAINING, seconds)
+
     # --- for the hub, under its lock ---
 
     def follow(self, buffer: BroadcastBuffer) -> None:

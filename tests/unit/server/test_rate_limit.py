@@ -1,0 +1,158 @@
+"""The rate of a user's messages and queries, with a clock that the tests move."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import Bye, Refused, Sent, Users
+from chatprotocol.requests import AskHistory, AskUsers, Login, Ping, Say, SayBatch, Whisper
+from chatserver.chat.rate_limit import RateLimit, UserLimits
+from chatserver.counters import Counters
+from chatserver.store.accounts import Role
+
+from .chat_fixture import ChatFixture, Peer
+from .udp_line import Clock
+
+# A binary fraction, so that sums of times are exact.
+STEP_SECONDS = 1 / 64
+USERS = ("alice", "bob")
+
+
+@given(
+    burst=st.integers(1, 5),
+    interval=st.integers(1, 32),
+    delay_max=st.integers(0, 64),
+    takes=st.lists(st.tuples(st.integers(0, 64), st.sampled_from(USERS)), max_size=60),
+)
+def test_limit_is_a_bucket_of_tokens_for_each_user(
+    burst: int, interval: int, delay_max: int, takes: list[tuple[int, str]]
+) -> None:
+    """The model has the credit of a bucket in time steps. A token costs an interval and waits for the rest."""
+    clock = Clock()
+    limit = RateLimit("x", burst, 1 / (interval * STEP_SECONDS), clock=clock)
+    credit = dict.fromkeys(USERS, burst * interval)
+    for pause, user in takes:
+        clock.now += pause * STEP_SECONDS
+        credit = {each: min(burst * interval, left + pause) for each, left in credit.items()}
+        delay = max(0, interval - credit[user])
+        if delay <= delay_max:
+            assert limit.take(user, delay_max * STEP_SECONDS) == delay * STEP_SECONDS
+            credit[user] -= interval
+        else:
+            with pytest.raises(RequestError) as caught:
+                limit.take(user, delay_max * STEP_SECONDS)
+            assert caught.value.retry_seconds is not None
+            assert 0 <= caught.value.retry_seconds - (delay - delay_max) * STEP_SECONDS <= 0.1
+
+
+def test_full_buckets_are_forgotten() -> None:
+    """Promise: memory stays bounded: only users who did it lately are remembered."""
+    clock = Clock()
+    limit = RateLimit("x", 10, 2, clock=clock)
+    for number in range(100_000):
+        clock.now += 0.001
+        limit.take(number)
+        assert len(limit) < 2_000
+
+
+class Fixture:
+    """Two users; 3 messages at once, then 2 a second; 2 queries at once, then one a second."""
+
+    def __init__(self, **settings: int) -> None:
+        self.clock = Clock()
+        self.counters = Counters()
+        limits = UserLimits(
+            RateLimit("message_rate", 3, 2, self.counters, self.clock),
+            1.0,
+            RateLimit("query_rate", 2, 1, self.counters, self.clock),
+        )
+        self.services = ChatFixture(limits=limits, **settings)
+        for name in USERS:
+            self.services.accounts.add(name, "terces")
+
+    def enter(self, name: str = "alice", *, is_exempt: bool = False) -> Peer:
+        peer = self.services.connect(is_exempt=is_exempt)
+        peer.ask(Login(name, "secret"))
+        return peer
+
+
+@pytest.mark.parametrize("requests", [[Say(f"{number}") for number in range(5)], [SayBatch([*"01234"])]])
+def test_messages_of_one_connection_are_delayed(requests: list[Say | SayBatch]) -> None:
+    """Promise: back-pressure. The reader thread waits, and no message is lost or reordered."""
+    fixture = Fixture()
+    alice = fixture.enter()
+    alice.ask(*requests)
+    assert [text for batch in fixture.services.journal.appended for text in batch.texts] == [*"01234"]
+    assert alice.send_queue.pauses == [0.5, 1.0], "the fake does not wait, so the second pause includes the first"
+    assert fixture.counters.limits_hit == {"message_rate": 2}
+
+
+def test_user_has_one_rate_on_all_connections_and_others_have_theirs() -> None:
+    """Promise: more connections send no more messages. What is refused is not stored."""
+    fixture = Fixture()
+    first, second, bob = fixture.enter(), fixture.enter(), fixture.enter("bob")
+    first.ask(*(Say(f"{number}", "n") for number in range(4)))
+    second.ask(Whisper("bob", "5"))
+    (refused,) = second.ask(Say("6", "n6"))
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.nonce, refused.retry_seconds) == (ErrorCode.RATE_LIMITED, "n6", 0.5)
+    assert second.ask(Ping())
+    fixture.clock.now += 0.5
+    second.ask(Say("7"))
+    texts = [text for batch in fixture.services.journal.appended for text in batch.texts]
+    assert texts == ["0", "1", "2", "3", "5", "7"]
+    bob.ask(Say("bob"))
+    assert bob.send_queue.pauses == []
+
+
+@pytest.mark.parametrize("is_exempt", [False, True])
+def test_operators_and_exempt_addresses_have_no_rates(*, is_exempt: bool) -> None:
+    fixture = Fixture()
+    if not is_exempt:
+        fixture.services.accounts.by_key["alice"] = replace(
+            fixture.services.accounts.by_key["alice"], role=Role.OPERATOR
+        )
+    alice = fixture.enter(is_exempt=is_exempt)
+    answers = alice.ask(*[Say("hello")] * 100, *[AskHistory()] * 100)
+    assert Refused not in map(type, answers)
+    assert alice.send_queue.pauses == []
+
+
+def test_wait_of_a_lost_peer_ends_its_session() -> None:
+    """Promise: shutdown takes at most 8 s. The messages after the wait are not accepted."""
+    fixture = Fixture()
+    alice = fixture.enter()
+    alice.send_queue.is_finished = True
+    assert not alice.session.handle([Say(f"{number}") for number in range(5)])
+    assert [text for batch in fixture.services.journal.appended for text in batch.texts] == ["0", "1", "2"]
+
+
+def test_queries_over_the_rate_are_refused() -> None:
+    """A list of users is delayed instead, because it comes before a direct message."""
+    fixture = Fixture()
+    alice = fixture.enter()
+    answers = alice.ask(AskHistory(), AskHistory(), AskHistory(), Ping())
+    assert [getattr(each, "retry_seconds", None) for each in answers] == [None, None, 1.0, None]
+    assert type(alice.ask(AskUsers())[0]) is Users
+    assert alice.send_queue.pauses == [1.0]
+
+
+def test_guest_has_a_rate() -> None:
+    fixture = Fixture()
+    guest = fixture.services.guest("carol")
+    answers = [answer for _ in range(6) for answer in guest.sending.ask(Say("hello"))]
+    assert [type(each) for each in answers][-6:] == [Sent] * 5 + [Refused]
+
+
+def test_new_connection_replaces_the_oldest_of_its_user() -> None:
+    """Promise: a user whose network is gone gets in at once, although dead connections have all places."""
+    fixture = Fixture(user_connections=2)
+    exempt, *peers = fixture.enter(is_exempt=True), *(fixture.enter() for _ in range(2)), fixture.enter("bob")
+    newest = [fixture.enter() for _ in range(2)]
+    replaced = Bye("replaced by a newer connection", ErrorCode.REPLACED)
+    assert [peer.new_replies() for peer in peers] == [[replaced], [replaced], []]
+    assert all(peer.send_queue.hangs_up for peer in peers[:2])
+    peers[0].session.end()
+    assert not any(peer.send_queue.is_finished for peer in (exempt, *newest))
