@@ -10,7 +10,6 @@ import resource
 import select
 import sys
 import threading
-import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -32,13 +31,14 @@ from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import RateLimit, UserLimits
+from chatserver.chat.registration import Registration, RegistrationLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
 from chatserver.clock import Clock
 from chatserver.control import HEALTHY
 from chatserver.counters import Counters
-from chatserver.journal.entries import ServerStart
+from chatserver.journal.entries import ServerStart, SetServerRole
 from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
 from chatserver.net.admin_socket import AdminSocket
@@ -52,7 +52,7 @@ from chatserver.net.read_turns import ReadTurns
 from chatserver.net.sender import Sender
 from chatserver.net.sockets import bind
 from chatserver.net.udp_listener import UdpListener
-from chatserver.store.accounts import Accounts
+from chatserver.store.accounts import Accounts, Role
 from chatserver.store.database import Database
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
@@ -97,6 +97,8 @@ _PROBE_SECONDS = 1.5
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
+# The acting user in the audit table for what the settings demand.
+_SETTINGS = "the settings"
 
 
 class Server:
@@ -178,16 +180,20 @@ class Server:
         self._hub = hub
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
-        accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
+        self._operators = config.operator or ()
+        self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
+        accounts = self._accounts
+        registration_limits = RegistrationLimits(config.address_registrations, config.registrations, self._counters)
         guests = Guests(
             accounts,
             self._journal,
             self._presence,
             self._acked_delivery,
             self._log_waiting,
+            limits=registration_limits,
             allowed=config.guests_allowed,
         )
-        login = Login(
+        self._login = login = Login(
             accounts=accounts,
             messages=messages,
             rooms=rooms,
@@ -195,9 +201,17 @@ class Server:
             journal=self._journal,
             hub=hub,
             passwords=self._passwords,
-            throttle=LoginThrottle(time.monotonic),
-            is_guest=guests.is_claimed,
-            registration_open=config.registration == "open",
+            throttle=LoginThrottle(),
+            registration=Registration(
+                accounts=accounts,
+                journal=self._journal,
+                passwords=self._passwords,
+                limits=registration_limits,
+                is_guest=guests.is_claimed,
+                mode=config.registration,
+                operators=self._operators,
+            ),
+            counters=self._counters,
             on_empty=self._log_waiting,
         )
         services = Services(
@@ -276,6 +290,7 @@ class Server:
         if self._turns is not None:
             self._turns.start()
         self._journal.start()
+        self._appoint_operators()
         self._presence.start()
         self._acked_delivery.start()
         self._passwords.start()
@@ -285,12 +300,24 @@ class Server:
         self._control.start()
         self._admin.start()
 
+    def _appoint_operators(self) -> None:
+        """Make the users of the setting operators of the server, if they are registered."""
+        for name in self._operators:
+            account = self._accounts.find(name)
+            if account is not None and account.role is not Role.OPERATOR:
+                entry = SetServerRole(
+                    by_id=0, by=_SETTINGS, account_id=account.id, username=account.name, role=Role.OPERATOR
+                )
+                self._journal.append([entry])
+                _log.info("operator appointed", user=account.name)
+
     def stop(self) -> bool:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
         self._stopping = True
         self._admin.close()
         self._listener.close()
         self._udp_listener.close()
+        self._login.stop_waiting()
         self._passwords.stop(_HASH_SECONDS)
         self._indexer.stop()
         self._journal.stop()  # messages are rejected from now on

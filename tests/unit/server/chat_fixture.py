@@ -17,24 +17,28 @@ from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
 from chatserver.chat.login import Login
-from chatserver.chat.login_throttle import LoginThrottle
-from chatserver.chat.passwords import PasswordsClosedError, Verdict
+from chatserver.chat.login_throttle import LoginThrottle, ThrottleLimits
+from chatserver.chat.passwords import PasswordsClosedError, Urgency, Verdict
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import UserLimits
+from chatserver.chat.registration import Registration, RegistrationLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
+from chatserver.counters import Counters
 from chatserver.journal.base import Appended, Applied, JournalClosedError
 from chatserver.journal.entries import (
+    AccountProblem,
     DeliveryMark,
     Entry,
     GuestClaim,
     GuestRelease,
+    KnownNetwork,
     MessageBatch,
     NewAccount,
     PasswordChange,
 )
-from chatserver.store.accounts import Account
+from chatserver.store.accounts import Account, Role
 from chatserver.store.rooms import RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, committed
@@ -51,14 +55,41 @@ class FakeAccounts:
         self.guests: dict[str, int] = {}
         self.claimed: set[str] = set()
         self._claims = count(1)
+        # Known networks of each account, and open invitations.
+        self.networks: dict[tuple[int, str], int] = {}
+        self.invitations: set[str] = set()
 
     def find(self, username: str) -> Account | None:
         return self.by_key.get(name_key(username))
 
-    def add(self, name: str, password_hash: str, delivered_id: int = 0) -> Account | None:
+    def last_login_ms(self, account_id: int, network: str) -> int | None:
+        return self.networks.get((account_id, network))
+
+    def has_invitation(self, code_hash: str, _: int) -> bool:
+        return code_hash in self.invitations
+
+    def has_guest(self, name: str) -> bool:
+        return name in self.guests
+
+    def add(
+        self,
+        name: str,
+        password_hash: str,
+        delivered_id: int = 0,
+        *,
+        role: Role = Role.USER,
+        must_change_password: bool = False,
+    ) -> Account | None:
         if name_key(name) in self.by_key or name_key(name) in self.claimed:
             return None
-        account = Account(len(self.by_key) + 1, name, password_hash, delivered_id)
+        account = Account(
+            len(self.by_key) + 1,
+            name,
+            password_hash,
+            delivered_id,
+            role=role,
+            must_change_password=must_change_password,
+        )
         self.by_key[name_key(name)] = account
         return account
 
@@ -171,6 +202,7 @@ class FakeJournal:
         # The pauses of sessions before their next read, in seconds.
         self.pauses: list[float] = []
         self.name_was_taken = False
+        self.now_ms = 0
         # Called with each entry that is no message, before it is applied.
         self.when_appended: Callable[[Entry[Any]], object] = lambda _: None
 
@@ -189,6 +221,8 @@ class FakeJournal:
 
     def defer(self, key: Hashable, entry: Entry[None]) -> None:
         self.deferred[key] = entry
+        if isinstance(entry, KnownNetwork):
+            self._accounts.networks[entry.account_id, entry.network] = self.now_ms
         if isinstance(entry, GuestRelease):
             self._accounts.claimed.discard(name_key(entry.name))
 
@@ -232,7 +266,10 @@ class FakeJournal:
             case NewAccount():
                 if self.name_was_taken:
                     self._accounts.add(entry.name.upper(), "rehto")
-                return self._accounts.add(entry.name, entry.password_hash)
+                if entry.invitation and entry.invitation not in self._accounts.invitations:
+                    return AccountProblem.BAD_INVITATION
+                self._accounts.invitations.discard(entry.invitation)
+                return self._accounts.add(entry.name, entry.password_hash, role=entry.role) or AccountProblem.NAME_TAKEN
             case GuestClaim():
                 return self._accounts.claim(entry.name)
             case PasswordChange():
@@ -246,17 +283,25 @@ class FakePasswords:
 
     def __init__(self) -> None:
         self.checked: list[tuple[str | None, str]] = []
+        # The passwords that were hashed, and the urgency of each hash and check.
+        self.hashed: list[str] = []
+        self.urgencies: list[Urgency] = []
         self.is_closed = False
 
-    def hash(self, password: str) -> str:
+    def hash(self, password: str, urgency: Urgency = Urgency.KNOWN, _: object = None) -> str:
         if self.is_closed:
             raise PasswordsClosedError
+        self.hashed.append(password)
+        self.urgencies.append(urgency)
         return password[::-1]
 
-    def check(self, password_hash: str | None, password: str) -> Verdict:
+    def check(
+        self, password_hash: str | None, password: str, urgency: Urgency = Urgency.KNOWN, _: object = None
+    ) -> Verdict:
         if self.is_closed:
             raise PasswordsClosedError
         self.checked.append((password_hash, password))
+        self.urgencies.append(urgency)
         if password_hash is None or password_hash.strip("!") != password[::-1]:
             return Verdict.WRONG
         return Verdict.OUTDATED if password_hash.startswith("!") else Verdict.RIGHT
@@ -268,12 +313,16 @@ class ChatFixture:
     def __init__(
         self,
         *,
-        registration_open: bool = True,
+        registration: str = "open",
         guests_allowed: bool = True,
         last_id: int = 10,
+        operators: Sequence[str] = (),
+        registration_limits: tuple[int, int] = (0, 0),
+        throttle: ThrottleLimits | None = None,
         limits: UserLimits | None = None,
         user_connections: int = 0,
     ) -> None:
+        """``registration_limits``: new names from a network, and from all; 0 is no limit."""
         self.broadcast = FakeBroadcast()
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
@@ -301,12 +350,15 @@ class ChatFixture:
         # Number of times that the last user has left.
         self.times_empty = 0
         doubles: Any = self  # its parts, most of which are fakes
+        self.counters = Counters()
+        new_names = RegistrationLimits(*registration_limits, self.counters, lambda: self.now)
         guests = Guests(
             doubles.accounts,
             doubles.journal,
             self.presence,
             self.acked_delivery,
             self._note_empty,
+            limits=new_names,
             allowed=guests_allowed,
             clock=lambda: time.monotonic() + self.now,
         )
@@ -318,10 +370,21 @@ class ChatFixture:
             journal=doubles.journal,
             hub=self.hub,
             passwords=doubles.passwords,
-            throttle=LoginThrottle(lambda: self.now),
-            is_guest=guests.is_claimed,
-            registration_open=registration_open,
+            throttle=LoginThrottle(throttle),
+            registration=Registration(
+                accounts=doubles.accounts,
+                journal=doubles.journal,
+                passwords=doubles.passwords,
+                limits=new_names,
+                is_guest=guests.is_claimed,
+                mode=registration,
+                operators=operators,
+                now_ms=lambda: self.journal.now_ms,
+            ),
+            counters=self.counters,
             on_empty=self._note_empty,
+            clock=lambda: self.now,
+            now_ms=lambda: self.journal.now_ms,
         )
         self.services = Services(
             accounts=doubles.accounts,

@@ -82,6 +82,8 @@ class FakeSendQueue:
         self.hangs_up = False
         # The pauses of the reader thread, in seconds.
         self.pauses: list[float] = []
+        # True if the peer has hung up, and the time for which its requests may wait is over.
+        self.is_gone = False
         # True if the peer's system acknowledges all data at once; otherwise the callbacks wait in ``tracked``.
         self.acknowledges = True
         self.tracked: list[Callable[[], None]] = []
@@ -126,6 +128,9 @@ class FakeSendQueue:
     def pause(self, seconds: float) -> bool:
         self.pauses.append(seconds)
         return not self.is_finished
+
+    def is_abandoned(self, _: float) -> bool:
+        return self.is_gone
 
     def wait_for_room(self) -> bool:
         self.waits.append(len(self.replies))

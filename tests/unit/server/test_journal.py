@@ -16,6 +16,7 @@ from chatprotocol.limits import ID_MAX
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied, JournalClosedError
 from chatserver.journal.entries import (
+    AccountProblem,
     DeliveryMark,
     Entry,
     GuestClaim,
@@ -312,7 +313,7 @@ def test_name_is_free_after_the_guest(fixture: JournalFixture, end: str) -> None
     """Nothing but the next commit is needed: leaving costs no sync."""
     fixture.journal.start()
     carol = fixture.ask(GuestClaim("Carol"))
-    assert fixture.ask(NewAccount("carol", "hash")) is None
+    assert fixture.ask(NewAccount("carol", "hash")) is AccountProblem.NAME_TAKEN
     assert fixture.ask(GuestClaim("CAROL")) is None
     if end == "release":
         fixture.journal.defer("carol", GuestRelease(carol.name, carol.claim))
@@ -334,7 +335,7 @@ def test_first_of_guest_and_account_gets_the_name(fixture: JournalFixture, first
     gate.open()
     outcomes = {name: appended.result()[0] for name, appended in waiting.items()}
     assert fixture.disk.transactions == 2
-    assert [name for name in order if outcomes[name] is not None] == [first]
+    assert [name for name in order if isinstance(outcomes[name], Account)] == [first]
 
 
 def test_password_hash_is_replaced_unless_it_has_changed(fixture: JournalFixture) -> None:

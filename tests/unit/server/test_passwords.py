@@ -3,7 +3,7 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -14,7 +14,17 @@ from argon2.exceptions import VerificationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatserver.chat.passwords import HashCost, Passwords, PasswordsClosedError, PasswordsFailedError, Verdict
+from chatserver.chat.passwords import (
+    AbandonedError,
+    HashCost,
+    Passwords,
+    PasswordsBusyError,
+    PasswordsClosedError,
+    PasswordsFailedError,
+    Urgency,
+    Verdict,
+    never_abandoned,
+)
 
 from .helpers import DEADLINE_SECONDS, Gate, assert_waits, eventually, in_background, must_end
 
@@ -60,14 +70,14 @@ class Hasher(PasswordHasher):
 
 
 @contextmanager
-def started_with_hasher(threads: int = 1) -> Iterator[tuple[Passwords, Hasher]]:
+def started_with_hasher(threads: int = 1, **options: Any) -> Iterator[tuple[Passwords, Hasher]]:
     hashers: list[Hasher] = []
 
     def new(**cost: int) -> Hasher:
         hashers.append(Hasher(**cost))
         return hashers[-1]
 
-    with started(threads=threads, new_hasher=new) as passwords:
+    with started(threads=threads, new_hasher=new, **options) as passwords:
         yield passwords, hashers[0]
 
 
@@ -234,3 +244,64 @@ def test_hasher_threads_have_a_low_priority(added: int) -> None:
 
     must_end(in_background(start_here))  # a changed priority ends with its thread
     assert seen == [True]
+
+
+def test_urgent_tasks_are_next_and_abandoned_ones_are_dropped() -> None:
+    """2,000 registrations that hang up at once delay no login, and are not hashed."""
+    done: list[str] = []
+    waited: list[float] = []
+
+    def check(name: str, urgency: Urgency, is_abandoned: Callable[[float], bool] = never_abandoned) -> None:
+        try:
+            passwords.check(name, "secret", urgency, is_abandoned)
+        except AbandonedError:
+            done.append(f"{name} dropped")
+        else:
+            done.append(name)
+
+    def hung_up(seconds: float) -> bool:
+        waited.append(seconds)
+        return True
+
+    now = 100.0
+    with started_with_hasher(clock=lambda: now) as (passwords, hasher):
+        hasher.gate = gate = Gate()
+        threads = [in_background(lambda: check("first", Urgency.LOGIN))]
+        gate.await_thread()
+        for number, (name, urgency, is_abandoned) in enumerate(
+            [
+                ("gone", Urgency.REGISTRATION, hung_up),
+                ("new", Urgency.REGISTRATION, never_abandoned),
+                ("stranger", Urgency.LOGIN, never_abandoned),
+                ("owner", Urgency.KNOWN, never_abandoned),
+                ("gone owner", Urgency.KNOWN, hung_up),
+            ],
+            1,
+        ):
+            threads.append(in_background(partial(check, name, urgency, is_abandoned)))
+            eventually(lambda number=number: passwords.waiting == number)
+        now = 107.0
+        gate.open()
+        for thread in threads:
+            must_end(thread)
+    assert hasher.verified == ["first", "owner", "stranger", "new"]
+    assert {each for each in done if each.endswith("dropped")} == {"gone dropped", "gone owner dropped"}
+    assert waited == [7.0, 7.0]
+
+
+def test_waiting_tasks_are_limited_except_those_of_known_users() -> None:
+    with started_with_hasher(waiting_max=2) as (passwords, hasher):
+        hasher.gate = gate = Gate()
+        threads = [in_background(lambda: passwords.check(None, "secret", Urgency.LOGIN))]
+        gate.await_thread()
+        for number in (1, 2):
+            threads.append(in_background(lambda: passwords.check(None, "secret", Urgency.LOGIN)))
+            eventually(lambda number=number: passwords.waiting == number)
+        for urgency in (Urgency.LOGIN, Urgency.REGISTRATION):
+            with pytest.raises(PasswordsBusyError):
+                passwords.hash("secret", urgency)
+        threads.append(in_background(lambda: passwords.check(None, "secret", Urgency.KNOWN)))
+        eventually(lambda: passwords.waiting == 3)
+        gate.open()
+        for thread in threads:
+            must_end(thread)

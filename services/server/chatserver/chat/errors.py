@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatserver.chat.passwords import PasswordsClosedError, PasswordsFailedError
+from chatserver.chat.passwords import AbandonedError, PasswordsBusyError, PasswordsClosedError, PasswordsFailedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import StoreError
@@ -21,11 +21,15 @@ REQUEST_ERRORS = (
     SearchFailedError,
     JournalClosedError,
     PasswordsClosedError,
+    PasswordsBusyError,
+    AbandonedError,
     SearchClosedError,
     ShortOfMemoryError,
 )
 # Maximum logged errors per connection: an attacker must not fill the disk with the log.
 _LOGGED_MAX = 100
+# Time until a client may try again if too many logins wait: half of them are checked by then.
+_BUSY_SECONDS = 10.0
 # Codes whose reasons are not logged: they repeat the peer's input, which may be a mistyped message or password.
 _QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_COMMAND})
 
@@ -68,6 +72,12 @@ def to_request_error(error: Exception, connection: str) -> RequestError:
         case PasswordsFailedError():
             _log.error("password check failed", connection=connection, error=str(error))
             return RequestError(ErrorCode.INTERNAL, "The server can't check passwords now.")
+        case PasswordsBusyError():
+            reason = f"Too many logins wait for the server already; try again in {_BUSY_SECONDS:.0f} s."
+            return RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=_BUSY_SECONDS)
+        case AbandonedError():
+            reason = "The login had to wait, and you closed your side of the connection meanwhile; nothing was done."
+            return RequestError(ErrorCode.RATE_LIMITED, reason)
         case ShortOfMemoryError():
             return RequestError(ErrorCode.INTERNAL, "The server is short of memory; try again later.")
         case SearchFailedError():  # the indexer has logged the reason

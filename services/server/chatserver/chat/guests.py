@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from chatprotocol.address import network_of
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.requests import Side
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.presence import Presence
+    from chatserver.chat.registration import RegistrationLimits
     from chatserver.journal.local import LocalJournal
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
@@ -102,6 +104,7 @@ class Guests:
         acked_delivery: AckedDelivery,
         on_empty: Callable[[], None],
         *,
+        limits: RegistrationLimits,
         allowed: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -114,6 +117,7 @@ class Guests:
         self._presence = presence
         self._acked_delivery = acked_delivery
         self._on_empty = on_empty
+        self._limits = limits
         self._allowed = allowed
         self._clock = clock
         # Guards everything below, and all guests. Taken before the hub's lock. Single dict lookups need no lock.
@@ -130,10 +134,10 @@ class Guests:
         guest = self._by_key.get(name_key(name))
         return guest.account if guest is not None and guest.is_online else None
 
-    def claim(self, name: str, side: Side, address: str, send_queue: SendQueue) -> Guest:
+    def claim(self, name: str, side: Side, address: str, send_queue: SendQueue, *, is_exempt: bool = False) -> Guest:
         """Claim the name for one connection; call :meth:`confirm_registration` next.
 
-        Raises RequestError, StoreError, JournalClosedError.
+        ``is_exempt``: the limits of registrations don't apply. Raises RequestError, StoreError, JournalClosedError.
         """
         check_username(name)
         if not self._allowed:
@@ -150,7 +154,7 @@ class Guests:
             is_complete = len(guest.send_queues) == len(Side)
         if is_complete:
             try:
-                account = self._admit(guest.name)
+                account = self._admit(guest, is_exempt=is_exempt)
             except BaseException:
                 self.leave(guest, send_queue)
                 raise
@@ -210,14 +214,24 @@ class Guests:
             if other is not send_queue:
                 other.finish(hang_up=True)
 
-    def _admit(self, name: str) -> Account:
-        """Claim the name in the journal, and return the row of the guest. Raises RequestError."""
+    def _admit(self, guest: Guest, *, is_exempt: bool) -> Account:
+        """Claim the name in the journal, and return the row of the guest. Raises RequestError.
+
+        A new spelling makes a new row, so it counts as a registration.
+        """
+        name, network, account = guest.name, network_of(guest.address), None
+        is_counted = not is_exempt and not self._accounts.has_guest(name)
+        if is_counted:
+            self._limits.take(network)
         try:
             (account,) = self._journal.append([GuestClaim(name)]).result()
         except OSError as error:
             _log.error("guest not admitted", user=name, error=str(error))
             reason = "The server can't write to its disk; the guest was not registered."
             raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
+        finally:
+            if is_counted and account is None:
+                self._limits.give_back(network)
         if account is None:  # an account was registered at the same time
             raise _name_taken(name)
         return account

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
-from chatserver.chat.passwords import Verdict
+from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
+from chatserver.chat.registration import name_in_use
 from chatserver.chat.room import Member
-from chatserver.journal.entries import NewAccount, PasswordChange
+from chatserver.journal.entries import KnownNetwork, PasswordChange
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
 from chatserver.store.messages import RECEIVED_ID, is_last_page
@@ -25,8 +30,10 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, Message
     from chatserver.chat.hub import Hub, JoinState
-    from chatserver.chat.login_throttle import LoginThrottle
+    from chatserver.chat.login_throttle import LoginThrottle, Try
     from chatserver.chat.passwords import Passwords
+    from chatserver.chat.registration import Registration
+    from chatserver.counters import Counters
     from chatserver.journal.local import LocalJournal
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
@@ -38,8 +45,10 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Replaces the address in the throttle for wrong passwords of logged-in users.
-_LOGGED_IN = "logged in"
+# How often a try that waits looks if its peer is still there.
+_LOOK_SECONDS = 1.0
+# A login from a known network is noted again after a day: the entry costs a write.
+_NETWORK_NOTED_MS = 86_400_000
 # Maximum messages of a page of missed messages. Its text is limited as well: see PAGE_CHARACTERS.
 _PAGE_MESSAGES = 500
 _UNREADABLE = Refused(
@@ -53,6 +62,19 @@ class _Range(NamedTuple):
     query: Query
     after_id: int
     upto_id: int
+
+
+class Peer(NamedTuple):
+    """The connection of a login."""
+
+    # The address, as limits count it: see network_of.
+    network: str
+    # True if the limits of addresses don't apply. Wrong passwords cost time nevertheless.
+    is_exempt: bool
+    # Wrong passwords on this connection.
+    wrong_passwords: int
+    # True if nobody waits for the answer to a login that has waited for so many seconds.
+    is_abandoned: Callable[[float], bool]
 
 
 class LoginAbortedError(Exception):
@@ -73,14 +95,13 @@ class Login:
         hub: Hub,
         passwords: Passwords,
         throttle: LoginThrottle,
-        is_guest: Callable[[str], bool],
-        registration_open: bool,
+        registration: Registration,
+        counters: Counters,
         on_empty: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """``is_guest``: true for the names of guests. ``on_empty`` is called after the last user left.
-
-        ``registration_open``: true if unknown names may be registered.
-        """
+        """``on_empty`` is called after the last user left. ``clock`` returns seconds."""
         self._accounts = accounts
         self._messages = messages
         self._rooms = rooms
@@ -89,52 +110,90 @@ class Login:
         self._hub = hub
         self._passwords = passwords
         self._throttle = throttle
-        self._is_guest = is_guest
-        self._registration_open = registration_open
+        self._registration = registration
+        self._counters = counters
         self._on_empty = on_empty
+        self._clock = clock
+        self._now_ms = now_ms
+        # Set once, at shutdown.
+        self._is_stopping = False
 
-    def account_kind(self, username: str) -> AccountKind:
+    def account_kind(self, login: requests.Login) -> AccountKind:
         """Return NEW or EXISTING for the name. RequestError: the name can't be registered."""
-        check_username(username)
-        is_new = self._registration_open and self._accounts.find(username) is None
-        if is_new and self._is_guest(username):
-            raise _name_in_use(username)
-        return AccountKind.NEW if is_new else AccountKind.EXISTING
+        check_username(login.username)
+        if self._registration.is_closed or self._accounts.find(login.username) is not None:
+            return AccountKind.EXISTING
+        self._registration.check(login.username, login.invitation)
+        return AccountKind.NEW
 
-    def authenticate(self, username: str, password: str, address: str) -> tuple[Account, AccountKind]:
-        """Return the account for the name and password; register it if the name is new. Raises RequestError."""
-        check_username(username)
+    def authenticate(self, login: requests.Login, password: str, peer: Peer) -> tuple[Account, AccountKind]:
+        """Return the account for the name and password; register it if the name is new. Raises RequestError.
+
+        Waits for its turn among other tries, and for a hasher: see login_throttle.py and passwords.py.
+        """
+        check_username(login.username)
         check_password(password)
-        self._check_throttle(address, username)
-        account = self._accounts.find(username)
-        if account is None and self._registration_open:
-            registered = self._register(username, password)
+        account = self._accounts.find(login.username)
+        if account is None and not self._registration.is_closed:
+            registered = self._registration.register(
+                login.username,
+                password,
+                login.invitation,
+                peer.network,
+                is_exempt=peer.is_exempt,
+                is_abandoned=peer.is_abandoned,
+            )
             if registered is not None:
+                self._note_network(registered, peer.network)
                 return registered, AccountKind.NEW
-            account = self._accounts.find(username)  # another login registered it at the same time
+            account = self._accounts.find(login.username)  # another login registered it at the same time
             if account is None:
-                raise _name_in_use(username)
-        verdict = self._passwords.check(account.password_hash if account else None, password)
-        self._check_throttle(address, username)  # other attempts may have failed during the wait for a hasher
+                raise name_in_use(login.username)
+        last_login_ms = self._accounts.last_login_ms(account.id, peer.network) if account is not None else None
+        is_known = last_login_ms is not None
+        enter = partial(
+            self._throttle.enter,
+            account=name_key(login.username),
+            network=peer.network,
+            is_known=is_known,
+            failures=peer.wrong_passwords,
+        )
+        password_hash = account.password_hash if account is not None else None
+        urgency = Urgency.KNOWN if is_known else Urgency.LOGIN
+        verdict = self._check(enter, login.username, password_hash, password, urgency, peer.is_abandoned)
         if verdict is Verdict.WRONG or account is None:
-            self._throttle.note_failure(address, name_key(username))
-            raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}.")
-        if verdict is Verdict.OUTDATED:
+            raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {login.username}.")
+        if login.new_password is not None:
+            account = self._replace_password(account, login.new_password)
+        elif account.must_change_password:
+            raise RequestError(
+                ErrorCode.PASSWORD_CHANGE_REQUIRED,
+                f"{account.name} must choose a new password: log in with the project's client, or with json.",
+            )
+        elif verdict is Verdict.OUTDATED:
             new_hash = self._passwords.hash(password)
             self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
+        if last_login_ms is None or self._now_ms() - last_login_ms >= _NETWORK_NOTED_MS:
+            self._note_network(account, peer.network)
         return account, AccountKind.EXISTING
 
-    def change_password(self, username: str, old: str, new: str) -> None:
+    def change_password(self, username: str, old: str, new: str, is_abandoned: Callable[[float], bool]) -> None:
         """Replace the password of a logged-in user; on return it is committed. Raises RequestError.
 
-        Wrong passwords count for all connections of the account together, separately from logins.
+        The tries of all connections of the account wait for each other, apart from logins.
         """
         check_password(new)
-        self._check_throttle(_LOGGED_IN, username)
         account = self._accounts.find(username)
-        if account is None or self._passwords.check(account.password_hash, old) is Verdict.WRONG:
-            self._throttle.note_failure(_LOGGED_IN, name_key(username))
+        enter = partial(self._throttle.enter_change, account=name_key(username))
+        password_hash = account.password_hash if account is not None else None
+        verdict = self._check(enter, username, password_hash, old, Urgency.KNOWN, is_abandoned)
+        if account is None or verdict is Verdict.WRONG:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
+        self._replace_password(account, new)
+
+    def _replace_password(self, account: Account, new: str) -> Account:
+        """Return the account with the new password, which is committed. Raises RequestError."""
+        check_password(new)
         change = PasswordChange(account.id, account.password_hash, self._passwords.hash(new))
         try:
             (has_changed,) = self._journal.append([change]).result()
@@ -143,26 +202,68 @@ class Login:
             raise RequestError(ErrorCode.INTERNAL, reason) from error
         if not has_changed:
             raise RequestError(
-                ErrorCode.WRONG_PASSWORD, f"The password of {username} was changed meanwhile; log in again."
+                ErrorCode.WRONG_PASSWORD, f"The password of {account.name} was changed meanwhile; log in again."
             )
-        _log.info("password changed", user=username)
+        _log.info("password changed", user=account.name)
+        return replace(account, password_hash=change.new_hash, must_change_password=False)
 
-    def _check_throttle(self, address: str, username: str) -> None:
-        if self._throttle.is_blocked(address, name_key(username)):
-            raise RequestError(ErrorCode.TOO_MANY_ATTEMPTS, f"Too many wrong passwords for {username}; wait a minute.")
+    def stop_waiting(self) -> None:
+        """Wake all tries that wait for their turns, at shutdown: they are refused. For any thread."""
+        self._is_stopping = True
+        self._throttle.wake_all()
 
-    def _register(self, username: str, password: str) -> Account | None:
-        """Return the new account, or None if the name is taken."""
-        if self._is_guest(username):  # avoids a useless hash
-            return None
-        password_hash = self._passwords.hash(password)
+    def _check(
+        self,
+        enter: Callable[..., Try],
+        username: str,
+        password_hash: str | None,
+        password: str,
+        urgency: Urgency,
+        is_abandoned: Callable[[float], bool],
+    ) -> Verdict:
+        """Check a password when its turn has come. RequestError: the turn is too far away."""
+        attempt = self._wait_for_turn(enter, username, is_abandoned)
+        verdict = None
         try:
-            (account,) = self._journal.append([NewAccount(username, password_hash)]).result()
-        except OSError as error:
-            raise RequestError(
-                ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered."
-            ) from error
-        return account
+            verdict = self._passwords.check(password_hash, password, urgency, is_abandoned)
+        finally:
+            if verdict is None:
+                self._throttle.leave(attempt, self._clock())
+            else:
+                self._throttle.finish(attempt, self._clock(), was_right=verdict is not Verdict.WRONG)
+        return verdict
+
+    def _wait_for_turn(self, enter: Callable[..., Try], username: str, is_abandoned: Callable[[float], bool]) -> Try:
+        """Enter the throttle and wait. On return the password may be checked.
+
+        RequestError: it takes too long. AbandonedError, PasswordsClosedError.
+        """
+        wakeup = threading.Event()
+        began_at = now = self._clock()
+        attempt = enter(now, wake=wakeup.set)
+        while (wait_seconds := self._throttle.poll(attempt, now)) is not None:
+            if now >= attempt.deadline or self._is_stopping or is_abandoned(now - began_at):
+                break
+            wakeup.wait(min(wait_seconds, _LOOK_SECONDS))
+            wakeup.clear()
+            now = self._clock()
+        if wait_seconds is None:
+            return attempt
+        retry_seconds = max(1.0, self._throttle.leave(attempt, now))
+        if self._is_stopping:
+            raise PasswordsClosedError
+        if now < attempt.deadline:
+            raise AbandonedError
+        self._counters.limits_hit["logins"] += 1
+        raise RequestError(
+            ErrorCode.TOO_MANY_ATTEMPTS,
+            f"Too many wrong passwords for {username} or from your address; try again in {retry_seconds:.0f} s.",
+            retry_seconds=retry_seconds,
+        )
+
+    def _note_network(self, account: Account, network: str) -> None:
+        """Remember that the user logs in from this network. The entry waits for the next commit."""
+        self._journal.defer((account.id, network), KnownNetwork(account.id, network))
 
     def join(
         self, send_queue: SendQueue, account: Account, kind: AccountKind, login: requests.Login, *, is_counted: bool
@@ -264,10 +365,6 @@ class Login:
         """Leave the hub."""
         if self._hub.leave(member):
             self._on_empty()
-
-
-def _name_in_use(username: str) -> RequestError:
-    return RequestError(ErrorCode.BAD_USERNAME, f"A guest uses the name {username} now; choose another one, or wait.")
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,310 @@
-"""Login throttle: limits wrong passwords per address and name."""
+"""The login throttle: slows down guesses of passwords, and never locks an owner out.
+
+Theory of operation
+-------------------
+
+A *try* is one password for one account from one network (an IPv4 address, the /64 of an IPv6 address). Before its
+password is checked it passes a few *lanes*, one after the other. A lane lets a number of tries through at once, and
+then one in each interval. A try whose password was right takes its places back, so only wrong passwords cost time. A
+try is charged when it starts, so tries that run at the same time can't exceed a lane either.
+
+The lanes of a try depend on two facts: whether the account has logged in from this network before (*known*: an entry
+of the journal says so), and whether it is the *first* try of this network for this account within an hour.
+
+    known, first        none: the try is charged to the network and starts at once
+    known, further      the network's lane
+    unknown, first      the network's lane, then the account's lane for first tries
+    unknown, further    the network's lane, then the account's lane for further tries
+
+Why an owner gets in while strangers guess:
+
+* From a known network, strangers elsewhere are not in any lane of the try. If they share the network, because it is a
+  proxy, the owner waits in the network's lane. Tries for other accounts do not come before it: see *order*.
+* From a new network, the try is a first one, and the first tries of 500 networks start at once. Attackers with 400
+  networks use up 400 of them, once in an hour. With more networks they delay an owner who is in a new place, and whose
+  try then waits among first tries only.
+
+Why guessing is slow, by the constants below: an account takes 24 first and 24 further tries a minute from unknown
+networks; one network makes 48 tries a minute over all accounts. What comes on top is bounded: 500 first tries for an
+account, 30 tries of a network, and one for each account that is known in it.
+
+Order. The try with the lowest number is first in a lane, and the older one of two equal ones. The number is how many
+tries *of the same source* waited in the lane when it came, plus the wrong passwords on its connection. The source is
+the account in the lane of a network, and the network in the lanes of an account. So the sources take turns: 16
+connections of one network are not served 16 times as often as an owner's single one, and a connection that has just
+failed comes after one that has not.
+
+A try does not wait for more than 20 s; it is then refused with the time after which it may pass. A refusal at once
+would let a program ask in a loop.
+
+Memory. A lane exists while a try waits in it, or its charges are not over. A failed try costs a hash and leaves at most
+two lanes for 2.5 s, so there are hundreds. Beyond a limit, the lanes that are over soonest are dropped: an attacker
+can't flush the lane of an account by failing for others. The networks that have tried an account are remembered by
+time, and the oldest are dropped. A flush makes their next tries first ones, of which an account takes 24 a minute.
+
+The class has no thread and reads no clock. The reader thread of each connection waits for its own try (``login.py``):
+it asks :meth:`LoginThrottle.poll` until the answer is None, and sleeps meanwhile. ``wake`` of the try is called when it
+should ask earlier. The lock guards everything, and nothing slow is done while it is held.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from typing import TYPE_CHECKING
+from bisect import insort
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
-# A person who has forgotten a password needs a few tries; a program that guesses needs millions.
-FAILURES_MAX = 10
-WINDOW_SECONDS = 60.0
-# Maximum keys, at about 500 bytes each. The oldest are dropped first.
-_REMEMBERED_MAX = 10_000
+
+class Pace(NamedTuple):
+    """The speed of a lane."""
+
+    # Tries that pass at once.
+    burst: int
+    # Time for each further one.
+    interval_seconds: float
+
+
+class ThrottleLimits(NamedTuple):
+    """The limits of the throttle."""
+
+    # First tries of unknown networks for one account: more networks than most attackers have.
+    first: Pace = Pace(500, 2.5)
+    # Their further tries. A person needs a few until the right password comes to mind.
+    further: Pace = Pace(5, 2.5)
+    # Tries of one network over all accounts: an office of people who come back from a holiday.
+    network: Pace = Pace(30, 1.25)
+    # Changes of the password by a logged-in user.
+    change: Pace = Pace(5, 1.25)
+    # Maximum wait of a try: less than the patience of a client (docs/decisions/0020).
+    wait_max_seconds: float = 20.0
+    # How long a network counts as one that has tried an account.
+    remembered_seconds: float = 3_600.0
+    # Maximum remembered pairs of account and network, at about 250 bytes, and lanes, at about 400 bytes.
+    remembered_max: int = 20_000
+
+
+class _Lane:
+    """Tries that wait, in order, and the time at which all charges are over."""
+
+    __slots__ = ("over_at", "pace", "waiting", "waiting_of")
+
+    def __init__(self, pace: Pace) -> None:
+        self.pace = pace
+        self.over_at = 0.0
+        self.waiting: list[Try] = []
+        # Number of waiting tries by their source.
+        self.waiting_of: dict[Hashable, int] = {}
+
+    def seconds_until_free(self, now: float) -> float:
+        return max(0.0, self.over_at - now - (self.pace.burst - 1) * self.pace.interval_seconds)
+
+    def charge(self, now: float) -> None:
+        self.over_at = max(self.over_at, now) + self.pace.interval_seconds
+
+    def take_back(self) -> None:
+        self.over_at -= self.pace.interval_seconds
+
+
+class Try:
+    """One password of one connection. For the throttle, except ``deadline``."""
+
+    __slots__ = ("charged", "deadline", "failures", "lanes", "number", "order", "pair", "wake")
+
+    def __init__(
+        self, pair: tuple[str, str], number: int, failures: int, deadline: float, wake: Callable[[], None]
+    ) -> None:
+        self.pair = pair
+        # The older try has the lower number.
+        self.number = number
+        # Wrong passwords on this connection.
+        self.failures = failures
+        # The latest time at which it may start.
+        self.deadline = deadline
+        self.wake = wake
+        # The lanes that it must still pass, by key, each with the source of the try in it. It waits in the first.
+        self.lanes: list[tuple[Hashable, Pace, Hashable]] = []
+        # The keys of the lanes that it was charged to.
+        self.charged: list[Hashable] = []
+        # Its place in the present lane.
+        self.order = (0, 0)
+
+
+_ORDER = attrgetter("order")
 
 
 class LoginThrottle:
-    """Counts wrong passwords by the peer's address and the account's name. For any thread.
+    """Decides when each try may start. See the module's docstring. For any thread; ``now`` is in seconds."""
 
-    The address is part of the key so that a user can't be locked out from another address. ``clock`` returns seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float], remembered_max: int = _REMEMBERED_MAX) -> None:
-        self._clock = clock
-        self._remembered_max = remembered_max
-        # Guards _failures: times by (address, name); the latest key is last.
+    def __init__(self, limits: ThrottleLimits | None = None) -> None:
+        self.limits = limits or ThrottleLimits()
+        # Tries that were refused because their time was over, since the start.
+        self.refused = 0
+        # Guards everything below.
         self._lock = threading.Lock()
-        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._number = 0
+        self._lanes: dict[Hashable, _Lane] = {}
+        # Tries by account and network, wrong ones and those that have not ended, and the time of the newest; the pair
+        # with the newest try is last.
+        self._tries: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def is_blocked(self, address: str, name_key: str) -> bool:
-        """True if FAILURES_MAX failures lie within the window."""
-        with self._lock:
-            times = self._failures.get((address, name_key), deque())
-            recent = sum(at > self._clock() - WINDOW_SECONDS for at in times)
-            return recent >= FAILURES_MAX
+    def enter(
+        self,
+        now: float,
+        account: str,
+        network: str,
+        *,
+        is_known: bool,
+        failures: int = 0,
+        wake: Callable[[], None],
+    ) -> Try:
+        """A try begins. Call :meth:`poll` next, and in the end :meth:`leave` or :meth:`finish`.
 
-    def note_failure(self, address: str, name_key: str) -> None:
-        """Count a wrong password."""
+        ``account`` is the key of its name, whether the account exists or not. ``failures`` are the wrong passwords on
+        this connection.
+        """
+        limits = self.limits
         with self._lock:
-            times = self._failures.pop((address, name_key), deque(maxlen=FAILURES_MAX))
-            times.append(self._clock())
-            self._failures[address, name_key] = times
-            if len(self._failures) > self._remembered_max:
-                del self._failures[next(iter(self._failures))]
+            attempt = self._new_try((account, network), failures, now, wake)
+            is_first = not self._count(attempt.pair, now)
+            self._remember(attempt.pair, now, 1)
+            network_lane = (("network", network), limits.network, account)
+            if is_known and is_first:
+                self._charge(network_lane[0], limits.network, attempt, now)
+            elif is_known:
+                attempt.lanes = [network_lane]
+            else:
+                key, pace = ("first", limits.first) if is_first else ("further", limits.further)
+                attempt.lanes = [network_lane, ((key, account), pace, network)]
+            self._join_lane(attempt)
+        return attempt
+
+    def enter_change(self, now: float, account: str, wake: Callable[[], None]) -> Try:
+        """Like ``enter``, for a logged-in user who changes the password. All of its connections share a lane."""
+        with self._lock:
+            attempt = self._new_try((account, ""), 0, now, wake)
+            self._remember(attempt.pair, now, 1)
+            attempt.lanes = [(("change", account), self.limits.change, None)]
+            self._join_lane(attempt)
+        return attempt
+
+    def poll(self, attempt: Try, now: float) -> float | None:
+        """None: the password may be checked now. Otherwise ask again after so many seconds, or when ``wake`` is called.
+
+        After its deadline the caller gives the try up.
+        """
+        with self._lock:
+            while attempt.lanes:
+                key, pace, _ = attempt.lanes[0]
+                lane = self._lanes[key]
+                if lane.waiting[0] is not attempt:
+                    return max(0.0, attempt.deadline - now)
+                wait_seconds = lane.seconds_until_free(now)
+                if wait_seconds > 0:
+                    return wait_seconds
+                self._leave_lane(attempt)
+                self._charge(key, pace, attempt, now)
+                self._join_lane(attempt)
+        return None
+
+    def leave(self, attempt: Try, now: float) -> float:
+        """End a try without a check of its password: it is taken back. Returns the time until a next one may pass."""
+        with self._lock:
+            wait_seconds = 0.0
+            if attempt.lanes:
+                lane = self._lanes[attempt.lanes[0][0]]
+                ahead = lane.waiting.index(attempt)
+                wait_seconds = lane.seconds_until_free(now) + ahead * lane.pace.interval_seconds
+                self._leave_lane(attempt)
+            self._take_back(attempt, now)
+            return wait_seconds
+
+    def finish(self, attempt: Try, now: float, *, was_right: bool) -> None:
+        """The password was checked. A right one is taken back."""
+        if was_right:
+            with self._lock:
+                self._take_back(attempt, now)
+
+    def wake_all(self) -> None:
+        """Wake all tries that wait."""
+        with self._lock:
+            for lane in self._lanes.values():
+                for attempt in lane.waiting:
+                    attempt.wake()
+
+    def __len__(self) -> int:
+        """Number of lanes and remembered pairs."""
+        with self._lock:
+            return len(self._lanes) + len(self._tries)
+
+    # --- the lock is held ---
+
+    def _new_try(self, pair: tuple[str, str], failures: int, now: float, wake: Callable[[], None]) -> Try:
+        self._number += 1
+        return Try(pair, self._number, failures, now + self.limits.wait_max_seconds, wake)
+
+    def _join_lane(self, attempt: Try) -> None:
+        """Wait in the next lane, if there is one."""
+        if not attempt.lanes:
+            return
+        key, pace, source = attempt.lanes[0]
+        lane = self._lanes.get(key) or self._lanes.setdefault(key, _Lane(pace))
+        ahead = lane.waiting_of.get(source, 0)
+        lane.waiting_of[source] = ahead + 1
+        attempt.order = (ahead + attempt.failures, attempt.number)
+        insort(lane.waiting, attempt, key=_ORDER)
+
+    def _leave_lane(self, attempt: Try) -> None:
+        """Leave the present lane. The next try is woken if it is the first now."""
+        key, _, source = attempt.lanes.pop(0)
+        lane = self._lanes[key]
+        was_first = lane.waiting[0] is attempt
+        lane.waiting.remove(attempt)
+        lane.waiting_of[source] -= 1
+        if not lane.waiting_of[source]:
+            del lane.waiting_of[source]
+        if was_first and lane.waiting:
+            lane.waiting[0].wake()
+
+    def _charge(self, key: Hashable, pace: Pace, attempt: Try, now: float) -> None:
+        lane = self._lanes.get(key) or self._lanes.setdefault(key, _Lane(pace))
+        lane.charge(now)
+        attempt.charged.append(key)
+        if len(self._lanes) > self.limits.remembered_max:
+            self._drop_lanes(now)
+
+    def _take_back(self, attempt: Try, now: float) -> None:
+        for key in attempt.charged:
+            lane = self._lanes.get(key)
+            if lane is None:  # its charges are over
+                continue
+            lane.take_back()
+            if lane.waiting:
+                lane.waiting[0].wake()
+            elif lane.over_at <= now:
+                del self._lanes[key]
+        self._remember(attempt.pair, now, -1)
+
+    def _drop_lanes(self, now: float) -> None:
+        """Drop the lanes that are over, or the half that is over soonest. Lanes in which a try waits are kept."""
+        over_at = {key: lane.over_at for key, lane in self._lanes.items() if not lane.waiting}
+        for key in sorted(over_at, key=over_at.__getitem__):
+            if over_at[key] > now and len(self._lanes) <= self.limits.remembered_max // 2:
+                return
+            del self._lanes[key]
+
+    def _count(self, pair: tuple[str, str], now: float) -> int:
+        """Tries of this network for this account that were wrong or have not ended."""
+        count, newest_at = self._tries.get(pair, (0, now))
+        return count if now < newest_at + self.limits.remembered_seconds else 0
+
+    def _remember(self, pair: tuple[str, str], now: float, change: int) -> None:
+        """Change the number of tries. The pair with the newest try is last, so the oldest are dropped first."""
+        count = self._count(pair, now) + change
+        self._tries.pop(pair, None)
+        if count > 0:
+            self._tries[pair] = (count, now)
+            if len(self._tries) > self.limits.remembered_max:
+                del self._tries[next(iter(self._tries))]

@@ -1,4 +1,8 @@
-"""Password hashing in one thread per processor, outside all locks."""
+"""Password hashing in one thread per processor, outside all locks.
+
+Tasks wait in one queue for each :class:`Urgency`, and the most urgent is next. A task that was given up meanwhile is
+dropped when its turn comes: after 2,000 logins that hang up at once, the next one is not behind 2,000 hashes.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ import sys
 import threading
 import time
 import unicodedata
+from collections import deque
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from enum import Enum
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import argon2
 from argon2.exceptions import HashingError, InvalidHashError, VerificationError, VerifyMismatchError
@@ -21,7 +25,7 @@ from msgspec import Struct
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     _Result = TypeVar("_Result")
 
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 # With 10, half of 500 simultaneous logins to a busy server on one processor took more than a minute.
 _NICENESS_ADDED = 5
 
+
+# Maximum waiting tasks that are not urgent: 20 s of one processor at the default cost. More are refused.
+_WAITING_MAX = 1_000
 
 # Spaces except the ASCII space: the category Zs of Unicode, which has had no new member since 2016.
 _OTHER_SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
@@ -40,6 +47,15 @@ class Verdict(Enum):
     WRONG = "wrong"
     RIGHT = "right"
     OUTDATED = "right, but the hash has other parameters or another Unicode form and must be replaced"
+
+
+class Urgency(IntEnum):
+    """The order of waiting tasks."""
+
+    # Users who are logged in, or were before from the same network.
+    KNOWN = 0
+    LOGIN = 1
+    REGISTRATION = 2
 
 
 class HashCost(Struct, frozen=True):
@@ -58,6 +74,29 @@ class PasswordsFailedError(Exception):
     """A password could not be hashed or checked: there is not enough memory."""
 
 
+class PasswordsBusyError(Exception):
+    """Too many tasks wait already."""
+
+
+class AbandonedError(Exception):
+    """The task was given up while it waited; nothing was hashed."""
+
+
+class _Task(NamedTuple):
+    """A hash or a check that waits, or runs."""
+
+    work: Callable[[], Any]
+    outcome: Future[Any]
+    queued_at: float
+    # True if nobody waits for the outcome any more, after so many seconds.
+    is_abandoned: Callable[[float], bool]
+
+
+def never_abandoned(_: float) -> bool:
+    """The caller waits for the outcome in any case."""
+    return False
+
+
 class Passwords:
     """Hashes new passwords and checks received ones, in its own threads. For any thread.
 
@@ -74,7 +113,9 @@ class Passwords:
         on_crash: Callable[[str], None],
         *,
         threads: int | None = None,
+        waiting_max: int = _WAITING_MAX,
         new_hasher: Callable[..., argon2.PasswordHasher] = argon2.PasswordHasher,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``threads`` is one per processor by default. Raises PasswordsFailedError if there is no memory for a hash."""
         self._hasher = new_hasher(time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism)
@@ -83,16 +124,18 @@ class Passwords:
             self._unknown_user_hash = self._hasher.hash("nobody")
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
-        # Tasks in order; None ends a worker.
-        self._tasks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._waiting_max = waiting_max
+        self._clock = clock
         self._workers = [
             Worker(f"hasher {number}", self._run, on_crash, daemon=True)  # a hash can't be interrupted
             for number in range(1, (threads or _count_processors()) + 1)
         ]
-        # Guards the closed flag, the order of tasks and end marks, and the tasks that wait or run.
+        # Guards everything below. The condition is notified for each new task, and at the end.
         self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
         self._closed = False
-        self._unfinished: set[Future[Any]] = set()
+        self._waiting: dict[Urgency, deque[_Task]] = {urgency: deque() for urgency in Urgency}
+        self._running: set[Future[Any]] = set()
 
     def start(self) -> None:
         for worker in self._workers:
@@ -101,31 +144,55 @@ class Passwords:
     def stop(self, timeout_seconds: float) -> None:
         """Reject new and waiting tasks, then join the hasher threads.
 
-        After the timeout, the tasks that still run are rejected, and those that wait behind them.
+        After the timeout, the tasks that still run are rejected.
         """
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._closed = True
-            for _ in self._workers:
-                self._tasks.put(None)
+            waiting = [task.outcome for tasks in self._waiting.values() for task in tasks]
+            self._waiting = {urgency: deque() for urgency in Urgency}
+            self._filled.notify_all()
+        _reject(waiting)
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
         with self._lock:
-            for outcome in self._unfinished:
-                with suppress(InvalidStateError):  # it has just ended
-                    outcome.set_exception(PasswordsClosedError())
+            running = list(self._running)
+        _reject(running)
 
-    def hash(self, password: str) -> str:
-        """Hash with a new salt. Blocks until a hasher is free. Raises PasswordsClosedError, PasswordsFailedError."""
+    @property
+    def waiting(self) -> int:
+        """Number of waiting tasks. For any thread."""
+        with self._lock:
+            return sum(map(len, self._waiting.values()))
+
+    def hash(
+        self,
+        password: str,
+        urgency: Urgency = Urgency.KNOWN,
+        is_abandoned: Callable[[float], bool] = never_abandoned,
+    ) -> str:
+        """Hash with a new salt. Blocks until a hasher is free.
+
+        ``is_abandoned`` is asked when it is, with the seconds that the task has waited. Raises AbandonedError,
+        PasswordsBusyError, PasswordsClosedError, PasswordsFailedError.
+        """
         try:
-            return self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)))
+            return self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)), urgency, is_abandoned)
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
 
-    def check(self, password_hash: str | None, password: str) -> Verdict:
-        """Check a password. A hash of None, for an unknown user, takes the same time and gives WRONG."""
+    def check(
+        self,
+        password_hash: str | None,
+        password: str,
+        urgency: Urgency = Urgency.KNOWN,
+        is_abandoned: Callable[[float], bool] = never_abandoned,
+    ) -> Verdict:
+        """Check a password; see ``hash``. A hash of None, for an unknown user, takes the same time and gives WRONG."""
         try:
-            form = self._run_in_hasher(lambda: self._matching_form(password_hash or self._unknown_user_hash, password))
+            form = self._run_in_hasher(
+                lambda: self._matching_form(password_hash or self._unknown_user_hash, password), urgency, is_abandoned
+            )
         except VerificationError as error:
             raise PasswordsFailedError(str(error)) from error
         if password_hash is None or form is None:
@@ -144,35 +211,53 @@ class Passwords:
                 return form
         return None
 
-    def _run_in_hasher(self, work: Callable[[], _Result]) -> _Result:
-        outcome: Future[_Result] = Future()
-
-        def task() -> None:
-            with suppress(InvalidStateError):  # it took too long, and was rejected
-                try:
-                    # Read without the lock: it changes once, and a missed change lets one more task run per worker.
-                    if self._closed:
-                        outcome.set_exception(PasswordsClosedError())
-                    else:
-                        outcome.set_result(work())
-                except Exception as error:
-                    outcome.set_exception(error)
-            with self._lock:
-                self._unfinished.discard(outcome)
-
+    def _run_in_hasher(
+        self, work: Callable[[], _Result], urgency: Urgency, is_abandoned: Callable[[float], bool]
+    ) -> _Result:
+        task = _Task(work, Future(), self._clock(), is_abandoned)
         with self._lock:
             if self._closed:
                 raise PasswordsClosedError
-            self._unfinished.add(outcome)
-            self._tasks.put(task)
-        return outcome.result()
+            if urgency is not Urgency.KNOWN and sum(map(len, self._waiting.values())) >= self._waiting_max:
+                raise PasswordsBusyError
+            self._waiting[urgency].append(task)
+            self._filled.notify()
+        outcome: _Result = task.outcome.result()
+        return outcome
 
     def _run(self) -> None:
         if sys.platform == "linux":  # elsewhere the priority applies to the whole process
             with suppress(OSError):
                 os.nice(_NICENESS_ADDED)
-        while task := self._tasks.get():
-            task()
+        while task := self._take():
+            with suppress(InvalidStateError):  # it took too long, and was rejected
+                try:
+                    if task.is_abandoned(self._clock() - task.queued_at):
+                        task.outcome.set_exception(AbandonedError())
+                    else:
+                        task.outcome.set_result(task.work())
+                except Exception as error:
+                    task.outcome.set_exception(error)
+            with self._lock:
+                self._running.discard(task.outcome)
+
+    def _take(self) -> _Task | None:
+        """Wait for the most urgent task. None: no more tasks follow."""
+        with self._lock:
+            while not self._closed:
+                for tasks in self._waiting.values():
+                    if tasks:
+                        task = tasks.popleft()
+                        self._running.add(task.outcome)
+                        return task
+                self._filled.wait()
+        return None
+
+
+def _reject(outcomes: Iterable[Future[Any]]) -> None:
+    for outcome in outcomes:
+        with suppress(InvalidStateError):  # it has just ended
+            outcome.set_exception(PasswordsClosedError())
 
 
 def hash_password(cost: HashCost, password: str) -> str:

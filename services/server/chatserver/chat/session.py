@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import structlog
 
 from chatprotocol import requests
+from chatprotocol.address import network_of
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     YOU_LEFT,
@@ -39,7 +40,7 @@ from chatprotocol.events import (
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key
 from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
-from chatserver.chat.login import LoginAbortedError
+from chatserver.chat.login import LoginAbortedError, Peer
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
 from chatserver.store.accounts import Role
@@ -103,6 +104,7 @@ class Session:
         "_label",
         "_login",
         "_member",
+        "_network",
         "_send_queue",
         "_services",
         "_state",
@@ -122,6 +124,7 @@ class Session:
         self._services = services
         self._send_queue = send_queue
         self._address = address
+        self._network = network_of(address)
         self._is_exempt = is_exempt
         # True if the rates of messages and queries apply; set at the login.
         self._is_limited = False
@@ -229,7 +232,7 @@ class Session:
 
     def _log_in(self, request: requests.Login) -> State:
         if request.password is None:
-            self._send_queue.put([PasswordPrompt(account=self._services.login.account_kind(request.username))])
+            self._send_queue.put([PasswordPrompt(account=self._services.login.account_kind(request))])
             self._login = request
             return State.PASSWORD_REQUESTED
         return self._authenticate(request, request.password)
@@ -240,7 +243,10 @@ class Session:
 
     def _authenticate(self, login: requests.Login, password: str) -> State:
         try:
-            account, kind = self._services.login.authenticate(login.username, password, self._address)
+            peer = Peer(
+                self._network, self._is_exempt, self._wrong_passwords, is_abandoned=self._send_queue.is_abandoned
+            )
+            account, kind = self._services.login.authenticate(login, password, peer)
         except RequestError as error:
             if error.code is ErrorCode.WRONG_PASSWORD:
                 return self._note_wrong_password(error)
@@ -271,7 +277,9 @@ class Session:
     def _log_in_guest(self, request: requests.GuestLogin) -> State:
         """Register one of a guest's two connections."""
         guests = self._services.guests
-        self._guest = guests.claim(request.username, request.side, self._address, self._send_queue)
+        self._guest = guests.claim(
+            request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
+        )
         guests.confirm_registration(self._guest, request.side)
         self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         return State.GUEST
@@ -486,7 +494,7 @@ class Session:
     def _change_password(self, request: requests.ChangePassword) -> State:
         """Answer after the commit. Logged-in connections stay logged in."""
         assert self._member is not None
-        self._services.login.change_password(self._member.name, request.old, request.new)
+        self._services.login.change_password(self._member.name, request.old, request.new, self._send_queue.is_abandoned)
         self._send_queue.put([PasswordChanged()])
         return State.LOGGED_IN
 

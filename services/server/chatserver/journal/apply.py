@@ -33,11 +33,12 @@ from chatprotocol.limits import (
     SANCTIONS_MAX,
 )
 from chatserver.journal import entries
-from chatserver.journal.entries import DeletedMessage, Moderated, Problem, RoomChange, Stored
+from chatserver.journal.entries import AccountProblem, DeletedMessage, Moderated, Problem, RoomChange, Stored
 from chatserver.store import moderation, rooms
 from chatserver.store.accounts import (
     Role,
     insert_account,
+    insert_network,
     is_last_operator,
     is_operator,
     is_person,
@@ -47,6 +48,7 @@ from chatserver.store.accounts import (
     update_role,
 )
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
+from chatserver.store.invitations import insert_invitation, is_open, use_invitation
 from chatserver.store.messages import find_nonce, find_stored, insert_direct, insert_in_room
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, ROOM_ID_MAX
@@ -167,11 +169,27 @@ def _move_mark(transaction: Transaction, entry: entries.DeliveryMark) -> None:
     update_delivered(transaction.connection, entry.account_id, entry.message_id)
 
 
-def _register(transaction: Transaction, entry: entries.NewAccount) -> Account | None:
-    if is_claimed(transaction.connection, entry.name):
-        return None
-    account = insert_account(transaction.connection, entry.name, entry.password_hash, transaction.time_ms)
-    return _note_account(transaction, account)
+def _register(transaction: Transaction, entry: entries.NewAccount) -> Account | AccountProblem:
+    connection, time_ms = transaction.connection, transaction.time_ms
+    if entry.invitation and not is_open(connection, entry.invitation, time_ms):
+        return AccountProblem.BAD_INVITATION
+    if is_claimed(connection, entry.name):
+        return AccountProblem.NAME_TAKEN
+    account = insert_account(connection, entry.name, entry.password_hash, time_ms, entry.role)
+    if account is None:
+        return AccountProblem.NAME_TAKEN
+    if entry.invitation:
+        use_invitation(connection, entry.invitation, account.id)
+    _note_account(transaction, account)
+    return account
+
+
+def _add_invitation(transaction: Transaction, entry: entries.AddInvitation) -> None:
+    insert_invitation(transaction.connection, entry.code_hash, entry.by, transaction.time_ms, entry.until_ms)
+
+
+def _note_network(transaction: Transaction, entry: entries.KnownNetwork) -> None:
+    insert_network(transaction.connection, entry.account_id, entry.network, transaction.time_ms)
 
 
 def _change_password(transaction: Transaction, entry: entries.PasswordChange) -> bool:
@@ -538,6 +556,8 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.DeliveryMark: _move_mark,
     entries.NewAccount: _register,
     entries.PasswordChange: _change_password,
+    entries.AddInvitation: _add_invitation,
+    entries.KnownNetwork: _note_network,
     entries.GuestClaim: _claim,
     entries.GuestRelease: _release,
     entries.ServerStart: _start,

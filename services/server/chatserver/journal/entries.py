@@ -114,15 +114,45 @@ class DeliveryMark(Entry[None], frozen=True, gc=False, tag="mark"):
     message_id: int
 
 
-class NewAccount(Entry[Account | None], frozen=True, gc=False, tag="account"):
-    """A name is registered. Outcome: the account; None if an account or a guest has the name."""
+class AccountProblem(StrEnum):
+    """The reason why an account was not registered."""
+
+    # An account or a guest has the name.
+    NAME_TAKEN = "name_taken"
+    # There is no such invitation, or it was used, or is over.
+    BAD_INVITATION = "bad_invitation"
+
+
+class NewAccount(Entry[Account | AccountProblem], frozen=True, gc=False, tag="account"):
+    """A name is registered. Outcome: the account, or why there is none."""
 
     name: str
     password_hash: str
+    # SHA-256 of the code that is used up, in hexadecimal; empty if none is needed.
+    invitation: str = ""
+    role: Role = Role.USER
+
+
+class AddInvitation(Entry[None], frozen=True, gc=False, tag="invitation"):
+    """A code with which one name may be registered. ``until_ms`` is None if it is valid for ever."""
+
+    code_hash: str
+    by: str
+    until_ms: int | None = None
+
+
+class KnownNetwork(Entry[None], frozen=True, gc=False, tag="known_network"):
+    """The user has logged in from this network."""
+
+    account_id: int
+    network: str
 
 
 class PasswordChange(Entry[bool], frozen=True, gc=False, tag="password"):
-    """A password hash is replaced. Outcome: False if the account's hash is no longer the old one."""
+    """A password hash is replaced. Outcome: False if the account's hash is no longer the old one.
+
+    The user has then chosen a new password, if an operator demanded one.
+    """
 
     account_id: int
     old_hash: str

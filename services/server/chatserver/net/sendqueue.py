@@ -72,6 +72,8 @@ _NUMBERED_MAX_BYTES = 64 * 1024
 _PIECES_MAX = 128
 # Maximum size for joining bytes of its own: a segment and its bytes object take 100 bytes beside the data.
 _JOIN_MAX_BYTES = 4 * 1024
+# Time for which a request of a peer that has closed its side may wait for its turn.
+HALF_CLOSED_SECONDS = 1.0
 # A segment that carries no number: see SendQueue.track.
 _NO_NUMBER: Final = -1
 
@@ -299,6 +301,16 @@ class SendQueue:
             return not self._room_available.wait_for(lambda: self.state >= DRAINING, seconds)
 
     # --- for the hub, under its lock ---
+
+    def is_abandoned(self, waited_seconds: float) -> bool:
+        """True if nobody waits for the answer to a request that has waited for so many seconds.
+
+        The peer is lost, the queue takes nothing more, or the peer has closed its side and a second has passed: it may
+        still read, as ``nc`` at the end of its input, but most such peers are gone. For any thread.
+        """
+        if self.state >= DRAINING or self.transport.is_lost:
+            return True
+        return waited_seconds > HALF_CLOSED_SECONDS and self.transport.has_ended
 
     def follow(self, buffer: BroadcastBuffer) -> None:
         """Follow a broadcast buffer from its end on. A queue that takes no more does not follow."""

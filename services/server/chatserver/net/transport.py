@@ -25,8 +25,10 @@ _QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 # Offset of tcpi_bytes_acked in struct tcp_info (linux/tcp.h): the bytes that the peer has acknowledged (RFC 4898).
 _BYTES_ACKED_AT: Final = 120
 _TCP_INFO_BYTES: Final = 128
-# tcpi_state, the first byte of tcp_info, of a connection that is closed or was reset (net/tcp_states.h).
+# tcpi_state, the first byte of tcp_info, of a connection that is closed or was reset, and of one whose peer has closed
+# its side (net/tcp_states.h).
 _TCP_CLOSE: Final = 7
+_TCP_CLOSE_WAIT: Final = 8
 
 
 class Transport(Protocol):
@@ -93,6 +95,10 @@ class Transport(Protocol):
     @property
     def is_lost(self) -> bool:
         """True if the peer can't acknowledge anything any more, because the connection was reset or is lost."""
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the peer is lost or has closed its side: it sends nothing more, but may still read."""
 
     @property
     def can_be_closed(self) -> bool:
@@ -217,12 +223,21 @@ class TcpTransport:
     @property
     def is_lost(self) -> bool:
         """See Transport; always false if the system can't tell."""
+        return self._tcp_state() == _TCP_CLOSE
+
+    @property
+    def has_ended(self) -> bool:
+        """See Transport; always false if the system can't tell."""
+        return self._tcp_state() in (_TCP_CLOSE, _TCP_CLOSE_WAIT)
+
+    def _tcp_state(self) -> int:
+        """The state of the connection in the system; 0 if the system can't tell."""
         if sys.platform != "linux":
-            return False
+            return 0
         try:
-            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+            return self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         except OSError:  # not a TCP socket, or closed
-            return False
+            return 0
 
     def written(self) -> int:
         """See Transport. Data that is acknowledged between the two calls counts twice, so it is never too little."""

@@ -198,6 +198,12 @@ class UdpTransport:
         return self._session.state is SessionState.LOST
 
     @property
+    def has_ended(self) -> bool:
+        """True if the session is over: a peer can't close one side of it."""
+        # Read without the lock, as in is_lost.
+        return self._session.state is not SessionState.OPEN
+
+    @property
     def can_be_closed(self) -> bool:
         """True if all data is acknowledged: unacknowledged data may need a retransmission."""
         return not self.unacknowledged_bytes()

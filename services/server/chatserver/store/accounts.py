@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from chatprotocol.rules import name_key
+from chatserver.store.invitations import is_open
 
 if TYPE_CHECKING:
     import sqlite3
 
     from chatserver.store.database import Database
+
+
+# Networks from which an account is known to log in: home, work, a phone and some journeys.
+NETWORKS_MAX = 16
 
 
 class Role(StrEnum):
@@ -34,6 +39,8 @@ class Account(Struct, frozen=True, gc=False):
     # Number of the claim by which a guest has its name; 0 for a registered user.
     claim: int = 0
     role: Role = Role.USER
+    # True if the next login must bring a new password.
+    must_change_password: bool = False
 
     @property
     def is_guest(self) -> bool:
@@ -51,13 +58,35 @@ class Accounts:
         """The account of this name, ignoring case; None if there is none. Raises StoreError."""
         with self._database.reading() as connection:
             row = connection.execute(
-                "SELECT id, name, password_hash, delivered_id, role FROM account WHERE name_key = ?",
+                "SELECT id, name, password_hash, delivered_id, role, must_change_password FROM account"
+                " WHERE name_key = ?",
                 (name_key(username),),
             ).fetchone()
         if row is None:
             return None
-        account_id, name, password_hash, delivered_id, role = row
-        return Account(account_id, name, password_hash, delivered_id, role=Role(role))
+        account_id, name, password_hash, delivered_id, role, must_change = row
+        return Account(
+            account_id, name, password_hash, delivered_id, role=Role(role), must_change_password=bool(must_change)
+        )
+
+    def has_guest(self, name: str) -> bool:
+        """True if there is a row for guests of this name, in this spelling. Raises StoreError."""
+        with self._database.reading() as connection:
+            query = "SELECT 1 FROM account WHERE name = ? AND kind = 'guest'"
+            return connection.execute(query, (name,)).fetchone() is not None
+
+    def last_login_ms(self, account_id: int, network: str) -> int | None:
+        """The time of a login from this network, at most a day too early; None if it is unknown. Raises StoreError."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT last_ms FROM known_network WHERE account_id = ? AND network = ?", (account_id, network)
+            ).fetchone()
+        return int(row[0]) if row else None
+
+    def has_invitation(self, code_hash: str, now_ms: int) -> bool:
+        """True if the invitation can be used. Raises StoreError."""
+        with self._database.reading() as connection:
+            return is_open(connection, code_hash, now_ms)
 
 
 def read_last_account_id(connection: sqlite3.Connection) -> int:
@@ -104,21 +133,38 @@ def update_role(connection: sqlite3.Connection, account_id: int, role: Role) -> 
     connection.execute("UPDATE account SET role = ? WHERE id = ?", (role, account_id))
 
 
-def insert_account(connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int) -> Account | None:
+def insert_account(
+    connection: sqlite3.Connection, name: str, password_hash: str, now_ms: int, role: Role = Role.USER
+) -> Account | None:
     """Register a name. Returns None if the name is taken."""
     row = connection.execute(
-        "INSERT INTO account (id, name, name_key, password_hash, created_ms)"
-        " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM account), ?, ?, ?, ?)"
+        "INSERT INTO account (id, name, name_key, password_hash, created_ms, role)"
+        " VALUES ((SELECT coalesce(max(id), 0) + 1 FROM account), ?, ?, ?, ?, ?)"
         " ON CONFLICT (name_key) DO NOTHING RETURNING id",
-        (name, name_key(name), password_hash, now_ms),
+        (name, name_key(name), password_hash, now_ms, role.value),
     ).fetchone()
-    return Account(row[0], name, password_hash, 0) if row else None
+    return Account(row[0], name, password_hash, 0, role=role) if row else None
+
+
+def insert_network(connection: sqlite3.Connection, account_id: int, network: str, now_ms: int) -> None:
+    """Note that the account logged in from this network. The oldest of too many are forgotten."""
+    connection.execute(
+        "INSERT INTO known_network VALUES (?1, ?2, ?3)"
+        " ON CONFLICT (account_id, network) DO UPDATE SET last_ms = max(last_ms, ?3)",
+        (account_id, network, now_ms),
+    )
+    connection.execute(
+        "DELETE FROM known_network WHERE account_id = ?1 AND network NOT IN (SELECT network FROM known_network"
+        " WHERE account_id = ?1 ORDER BY last_ms DESC, network LIMIT ?2)",
+        (account_id, NETWORKS_MAX),
+    )
 
 
 def replace_password_hash(connection: sqlite3.Connection, account_id: int, old_hash: str, new_hash: str) -> bool:
     """Replace the account's hash. Returns False, and changes nothing, if the present one is not ``old_hash``."""
     cursor = connection.execute(
-        "UPDATE account SET password_hash = ? WHERE id = ? AND password_hash = ?", (new_hash, account_id, old_hash)
+        "UPDATE account SET password_hash = ?, must_change_password = 0 WHERE id = ? AND password_hash = ?",
+        (new_hash, account_id, old_hash),
     )
     return cursor.rowcount == 1
 

@@ -1,0 +1,202 @@
+"""Registration: who may register a name, how often, and with which invitation."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.limits import INVITATION_MAX_BYTES
+from chatprotocol.rules import name_key
+from chatserver.chat.passwords import Urgency
+from chatserver.journal.entries import AccountProblem, AddInvitation, NewAccount
+from chatserver.store.accounts import Account, Role
+from chatserver.store.invitations import hash_code, new_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from chatserver.chat.passwords import Passwords
+    from chatserver.counters import Counters
+    from chatserver.journal.local import LocalJournal
+    from chatserver.store.accounts import Accounts
+
+# The limits of new names are per hour from one network, and per ten minutes from all.
+_NETWORK_WINDOW_SECONDS = 3_600.0
+_WINDOW_SECONDS = 600.0
+
+
+class RegistrationLimits:
+    """Limits how many names are registered, by accounts and guests together. For any thread.
+
+    A place is taken before the password is hashed, and given back if there is no new name in the end. The memory is
+    bounded by the limits: a network is remembered for an hour after it registered a name.
+    """
+
+    def __init__(
+        self, network_max: int, all_max: int, counters: Counters, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """0 is no limit. ``clock`` returns seconds."""
+        self._network_max = network_max
+        self._all_max = all_max
+        self._counters = counters
+        self._clock = clock
+        # Guards the times of the places that were taken: of all networks, and of each.
+        self._lock = threading.Lock()
+        self._all: deque[float] = deque()
+        self._networks: dict[str, deque[float]] = {}
+
+    def take(self, network: str) -> None:
+        """Take a place for a new name. RequestError: there is none."""
+        now = self._clock()
+        with self._lock:
+            for each in [each for each, times in self._networks.items() if times[-1] <= now - _NETWORK_WINDOW_SECONDS]:
+                del self._networks[each]
+            its_times = self._networks.get(network, deque())
+            its_wait = _seconds_until_free(its_times, self._network_max, now, _NETWORK_WINDOW_SECONDS)
+            wait = _seconds_until_free(self._all, self._all_max, now, _WINDOW_SECONDS)
+            if not its_wait and not wait:
+                if self._all_max:
+                    self._all.append(now)
+                if self._network_max:
+                    its_times.append(now)
+                    self._networks[network] = its_times
+                return
+        name, what = ("address_registrations", "your address") if its_wait else ("registrations", "all users together")
+        self._counters.limits_hit[name] += 1
+        wait = max(its_wait, wait)
+        raise RequestError(
+            ErrorCode.RATE_LIMITED,
+            f"Too many new names from {what}; nothing was registered. Try again in {_minutes(wait)}.",
+            retry_seconds=wait,
+        )
+
+    def give_back(self, network: str) -> None:
+        """Give a place back that was taken and not used."""
+        with self._lock:
+            if self._all:
+                self._all.pop()
+            its_times = self._networks.get(network)
+            if its_times:
+                its_times.pop()
+                if not its_times:
+                    del self._networks[network]
+
+
+class Registration:
+    """Registers names. For any thread."""
+
+    def __init__(
+        self,
+        *,
+        accounts: Accounts,
+        journal: LocalJournal,
+        passwords: Passwords,
+        limits: RegistrationLimits,
+        is_guest: Callable[[str], bool],
+        mode: str,
+        operators: Collection[str] = (),
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """``mode``: open, invite or closed. ``operators``: names that need an invitation, and become operators.
+
+        ``is_guest``: true for the names of guests.
+        """
+        self._accounts = accounts
+        self._journal = journal
+        self._passwords = passwords
+        self._limits = limits
+        self._is_guest = is_guest
+        self._mode = mode
+        self._operators = frozenset(map(name_key, operators))
+        self._now_ms = now_ms
+
+    @property
+    def is_closed(self) -> bool:
+        """True if no name can be registered. Unknown names must then look like known ones."""
+        return self._mode == "closed"
+
+    def check(self, username: str, invitation: str | None) -> None:
+        """Check if an unknown name can be registered, before its password is known. Raises RequestError."""
+        if self._is_guest(username):
+            raise name_in_use(username)
+        is_reserved = name_key(username) in self._operators
+        if self._mode == "open" and not is_reserved:
+            return
+        if not invitation:
+            reason = (
+                f"The name {username} is reserved for an operator of this server: it needs an invitation code."
+                if is_reserved
+                else f"The name {username} is new, and this server needs an invitation code for new names."
+            )
+            raise RequestError(ErrorCode.INVITATION_REQUIRED, reason)
+        if len(invitation) > INVITATION_MAX_BYTES or not self._accounts.has_invitation(
+            hash_code(invitation), self._now_ms()
+        ):
+            raise _bad_invitation()
+
+    def register(
+        self,
+        username: str,
+        password: str,
+        invitation: str | None,
+        network: str,
+        *,
+        is_exempt: bool,
+        is_abandoned: Callable[[float], bool],
+    ) -> Account | None:
+        """Return the new account, or None if the name was taken meanwhile. Raises RequestError.
+
+        ``is_exempt``: the limits don't apply to this network. See Passwords for ``is_abandoned``.
+        """
+        self.check(username, invitation)
+        is_reserved = name_key(username) in self._operators
+        code_hash = hash_code(invitation or "") if is_reserved or self._mode == "invite" else ""
+        role = Role.OPERATOR if is_reserved else Role.USER
+        if not is_exempt:
+            self._limits.take(network)
+        outcome: Account | AccountProblem | None = None
+        try:
+            password_hash = self._passwords.hash(password, Urgency.REGISTRATION, is_abandoned)
+            (outcome,) = self._journal.append([NewAccount(username, password_hash, code_hash, role)]).result()
+        except OSError as error:
+            raise RequestError(
+                ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered."
+            ) from error
+        finally:
+            if not is_exempt and not isinstance(outcome, Account):
+                self._limits.give_back(network)
+        if outcome is AccountProblem.BAD_INVITATION:
+            raise _bad_invitation()
+        return outcome if isinstance(outcome, Account) else None
+
+
+def make_invitation(by: str, until_ms: int | None = None) -> tuple[str, AddInvitation]:
+    """Make an invitation: the code, which is shown once, and the entry that stores its hash."""
+    code = new_code()
+    return code, AddInvitation(hash_code(code), by, until_ms)
+
+
+def name_in_use(username: str) -> RequestError:
+    return RequestError(ErrorCode.BAD_USERNAME, f"A guest uses the name {username} now; choose another one, or wait.")
+
+
+def _bad_invitation() -> RequestError:
+    return RequestError(
+        ErrorCode.INVITATION_REQUIRED,
+        "This invitation code is wrong, used or expired; ask an operator for another one.",
+    )
+
+
+def _seconds_until_free(times: deque[float], most: int, now: float, window_seconds: float) -> float:
+    """Drop the times before the window. Returns the time until a place is free, 0 if there is one now."""
+    while times and times[0] <= now - window_seconds:
+        times.popleft()
+    return times[0] + window_seconds - now if most and len(times) >= most else 0.0
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(1, -int(-seconds // 60))
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"

@@ -1,0 +1,95 @@
+"""Accounts: known networks, invitations, roles, and passwords that must be changed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from chatserver.chat.registration import make_invitation
+from chatserver.journal.apply import Transaction, apply
+from chatserver.journal.entries import (
+    AccountProblem,
+    AddInvitation,
+    Entry,
+    KnownNetwork,
+    NewAccount,
+    PasswordChange,
+)
+from chatserver.store.accounts import NETWORKS_MAX, Account, Accounts, Role
+from chatserver.store.database import Database
+from chatserver.store.invitations import hash_code
+
+from .helpers import memory_database, register
+
+
+@pytest.fixture
+def database() -> Iterator[Database]:
+    with memory_database() as database:
+        yield database
+
+
+@pytest.fixture
+def accounts(database: Database) -> Accounts:
+    return Accounts(database)
+
+
+def apply_at(database: Database, time_ms: int, entry: Entry[Any]) -> Any:
+    with database.transaction() as connection:
+        return apply(Transaction(connection, time_ms, 0), entry)
+
+
+def test_known_networks_are_limited_and_the_oldest_is_forgotten(database: Database, accounts: Accounts) -> None:
+    alice, bob = register(database, "alice"), register(database, "bob")
+    for number in range(NETWORKS_MAX):
+        apply_at(database, number, KnownNetwork(alice.id, f"network {number}"))
+    apply_at(database, 100, KnownNetwork(alice.id, "network 0"))
+    apply_at(database, 101, KnownNetwork(alice.id, "another"))
+    assert accounts.last_login_ms(alice.id, "network 0") == 100
+    assert accounts.last_login_ms(alice.id, "network 1") is None
+    assert accounts.last_login_ms(alice.id, "network 2") == 2
+    assert accounts.last_login_ms(alice.id, "another") == 101
+    assert accounts.last_login_ms(bob.id, "another") is None
+
+
+def test_invitation_registers_one_name_in_time(database: Database, accounts: Accounts) -> None:
+    (code, forever), (_, over) = make_invitation("root"), make_invitation("root", until_ms=1_000)
+    for entry in (forever, over):
+        apply_at(database, 0, entry)
+    assert accounts.has_invitation(hash_code(code), 10**15)
+    assert accounts.has_invitation(over.code_hash, 999)
+    assert not accounts.has_invitation(over.code_hash, 1_000)
+    assert apply_at(database, 1_000, NewAccount("carol", "hash", over.code_hash)) is AccountProblem.BAD_INVITATION
+    # A name that is taken does not use the invitation up.
+    register(database, "bob")
+    assert apply_at(database, 1_000, NewAccount("bob", "hash", forever.code_hash)) is AccountProblem.NAME_TAKEN
+    carol = apply_at(database, 1_000, NewAccount("carol", "hash", forever.code_hash, Role.OPERATOR))
+    assert isinstance(carol, Account)
+    assert carol == accounts.find("carol")
+    assert carol.role is Role.OPERATOR
+    assert apply_at(database, 1_000, NewAccount("dora", "hash", forever.code_hash)) is AccountProblem.BAD_INVITATION
+    assert not accounts.has_invitation(forever.code_hash, 0)
+    # A code that is added again stays used.
+    apply_at(database, 2_000, AddInvitation(forever.code_hash, "root"))
+    assert not accounts.has_invitation(forever.code_hash, 0)
+
+
+def test_codes_are_random_and_may_be_typed_in_any_case() -> None:
+    codes = {make_invitation("root")[0] for _ in range(100)}
+    assert len(codes) == 100
+    assert all(len(code.replace("-", "")) == 20 for code in codes)  # 100 bits
+    assert hash_code("7kq2m 9xw4t-coh5rn8zbd ") == hash_code("7KQ2M-9XW4T-C0H5R-N8ZBD")
+    assert hash_code("7KQ2M-9XW4T-C0H5R-N8ZBE") != hash_code("7KQ2M-9XW4T-C0H5R-N8ZBD")
+
+
+def test_chosen_password_need_not_be_changed_again(database: Database, accounts: Accounts) -> None:
+    alice = register(database, "alice")
+    with database.transaction() as connection:
+        connection.execute("UPDATE account SET must_change_password = 1")
+    assert not apply_at(database, 0, PasswordChange(alice.id, "another", "new"))
+    found = accounts.find("alice")
+    assert found is not None
+    assert found.must_change_password
+    assert apply_at(database, 0, PasswordChange(alice.id, alice.password_hash, "new"))
+    found = accounts.find("alice")
+    assert found is not None
+    assert (found.password_hash, found.must_change_password) == ("new", False)
