@@ -6,9 +6,10 @@ number of system calls per message falls.
 
 The sender's view of a send queue:
 
-* caught up: in ``_Followers.caught_up`` of each buffer that it follows. Everything up to the positions of the buffers
-  was sent, and the queue has no segments. :meth:`_advance` moves the position of a buffer and sends the next span to
-  all caught-up queues, with one system call each.
+* caught up: in ``_Followers.caught_up`` of each buffer that it follows, or in ``caught_up_tls``. Everything up to the
+  positions of the buffers was sent, and the queue has no segments. :meth:`_advance` moves the position of a buffer and
+  sends the next span to all caught-up queues, with one system call each. For TLS the span is read once, and encrypted
+  for each queue.
 * behind: in ``_Followers.behind`` of each buffer that it follows, or has unsent data of. :meth:`_visit` serves it after
   each growth of one of them.
 * full: also in ``_full``. The socket took less than was offered; the selector reports when it is writable again.
@@ -49,7 +50,7 @@ import selectors
 import threading
 import time
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sendqueue import SendQueue
+    from chatserver.net.transport import Transport
 
 _log = structlog.get_logger()
 
@@ -85,13 +87,37 @@ _CHECKED_MAX = 1_000
 class _Followers:
     """The followers of one broadcast buffer, by state. For the sender's thread."""
 
-    __slots__ = ("behind", "caught_up")
+    __slots__ = ("behind", "caught_up", "caught_up_tls")
 
     def __init__(self) -> None:
-        # Caught-up queues (see the module's docstring), each with the descriptor of its socket.
+        # Caught-up queues (see the module's docstring), each with the descriptor of its socket; and those with TLS,
+        # each with its transport.
         self.caught_up: dict[SendQueue, int] = {}
+        self.caught_up_tls: dict[SendQueue, Transport] = {}
         # All others: lagging, or with segments, or over UDP; also queues that left and have unsent data of the buffer.
         self.behind: dict[SendQueue, None] = {}
+
+    def add_caught_up(self, send_queue: SendQueue) -> None:
+        """Move a queue from those behind to the caught-up ones."""
+        self.behind.pop(send_queue, None)
+        transport = send_queue.transport
+        if transport.is_plain:
+            self.caught_up[send_queue] = transport.descriptor
+        else:
+            self.caught_up_tls[send_queue] = transport
+
+    def is_caught_up(self, send_queue: SendQueue) -> bool:
+        return send_queue in self.caught_up or send_queue in self.caught_up_tls
+
+    def discard_caught_up(self, send_queue: SendQueue) -> None:
+        """Remove a queue from the caught-up ones, if it is there."""
+        self.caught_up.pop(send_queue, None)
+        self.caught_up_tls.pop(send_queue, None)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no queue needs the buffer."""
+        return not (self.caught_up or self.caught_up_tls or self.behind)
 
 
 class Sender:
@@ -296,7 +322,7 @@ class Sender:
         if not count or (buffer.is_reserved and followers.behind) or not buffer.has_old_data:
             return 0
         starts = [start for send_queue in followers.behind if (start := send_queue.start_of(buffer)) is not None]
-        for send_queue in followers.caught_up:
+        for send_queue in chain(followers.caught_up, followers.caught_up_tls):
             start = buffer.position if send_queue.caught_up else send_queue.start_of(buffer)
             if start is not None:
                 starts.append(start)
@@ -314,34 +340,23 @@ class Sender:
         Usually this is one span, and one system call for each queue. There are several spans if one flush is larger
         than a send, or at the end of a segment.
         """
-        caught_up = self._followers[buffer].caught_up
+        followers = self._followers[buffer]
         before = start = buffer.advance()
         lost: list[SendQueue] = []
-        while start < buffer.position and caught_up:
+        while start < buffer.position and (followers.caught_up or followers.caught_up_tls):
             span = buffer.span(start, buffer.position)
             size = span.end - start
             is_long = size >= buffer.limits.span_min_bytes
-            send: Callable[[int, Any], int] = buffer.send if is_long else self._write
-            data = span if is_long else buffer.slice(*span)
-            # Queues that did not take all of it, each with the number of bytes that it took; -1 if the peer is lost.
-            incomplete: list[tuple[SendQueue, int]] = []
-            for send_queue, descriptor in caught_up.items():
-                sent_bytes = 0
-                if send_queue.caught_up:  # read without its lock: see the module's docstring
-                    try:
-                        sent_bytes = send(descriptor, data)
-                    except BlockingIOError:
-                        pass
-                    except OSError:
-                        incomplete.append((send_queue, -1))
-                        continue
-                    if sent_bytes == size:
-                        continue
-                    self._note_full(send_queue)
-                incomplete.append((send_queue, sent_bytes))
+            data = b"" if is_long and not followers.caught_up_tls else buffer.slice(*span)
+            if is_long:
+                incomplete = self._offer(followers.caught_up, buffer.send, span, size)
+            else:
+                incomplete = self._offer(followers.caught_up, self._write, data, size)
+            if followers.caught_up_tls:
+                incomplete += self._offer(followers.caught_up_tls, _encrypt, data, size)
             for send_queue, sent_bytes in incomplete:
                 if sent_bytes < 0:
-                    del caught_up[send_queue]
+                    followers.discard_caught_up(send_queue)
                     lost.append(send_queue)
                     continue
                 sent_upto = start + sent_bytes
@@ -351,13 +366,37 @@ class Sender:
         for send_queue in lost:
             self._disconnect(send_queue)
 
+    def _offer(
+        self, targets: dict[SendQueue, Any], send: Callable[[Any, Any], int], data: bytes | Span, size: int
+    ) -> list[tuple[SendQueue, int]]:
+        """Send data of ``size`` bytes to caught-up queues; returns those that did not take all of it.
+
+        Each has the number of bytes that it took; -1 if the peer is lost.
+        """
+        incomplete: list[tuple[SendQueue, int]] = []
+        for send_queue, target in targets.items():
+            sent_bytes = 0
+            if send_queue.caught_up:  # read without its lock: see the module's docstring
+                try:
+                    sent_bytes = send(target, data)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    incomplete.append((send_queue, -1))
+                    continue
+                if sent_bytes == size:
+                    continue
+                self._note_full(send_queue)
+            incomplete.append((send_queue, sent_bytes))
+        return incomplete
+
     def _take_out(self, send_queue: SendQueue, unsent: Shared | None = None, *, is_begun: bool = False) -> None:
         """Move a queue from the caught-up ones to those behind, in all its buffers. See SendQueue.fall_behind."""
         buffers = self._placed[send_queue]
         send_queue.fall_behind(buffers, unsent, is_begun=is_begun)
         for buffer in buffers:
             followers = self._followers[buffer]
-            del followers.caught_up[send_queue]
+            followers.discard_caught_up(send_queue)
             followers.behind[send_queue] = None
 
     def _place(self, send_queue: SendQueue) -> tuple[BroadcastBuffer, ...]:
@@ -380,7 +419,7 @@ class Sender:
         """Remove a queue from all sets."""
         buffers = self._placed.pop(send_queue, ())
         for buffer in buffers:
-            self._followers[buffer].caught_up.pop(send_queue, None)
+            self._followers[buffer].discard_caught_up(send_queue)
             self._followers[buffer].behind.pop(send_queue, None)
         self._discard_sent(buffers)
 
@@ -389,7 +428,7 @@ class Sender:
         if send_queue.state is CLOSED:
             return
         placed = self._placed.get(send_queue)
-        if placed and send_queue in self._followers[placed[0]].caught_up:
+        if placed and self._followers[placed[0]].is_caught_up(send_queue):
             self._take_out(send_queue)
         if send_queue.buffers is not placed:
             self._place(send_queue)
@@ -405,11 +444,15 @@ class Sender:
 
     def _serve(self, send_queue: SendQueue) -> None:
         """Make one send at most. A queue with more data is visited again in the next round."""
+        transport = send_queue.transport
         try:
-            send_queue.transport.flush()
+            transport.flush()
             data = send_queue.next_data()
             if data and not self._send(send_queue, data):
                 return
+        except BlockingIOError:  # from flush
+            self._note_full(send_queue)
+            return
         except LookupError:
             self._disconnect_lagging(send_queue)
             return
@@ -420,29 +463,29 @@ class Sender:
         if buffers is not self._placed.get(send_queue):
             buffers = self._place(send_queue)
         if send_queue.catch_up(buffers):
-            descriptor = send_queue.transport.descriptor
             for buffer in buffers:
-                followers = self._followers[buffer]
-                followers.behind.pop(send_queue, None)
-                followers.caught_up[send_queue] = descriptor
+                self._followers[buffer].add_caught_up(send_queue)
             self._discard_sent(buffers)
         elif data and send_queue.has_more:
             with self._lock:
                 self._ready[send_queue] = None
         elif (before := send_queue.shut()) is not None:
-            send_queue.transport.end()
+            transport.end()
             if before is HANGING_UP:
-                send_queue.transport.hang_up()
+                transport.hang_up()
 
     def _send(self, send_queue: SendQueue, data: list[bytes | memoryview] | Shared) -> bool:
         """True if the transport took everything. LookupError: the data was discarded. OSError: the peer is lost."""
+        transport = send_queue.transport
+        if isinstance(data, Shared) and not transport.is_plain:
+            data = [data.buffer.slice(data.start, data.end)]
         try:
             if isinstance(data, Shared):
                 size = data.end - data.start
-                sent_bytes = data.buffer.send(send_queue.transport.descriptor, Span(data.start, data.end))
+                sent_bytes = data.buffer.send(transport.descriptor, Span(data.start, data.end))
             else:
                 size = sum(map(len, data))
-                sent_bytes = send_queue.transport.write(data)
+                sent_bytes = transport.write(data)
         except BlockingIOError:
             sent_bytes = 0
         send_queue.note_sent(sent_bytes)
@@ -539,9 +582,14 @@ class Sender:
         """Close the removed buffers that no queue needs."""
         for buffer in list(self._removed):
             followers = self._followers[buffer]
-            if not (buffer.followers or followers.caught_up or followers.behind):
+            if not buffer.followers and followers.is_empty:
                 with self._lock:
                     del self._removed[buffer], self._followers[buffer]
                     self._growing.pop(buffer, None)
                 buffer.note_sender_end()
                 buffer.close()
+
+
+def _encrypt(transport: Transport, data: bytes) -> int:
+    """Send to a caught-up queue with TLS; returns the number of bytes that the transport took."""
+    return transport.write((data,))

@@ -494,7 +494,7 @@ class SendQueue:
     def catch_up(self, buffers: tuple[BroadcastBuffer, ...]) -> bool:
         """Become caught up if these are its buffers and nothing is unsent up to their positions. True if it is now.
 
-        Only a queue whose transport is a socket can be caught up, because the sender then writes to the descriptor.
+        Only a queue whose transport is a socket can be caught up, because the sender then waits for the descriptor.
         """
         if not self.transport.is_socket:
             return False

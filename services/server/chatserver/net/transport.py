@@ -1,4 +1,7 @@
-"""Transports: the bytes of a connection, to its peer and back. TcpTransport is here, UdpTransport in udp_transport."""
+"""Transports: the bytes of a connection, to its peer and back.
+
+TcpTransport is here, TlsTransport in tls, UdpTransport in udp_transport.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,15 @@ class Transport(Protocol):
 
     @property
     def is_socket(self) -> bool:
-        """True if the sender may write to :attr:`descriptor` and wait until it is writable.
+        """True if the sender may wait until :attr:`descriptor` is writable.
 
-        Otherwise the transport wakes the sender when there is room for more data, or when :meth:`flush` is needed.
+        Otherwise the transport wakes the sender when there is room for more data. Every transport wakes the sender when
+        :meth:`flush` is needed.
         """
+
+    @property
+    def is_plain(self) -> bool:
+        """True if bytes are sent as they are, and the sender may write them to :attr:`descriptor` itself."""
 
     @property
     def descriptor(self) -> int:
@@ -66,7 +74,10 @@ class Transport(Protocol):
         """Take the bytes that fit; returns their number. BlockingIOError: no room. OSError: the peer is lost."""
 
     def flush(self) -> None:
-        """Send data that was taken and not sent yet, and retransmissions. OSError: the peer is lost."""
+        """Send data that was taken and not sent yet, and retransmissions.
+
+        BlockingIOError: the socket is full; call it again when the descriptor is writable. OSError: the peer is lost.
+        """
 
     def set_wake(self, wake: Callable[[], None]) -> None:
         """Set the function that wakes the sender. The transport calls it in any thread, without a lock."""
@@ -111,6 +122,7 @@ class TcpTransport:
     __slots__ = ("_active_seconds", "_sock", "_timeout_seconds", "_turns", "_waiter")
 
     is_socket = True
+    is_plain = True
     can_be_closed = True
     # One connection must not occupy the sender for long.
     write_max_bytes = SEND_MAX_BYTES

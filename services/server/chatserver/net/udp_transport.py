@@ -61,6 +61,7 @@ class UdpTransport:
     )
 
     is_socket = False
+    is_plain = False
     descriptor = -1
 
     def __init__(
