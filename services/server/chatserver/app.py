@@ -43,6 +43,7 @@ from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
 from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
+from chatserver.net.certificates import CertificateError, Certificates
 from chatserver.net.connection import ConnectionServices
 from chatserver.net.connections import Connections
 from chatserver.net.control_socket import ControlSocket
@@ -51,6 +52,7 @@ from chatserver.net.listener import Listener
 from chatserver.net.read_turns import ReadTurns
 from chatserver.net.sender import Sender
 from chatserver.net.sockets import bind
+from chatserver.net.tls import TlsAcceptor
 from chatserver.net.udp_listener import UdpListener
 from chatserver.store.accounts import Accounts, Role
 from chatserver.store.database import Database
@@ -99,6 +101,8 @@ _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 # The acting user in the audit table for what the settings demand.
 _SETTINGS = "the settings"
+# The error for a connection without TLS, if TLS is required.
+_TLS_REQUIRED = Refused(ErrorCode.TLS_REQUIRED, "The server requires TLS: connect with TLS (chatclient --tls).")
 
 
 class Server:
@@ -119,7 +123,10 @@ class Server:
         self._crashed = False
         self._started = False
         self._stopping = False
+        self._certificates: Certificates | None = None
         try:
+            if config.tls != "off" and config.tls_cert is not None and config.tls_key is not None:
+                self._certificates = Certificates(config.tls_cert, config.tls_key, self._crash)
             self._database = Database(config.data)
             try:
                 self._build(config, protocols, udp_silence_seconds)
@@ -128,6 +135,8 @@ class Server:
                 raise
         except MemoryError as error:
             raise StartError.no_memory() from error
+        except CertificateError as error:
+            raise StartError(str(error)) from error
         except PasswordsFailedError as error:
             reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
             raise StartError(f"{reason}. Allow more memory, or lower it.") from error
@@ -239,6 +248,8 @@ class Server:
             open_session=partial(Session, services),
             limits=ConnectionLimits(config.exempt),
             overflow=overflow,
+            tls=None if self._certificates is None else TlsAcceptor(self._certificates.context),
+            tls_required=_TLS_REQUIRED if config.tls == "required" else None,
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)
@@ -248,7 +259,12 @@ class Server:
         self._listener = Listener(listening, self._connections, protocols, full_error, self._crash, self._turns)
         datagram = by_name(Datagram.name, protocols)
         self._udp_listener = UdpListener(
-            bound, self._connections, datagram, self._crash, silence_seconds=udp_silence_seconds
+            bound,
+            self._connections,
+            datagram,
+            self._crash,
+            silence_seconds=udp_silence_seconds,
+            tls_required=config.tls == "required",
         )
         self._control = ControlSocket(config.data, self._answer, self._crash)
         target = RunningServer(self._database, self._journal, self._connections)
@@ -267,6 +283,19 @@ class Server:
     def connections(self) -> int:
         """Number of open connections. For any thread."""
         return len(self._connections)
+
+    @property
+    def certificates(self) -> Certificates | None:
+        """The certificate and its expiry; None without TLS."""
+        return self._certificates
+
+    def reload_tls(self) -> None:
+        """Read the certificate again, for new connections. For any thread.
+
+        CertificateError: the certificate in use stays.
+        """
+        if self._certificates is not None:
+            self._certificates.reload()
 
     def start(self) -> None:
         """Start all threads; the listeners follow the threads that serve their clients.
@@ -295,6 +324,8 @@ class Server:
         self._acked_delivery.start()
         self._passwords.start()
         self._indexer.start()
+        if self._certificates is not None:
+            self._certificates.start()
         self._udp_listener.start()
         self._listener.start()
         self._control.start()
@@ -320,6 +351,8 @@ class Server:
         self._login.stop_waiting()
         self._passwords.stop(_HASH_SECONDS)
         self._indexer.stop()
+        if self._certificates is not None:
+            self._certificates.stop()
         self._journal.stop()  # messages are rejected from now on
         self._presence.stop()
         self._hub.track_newest()

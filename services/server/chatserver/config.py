@@ -95,6 +95,11 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         raise ConfigError(f"The port is given twice, as {port} and as {flags['port']}; give it once.")
     flags["port"] = port or flags["port"]
     config = Config(**read_settings(SERVER_SETTINGS, flags, environment))
+    if config.tls != "off" and (config.tls_cert is None) != (config.tls_key is None):
+        given, missing = ("--tls-cert", "--tls-key") if config.tls_cert else ("--tls-key", "--tls-cert")
+        raise ConfigError(f"{given} is given without {missing}; a certificate needs its key.")
+    if config.tls == "required" and config.tls_cert is None:
+        raise ConfigError("--tls is required, and there is no certificate; give --tls-cert and --tls-key.")
     if config.hash_memory_kib < _LANE_KIB * config.hash_parallelism:
         raise ConfigError(
             f"--hash-memory-kib is {config.hash_memory_kib}; for {config.hash_parallelism} lanes (--hash-parallelism) "

@@ -1,9 +1,9 @@
 """A connection: the thread that reads one accepted peer, decodes its requests and passes them to a session.
 
-Life of a reader thread: sniff the protocol from the first bytes (over TCP), or reject the peer; create the send queue
-and the session; read until the peer or the session ends; end the session; drain the input; hand the transport to the
-sender, which closes it. Until the send queue exists, the reader alone uses the transport. After that the reader only
-reads, and the sender writes and closes.
+Life of a reader thread: complete a TLS handshake if the first byte begins one; sniff the protocol from the first bytes
+(over TCP), or reject the peer; create the send queue and the session; read until the peer or the session ends; end the
+session; drain the input; hand the transport to the sender, which closes it. Until the send queue exists, the reader
+alone uses the transport. After that the reader only reads, and the sender writes and closes.
 
 Time limits: ``login_seconds`` from the start to the login; after the login ``login_seconds`` for the rest of an
 incomplete request, and no limit between requests.
@@ -25,15 +25,18 @@ import structlog
 
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, sniff
 from chatserver.net.sendqueue import SendQueue, State
+from chatserver.net.tls import ALERT_NO_TLS, FIRST_BYTE, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from chatprotocol.events import Refused
     from chatprotocol.requests import Request
     from chatprotocol.wire import ServerProtocol, WireProtocol
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.limits import ConnectionLimits
     from chatserver.net.sender import Sender
+    from chatserver.net.tls import TlsAcceptor
     from chatserver.net.transport import Transport
 
 _log = structlog.get_logger()
@@ -95,6 +98,10 @@ class ConnectionServices:
     limits: ConnectionLimits
     # See SendQueue.
     overflow: BroadcastBuffer | None = None
+    # None: there is no TLS.
+    tls: TlsAcceptor | None = None
+    # The error for a connection without TLS; None if TLS is not required.
+    tls_required: Refused | None = None
     clock: Callable[[], float] = time.monotonic
 
 
@@ -288,15 +295,25 @@ class Connection:
         return True
 
     def _sniff(self) -> tuple[WireProtocol | None, bytes | None]:
-        """Read until the first bytes decide the protocol; return both.
+        """Read until the first bytes decide the protocol, inside TLS if they begin it; return both.
 
-        The protocol is None if the peer has ended, or was rejected because its protocol is unknown.
+        The protocol is None if the peer has ended or was rejected.
         """
         first = b""
+        is_encrypted = False
         while data := self._read(is_logged_in=False, is_incomplete=True):
             first += data
+            if first.startswith(FIRST_BYTE) and not is_encrypted:
+                if not self._start_tls(first):
+                    return None, b""
+                first, is_encrypted = b"", True
+                continue
+            required = None if is_encrypted else self._services.tls_required
             found = sniff(first, self._services.protocols)
             if found is Sniff.NO:
+                if required is not None:
+                    self._reject_plain(f"This is a chat room server. {required.reason}\n".encode())
+                    return None, b""
                 # Two bytes only: the text may be a password.
                 first_bytes = first[:2].hex(" ")
                 _log.warning(
@@ -305,11 +322,36 @@ class Connection:
                 self._reject(f"There is no dialect whose connections begin with the bytes {first_bytes}.")
                 return None, b""
             if not isinstance(found, Sniff):
+                if required is not None:
+                    self._reject_plain(found.encode_all([required]))
+                    return None, b""
                 return found, first.removeprefix(BYTE_ORDER_MARK)
         if data is None:
             _log.warning("connection rejected", reason="silent", connection=self.label)
             self._reject(f"Nothing was said for {self._services.login_seconds:g} s.")
         return None, b""
+
+    def _start_tls(self, received: bytes) -> bool:
+        """Put TLS around the transport. False if the peer was rejected."""
+        if self._services.tls is None:
+            _log.warning("connection rejected", reason="no_tls", connection=self.label)
+            self._send_last(ALERT_NO_TLS)
+            return False
+        problem = "it took too long"
+        try:
+            self._transport = self._services.tls.accept(
+                self._transport, received, self._login_by - self._services.clock()
+            )
+        except TimeoutError:
+            self.disconnect()
+        except OSError as error:
+            problem = reason_of(error)
+        else:
+            return True
+        if not self._stopping:
+            _log.warning("connection rejected", reason="tls_handshake", connection=self.label, detail=problem)
+        self._send_last(b"")  # TLS has sent the reason
+        return False
 
     def _read(self, *, is_logged_in: bool, is_incomplete: bool) -> bytes | None:
         """The next bytes; empty at the end, None after a timeout.
@@ -346,9 +388,17 @@ class Connection:
             for protocol in self._services.protocols
             if protocol.opening
         )
+        self._send_last(f"This is a chat room server. {reason} Begin with {openings}.\n".encode())
+
+    def _reject_plain(self, error: bytes) -> None:
+        """Send the error to a peer that must use TLS and does not, and close."""
+        _log.warning("connection rejected", reason="tls_required", connection=self.label)
+        self._send_last(error)
+
+    def _send_last(self, data: bytes) -> None:
+        """Send the last bytes before the send queue exists, and close."""
         with suppress(OSError):
-            line = f"This is a chat room server. {reason} Begin with {openings}.\n"
-            self._transport.write([line.encode()])
+            self._transport.write([data])
         self._transport.end()
         self._drain()
 

@@ -1,5 +1,7 @@
 """The reject queue: connections that can't be accepted. Each gets the error in its protocol, and time to read it.
 
+A peer that begins with TLS gets an alert.
+
 A socket in the queue is *silent* until its first bytes arrive, which show its protocol, or until _FIRST_BYTES_SECONDS
 have passed. Then the error is sent, and the socket is *closing*: it is closed after _READ_SECONDS, because a close with
 unread input would reset the connection before the peer has read the error.
@@ -14,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, sniff
+from chatserver.net.tls import ALERT_FULL, FIRST_BYTE
 
 if TYPE_CHECKING:
     from chatprotocol.events import Refused
@@ -65,7 +68,7 @@ class RejectQueue:
         for key, _ in self._selector.select(0):
             self._reject(key.fileobj, now)  # type: ignore[arg-type]
         for sock in _expired(self._silent, now):
-            self._send_error(sock, self._protocols[0], now)
+            self._send_error(sock, self._protocols[0].encode_all([self._error]), now)
         for sock in _expired(self._closing, now):
             self._close(sock)
 
@@ -82,15 +85,19 @@ class RejectQueue:
         first_bytes = b""
         with suppress(OSError):
             first_bytes = sock.recv(SNIFF_MAX_BYTES, socket.MSG_PEEK)
+        if first_bytes.startswith(FIRST_BYTE):
+            self._send_error(sock, ALERT_FULL, now)
+            return
         found = sniff(first_bytes, self._protocols) if first_bytes else Sniff.NO
-        self._send_error(sock, self._protocols[0] if isinstance(found, Sniff) else found, now)
+        protocol = self._protocols[0] if isinstance(found, Sniff) else found
+        self._send_error(sock, protocol.encode_all([self._error]), now)
 
-    def _send_error(self, sock: socket.socket, protocol: WireProtocol, now: float) -> None:
+    def _send_error(self, sock: socket.socket, error: bytes, now: float) -> None:
         self._selector.unregister(sock)
         del self._silent[sock]
         self._closing[sock] = now + _READ_SECONDS
         with suppress(OSError):
-            sock.send(protocol.encode_all([self._error]), socket.MSG_NOSIGNAL)
+            sock.send(error, socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
 
     def _close(self, sock: socket.socket) -> None:

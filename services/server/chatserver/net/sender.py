@@ -444,9 +444,8 @@ class Sender:
 
     def _serve(self, send_queue: SendQueue) -> None:
         """Make one send at most. A queue with more data is visited again in the next round."""
-        transport = send_queue.transport
         try:
-            transport.flush()
+            send_queue.transport.flush()
             data = send_queue.next_data()
             if data and not self._send(send_queue, data):
                 return
@@ -469,10 +468,16 @@ class Sender:
         elif data and send_queue.has_more:
             with self._lock:
                 self._ready[send_queue] = None
-        elif (before := send_queue.shut()) is not None:
-            transport.end()
-            if before is HANGING_UP:
-                transport.hang_up()
+        else:
+            self._shut_if_done(send_queue)
+
+    def _shut_if_done(self, send_queue: SendQueue) -> None:
+        """Shut our side of a connection whose queue has sent its last bytes."""
+        before = send_queue.shut()
+        if before is not None:
+            send_queue.transport.end()
+        if before is HANGING_UP:
+            send_queue.transport.hang_up()
 
     def _send(self, send_queue: SendQueue, data: list[bytes | memoryview] | Shared) -> bool:
         """True if the transport took everything. LookupError: the data was discarded. OSError: the peer is lost."""

@@ -22,9 +22,9 @@ written to ``_outgoing`` after these answers, so a write carries both in order. 
 ANSWERS_MAX_BYTES without reading them is disconnected.
 
 Plain bytes that were encrypted can't be given back. If the socket is full, the rest of at most BATCH_RECORDS records
-stays in ``_unsent``; ``write`` then takes nothing (BlockingIOError) until ``flush`` has sent it. The transport wakes the
-sender for that. The send queue counts these bytes as sent. The acknowledgement counts do not: they are positions in the
-ciphertext, and ``_unsent`` is a part of what is written and not acknowledged. So "nothing is unacknowledged" and
+stays in ``_unsent``; ``write`` then takes nothing (BlockingIOError) until ``flush`` has sent it. The transport wakes
+the sender for that. The send queue counts these bytes as sent. The acknowledgement counts do not: they are positions in
+the ciphertext, and ``_unsent`` is a part of what is written and not acknowledged. So "nothing is unacknowledged" and
 "acknowledged up to ``written()``" still mean that the peer's system has all plain bytes taken before. ``_unsent`` is
 read before the socket's counters: bytes that move from one to the other meanwhile are counted twice, never not at all.
 
@@ -106,9 +106,10 @@ class TlsTransport:
         return self._inner.descriptor
 
     def handshake(self, timeout_seconds: float, turn: threading.Lock) -> None:
-        """Complete the handshake. The steps of all connections take turns. For the reader, before the send queue exists.
+        """Complete the handshake. Its steps take turns with those of other connections: ``turn`` is held during each.
 
-        TimeoutError: it took longer. ssl.SSLError: it failed, and the peer was told. OSError: the peer is lost.
+        For the reader, before the send queue exists. TimeoutError: it took longer. ssl.SSLError: it failed, and the
+        peer was told. OSError: the peer is lost.
         """
         deadline = self._clock() + timeout_seconds
         while True:
@@ -137,7 +138,7 @@ class TlsTransport:
     # --- for the reader ---
 
     def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
-        """See Transport. A connection that ends without close_notify ends like any other. ssl.SSLError is an OSError."""
+        """See Transport. A peer that closes without close_notify has closed all the same."""
         deadline: float | None = None
         while not self._is_ended:
             try:
@@ -196,7 +197,7 @@ class TlsTransport:
         plain = memoryview(pieces[0] if len(pieces) == 1 else _joined(pieces))
         taken_bytes = 0
         while taken_bytes < len(plain):
-            records = []
+            records: list[bytes] = []
             with self._lock:
                 while taken_bytes < len(plain) and len(records) < BATCH_RECORDS:
                     taken_bytes += self._object.write(plain[taken_bytes : taken_bytes + _RECORD_BYTES])
@@ -283,6 +284,13 @@ class TlsAcceptor:
         encrypted = TlsTransport(transport, self._context(), received)
         encrypted.handshake(timeout_seconds, self._turn)
         return encrypted
+
+
+def reason_of(error: OSError) -> str:
+    """The reason of a failed handshake, in a few words."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return error.strerror or str(error)
 
 
 def _joined(pieces: Sequence[bytes | memoryview]) -> bytes:

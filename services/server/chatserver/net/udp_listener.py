@@ -80,14 +80,19 @@ class UdpListener:
         *,
         silence_seconds: float = SILENCE_SECONDS,
         stateless_max: int = _STATELESS_MAX,
+        tls_required: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``stateless_max`` is the maximum of answers to datagrams without a session, per tick."""
+        """``stateless_max`` is the maximum of answers to datagrams without a session, per tick.
+
+        With ``tls_required`` no session is opened, because datagrams are not encrypted.
+        """
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
         self._silence_seconds = silence_seconds
         self._stateless_max = stateless_max
+        self._tls_required = tls_required
         self._clock = clock
         self._thread = SelectorThread("datagrams", self._run, on_crash)
         self._cookies = Cookies()
@@ -172,6 +177,10 @@ class UdpListener:
             return  # a repetition: the session's first datagram is resent until it arrives
         if self._closing:
             self._send(address, NO_SESSION, _error(ErrorCode.SHUTTING_DOWN, "The server is shutting down."))
+            return
+        if self._tls_required:
+            reason = "The server requires TLS, which this wire format does not have; use another one, over TCP."
+            self._send(address, NO_SESSION, _error(ErrorCode.TLS_REQUIRED, reason))
             return
         transport = UdpTransport(
             self._socket,
