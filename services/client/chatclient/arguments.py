@@ -19,6 +19,12 @@ def check_str(name: str, value: object) -> None:
         raise UsageError(f"{name} is of the type {type(value).__name__}; it must be str{advice}.")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Check for bool."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} is {_short_repr(value)}; it must be True or False.")
+
+
 def check_whole(name: str, value: object) -> None:
     """Check for an int that every protocol can send. The server checks its range."""
     if not _is_number(value, int) or not -ID_MAX <= value <= ID_MAX:

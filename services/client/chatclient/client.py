@@ -14,13 +14,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
-from chatclient.arguments import check_choice, check_port, check_seconds, check_str, check_whole
+from chatclient.arguments import check_choice, check_flag, check_port, check_seconds, check_str, check_whole
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.inbox import Backlog
 from chatclient.links.connection import Signal
+from chatclient.links.tls import trusting
 from chatclient.links.watch import SILENCE_SECONDS
 from chatclient.model import Model
 from chatclient.notices import ConnectionLost, Dropped, Reconnected
@@ -42,7 +45,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 from chatprotocol.rules import check_room_name, check_topic, check_username, is_lobby
-from chatprotocol.wire import PROTOCOLS
+from chatprotocol.wire import PROTOCOLS, Datagram
 from chatprotocol.wire.base import Action, ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import LENGTH_UNITS
@@ -96,6 +99,9 @@ class ChatClient:
     ``retry_seconds``. Missed messages follow :class:`Reconnected`, each once. Unconfirmed messages are sent again, and
     stored once.
 
+    With ``tls`` the connection is encrypted, and the server's certificate and name are checked. ``ca`` is a file with
+    the certificates that are trusted instead of the system's; it implies ``tls``.
+
     ``dialect`` is json, frames, register or datagram; docs/wire/ has the limits of each. ``ops`` and
     ``register_length`` are the settings ``--ops`` and ``--register-length``.
     """
@@ -110,6 +116,8 @@ class ChatClient:
         register_length: str = LENGTH_UNITS[0],
         retry_seconds: float = 60.0,
         silence_seconds: float = SILENCE_SECONDS,
+        tls: bool = False,
+        ca: str | PathLike[str] | None = None,
     ) -> None:
         """Raises UsageError for an invalid argument."""
         check_str("host", host)
@@ -119,10 +127,18 @@ class ChatClient:
         check_choice("register_length", register_length, LENGTH_UNITS)
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
+        check_flag("tls", tls)
+        if ca is not None and not isinstance(ca, str | PathLike):
+            raise UsageError(f"ca is of the type {type(ca).__name__}; it must be a path (str or os.PathLike).")
+        if (tls or ca is not None) and dialect == Datagram.name:
+            raise UsageError("The dialect datagram has no encryption; use another one with tls.")
         try:
             self._address = (check_host(host), port)
+            context = trusting(None if ca is None else Path(ca)) if tls or ca is not None else None
         except RequestError as error:
             raise UsageError(error.reason) from None
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         self._session = new_session(
             Model(self._address, None, None),
             dialect=dialect,
@@ -130,6 +146,7 @@ class ChatClient:
             register_length=register_length,
             retry_seconds=retry_seconds,
             silence_seconds=silence_seconds,
+            tls=context,
         )
         self._is_json = dialect == Json.name
         self._is_connected = self._has_tried_login = False

@@ -59,7 +59,13 @@ from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects,
 # Login errors after which a reconnect can't succeed. All others are temporary, such as a server's shutdown or too many
 # failed logins of another client.
 FINAL_REFUSALS: Final = frozenset(
-    {ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD}
+    {
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.BAD_USERNAME,
+        ErrorCode.TLS_REQUIRED,
+        ErrorCode.TOO_LONG,
+        ErrorCode.WRONG_PASSWORD,
+    }
 )
 # Queries and their answers. A query is repeated if the connection is lost before its answer.
 _ANSWERS: Final[dict[type, type]] = {

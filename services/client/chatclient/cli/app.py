@@ -29,6 +29,7 @@ def run(config: Config, script: list[ScriptStep] | None) -> Exit:
         register_length=config.register_length,
         retry_seconds=config.retry_seconds,
         silence_seconds=config.silence_seconds,
+        tls=config.tls,
     )
     parser = _parser(config, is_guest=session.client_protocol.is_guest)
     frontend = _frontend(config, parser, script)

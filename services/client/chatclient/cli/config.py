@@ -1,6 +1,7 @@
 """The client's settings as values. Their table is in chatprotocol.settings."""
 
 import math
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chatclient import __version__
+from chatclient.links.tls import trusting
 from chatclient.session import check_unicode
 from chatprotocol.address import split_address
 from chatprotocol.encoding import decode_text
@@ -42,6 +44,8 @@ class Config:
     user: str | None
     password: str | None
     protocol: str
+    # None: no encryption.
+    tls: ssl.SSLContext | None
     register_length: str
     ops: str
     script: Path | None
@@ -103,6 +107,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         user=user,
         password=_password(values),
         protocol=protocol,
+        tls=_tls(values),
         register_length=values["register_length"],
         ops=values["ops"],
         script=values["script"],
@@ -115,6 +120,18 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         is_quiet=values["quiet"],
         shows_joins=not values["hide_joins"],
     )
+
+
+def _tls(values: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """The settings of TLS; None if the connection is not encrypted. Raises ConfigError."""
+    if not values["tls"] and values["ca"] is None:
+        return None
+    if values["dialect"] == Datagram.name:
+        raise ConfigError(f"--tls and --ca need TCP; --udp (--dialect {Datagram.name}) has no encryption.")
+    try:
+        return trusting(values["ca"])
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _password(values: Mapping[str, Any]) -> str | None:

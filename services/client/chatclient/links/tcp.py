@@ -2,17 +2,20 @@
 
 No thread blocks in a send. Data that the system does not accept immediately is kept, and the receiver thread sends it
 when the socket is writable. So the receiver thread can end a connection to a server that does not read. The thread
-always reads answers, even from a server that reads no requests until its answers are read.
+always reads answers, even from a server that reads no requests until its answers are read. With TLS, each socket is a
+TlsSocket.
 """
 
 import selectors
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from chatclient.links.tls import TlsSocket
 from chatclient.links.watch import Watch
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
@@ -34,7 +37,7 @@ class TcpLink:
 
     def __init__(
         self,
-        sockets: Sequence[socket.socket],
+        sockets: Sequence[socket.socket | TlsSocket],
         protocol: ClientProtocol,
         watch: Watch,
         others_seconds: float = _OTHERS_SECONDS,
@@ -169,12 +172,19 @@ class TcpLink:
         return True
 
 
-def connect(protocol: ClientProtocol, watch: Callable[[], Watch], address: Address, seconds: float) -> TcpLink:
+def connect(
+    protocol: ClientProtocol,
+    watch: Callable[[], Watch],
+    address: Address,
+    seconds: float,
+    tls: ssl.SSLContext | None = None,
+) -> TcpLink:
     """Open the sockets that the protocol needs. Raises OSError, and UnicodeError for an invalid host name."""
-    sockets: list[socket.socket] = []
+    sockets: list[socket.socket | TlsSocket] = []
     try:
         while len(sockets) < protocol.connections:
-            sockets.append(_connect(address, seconds))
+            connected = _connect(address, seconds)
+            sockets.append(connected if tls is None else TlsSocket(connected, tls, address[0]))
     except (OSError, UnicodeError):
         for each in sockets:
             each.close()

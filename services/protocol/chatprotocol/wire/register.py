@@ -62,6 +62,7 @@ _SIDES: Final = {side.value: side for side in Side}
 
 _MALFORMED_USERNAME: Final = b"ERROR 100 Malformed username\n\n"
 _NOT_REGISTERED: Final = b"ERROR 101 No user registered\n\n"
+_TLS_REQUIRED: Final = b"ERROR 101 TLS required\n\n"
 _NOT_SENT: Final = b"ERROR 102 Unable to send\n\n"
 _HEADER_INCOMPLETE: Final = b"ERROR 103 Header incomplete\n\n"
 
@@ -271,7 +272,7 @@ class RegisterClient:
     def _login_error(self, code: ErrorCode, reason: str) -> str:
         name = self._name
         if code is not ErrorCode.BAD_USERNAME:
-            return f"The server rejected {name} ({reason}); it may be full, or accept no guests."
+            return f"The server rejected {name} ({reason}); it may be full, accept no guests, or require --tls."
         if self._was_logged_in:
             return f"The name {name} is taken now; trying again."
         return f"The name {name} is taken or not allowed; choose another one."
@@ -373,6 +374,8 @@ class Register:
         match event:
             case events.PublicMessage() | events.DirectMessage():
                 return self.forward(event)
+            case events.Refused(ErrorCode.TLS_REQUIRED):
+                return _TLS_REQUIRED
             case events.Refused(code):
                 return _MALFORMED_USERNAME if code is ErrorCode.BAD_USERNAME else _NOT_REGISTERED
             case _:
