@@ -4,6 +4,8 @@ import gc
 import os
 import select
 import socket
+import ssl
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -13,6 +15,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from certificates import Authority
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -20,9 +23,11 @@ from structlog.testing import capture_logs
 from chatprotocol.udp.arq import RESEND_SECONDS, SEND_WINDOW
 from chatprotocol.wire.readers import frame
 from chatserver.net.broadcast import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, BroadcastBuffer, SendLimits, Span
+from chatserver.net.certificates import load
 from chatserver.net.sender import LINGER_SECONDS, STALL_SECONDS, Sender
 from chatserver.net.sendqueue import SendQueue, State
-from chatserver.net.transport import TcpTransport
+from chatserver.net.tls import TlsTransport
+from chatserver.net.transport import TcpTransport, Transport
 
 from .helpers import (
     DEADLINE_SECONDS,
@@ -40,7 +45,6 @@ from .helpers import (
 from .send_model import (
     LISTENERS,
     ROOMS,
-    Listener,
     SendModel,
     Step,
     random_listener,
@@ -49,6 +53,7 @@ from .send_model import (
     scripts,
     small_limits,
 )
+from .tls_peer import TlsPeer
 from .udp_line import Clock, UdpLine
 
 LAG_MAX_BYTES = 1_000_000
@@ -137,14 +142,16 @@ class SenderFixture:
         *,
         follows: bool = True,
         broadcast: BroadcastBuffer | None = None,
-        transport: type[TcpTransport] = PlainTransport,
+        transport: Callable[[socket.socket], Transport] = PlainTransport,
     ) -> Peer:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         theirs.setblocking(False)
         self._sockets += (ours, theirs)
         label = f"{len(self._sockets) // 2}@test"
-        send_queue = SendQueue(transport(ours), "bytes", b"".join, label, self.sender.mark_ready, given_pieces)
+        carrier = transport(ours)
+        send_queue = SendQueue(carrier, "bytes", b"".join, label, self.sender.mark_ready, given_pieces)
+        carrier.set_wake(partial(self.sender.mark_ready, send_queue))
         self.add(send_queue, broadcast or self.broadcast, follows=follows)
         return Peer(theirs, send_queue, self.run)
 
@@ -604,7 +611,7 @@ class Valve:
     """Stands for the system calls that send. They take as many bytes as the test says, while other threads go on."""
 
     def __init__(self) -> None:
-        self.receive: dict[int, Listener] = {}
+        self.receive: dict[int, Callable[[bytes], None]] = {}
         self.reset: set[int] = set()
         # By descriptor: the number of bytes that the next send takes, and a step that another thread makes meanwhile.
         self.openings: dict[int, int] = {}
@@ -618,7 +625,7 @@ class Valve:
         opening = self.openings.get(descriptor, len(data))
         if not opening:
             raise BlockingIOError
-        self.receive[descriptor].receive(data[:opening])
+        self.receive[descriptor](data[:opening])
         return min(opening, len(data))
 
 
@@ -670,11 +677,30 @@ def sender_step(dice: Random) -> Step:
             return random_step(dice)
 
 
-@given(script=scripts(sender_step), held=st.tuples(*[st.booleans()] * LISTENERS), limits=small_limits)
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Those of a server and of its client."""
+    authority = Authority()
+    return load(*authority.write(tmp_path_factory.mktemp("tls"))).context, authority.client_context()
+
+
+@given(
+    script=scripts(sender_step),
+    held=st.tuples(*[st.booleans()] * LISTENERS),
+    limits=small_limits,
+    encrypted=st.tuples(*[st.booleans()] * LISTENERS),
+)
 def test_all_are_sent_everything_in_order_despite_short_sends_and_resets(
-    script: list[Step], held: tuple[bool, ...], limits: SendLimits
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+    script: list[Step],
+    held: tuple[bool, ...],
+    limits: SendLimits,
+    encrypted: tuple[bool, ...],
 ) -> None:
-    """Promise: one order. When the sender rests, no data is unsent and all queues that follow are caught up."""
+    """Promise: one order. When the sender rests, no data is unsent and all queues that follow are caught up.
+
+    Some connections are encrypted: what they were sent is what arrives after decryption.
+    """
     valve = Valve()
 
     class ValveTransport(TcpTransport):
@@ -683,12 +709,21 @@ def test_all_are_sent_everything_in_order_despite_short_sends_and_resets(
         def write(self, pieces: Sequence[bytes | memoryview]) -> int:
             return valve.write(self.descriptor, b"".join(pieces))
 
+    class ValveTlsTransport(TlsTransport):
+        write_max_bytes = limits.send_max_bytes
+
+        def __init__(self, sock: socket.socket) -> None:
+            super().__init__(ValveTransport(sock), contexts[0])
+
     buffers = [ValveBroadcast(limits, valve, is_reserved=not room) for room in range(ROOMS)]
     with closing(SenderFixture(*buffers, write=valve.write)) as fixture:
-        peers = [fixture.peer(follows=False, transport=ValveTransport) for _ in held]
+        transports = [ValveTlsTransport if has_tls else ValveTransport for has_tls in encrypted]
+        peers = [fixture.peer(follows=False, transport=transport) for transport in transports]
         descriptors = [peer.send_queue.transport.descriptor for peer in peers]
+        shaken = [shake_hands(valve, peer, contexts[1]) if tls else None for peer, tls in zip(peers, encrypted, strict=True)]
         model = SendModel(buffers, [peer.send_queue for peer in peers], held, fixture.sender.wake)
-        valve.receive = dict(zip(descriptors, model.listeners, strict=True))
+        for descriptor, listener, tls in zip(descriptors, model.listeners, shaken, strict=True):
+            valve.receive[descriptor] = listener.receive if tls is None else decrypting(tls, listener.receive)
         valve.play = model.play
         rounds = Rounds(fixture, valve, model, descriptors)
         for step in script:
@@ -705,6 +740,26 @@ def test_all_are_sent_everything_in_order_despite_short_sends_and_resets(
         for peer in peers:
             assert peer.sock.recv(1) == b""
             assert peer.send_queue.transport.descriptor == -1
+
+
+def shake_hands(valve: Valve, peer: Peer, context: ssl.SSLContext) -> TlsPeer:
+    """Complete a handshake, while the valve lets everything pass."""
+    client = TlsPeer(context)
+    transport = peer.send_queue.transport
+    assert isinstance(transport, TlsTransport)
+
+    def receive(data: bytes) -> None:
+        client.feed(data)
+        peer.sock.sendall(client.says())
+
+    valve.receive[transport.descriptor] = receive
+    receive(b"")
+    transport.handshake(DEADLINE_SECONDS, threading.Lock())
+    return client
+
+
+def decrypting(client: TlsPeer, receive: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    return lambda data: receive(client.feed(data))
 
 
 def test_removed_buffer_is_closed_after_its_last_byte(fixture: SenderFixture) -> None:
