@@ -17,7 +17,20 @@ def load(*arguments: str, env: Mapping[str, str | None] | None = None) -> Config
 def test_defaults() -> None:
     """The defaults in a pipe. An empty variable counts as not set."""
     assert load_config(["alice"], {"CHAT_SERVER": "", "CHAT_PASSWORD": "", "CHAT_DIALECT": ""}) == Config(
-        "localhost", 9999, "alice", None, "json", "bytes", "pm-dm", None, 60.0, 60.0, FrontendKind.PLAIN, False, True
+        "localhost",
+        9999,
+        "alice",
+        None,
+        "json",
+        None,
+        "bytes",
+        "pm-dm",
+        None,
+        60.0,
+        60.0,
+        FrontendKind.PLAIN,
+        False,
+        True,
     )
 
 
@@ -97,6 +110,9 @@ def test_bad_password_file_is_an_error(tmp_path: Path, content: bytes | None, er
         (["alice", "bob"], {}, "The port is 'bob'; it must be a whole number from 1 to 65535. Give HOST PORT USERNAME"),
         (["::1:9999", "alice"], {}, "HOST:PORT USERNAME (as [::1]:9999 alice)"),
         (["--udp", "--dialect", "morse"], {}, "--udp means --dialect datagram, and --dialect is morse; give one of"),
+        (["--udp", "--tls"], {}, "--tls and --ca need TCP; --udp (--dialect datagram) has no encryption."),
+        (["--ca", "/nowhere/ca.pem"], {}, "The file /nowhere/ca.pem with trusted certificates can't be read: No such"),
+        (["--ca", __file__], {}, "contains no certificates in the format PEM."),
         ([], {"CHAT_RETRY_SECONDS": "nan"}, "CHAT_RETRY_SECONDS is 'nan'; it must be a number of seconds, 0 or more."),
         ([], {"CHAT_DIALECT": "udp"}, "CHAT_DIALECT is 'udp'; it must be one of json, frames, register, datagram."),
         (["--password", "secret"], {}, "nrecognized arguments"),  # all users of the machine could read it

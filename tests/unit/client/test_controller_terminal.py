@@ -287,7 +287,13 @@ def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: Termin
     assert away.ui_state.waiting == (("", "bob"),)
 
 
-FINAL = [ErrorCode.BAD_REQUEST, ErrorCode.BAD_USERNAME, ErrorCode.TOO_LONG, ErrorCode.WRONG_PASSWORD]
+FINAL = [
+    ErrorCode.BAD_REQUEST,
+    ErrorCode.BAD_USERNAME,
+    ErrorCode.TLS_REQUIRED,
+    ErrorCode.TOO_LONG,
+    ErrorCode.WRONG_PASSWORD,
+]
 
 
 @pytest.mark.parametrize("code", ErrorCode)

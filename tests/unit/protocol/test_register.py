@@ -154,9 +154,12 @@ def test_each_side_has_its_requests() -> None:
 
 @pytest.mark.parametrize("code", ErrorCode)
 def test_peer_that_is_not_registered_gets_one_of_two_errors(code: ErrorCode) -> None:
+    """And without TLS, if that is required, a third one: no session encodes it."""
     error = "100 Malformed username" if code is ErrorCode.BAD_USERNAME else "101 No user registered"
-    for encode in (Register().encode_all, Register().server().encode):
-        assert encode([Refused(code, "No.", "nonce")]) == f"ERROR {error}\n\n".encode()
+    refused = [Refused(code, "No.", "nonce")]
+    assert Register().server().encode(refused) == f"ERROR {error}\n\n".encode()
+    error = "101 TLS required" if code is ErrorCode.TLS_REQUIRED else error
+    assert Register().encode_all(refused) == f"ERROR {error}\n\n".encode()
 
 
 @pytest.mark.parametrize("word", DELIVERED_WORDS)

@@ -720,7 +720,10 @@ def test_all_are_sent_everything_in_order_despite_short_sends_and_resets(
         transports = [ValveTlsTransport if has_tls else ValveTransport for has_tls in encrypted]
         peers = [fixture.peer(follows=False, transport=transport) for transport in transports]
         descriptors = [peer.send_queue.transport.descriptor for peer in peers]
-        shaken = [shake_hands(valve, peer, contexts[1]) if tls else None for peer, tls in zip(peers, encrypted, strict=True)]
+        shaken = [
+            shake_hands(valve, peer, contexts[1]) if has_tls else None
+            for peer, has_tls in zip(peers, encrypted, strict=True)
+        ]
         model = SendModel(buffers, [peer.send_queue for peer in peers], held, fixture.sender.wake)
         for descriptor, listener, tls in zip(descriptors, model.listeners, shaken, strict=True):
             valve.receive[descriptor] = listener.receive if tls is None else decrypting(tls, listener.receive)

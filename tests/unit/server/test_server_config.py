@@ -82,8 +82,9 @@ def test_table_has_every_setting() -> None:
 @pytest.mark.parametrize("setting", VALUES)
 def test_each_setting_has_a_flag_and_a_variable(setting: str) -> None:
     text, value = VALUES[setting]
-    assert getattr(load_config([flag_of(setting), text], {}), setting) == value
-    assert getattr(load_config([], {variable_of(setting): text}), setting) == value
+    certificate = {"CHAT_TLS_CERT": "cert.pem", "CHAT_TLS_KEY": "key.pem"}  # which --tls required needs
+    assert getattr(load_config([flag_of(setting), text], certificate), setting) == value
+    assert getattr(load_config([], {**certificate, variable_of(setting): text}), setting) == value
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,9 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str | None], str]] = [
     (["65536"], {}, "--port is '65536'"),
     (["--port", "-1"], {}, "--port"),
     (["1", "-p", "2"], {}, "The port is given twice, as 1 and as 2; give it once."),
+    (["--tls", "required"], {}, "--tls is required, and there is no certificate; give --tls-cert and --tls-key."),
+    (["--tls-cert", "x"], {}, "--tls-cert is given without --tls-key; a certificate needs its key."),
+    ([], {"CHAT_TLS_KEY": "x"}, "--tls-key is given without --tls-cert; a certificate needs its key."),
     (["1", "2"], {}, "nrecognized arguments: 2; see chatserver --help."),
     ([], {"CHAT_PORT": "x"}, "CHAT_PORT is 'x'; it must be a whole number from 0 to 65535."),
     ([], {"CHAT_PORT": "\u0661"}, "CHAT_PORT is"),
