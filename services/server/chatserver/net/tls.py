@@ -268,6 +268,10 @@ class TlsTransport:
         return self._inner.is_lost
 
     @property
+    def has_ended(self) -> bool:
+        return self._inner.has_ended
+
+    @property
     def can_be_closed(self) -> bool:
         return self._state is not _ENDING and not self._unsent
 
