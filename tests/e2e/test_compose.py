@@ -143,5 +143,5 @@ def test_each_project_has_images_of_its_own(engine: Engine) -> None:
         set(engine.compose("--project-name", project, "--profile", "*", "config", "--images").split())
         for project in ("one", "another")
     )
-    assert len(own) == len(others) == 2
+    assert len(own) == len(others) == 3
     assert not own & others

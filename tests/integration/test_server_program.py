@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import pytest
 from integration.room import DEADLINE_SECONDS, Peer, deadline
@@ -47,13 +49,13 @@ def refused(folder: Path, environment: dict[str, str], *arguments: str, under: S
     return process.stderr
 
 
-# nohup ignores SIGHUP, and its children inherit that.
+# A test runner may ignore some, and its children inherit that.
 DEFAULT_SIGNALS = ("env", "--default-signal")
 NAMES = "SIGTERM SIGINT SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGXCPU"
 
 
 def test_signal_ends_with_0_and_a_goodbye(tmp_path: Path) -> None:
-    """All these signals are handled. More of them until the end do not change the exit code."""
+    """All these signals are handled. More of them until the end, also SIGHUP, do not change the exit code."""
     with Program(tmp_path, under=DEFAULT_SIGNALS) as server:
         status = Path(f"/proc/{server.process.pid}/status").read_text(encoding="ascii")
         caught = int(re.search(r"SigCgt:\s*([0-9a-f]+)", status)[1], 16)  # type: ignore[index]
@@ -62,12 +64,13 @@ def test_signal_ends_with_0_and_a_goodbye(tmp_path: Path) -> None:
         alice.login("alice")
         stranger.ask(command="ping")
         stop_at = time.monotonic() + 0.9
-        server.process.send_signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGQUIT)
         for peer in (alice, stranger):
             assert peer.next("bye")["reason"] == "the server is shutting down"
             assert peer.is_closed()
             peer.close()
         while server.process.poll() is None and time.monotonic() < stop_at:
+            server.process.send_signal(signal.SIGQUIT)
             server.process.send_signal(signal.SIGHUP)
         assert server.process.wait(10.0) == 0
 
@@ -91,7 +94,7 @@ def test_unknown_setting_is_logged_with_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_second_signal_within_a_second_is_ignored_and_a_later_one_kills(tmp_path: Path) -> None:
-    """systemd, a closed terminal and timeout(1) send two signals. The end takes 3 s, because a client does not read."""
+    """timeout(1) and some supervisors send two signals. The end takes 3 s, because a client does not read."""
     with (
         Program(tmp_path, under=DEFAULT_SIGNALS) as server,
         closing(NarrowPeer(server.port)) as deaf,
@@ -103,7 +106,7 @@ def test_second_signal_within_a_second_is_ignored_and_a_later_one_kills(tmp_path
             alice.say("x" * 8_000)
         server.process.send_signal(signal.SIGTERM)
         server.wait_until(lambda: "shutting down" in server.log(), "the end to begin")
-        server.process.send_signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGQUIT)
         assert alice.next("bye")["reason"] == "the server is shutting down"
         with deadline(2.5, "the end after another signal"):
             while server.process.poll() is None:
@@ -111,6 +114,55 @@ def test_second_signal_within_a_second_is_ignored_and_a_later_one_kills(tmp_path
                 with suppress(subprocess.TimeoutExpired):
                     server.process.wait(0.02)
         assert server.process.returncode == -signal.SIGTERM
+
+
+def test_sighup_applies_what_can_change_and_names_the_rest(tmp_path: Path) -> None:
+    """After an invalid value nothing has changed, and the server goes on."""
+    settings = tmp_path / ".env"
+    settings.write_text("CHAT_LOG_LEVEL=info\n")
+    with Program(tmp_path, under=DEFAULT_SIGNALS) as server:
+
+        def reload(text: str, expected: str) -> None:
+            settings.write_text(text)
+            server.process.send_signal(signal.SIGHUP)
+            server.wait_until(lambda: expected in server.log(), expected)
+
+        reload("CHAT_LOG_LEVEL=info\n", "[INFO] settings reloaded time=")
+        reload("CHAT_LOG_LEVEL=loud\nCHAT_GUESTS=off\n", "[ERROR] reload failed error=\"CHAT_LOG_LEVEL is 'loud'")
+        reload(
+            "CHAT_LOG_LEVEL=warning\nCHAT_LOGIN_SECONDS=9\nCHAT_LOG_FORMAT=json\n",
+            "[WARNING] restart needed settings='login_seconds, log_format'",
+        )
+        peer = Peer(server.port)
+        peer.login("alice")
+        reload("CHAT_LOG_LEVEL=info\n", "[INFO] settings reloaded changed=log_level")
+        assert server.log().count("[INFO] login user=alice") == 0, "the level was warning"
+        peer.close()
+        assert server.stop() == 0
+
+
+def test_sigusr1_logs_the_stacks_of_all_threads(tmp_path: Path) -> None:
+    """Equal stacks are one entry. The server goes on."""
+    with Program(tmp_path, under=DEFAULT_SIGNALS) as server:
+        peers = [Peer(server.port) for _ in range(20)]
+        for peer in peers:
+            peer.ask(command="ping")
+            peer.next("pong")
+        server.process.send_signal(signal.SIGUSR1)
+        server.wait_until(lambda: "stacks logged" in server.log(), "the stacks")
+        log = server.log()
+        assert re.search(r"\[INFO\] stack count=1 threads=sender time=\S+\n(?:  \S+:\d+ \S+\n)*  \S+/sender.py:", log)
+        assert re.search(r"\[INFO\] stack count=\d+ threads='reader \d+@", log)
+        assert log.count("[INFO] stack ") < len(peers)
+        for peer in peers:
+            peer.close()
+        assert server.stop() == 0
+
+
+def test_crash_writes_no_core(tmp_path: Path) -> None:
+    """It would contain passwords."""
+    with Program(tmp_path, under=("prlimit", "--core=unlimited")) as server:
+        assert resource.prlimit(server.process.pid, resource.RLIMIT_CORE)[0] == 0
 
 
 def test_client_that_does_not_read_delays_the_end_by_seconds_only(tmp_path: Path) -> None:
@@ -132,6 +184,7 @@ def test_env_file_is_read_and_a_taken_port_is_named(tmp_path: Path, environment:
         port = str(taken.getsockname()[1])
         (tmp_path / ".env").write_text(f"CHAT_PORT={port}\n")
         assert f"port {port}" in refused(tmp_path, environment, "--host", "127.0.0.1")
+        assert f"127.0.0.1:{port}" in refused(tmp_path, environment, "0", "--metrics", f"127.0.0.1:{port}")
 
 
 def test_env_file_that_is_a_pipe_is_refused(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -246,15 +299,29 @@ def test_health_check_finds_the_server_by_its_data_folder(tmp_path: Path, enviro
     assert health(tmp_path, environment)[0] == 1
 
 
+def page(address: str, path: str) -> tuple[int, str]:
+    """The status and the text of a page of the metrics port."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/{path}", timeout=DEADLINE_SECONDS) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
 def test_health_check_fails_if_the_server_can_not_commit(tmp_path: Path, environment: dict[str, str]) -> None:
     environment["CHAT_DATA"] = str(tmp_path / "data")
-    with Program(tmp_path) as server:
+    with Program(tmp_path, CHAT_METRICS="127.0.0.1:0") as server:
+        server.wait_until(lambda: "metrics served" in server.log(), "the address of the metrics")
+        (address,) = re.findall(r"metrics served address=(\S+)", server.log())
+        assert [page(address, path) for path in ("healthz", "readyz")] == [(200, "ok\n")] * 2
         alice = Peer(server.port)
         alice.login("alice")
         _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4_096, hard))
         code, problem = health(tmp_path, environment)
         assert (code, "can't write" in problem) == (1, True)
+        assert [page(address, path) for path in ("healthz", "readyz")] == [(503, "it can't write to its disk\n")] * 2
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
         assert health(tmp_path, environment) == (0, "")
         alice.close()

@@ -83,6 +83,11 @@ _LOG_PRIVACY = "The log contains no passwords and no messages."
 _DATA_FOLDER = "Two servers never use one data folder, and a removed database stops confirmations."
 _HEALTH = "The health check fails if the server can't commit."
 _ENCRYPTED = "With TLS, all is encrypted; where it is required, nothing else is served; a handshake has a time limit."
+_METRICS = "The metrics count what happened, and name no user. A slow reader of them keeps no place for long."
+_SIGNALS = (
+    "SIGHUP applies changed settings, or none if one is invalid. SIGUSR1 logs all stacks. Neither ends the server."
+)
+_NO_CORE = "A crash leaves no core dump, which would have passwords in it."
 _SIZES = "Each size limit of the wire formats is enforced."
 _DEPTH = "Deeply nested JSON does not reach a recursive parser."
 _TIMEOUT = "A connection that does not log in, or stops inside a request, is closed."
@@ -761,9 +766,44 @@ BREAKS = (
     _break(
         _HEALTH,
         _SERVER + "app.py",
-        "return HEALTHY if self._journal.probe(_PROBE_SECONDS) else",
-        "return HEALTHY if self._journal else",
+        'return "" if self._journal.probe(_PROBE_SECONDS) else',
+        'return "" if self._journal else',
         "integration/test_server_program.py::test_health_check_fails_if_the_server_can_not_commit",
+    ),
+    _break(
+        _METRICS,
+        _CHAT + "hub.py",
+        "self._counters.deliveries -= count",
+        "pass",
+        "integration/test_metrics.py::test_metrics_count_what_happened",
+    ),
+    _break(
+        _METRICS,
+        _SERVER + "admin/metrics_server.py",
+        "                self._cut(self._clock())\n",
+        "",
+        "unit/server/test_metrics.py::test_late_requests_are_cut_and_their_places_are_free",
+    ),
+    _break(
+        _SIGNALS,
+        _SERVER + "__main__.py",
+        '    except ConfigError as error:\n        _log.error("reload failed"',
+        '    except KeyError as error:\n        _log.error("reload failed"',
+        "integration/test_server_program.py::test_sighup_applies_what_can_change_and_names_the_rest",
+    ),
+    _break(
+        _SIGNALS,
+        _SERVER + "threads.py",
+        '        by_stack["\\n".join(lines)].append(',
+        "        by_stack[str(ident)].append(",
+        "integration/test_server_program.py::test_sigusr1_logs_the_stacks_of_all_threads",
+    ),
+    _break(
+        _NO_CORE,
+        _SERVER + "__main__.py",
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, hard))",
+        "pass",
+        "integration/test_server_program.py::test_crash_writes_no_core",
     ),
     _break(
         _PRESENCE,

@@ -1,25 +1,31 @@
-"""The command ``chatserver``: settings, log, signals, exit code. ``chatserver admin`` is in chatserver.admin."""
+"""The command ``chatserver``: settings, log, signals, exit code. ``chatserver admin`` is in chatserver.admin.
+
+SIGHUP reads the settings again, SIGUSR1 logs the stacks of all threads; both leave the server running. Every other
+signal that can be handled ends the server in order.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
 
 from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver.admin import cli
-from chatserver.config import load_config, read_environment
+from chatserver.config import RELOADABLE, changed_settings, load_config, read_environment
 from chatserver.log import LibraryLog, LogWriter, configure_log
 from chatserver.store.errors import StoreError
-from chatserver.threads import StartError, Watchdog
+from chatserver.threads import StartError, Watchdog, log_stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,24 +46,26 @@ _STDERR = 2
 _POLL_SECONDS = 0.2
 # Time for the log writer to write the last entries at the end. Unwritten entries are lost.
 _LOG_SECONDS = 1.0
-# A second signal kills the process, but not within this time, because systemd (SendSIGHUP=), a shell whose terminal is
-# closed, and timeout(1) send two signals for one shutdown.
+# A second signal kills the process, but not within this time, because timeout(1) and some supervisors send two signals
+# for one shutdown.
 _SECOND_SIGNAL_SECONDS = 1.0
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Signals that by default end the process without notice to the clients. A signal that is ignored at the start (nohup)
-# stays ignored.
+# Signals that by default end the process without notice to the clients. A signal that is ignored at the start stays
+# ignored.
 _UNLESS_IGNORED = (
-    signal.SIGHUP,
     signal.SIGQUIT,
-    signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGALRM,
     signal.SIGXCPU,
 )
 
+# Signals that never end the server.
+_RELOAD = signal.SIGHUP
+_STACKS = signal.SIGUSR1
 
-def main(make_server: Callable[[Config, Callable[[], None]], Server] | None = None) -> int:
+
+def main(make_server: Callable[..., Server] | None = None) -> int:
     """Run the server until a signal. Returns 0; 1 if a thread died; 2 if the server could not start.
 
     ``chatserver admin`` runs a command instead: see ``admin/cli.py`` for its exit codes.
@@ -70,13 +78,14 @@ def main(make_server: Callable[[Config, Callable[[], None]], Server] | None = No
     watchdog = Watchdog()
     try:
         _fill_standard_descriptors()
+        _forbid_core_dumps()
         environment = read_environment()
         config = load_config(sys.argv[1:], environment)
         app.prepare_threads()
         log = _open_log(config, watchdog)
         for name, similar in unknown_settings(environment):
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
-        return _serve(make_server or app.Server, config, watchdog)
+        return _serve(make_server or app.Server, config, watchdog, log)
     except (ConfigError, StoreError, StartError) as error:
         if log is not None and config.log_format == "json":  # readers of a text log also see standard error
             _log.error("start failed", error=str(error))
@@ -100,6 +109,12 @@ def _fill_standard_descriptors() -> None:
     os.close(descriptor)
 
 
+def _forbid_core_dumps() -> None:
+    """Write no core dump: it would have passwords and messages in it. ``prlimit --core`` allows one for a process."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
 def _open_log(config: Config, watchdog: Watchdog) -> LogWriter:
     """Start the watchdog and the log writer, which all other threads need, and configure logging. Raises StartError."""
     log = LogWriter(_STDOUT, config.log_format)
@@ -121,29 +136,52 @@ def _open_log(config: Config, watchdog: Watchdog) -> LogWriter:
     return log
 
 
-def _serve(make_server: Callable[[Config, Callable[[], None]], Server], config: Config, watchdog: Watchdog) -> int:
+def _serve(make_server: Callable[..., Server], config: Config, watchdog: Watchdog, log: LogWriter) -> int:
     # SimpleQueue is reentrant: a signal handler may call put while the same thread is in get. Locks and events are not.
     signals_received: queue.SimpleQueue[int] = queue.SimpleQueue()
     # Installed before anything is opened: process 1 of a container ignores signals without a handler.
-    signals = [*_SIGNALS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
-    for number in signals:
+    ending = [*_SIGNALS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
+    for number in (*ending, _RELOAD, _STACKS):
         signal.signal(number, lambda number, _: signals_received.put(number))
-    server = make_server(config, watchdog.trip)
+    server = make_server(config, watchdog.trip, dropped_log_entries=lambda: log.dropped)
     try:
         server.start()
-        received = _wait(signals_received, watchdog)
+        while (received := _wait(signals_received, watchdog)) in (_RELOAD, _STACKS):
+            if received == _STACKS:
+                log_stacks()
+            else:
+                config = _reload(config, log)
         if received is not None:
             _log.info("shutting down", reason="signal", signal=signal.Signals(received).name)
     except BaseException:
         watchdog.trip()
         raise
     finally:
-        _exit_on_second_signal(signals)
+        for number in (_RELOAD, _STACKS):
+            signal.signal(number, signal.SIG_IGN)
+        _exit_on_second_signal(ending)
         is_clean = server.stop()
         # Python restores the default handlers at its exit; a signal would then change the exit code.
-        for number in signals:
+        for number in ending:
             signal.signal(number, signal.SIG_IGN)
     return EXIT_OK if is_clean and not watchdog.tripped else EXIT_CRASHED
+
+
+def _reload(config: Config, log: LogWriter) -> Config:
+    """Read the settings again, and apply the changes of RELOADABLE, all or none. Returns the settings in force."""
+    try:
+        new = load_config(sys.argv[1:], read_environment())
+    except ConfigError as error:
+        _log.error("reload failed", error=str(error))
+        return config
+    configure_log(new.log_level, config.log_format, log)
+    changed = changed_settings(config, new)
+    applied = [name for name in changed if name in RELOADABLE]
+    ignored = [name for name in changed if name not in RELOADABLE]
+    _log.info("settings reloaded", changed=", ".join(applied) or None)
+    if ignored:
+        _log.warning("restart needed", settings=", ".join(ignored))
+    return replace(config, **{name: getattr(new, name) for name in applied})
 
 
 def _exit_on_second_signal(signals: list[signal.Signals]) -> None:

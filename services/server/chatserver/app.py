@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from chatprotocol.address import format_address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatprotocol.limits import ROOMS_MAX
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatprotocol.wire import WireProtocol
+    from chatserver.admin.metrics_server import MetricsServer
     from chatserver.config import Config
 
 _log = structlog.get_logger()
@@ -118,6 +120,7 @@ class Server:
         *,
         protocols: Callable[[Register], tuple[WireProtocol, ...]] = protocols_with,
         udp_silence_seconds: float = SILENCE_SECONDS,
+        dropped_log_entries: Callable[[], int] = lambda: 0,
     ) -> None:
         self._on_crash = on_crash
         self._crashed = False
@@ -129,7 +132,7 @@ class Server:
                 self._certificates = Certificates(config.tls_cert, config.tls_key, self._crash)
             self._database = Database(config.data)
             try:
-                self._build(config, protocols, udp_silence_seconds)
+                self._build(config, protocols, udp_silence_seconds, dropped_log_entries)
             except BaseException:
                 self._database.close()
                 raise
@@ -149,6 +152,7 @@ class Server:
         config: Config,
         protocols_with_register: Callable[[Register], tuple[WireProtocol, ...]],
         udp_silence_seconds: float,
+        dropped_log_entries: Callable[[], int],
     ) -> None:
         self._counters = Counters()
         _raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
@@ -158,7 +162,7 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         protocols = protocols_with_register(register)
-        self._sender = Sender(config.lag_max_bytes, self._crash, memory.is_short)
+        self._sender = Sender(config.lag_max_bytes, self._crash, memory.is_short, counters=self._counters)
         # Guests, who use register, have no buffer: see AckedDelivery.
         buffers = {
             protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
@@ -169,7 +173,7 @@ class Server:
         for buffer in (*buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        self._journal = LocalJournal(self._database, Clock().now_ms, self._crash)
+        self._journal = LocalJournal(self._database, Clock().now_ms, self._crash, counters=self._counters)
         self._journal.defer(ServerStart, ServerStart())
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
@@ -183,6 +187,7 @@ class Server:
             marks,
             self._sender.wake,
             config.user_connections,
+            self._counters,
         )
         self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)
@@ -240,6 +245,7 @@ class Server:
                 message_delay_seconds=config.message_delay_seconds,
                 queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
             ),
+            counters=self._counters,
         )
         connection_services = ConnectionServices(
             protocols=protocols,
@@ -250,6 +256,7 @@ class Server:
             overflow=overflow,
             tls=None if self._certificates is None else TlsAcceptor(self._certificates.context),
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
+            counters=self._counters,
         )
         full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
         self._connections = Connections(connection_services, config.max_connections, memory.claim)
@@ -269,8 +276,34 @@ class Server:
         self._control = ControlSocket(config.data, self._answer, self._crash)
         target = RunningServer(self._database, self._journal, self._connections)
         self._admin = AdminSocket(config.data, target.answer, self._crash)
+        self._metrics = self._open_metrics(config, dropped_log_entries)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
+
+    def _open_metrics(self, config: Config, dropped_log_entries: Callable[[], int]) -> MetricsServer | None:
+        """Bind the port of the metrics, if there is a setting for it. Raises StartError."""
+        if config.metrics is None:
+            return None
+        from chatserver.admin import metrics  # noqa: PLC0415 - it takes 2 MiB of memory
+
+        sources = metrics.Sources(
+            counters=self._counters,
+            connections=self._connections,
+            max_connections=config.max_connections,
+            hub=self._hub,
+            presence=self._presence,
+            acked_delivery=self._acked_delivery,
+            journal=self._journal,
+            passwords=self._passwords,
+            data=config.data,
+            dropped_log_entries=dropped_log_entries,
+        )
+        try:
+            return metrics.open_server(config.metrics, sources, self._find_problem, self._crash)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            address = format_address(config.metrics)
+            raise StartError(f"Can't serve metrics on {address}: {reason}; see --metrics.") from error
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""
@@ -330,6 +363,9 @@ class Server:
         self._listener.start()
         self._control.start()
         self._admin.start()
+        if self._metrics is not None:
+            self._metrics.start()
+            _log.info("metrics served", address=format_address(self._metrics.address))
 
     def _appoint_operators(self) -> None:
         """Make the users of the setting operators of the server, if they are registered."""
@@ -364,6 +400,8 @@ class Server:
         self._udp_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
         self._control.close()
+        if self._metrics is not None:
+            self._metrics.close()
         self._journal.save_deferred()
         self._database.close()
         if self._started:
@@ -374,11 +412,15 @@ class Server:
         """Answer a request on the control socket. For the thread of that socket."""
         if request != "health":
             return f"there is no request {request[:32]!r}"
+        return self._find_problem() or HEALTHY
+
+    def _find_problem(self) -> str:
+        """Return why clients can't be served; empty if they can. It may wait for the disk. For any thread."""
         if self._crashed:
             return "a thread died"
         if self._stopping:
             return "it is shutting down"
-        return HEALTHY if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
+        return "" if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
 
     def _log_waiting(self) -> None:
         """Log that no user is connected. For any thread."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
 
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_dotenv, read_settings
 from chatserver import __version__
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # Minimum memory of a hash per lane: RFC 9106, section 3.1.
 _LANE_KIB = 8
+
+# Settings that SIGHUP changes in a running server. All others need a restart: they size the server's parts, or clients
+# rely on them.
+RELOADABLE: Final = frozenset({"log_level"})
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,11 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
             f"argon2 needs {_LANE_KIB * config.hash_parallelism} at least."
         )
     return config
+
+
+def changed_settings(old: Config, new: Config) -> list[str]:
+    """The names of the settings that differ, in the order of the table."""
+    return [each.name for each in fields(Config) if getattr(old, each.name) != getattr(new, each.name)]
 
 
 def read_environment() -> dict[str, str | None]:

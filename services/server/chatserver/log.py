@@ -61,7 +61,9 @@ class LogWriter:
         self._filled = threading.Condition(self._lock)
         self._queued: deque[str] = deque()
         self._queued_characters = 0
+        # Entries that were dropped since the start, and those of them that were reported.
         self._dropped = 0
+        self._reported = 0
         self._closed = False
 
     def start(self) -> None:
@@ -91,7 +93,7 @@ class LogWriter:
 
     @property
     def dropped(self) -> int:
-        """Entries that were dropped and are not reported yet. Read without the lock: one integer, for information."""
+        """Entries that were dropped since the start. Read without the lock: one integer, for information."""
         return self._dropped
 
     def count_dropped(self, entries: int) -> None:
@@ -109,7 +111,7 @@ class LogWriter:
                     self._write_entries([entries.popleft() for _ in range(min(len(entries), _WRITE_MAX_ENTRIES))])
                 if dropped:  # all dropped entries are newer than the taken ones
                     self._write_all(self._dropped_line(dropped))
-                    self.count_dropped(-dropped)
+                    self._reported += dropped  # for this thread only
             except OSError:
                 pass  # the count stays and is written later
             except MemoryError:
@@ -122,7 +124,7 @@ class LogWriter:
                 self._filled.wait()
             entries, self._queued = self._queued, deque()
             self._queued_characters = 0
-            return entries, self._dropped
+            return entries, self._dropped - self._reported
 
     def _write_entries(self, entries: list[str]) -> None:
         """Write entries; count them as dropped if the reader is gone, the disk is full, or memory is short."""
@@ -149,7 +151,7 @@ class LogWriter:
 
 
 def configure_log(level: str, log_format: str, file: LogWriter | TextIO) -> None:
-    """Send entries of this level and above to the file, which must not block. Called once, at the start."""
+    """Send entries of this level and above to the file, which must not block. A later call changes the level."""
     filtering = structlog.make_filtering_bound_logger(getattr(logging, level.upper()))
     count_dropped: Callable[[int], None] | None = getattr(file, "count_dropped", None)
 
@@ -197,12 +199,12 @@ class LibraryLog(logging.Handler):
 
 
 def _format_text(_: WrappedLogger, __: str, event: EventDict) -> str:
-    """``[INFO] event key=value ... time=...``, then the traceback on separate lines."""
+    """``[INFO] event key=value ... time=...``, then the traceback or the stack of a thread on separate lines."""
     level = event.pop("level").upper()
     text = event.pop("event")
     if text == "waiting for connection":  # a fixed line: programs wait for it, and read the port from it
         text = f"Waiting for connection on port {event.pop('port')}..."
-    traceback = event.pop("exception", None)
+    traceback = event.pop("exception", None) or event.pop("stack", None)
     time = event.pop("time")
     details = "".join(f" {key}={_quoted(value)}" for key, value in event.items() if value is not None)
     line = f"[{level}] {text}{details} time={time}"

@@ -189,9 +189,9 @@ class AckedDelivery:
     # --- for the hub, under its lock ---
 
     @property
-    def has_windows(self) -> bool:
-        """True if a guest is online. Read without the lock: a guest that joins meanwhile gets later messages only."""
-        return bool(self._windows)
+    def guests(self) -> int:
+        """Number of guests online. Read without the lock: a guest that joins meanwhile gets later messages only."""
+        return len(self._windows)
 
     def publish(self, messages: Iterable[Message], ack: Ack | None) -> None:
         """Deliver public messages to all guests, except the sender of the ack. An ack is for a single message."""

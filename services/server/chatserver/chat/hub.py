@@ -26,6 +26,7 @@ from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
 from chatserver.chat.problems import problem_error, sanction_error
 from chatserver.chat.room import Member, Room, User
+from chatserver.counters import Counters
 from chatserver.journal import entries
 from chatserver.journal.entries import DirectMessage, MessageBatch, Problem, PublicMessages, RoomChange, RoomEntry
 from chatserver.store.rooms import LOBBY_ID
@@ -92,9 +93,11 @@ class Hub:
         marks: DeliveryMarks,
         wake: Callable[[], None],
         user_connections: int = 0,
+        counters: Counters | None = None,
     ) -> None:
         """``user_connections``: maximum number of connections of a user; 0: no limit."""
         self._user_connections = user_connections
+        self._counters = counters or Counters()
         self._open_buffer = open_buffer
         self._close_buffer = close_buffer
         self._acked_delivery = acked_delivery
@@ -110,6 +113,16 @@ class Hub:
         self._rooms = {LOBBY_ID: self._lobby}
         self._users: dict[int, User] = {}
         presence.on_update(self.announce)
+
+    def count_members(self) -> dict[str, int]:
+        """Return the number of members by wire protocol; guests are no members. For any thread."""
+        with self._lock:
+            return {protocol: len(each.seen_versions) for protocol, each in self._lobby.followers.items()}
+
+    @property
+    def rooms_online(self) -> int:
+        """Number of rooms with members who are online, and the lobby. For any thread."""
+        return len(self._rooms)
 
     def check_acknowledged(self, account_id: int) -> None:
         """Update the account's mark from the acknowledgements of its devices. Call it before a login."""
@@ -280,19 +293,26 @@ class Hub:
         if part.is_repeated:
             self._confirm(batch, part, origin, SentStatus.SENT)
             return
-        self._last_id = part.id + part.stop - part.start - 1
+        count = part.stop - part.start
+        self._last_id = part.id + count - 1
+        self._counters.public_messages += count
         room = self._rooms.get(batch.room_id)
         if room is None:  # none of its members is online
             return
         texts, nonces = batch.texts, batch.nonces
-        if part.stop - part.start < len(texts):
+        if count < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
         public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name)
         for buffer, seen_versions in room.followers.values():
             start, end = buffer.append([public])
+            self._counters.deliveries += count * len(seen_versions)
             if isinstance(origin, Member) and origin in seen_versions:
                 origin.send_queue.replace(buffer, start, end, [SentBatch(part.id, nonces)])
-        if room is self._lobby and self._acked_delivery.has_windows:  # without one, the ack of a guest has failed
+                self._counters.deliveries -= count
+        if room is self._lobby and (
+            guests := self._acked_delivery.guests
+        ):  # without one, the ack of a guest has failed
+            self._counters.deliveries += count * (guests - isinstance(origin, Ack))
             self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
 
     def _publish_direct(self, message: DirectMessage, part: Stored, origin: _Origin, time_ms: int) -> None:
@@ -306,7 +326,10 @@ class Hub:
         members = self._members_of(message.recipient_id)
         # The sender's other connections receive the message too: it is in their history.
         others = [] if message.recipient_id == message.sender_id else self._members_of(message.sender_id)
-        for member in [*members, *(member for member in others if member is not origin)]:
+        receivers = [*members, *(member for member in others if member is not origin)]
+        self._counters.direct_messages += 1
+        self._counters.deliveries += len(receivers)
+        for member in receivers:
             member.send_queue.insert([event])
         for member in members:
             member.newest_direct_id = part.id
@@ -316,6 +339,7 @@ class Hub:
         if message.recipient_claim:
             ack = origin if isinstance(origin, Ack) else None
             is_online = self._acked_delivery.tell(message.recipient_id, message.recipient_claim, event, ack)
+            self._counters.deliveries += is_online
         self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED)
 
     def _confirm(self, batch: MessageBatch, part: Stored, origin: _Origin, status: SentStatus) -> None:

@@ -141,6 +141,12 @@ class Presence:
         with self._changed:
             return name in self._rosters[LOBBY_ID].counts
 
+    @property
+    def online(self) -> int:
+        """Number of users who are online. For any thread."""
+        with self._changed:
+            return len(self._rosters[LOBBY_ID].counts)
+
     def _note_change(self, roster: _Roster, room_id: int, name: str, *, is_online: bool) -> None:
         """Record the last change of a user, in place of an earlier one. The lock is held."""
         self._version += 1

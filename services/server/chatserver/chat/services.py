@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from chatprotocol.rules import unknown_user
 from chatserver.chat.rate_limit import UserLimits
+from chatserver.counters import Counters
 
 if TYPE_CHECKING:
     from chatserver.chat.delivery import AckedDelivery
@@ -38,6 +39,7 @@ class Services:
     # Time limit of a login, which the session names in errors.
     login_seconds: float
     limits: UserLimits = field(default_factory=UserLimits)
+    counters: Counters = field(default_factory=Counters)
 
     def find_recipient(self, name: str) -> Account:
         """Return the account of a user, or of a guest who is online. RequestError: unknown name."""

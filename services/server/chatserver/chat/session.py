@@ -248,6 +248,7 @@ class Session:
             )
             account, kind = self._services.login.authenticate(login, password, peer)
         except RequestError as error:
+            self._services.counters.logins[error.code.value] += 1
             if error.code is ErrorCode.WRONG_PASSWORD:
                 return self._note_wrong_password(error)
             raise
@@ -262,6 +263,7 @@ class Session:
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
         self._is_limited = not (self._is_exempt or self._services.limits.are_off or account.role is Role.OPERATOR)
+        self._services.counters.logins["ok"] += 1
         _log.info("login", user=account.name, account=kind.value, connection=self._label)
         return State.LOGGED_IN
 
@@ -527,6 +529,7 @@ class Session:
         """Send an error after the confirmations of all earlier messages."""
         self._wait_for_pending()
         user = self._member or self._guest
+        self._services.counters.refusals[error.code.value] += 1
         self._errors.log_refusal(error, user.name if user is not None else None)
         if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
             self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.room, about=error.about)])

@@ -45,10 +45,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
+from chatserver.counters import Counters
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.base import Appended, Applied, JournalClosedError
 from chatserver.store.database import touch_page
@@ -82,13 +84,15 @@ _WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
 class _Inbox:
     """Entries to be applied: the deferred ones by key, then the others in order of arrival."""
 
-    __slots__ = ("appends", "deferred", "is_gathered", "is_probed", "size")
+    __slots__ = ("appends", "deferred", "is_gathered", "is_probed", "since", "size")
 
     def __init__(self, deferred: dict[Hashable, Entry[None]]) -> None:
         self.appends: list[Appended[Any]] = []
         self.deferred = deferred
         # Number of entries, without the deferred ones. A message counts as one, and so does a fence.
         self.size = 0
+        # The time of the first append.
+        self.since = 0.0
         # True if a commit of these may wait for more.
         self.is_gathered = False
         # True if the commit must write to the disk, to test it.
@@ -107,8 +111,13 @@ class LocalJournal:
         now_ms: Callable[[], int],
         on_crash: Callable[[str], None],
         inbox_max_entries: int = INBOX_MAX_ENTRIES,
+        *,
+        counters: Counters | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises StoreError."""
+        """``clock`` measures the commits. Raises StoreError."""
+        self._counters = counters or Counters()
+        self._clock = clock
         self._inbox_max_entries = inbox_max_entries
         self._database = database
         self._now_ms = now_ms
@@ -118,8 +127,8 @@ class LocalJournal:
         # Journal thread only. The highest message id of the store.
         with database.reading() as connection:
             self._last_id = read_highest_id(connection)
-        # Journal thread only. True while an error lasts, so that it is logged once.
-        self._failing = False
+        # Set by the journal thread only. True while an error lasts, so that it is logged once.
+        self.is_failing = False
         # Guards the inbox, the probe and the closed flag.
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
@@ -186,6 +195,7 @@ class LocalJournal:
                 raise JournalClosedError
             inbox = self._inbox
             if not inbox.size:
+                inbox.since = self._clock()
                 self._filled.notify()
             inbox.appends.append(appended)
             inbox.size += size or 1
@@ -266,6 +276,7 @@ class LocalJournal:
     def _commit(self, taken: _Inbox) -> None:
         """Apply the entries in one transaction, then tell the subscribers and complete the appends."""
         outcomes: list[list[Any]] = []
+        began_at = self._clock()
         try:
             with self._database.transaction() as connection:
                 changes = connection.total_changes
@@ -284,9 +295,10 @@ class LocalJournal:
         except _WRITE_ERRORS as error:
             self._fail_all(taken, error)
             return
+        self._counters.commit_seconds.observe(self._clock() - began_at)
         self._database.note_commit(transaction.last_id, transaction.account_id)
-        if self._failing and wrote:
-            self._failing = False
+        if self.is_failing and wrote:
+            self.is_failing = False
             _log.info("journal recovered")
         self._last_id = transaction.last_id
         if applied:
@@ -294,12 +306,14 @@ class LocalJournal:
                 callback(applied)
         for appended, its_outcomes in zip(taken.appends, outcomes, strict=True):
             appended.complete(its_outcomes)
+        if taken.is_gathered:  # it has messages
+            self._counters.confirmation_seconds.observe(self._clock() - taken.since)
         self._database.truncate_log()
 
     def _fail_all(self, taken: _Inbox, error: Exception) -> None:
         """Fail all entries of a transaction, except the deferred ones. The journal continues: the disk may recover."""
-        if not self._failing:
-            self._failing = True
+        if not self.is_failing:
+            self.is_failing = True
             _log.error("journal failed", error=describe(error))
         with self._lock:
             self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}

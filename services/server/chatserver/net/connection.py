@@ -17,13 +17,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, sniff
+from chatserver.counters import Counters
 from chatserver.net.sendqueue import SendQueue, State
 from chatserver.net.tls import ALERT_NO_TLS, FIRST_BYTE, reason_of
 
@@ -103,6 +104,7 @@ class ConnectionServices:
     # The error for a connection without TLS; None if TLS is not required.
     tls_required: Refused | None = None
     clock: Callable[[], float] = time.monotonic
+    counters: Counters = field(default_factory=Counters)
 
 
 class ConnectionInfo(NamedTuple):
@@ -208,6 +210,15 @@ class Connection:
             or send_queue.state is State.CLOSED
             or (send_queue.state is State.SHUT and not self._transport.unacknowledged_bytes())
         )
+
+    @property
+    def protocol(self) -> str:
+        """The name of the wire protocol; ``none`` if it is not known. For any thread."""
+        return "none" if self._send_queue is None else self._send_queue.protocol
+
+    def unread_bytes(self) -> int:
+        """Bytes that wait until the peer reads. For any thread."""
+        return 0 if self._send_queue is None else self._send_queue.unread_bytes()
 
     def disconnect(self) -> None:
         """Let the reader thread end, even if the peer has not closed its side. For any thread."""
@@ -377,7 +388,9 @@ class Connection:
                 continue
             except OSError:
                 return b""
-            self._read_bytes = _READ_MAX_BYTES if is_logged_in and len(data) >= _READ_BYTES else _READ_BYTES
+            size = len(data)
+            self._services.counters.received_bytes += size
+            self._read_bytes = _READ_MAX_BYTES if is_logged_in and size >= _READ_BYTES else _READ_BYTES
             return data
         return None
 

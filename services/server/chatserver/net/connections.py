@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -59,6 +60,12 @@ class Connections:
         with self._lock:
             return len(self._connections)
 
+    def count(self) -> tuple[Counter[str], int]:
+        """Return the open connections by wire protocol, and the bytes that they have not read. For any thread."""
+        with self._lock:
+            connections = list(self._connections)
+        return Counter(each.protocol for each in connections), sum(each.unread_bytes() for each in connections)
+
     def add(self, transport: Transport, address: str, protocol: WireProtocol | None = None) -> Connection:
         """Start a connection. Without a protocol, its first bytes decide. Raises FullError."""
         self._join_ended()
@@ -68,6 +75,7 @@ class Connections:
             is_draining = self._draining
             if not is_full and not is_draining:
                 self._connections.add(connection)
+                self._services.counters.accepted_connections += 1
         if is_draining:
             raise FullError("the server is shutting down")
         if is_full:

@@ -55,6 +55,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from chatserver.counters import Counters
 from chatserver.net.broadcast import Span
 from chatserver.net.sendqueue import CLOSED, HANGING_UP, SHUT, Shared
 from chatserver.threads import Worker
@@ -132,7 +133,9 @@ class Sender:
         visits_max: int = _VISITS_MAX,
         write: Callable[[int, bytes], int] = os.write,
         clock: Callable[[], float] = time.monotonic,
+        counters: Counters | None = None,
     ) -> None:
+        self._counters = counters or Counters()
         self._visits_max = visits_max
         # The system calls for caught-up sockets and for time.
         self._write = write
@@ -160,6 +163,8 @@ class Sender:
         # All buffers; other threads only add to it. Those that have grown, and those to close after their last byte.
         self._followers: dict[BroadcastBuffer, _Followers] = {}
         self._growing: dict[BroadcastBuffer, None] = {}
+        # The time since which one of them grows.
+        self._growing_since = 0.0
         self._removed: dict[BroadcastBuffer, None] = {}
         self._has_ended = False
         self._to_close: list[SendQueue] = []
@@ -206,6 +211,8 @@ class Sender:
     def _note_growth(self, buffer: BroadcastBuffer) -> None:
         """Offer the data of this buffer in the next round. For any thread; the caller wakes the sender."""
         with self._lock:
+            if not self._growing:
+                self._growing_since = self._clock()
             self._growing[buffer] = None
 
     def mark_ready(self, send_queue: SendQueue) -> None:
@@ -291,6 +298,7 @@ class Sender:
         with self._lock:
             targets, self._ready = self._ready, {}
             growing, self._growing = self._growing, {}
+            growing_since = self._growing_since
         behind: dict[SendQueue, None] = {}
         for buffer in growing:
             if buffer.end > buffer.position:
@@ -307,8 +315,12 @@ class Sender:
             with self._lock:
                 self._ready = dict.fromkeys(remaining) | self._ready
                 self._growing |= dict.fromkeys(unfinished)
+                if unfinished:
+                    self._growing_since = growing_since
         for buffer in growing:
             buffer.note_offered(self._needed_from(buffer))
+        if growing and not unfinished:
+            self._counters.delivery_seconds.observe(self._clock() - growing_since)
 
     def _needed_from(self, buffer: BroadcastBuffer) -> int:
         """Position from which on followers need the data of a buffer; 0 if that is not known, or not worth the search.
@@ -354,11 +366,14 @@ class Sender:
                 incomplete = self._offer(followers.caught_up, self._write, data, size)
             if followers.caught_up_tls:
                 incomplete += self._offer(followers.caught_up_tls, _encrypt, data, size)
+            complete = len(followers.caught_up) + len(followers.caught_up_tls) - len(incomplete)
+            self._counters.sent_bytes += size * complete
             for send_queue, sent_bytes in incomplete:
                 if sent_bytes < 0:
                     followers.discard_caught_up(send_queue)
                     lost.append(send_queue)
                     continue
+                self._counters.sent_bytes += sent_bytes
                 sent_upto = start + sent_bytes
                 self._take_out(send_queue, Shared(buffer, sent_upto, buffer.position), is_begun=sent_upto > before)
             start = span.end
@@ -493,6 +508,7 @@ class Sender:
                 sent_bytes = transport.write(data)
         except BlockingIOError:
             sent_bytes = 0
+        self._counters.sent_bytes += sent_bytes
         send_queue.note_sent(sent_bytes)
         if sent_bytes < size:
             self._note_full(send_queue)

@@ -574,6 +574,12 @@ class SendQueue:
         # Read without the lock: an estimate, compared with a limit in megabytes.
         return self._reply_bytes + self._inserted_bytes
 
+    def unread_bytes(self) -> int:
+        """All unsent bytes. For any thread; an estimate for the metrics."""
+        with self._lock:
+            caught_up = self.caught_up
+        return 0 if caught_up else self.kept_bytes + self.lag_bytes() - self._inserted_bytes
+
     def lag_bytes(self) -> int:
         """Unsent bytes of all buffers and of insertions; replies do not count."""
         with self._lock:

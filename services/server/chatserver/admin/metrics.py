@@ -1,0 +1,187 @@
+"""The pages of the metrics port: the metrics in the form that Prometheus reads, and two health checks.
+
+The parts of the server count with plain numbers, which are read when Prometheus asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from chatprotocol.errors import ErrorCode
+from chatserver import __version__
+from chatserver.admin.metrics_server import MetricsServer, Page
+from chatserver.store.database import DATABASE_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from prometheus_client.metrics_core import Metric
+
+    from chatprotocol.address import Address
+    from chatserver.chat.delivery import AckedDelivery
+    from chatserver.chat.hub import Hub
+    from chatserver.chat.passwords import Passwords
+    from chatserver.chat.presence import Presence
+    from chatserver.counters import Counters, Histogram
+    from chatserver.journal.local import LocalJournal
+    from chatserver.net.connections import Connections
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The parts of the server that the metrics are read from."""
+
+    counters: Counters
+    connections: Connections
+    max_connections: int
+    hub: Hub
+    presence: Presence
+    acked_delivery: AckedDelivery
+    journal: LocalJournal
+    passwords: Passwords
+    data: Path
+    dropped_log_entries: Callable[[], int]
+
+
+def open_server(
+    address: Address, sources: Sources, find_problem: Callable[[], str], on_crash: Callable[[str], None]
+) -> MetricsServer:
+    """Return the server of the pages. Raises OSError, UnicodeError: it can't listen on the address.
+
+    ``find_problem`` returns the reason why the chat server does not work; empty if it does.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_ServerCollector(sources))
+    ProcessCollector(registry=registry)
+
+    def metrics(accept: str) -> Page:
+        encode, content_type = choose_encoder(accept)
+        return Page(HTTPStatus.OK, encode(registry), content_type)
+
+    def health(_: str) -> Page:
+        problem = find_problem()
+        status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+        return Page(status, f"{problem or 'ok'}\n".encode())
+
+    return MetricsServer(address, {"/metrics": metrics, "/healthz": health, "/readyz": health}, on_crash)
+
+
+class _ServerCollector(Collector):
+    """Reads the metrics of the server. No label has a name of a user, a room or an address: those have no limit."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._clients()
+        yield from self._traffic()
+        yield from self._refusals()
+        yield from self._storage()
+        yield from self._process()
+
+    def _clients(self) -> Iterator[Metric]:
+        sources = self._sources
+        by_protocol, unread_bytes = sources.connections.count()
+        yield _gauges(
+            "chat_connections", "Open connections; the protocol none is not known yet.", "protocol", by_protocol
+        )
+        yield _gauge("chat_connections_max", "Maximum number of connections.", sources.max_connections)
+        yield _counter("chat_connections_accepted", "Connections accepted.", sources.counters.accepted_connections)
+        members = {**sources.hub.count_members(), "register": sources.acked_delivery.guests}
+        yield _gauges("chat_members", "Connections that are logged in; a guest counts once.", "protocol", members)
+        yield _gauge("chat_users_online", "Users who are online, including guests.", sources.presence.online)
+        yield _gauge(
+            "chat_rooms_online", "Rooms with members who are online, including the lobby.", sources.hub.rooms_online
+        )
+        yield _gauge("chat_unread_bytes", "Bytes that wait until their clients read.", unread_bytes)
+
+    def _traffic(self) -> Iterator[Metric]:
+        counters = self._sources.counters
+        messages = {"public": counters.public_messages, "direct": counters.direct_messages}
+        yield _counters("chat_messages", "Messages stored.", "kind", messages)
+        yield _counter("chat_deliveries", "Messages passed to the connections of their receivers.", counters.deliveries)
+        yield _counter("chat_received_bytes", "Bytes received from clients.", counters.received_bytes)
+        yield _counter("chat_sent_bytes", "Bytes sent to clients.", counters.sent_bytes)
+        yield _histogram("chat_commit_seconds", "Time of a commit to the disk.", counters.commit_seconds)
+        yield _histogram(
+            "chat_confirmation_seconds",
+            "Time from the arrival of the oldest message of a commit until the commit was published and confirmed.",
+            counters.confirmation_seconds,
+        )
+        yield _histogram(
+            "chat_delivery_seconds",
+            "Time from the publication of a commit until it was offered to all receivers.",
+            counters.delivery_seconds,
+        )
+
+    def _refusals(self) -> Iterator[Metric]:
+        counters = self._sources.counters
+        # With a zero for each code: Prometheus does not see the first event of a counter that was missing before.
+        refusals = {code.value: counters.refusals[code.value] for code in ErrorCode}
+        yield _counters("chat_requests_refused", "Requests refused, by error code.", "code", refusals)
+        yield _counters(
+            "chat_limits_hit", "Refusals and delays by a limit, by its setting.", "limit", counters.limits_hit
+        )
+        logins = {"ok": 0, ErrorCode.WRONG_PASSWORD.value: 0, **counters.logins}
+        yield _counters("chat_logins", "Logins by result: ok, or an error code.", "result", logins)
+
+    def _storage(self) -> Iterator[Metric]:
+        sources = self._sources
+        yield _gauge("chat_journal_queue_entries", "Entries that wait for the next commit.", sources.journal.pending)
+        yield _gauge("chat_journal_failing", "1 while the disk refuses writes.", int(sources.journal.is_failing))
+        yield _gauge("chat_hash_queue_entries", "Passwords that wait for their hash.", sources.passwords.waiting)
+        with suppress(OSError):
+            status = os.statvfs(sources.data)
+            free_bytes = status.f_bavail * status.f_frsize
+            yield _gauge("chat_disk_free_bytes", "Bytes free on the disk of the data folder.", free_bytes)
+        with suppress(OSError):
+            size_bytes = (sources.data / DATABASE_FILE).stat().st_size
+            yield _gauge("chat_database_bytes", "Size of the database file.", size_bytes)
+
+    def _process(self) -> Iterator[Metric]:
+        dropped = self._sources.dropped_log_entries()
+        yield _counter("chat_log_entries_dropped", "Log entries that were not written.", dropped)
+        yield _gauge("chat_threads", "Threads of the process.", threading.active_count())
+        build = GaugeMetricFamily("chat_build_info", "The version of the server.", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _gauges(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, meaning, labels=(label,))
+    for its_label, value in values.items():
+        family.add_metric((its_label,), value)
+    return family
+
+
+def _counter(name: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(name, meaning, value=value)
+
+
+def _counters(name: str, meaning: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, meaning, labels=(label,))
+    for its_label, value in dict(values).items():  # a copy, because other threads add names
+        family.add_metric((its_label,), value)
+    return family
+
+
+def _histogram(name: str, meaning: str, histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, meaning)
+    family.add_metric((), *histogram.read())
+    return family

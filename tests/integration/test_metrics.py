@@ -1,0 +1,129 @@
+"""The metrics of a running server, and the queries of the dashboard and of the alerts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable
+
+    from integration.room import Room
+
+OPS = Path(__file__).parents[2] / "ops" / "observe"
+DASHBOARD = OPS / "grafana" / "chat.json"
+ALERTS = OPS / "alerts.yml"
+
+
+@pytest.fixture
+def room(open_room: Callable[..., Room]) -> Room:
+    return open_room(metrics=("127.0.0.1", 0))
+
+
+@pytest.fixture
+def scrape(log: io.StringIO, room: Room) -> Callable[[], str]:  # noqa: ARG001 - the room logs the address
+    """Returns the metrics as Prometheus reads them."""
+    (address,) = re.findall(r"metrics served address=(\S+)", log.getvalue())
+
+    def scrape() -> str:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    return scrape
+
+
+def values(text: str) -> dict[str, float]:
+    """The value of each sample, by its name and labels."""
+    return {
+        sample.name + "".join(f"{{{name}={value}}}" for name, value in sample.labels.items()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> None:
+    """Users of each protocol; a message is delivered to each connection of its receivers."""
+    alice, second, bob = room.enter("alice"), room.enter("alice"), room.enter("bob")
+    room.enter_frames("carol")
+    guest = room.enter_guest("guest")
+    room.enter_datagram("dave")
+    stranger = room.peer()
+    stranger.ask(command="login", username="bob", password="wrong")
+    stranger.next("error")
+    alice.say("hello")
+    guest.take()
+    alice.ask(command="DM", to="bob", message="x", nonce="1")
+    bob.next("direct")
+    second.next("direct")
+
+    text = scrape()
+    found = values(text)
+
+    expected = {
+        "chat_connections{protocol=json}": 4,
+        "chat_connections{protocol=register}": 2,
+        "chat_members{protocol=json}": 3,
+        "chat_members{protocol=frames}": 1,
+        "chat_members{protocol=datagram}": 1,
+        "chat_members{protocol=register}": 1,
+        "chat_users_online": 5,
+        "chat_connections_accepted_total": 8,
+        "chat_messages_total{kind=public}": 1,
+        "chat_messages_total{kind=direct}": 1,
+        "chat_deliveries_total": 5 + 2,
+        "chat_logins_total{result=ok}": 5,
+        "chat_logins_total{result=wrong_password}": 1,
+        "chat_requests_refused_total{code=wrong_password}": 1,
+        "chat_confirmation_seconds_count": 2,
+        "chat_unread_bytes": 0,
+        "chat_journal_failing": 0,
+        "chat_log_entries_dropped_total": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert found["chat_commit_seconds_count"] >= 7
+    assert found["chat_delivery_seconds_count"] >= 1
+    assert found["chat_sent_bytes_total"] > found["chat_received_bytes_total"] > 300
+    assert found["process_resident_memory_bytes"] > 2**20
+    assert not re.search("alice|bob|127.0.0", text)
+
+
+def queries() -> list[str]:
+    """The queries of the dashboard and of the alerts."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = [target["expr"] for panel in panels for target in panel["targets"]]
+    asked += re.findall(r" expr: (.+)\n", ALERTS.read_text())
+    return [each.replace("$__rate_interval", "1m").replace("$instance", ".*") for each in asked]
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(room: Room, scrape: Callable[[], str]) -> None:
+    room.enter("alice").say("hello")
+    text = scrape()
+    sampled = {name.partition("{")[0] for name in values(text)}
+    sampled |= set(re.findall(r"# TYPE (\w+_total) counter", text))  # one without samples yet
+    asked = {name for query in queries() for name in re.findall(r"\b(?:chat|process)_\w+", query)}
+    assert len(asked) > 20
+    assert asked - sampled == set()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_prometheus_accepts_the_alerts_and_queries(tmp_path: Path) -> None:
+    subprocess.run(["promtool", "check", "config", OPS / "prometheus.yml"], check=True, capture_output=True)
+    rules = {"groups": [{"name": "all", "rules": [{"record": "x", "expr": query} for query in queries()]}]}
+    (tmp_path / "rules.yml").write_text(json.dumps(rules))
+    subprocess.run(["promtool", "check", "rules", tmp_path / "rules.yml"], check=True, capture_output=True)
+
+
+def test_operations_page_says_what_to_do_about_each_alert() -> None:
+    page = (OPS.parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\| `(Chat\w+)` \|", page, re.MULTILINE)
+    assert described == re.findall(r"alert: (\w+)", ALERTS.read_text())
