@@ -24,6 +24,8 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.search_index import Index, IndexClosedError, NoFtsError, TooLongError, remove_index
+from chatserver.store.search_turns import WAIT_SECONDS as TURN_SECONDS
+from chatserver.store.search_turns import NoTurnError, SearchTurns, TurnsClosedError
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -88,12 +90,14 @@ class Indexer:
         on_crash: Callable[[str], None],
         times: IndexerTimes = _TIMES,
         open_index: Callable[[Path, Callable[[int], str | None]], Index] = Index,
+        turns: SearchTurns | None = None,
     ) -> None:
         self._times = times
         self._open_index = open_index
         self._folder = folder
         self._messages = messages
         self._worker = Worker("indexer", self._run, on_crash)
+        self._turns = turns or SearchTurns()
         # Guards all attributes below. The thread reads some without it; see _index_messages.
         self._lock = threading.Lock()
         # Wakes the thread: a search waits for a newer message or has failed, or the indexer stops.
@@ -117,6 +121,7 @@ class Indexer:
             self._closed = True
             self._work_available.notify_all()
             self._index_changed.notify_all()
+        self._turns.close()
         self._worker.join()
 
     def search(
@@ -136,7 +141,13 @@ class Indexer:
         """
         index, reached_id = self._wait_for(newest_id)
         try:
-            ids = index.find(terms, reader_id, before_id, limit, room_id)
+            with self._turns.turn(reader_id):
+                ids = index.find(terms, reader_id, before_id, limit, room_id)
+        except TurnsClosedError as error:
+            raise SearchClosedError from error
+        except NoTurnError as error:
+            reason = "Many users search now; try again in a few seconds."
+            raise RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=TURN_SECONDS) from error
         except IndexClosedError as error:
             raise (SearchClosedError if self._closed else SearchFailedError) from error
         except TooLongError as error:
