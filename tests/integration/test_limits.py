@@ -136,3 +136,20 @@ def test_ninth_connection_ends_the_first(open_room: Callable[..., Room]) -> None
     assert peers[0].is_closed()
     peers[1].say("I am still here")
     assert peers[8].next("broadcast")["message"] == "I am still here"
+
+
+def test_user_makes_few_rooms_a_day(open_room: Callable[..., Room]) -> None:
+    """Joining existing rooms does not count."""
+    room = open_room(exempt=(), rooms_per_day=2)
+    alice, bob = room.enter("alice", rooms=True), room.enter("bob", rooms=True)
+    for peer, name, answer in (
+        *((alice, name, "joined") for name in ("one", "two")),
+        (alice, "three", "error"),
+        (bob, "three", "joined"),
+        (alice, "three", "joined"),
+        (alice, "four", "error"),
+    ):
+        peer.ask(command="join", room=name)
+        answered = peer.next("joined", "error")
+        assert answered["type"] == answer
+        assert answer != "error" or (answered["code"] == "rate_limited" and answered["retry_seconds"] > 3_600)

@@ -353,6 +353,13 @@ SERVER_SETTINGS: Final = (
         _number(0, 10**6),
     ),
     Setting(
+        "rooms_per_day",
+        "--rooms-per-day",
+        "rooms that a user may make in a day; 0: no limit",
+        "20",
+        _integer_or_0(1, 10**6),
+    ),
+    Setting(
         "answer_max_bytes",
         "--answer-max-bytes",
         "maximum bytes of answers that wait until a client reads; the rest is made later; 65536 to 67108864",

@@ -96,6 +96,7 @@ _CLOSING_SECONDS = 1.0
 # Time limit of the commit that the health check tries; a slower disk counts as failed. Less than the time limit of the
 # health check.
 _PROBE_SECONDS = 1.5
+_DAY_SECONDS = 86_400
 # Descriptors besides connections: those of rooms with traffic, and some for the database, its readers, listeners,
 # wakeup pipes and the log.
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
@@ -244,6 +245,9 @@ class Server:
                 messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
                 message_delay_seconds=config.message_delay_seconds,
                 queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
+                rooms=RateLimit(
+                    "rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, self._counters
+                ),
             ),
             counters=self._counters,
         )

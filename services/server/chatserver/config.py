@@ -55,6 +55,7 @@ class Config:
     message_delay_seconds: float
     query_burst: int
     query_rate: float
+    rooms_per_day: int
     answer_max_bytes: int
     unread_percent: int
     waiting_from_sender: int

@@ -210,6 +210,7 @@ class Player:
     part: int = 0
     due: float | None = None
     own: Said | None = None
+    points: int = 0
     given: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -333,10 +334,13 @@ class Model:
         player.queue.pop(0)
         player.due = None
         said.waiting_for.remove(player)
+        player.points = max(0, player.points + (10 if kind == "reject" else -1))
         if kind == "reject":
             said.complete(success=False)
         elif not said.waiting_for:
             said.complete(success=True)
+        if player.points >= 30:
+            self._disconnect(player)
         self._give(player)
 
     def _close(self, player: Player) -> None:

@@ -9,8 +9,8 @@ the Ack of that message travels through the journal to the hub, as the origin of
 queues.
 
 States of a window: held (after ``join``) -> open (``release``) -> closed. Only an open window sends. A lag above the
-limit and a late answer close a window and disconnect the guest, and ``leave`` closes it. A closed window is not in
-``_windows``, receives nothing, and is never opened again.
+limit, a late answer and too many rejected messages close a window and disconnect the guest, and ``leave`` closes it. A
+closed window is not in ``_windows``, receives nothing, and is never opened again.
 
 States of an Ack: pending -> complete, with success or failure; the first outcome counts.
 
@@ -57,6 +57,11 @@ _log = structlog.get_logger()
 
 # Acknowledgement timeout: for the recipient of each part, and for the sender that waits for all recipients.
 ACK_SECONDS = 5.0
+# Points of a guest that rejects messages: a rejected one adds REJECTED_POINTS, an acknowledged one removes a point. A
+# guest that reaches REJECTED_MAX_POINTS is disconnected: after three in a row, or if it often rejects one. While it is
+# there, others can send nothing to all users.
+REJECTED_POINTS = 10
+REJECTED_MAX_POINTS = 30
 # Per-message overhead.
 _MESSAGE_BYTES = 100
 
@@ -108,6 +113,7 @@ class DeliveryWindow:
         "parts",
         "queue",
         "queued_bytes",
+        "rejected_points",
         "send_queue",
         "state",
     )
@@ -123,6 +129,7 @@ class DeliveryWindow:
         # The message that was taken from the queue and not acknowledged yet, and its parts that were not sent yet.
         self.in_flight: tuple[Message, Ack | None] | None = None
         self.parts: Sequence[Message] = ()
+        self.rejected_points = 0
         # The acks of the messages in the queue and in flight.
         self.awaited: set[Ack] = set()
         # The ack of the guest's own message that awaits its outcome.
@@ -262,13 +269,17 @@ class AckedDelivery:
             del self._deadlines[window]
             if sender is None or not window.parts:  # a rejected part fails the whole message
                 window.in_flight, window.parts = None, ()
+                window.rejected_points = max(0, window.rejected_points + (REJECTED_POINTS if sender is None else -1))
                 if ack is not None:
                     window.awaited.discard(ack)
                     ack.acks_expected -= 1
                     if sender is None or ack.acks_expected == 0:
                         self._complete(ack, None if sender is None else message.id)
-            self._send_next(window)
-            self._call_if_idle(window)
+            if window.rejected_points >= REJECTED_MAX_POINTS:
+                self._disconnect(window, "rejects_messages")
+            else:
+                self._send_next(window)
+                self._call_if_idle(window)
             return True
 
     def drain(self, window: DeliveryWindow, on_idle: Callable[[], None]) -> None:

@@ -66,6 +66,10 @@ class RateLimit:
             raise RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=retry_seconds)
         return delay_seconds
 
+    def is_empty(self, key: Hashable) -> bool:
+        """True if no token is in the bucket."""
+        return self._take(key, -1.0, 1) > 0
+
     def take_all(self, key: Hashable, count: int) -> bool:
         """Take so many tokens if all of them are in the bucket. False: none was taken."""
         return not self._take(key, 0.0, count)
@@ -101,8 +105,10 @@ class UserLimits:
     messages: RateLimit = field(default_factory=_no_limit)
     message_delay_seconds: float = 0.0
     queries: RateLimit = field(default_factory=_no_limit)
+    # Rooms that a user makes: their ids are never used again.
+    rooms: RateLimit = field(default_factory=_no_limit)
 
     @property
     def are_off(self) -> bool:
         """True if there is no limit."""
-        return self.messages.is_off and self.queries.is_off
+        return self.messages.is_off and self.queries.is_off and self.rooms.is_off

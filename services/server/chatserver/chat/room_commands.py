@@ -19,6 +19,7 @@ from chatserver.store.moderation import ActiveSanction
 if TYPE_CHECKING:
     from chatprotocol.events import RoomSummary
     from chatserver.chat.hub import Hub
+    from chatserver.chat.rate_limit import RateLimit
     from chatserver.chat.room import Member
     from chatserver.journal.entries import RoomOutcome
     from chatserver.journal.local import LocalJournal
@@ -66,34 +67,43 @@ class RoomCommands:
         room_id = self._hub.room_id(member, name)
         return room_id if room_id is not None else self.find(member, name).room_id
 
-    def change(self, member: Member, request: requests.RoomRequest | requests.Kick) -> None:
-        """Change a room; on return the change is committed and published. Raises RequestError."""
+    def change(
+        self, member: Member, request: requests.RoomRequest | requests.Kick, made: RateLimit | None = None
+    ) -> None:
+        """Change a room; on return the change is committed and published. Raises RequestError.
+
+        ``made`` limits the rooms that the user makes.
+        """
         if request.room is None:
             raise RequestError(ErrorCode.NOT_PERMITTED, "Only operators of the server may do this; name a room.")
-        entry = self._entry(member, request, request.room)
+        may_make = made is None or not made.is_empty(member.account_id)
+        entry = self._entry(member, request, request.room, may_make=may_make)
         try:
             (outcome,) = self._journal.append([entry], member).result()
         except OSError as error:
             reason = "The server can't write to its disk; nothing was done."
             raise RequestError(ErrorCode.INTERNAL, reason, room=request.room) from error
+        if made is not None and isinstance(request, requests.Join) and outcome is Problem.UNKNOWN_ROOM:
+            made.take(member.account_id)  # raises RequestError if this is the reason
         if isinstance(outcome, Problem):
             raise problem_error(outcome, request.room, getattr(request, "username", None))
         if isinstance(outcome, ActiveSanction):
             raise sanction_error(outcome, request.room)
         if outcome.is_new:
+            if made is not None:
+                made.take_all(member.account_id, 1)
             _log.info("room made", room=outcome.name, user=member.name, private=outcome.is_private)
         if outcome.has_ended:
             _log.info("room ended", room=outcome.name, user=member.name)
 
     def _entry(
-        self, member: Member, request: requests.RoomRequest | requests.Kick, name: str
+        self, member: Member, request: requests.RoomRequest | requests.Kick, name: str, *, may_make: bool
     ) -> entries.Entry[RoomOutcome]:
         """Return the entry of a request. RequestError: its room or user is unknown, or it is invalid."""
         check_room_name(name)
         if isinstance(request, requests.Join):
-            return entries.JoinRoom(
-                member.account_id, member.name, request.room, request.private, self._may_make(member)
-            )
+            may_create = may_make and self._may_make(member)
+            return entries.JoinRoom(member.account_id, member.name, request.room, request.private, may_create)
         if isinstance(request, requests.SetTopic):
             check_topic(request.topic)
         room_id, by_id, by = self.find(member, name).room_id, member.account_id, member.name

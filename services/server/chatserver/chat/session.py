@@ -510,7 +510,8 @@ class Session:
 
     def _change_room(self, request: requests.RoomRequest) -> State:
         """The hub answers, in the order of the journal."""
-        self._services.rooms.change(self._show_rooms(), request)
+        made = self._services.limits.rooms if self._is_limited else None
+        self._services.rooms.change(self._show_rooms(), request, made)
         return State.LOGGED_IN
 
     def _show_rooms(self) -> Member:
