@@ -269,7 +269,13 @@ class FakeJournal:
                 if entry.invitation and entry.invitation not in self._accounts.invitations:
                     return AccountProblem.BAD_INVITATION
                 self._accounts.invitations.discard(entry.invitation)
-                return self._accounts.add(entry.name, entry.password_hash, role=entry.role) or AccountProblem.NAME_TAKEN
+                account = self._accounts.add(entry.name, entry.password_hash, role=entry.role)
+                if account is not None:
+                    self._accounts.networks[account.id, entry.network] = self.now_ms
+                return account or AccountProblem.NAME_TAKEN
+            case KnownNetwork():
+                self._accounts.networks[entry.account_id, entry.network] = self.now_ms
+                return None
             case GuestClaim():
                 return self._accounts.claim(entry.name)
             case PasswordChange():

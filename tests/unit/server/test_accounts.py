@@ -58,15 +58,19 @@ def test_invitation_registers_one_name_in_time(database: Database, accounts: Acc
     assert accounts.has_invitation(hash_code(code), 10**15)
     assert accounts.has_invitation(over.code_hash, 999)
     assert not accounts.has_invitation(over.code_hash, 1_000)
-    assert apply_at(database, 1_000, NewAccount("carol", "hash", over.code_hash)) is AccountProblem.BAD_INVITATION
+    assert apply_at(database, 1_000, NewAccount("carol", "hash", "", over.code_hash)) is AccountProblem.BAD_INVITATION
     # A name that is taken does not use the invitation up.
     register(database, "bob")
-    assert apply_at(database, 1_000, NewAccount("bob", "hash", forever.code_hash)) is AccountProblem.NAME_TAKEN
-    carol = apply_at(database, 1_000, NewAccount("carol", "hash", forever.code_hash, Role.OPERATOR))
+    assert apply_at(database, 1_000, NewAccount("bob", "hash", "home", forever.code_hash)) is AccountProblem.NAME_TAKEN
+    carol = apply_at(database, 1_000, NewAccount("carol", "hash", "home", forever.code_hash, Role.OPERATOR))
     assert isinstance(carol, Account)
     assert carol == accounts.find("carol")
     assert carol.role is Role.OPERATOR
-    assert apply_at(database, 1_000, NewAccount("dora", "hash", forever.code_hash)) is AccountProblem.BAD_INVITATION
+    assert accounts.last_login_ms(carol.id, "home") == 1_000
+    assert (
+        apply_at(database, 1_000, NewAccount("dora", "hash", "home", forever.code_hash))
+        is AccountProblem.BAD_INVITATION
+    )
     assert not accounts.has_invitation(forever.code_hash, 0)
     # A code that is added again stays used.
     apply_at(database, 2_000, AddInvitation(forever.code_hash, "root"))

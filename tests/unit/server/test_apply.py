@@ -55,7 +55,8 @@ texts = st.sampled_from(["hello", "", "\0", "é\U0001f600"])
 
 rooms = st.sampled_from([2, 2, 3, 0, 1, 99])
 room_names = st.sampled_from(["dev", "DEV", "ops"])
-CODES = ["code", "another"]
+codes = st.sampled_from(["code", "another"])
+networks = st.sampled_from(["192.0.2.1", "2001:db8::/64"])
 
 
 def public(sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]], room_id: int) -> PublicMessages:
@@ -78,9 +79,16 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     PublicMessages: st.builds(public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4), rooms),
     DirectMessage: st.builds(direct, ids, ids, texts, nonces),
     DeliveryMark: st.builds(DeliveryMark, ids, ids),
-    NewAccount: st.builds(NewAccount, names, hashes, st.sampled_from(["", *CODES]), st.sampled_from(Role)),
-    AddInvitation: st.builds(AddInvitation, st.sampled_from(CODES), names, st.none() | st.integers(0, 4)),
-    KnownNetwork: st.builds(KnownNetwork, ids, st.sampled_from(["192.0.2.1", "2001:db8::/64"])),
+    NewAccount: st.builds(
+        NewAccount,
+        names,
+        hashes,
+        networks | st.just(""),
+        codes | st.just(""),
+        st.sampled_from(Role),
+    ),
+    AddInvitation: st.builds(AddInvitation, codes, names, st.none() | st.integers(0, 4)),
+    KnownNetwork: st.builds(KnownNetwork, ids, networks),
     PasswordChange: st.builds(PasswordChange, ids, hashes, hashes),
     GuestClaim: st.builds(GuestClaim, names),
     GuestRelease: st.builds(GuestRelease, names, ids),

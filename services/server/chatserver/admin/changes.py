@@ -15,7 +15,7 @@ from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_username
 from chatserver.admin.requests import Add, AdminError, Answer, ChangeRequest, Password, Sessions
 from chatserver.journal.base import JournalClosedError
-from chatserver.journal.entries import NewAccount, PasswordChange
+from chatserver.journal.entries import AccountProblem, NewAccount, PasswordChange
 from chatserver.store.accounts import Accounts
 from chatserver.store.errors import StoreError
 
@@ -76,7 +76,7 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
 
 def _add(target: Target, request: Add) -> Answer:
     check_username(request.user)
-    if _append(target, NewAccount(request.user, request.password_hash)) is None:
+    if isinstance(_append(target, NewAccount(request.user, request.password_hash)), AccountProblem):
         raise AdminError(f"The name {request.user} is taken.")
     return _done(f"{request.user} is registered.", user=request.user)
 

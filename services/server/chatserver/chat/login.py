@@ -144,7 +144,6 @@ class Login:
                 is_abandoned=peer.is_abandoned,
             )
             if registered is not None:
-                self._note_network(registered, peer.network)
                 return registered, AccountKind.NEW
             account = self._accounts.find(login.username)  # another login registered it at the same time
             if account is None:
@@ -173,8 +172,7 @@ class Login:
         elif verdict is Verdict.OUTDATED:
             new_hash = self._passwords.hash(password)
             self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
-        if last_login_ms is None or self._now_ms() - last_login_ms >= _NETWORK_NOTED_MS:
-            self._note_network(account, peer.network)
+        self._note_network(account.id, peer.network, last_login_ms)
         return account, AccountKind.EXISTING
 
     def change_password(self, username: str, old: str, new: str, is_abandoned: Callable[[float], bool]) -> None:
@@ -261,9 +259,13 @@ class Login:
             retry_seconds=retry_seconds,
         )
 
-    def _note_network(self, account: Account, network: str) -> None:
-        """Remember that the user logs in from this network. The entry waits for the next commit."""
-        self._journal.defer((account.id, network), KnownNetwork(account.id, network))
+    def _note_network(self, account_id: int, network: str, last_login_ms: int | None) -> None:
+        """Remember that the user logs in from this network. The login does not wait for the commit."""
+        entry = KnownNetwork(account_id, network)
+        if last_login_ms is None:
+            self._journal.append([entry])
+        elif self._now_ms() - last_login_ms >= _NETWORK_NOTED_MS:
+            self._journal.defer((account_id, network), entry)
 
     def join(
         self, send_queue: SendQueue, account: Account, kind: AccountKind, login: requests.Login, *, is_counted: bool

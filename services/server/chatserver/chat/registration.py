@@ -160,7 +160,7 @@ class Registration:
         outcome: Account | AccountProblem | None = None
         try:
             password_hash = self._passwords.hash(password, Urgency.REGISTRATION, is_abandoned)
-            (outcome,) = self._journal.append([NewAccount(username, password_hash, code_hash, role)]).result()
+            (outcome,) = self._journal.append([NewAccount(username, password_hash, network, code_hash, role)]).result()
         except OSError as error:
             raise RequestError(
                 ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered."

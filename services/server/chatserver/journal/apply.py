@@ -180,6 +180,8 @@ def _register(transaction: Transaction, entry: entries.NewAccount) -> Account | 
         return AccountProblem.NAME_TAKEN
     if entry.invitation:
         use_invitation(connection, entry.invitation, account.id)
+    if entry.network:
+        insert_network(connection, account.id, entry.network, time_ms)
     _note_account(transaction, account)
     return account
 

@@ -128,6 +128,8 @@ class NewAccount(Entry[Account | AccountProblem], frozen=True, gc=False, tag="ac
 
     name: str
     password_hash: str
+    # The network of the user, which is then known; empty for one that was added by an administrator.
+    network: str = ""
     # SHA-256 of the code that is used up, in hexadecimal; empty if none is needed.
     invitation: str = ""
     role: Role = Role.USER
