@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from certificates import Authority
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ ALERTS = OPS / "alerts.yml"
 
 
 @pytest.fixture
-def room(open_room: Callable[..., Room]) -> Room:
-    return open_room(metrics=("127.0.0.1", 0))
+def room(open_room: Callable[..., Room], tmp_path: Path) -> Room:
+    files = Authority().write(tmp_path)
+    return open_room(metrics=("127.0.0.1", 0), tls_cert=files.certificate, tls_key=files.key)
 
 
 @pytest.fixture

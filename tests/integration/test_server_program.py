@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import pytest
+from certificates import Authority
 from integration.room import DEADLINE_SECONDS, Peer, deadline
 from reliability.peers import NarrowPeer
 from reliability.program import Program, own_environment
@@ -119,26 +121,72 @@ def test_second_signal_within_a_second_is_ignored_and_a_later_one_kills(tmp_path
 def test_sighup_applies_what_can_change_and_names_the_rest(tmp_path: Path) -> None:
     """After an invalid value nothing has changed, and the server goes on."""
     settings = tmp_path / ".env"
-    settings.write_text("CHAT_LOG_LEVEL=info\n")
+    settings.write_text("CHAT_EXEMPT=none\n")
     with Program(tmp_path, under=DEFAULT_SIGNALS) as server:
 
         def reload(text: str, expected: str) -> None:
-            settings.write_text(text)
+            settings.write_text(f"CHAT_EXEMPT=none\n{text}")
             server.process.send_signal(signal.SIGHUP)
             server.wait_until(lambda: expected in server.log(), expected)
 
-        reload("CHAT_LOG_LEVEL=info\n", "[INFO] settings reloaded time=")
-        reload("CHAT_LOG_LEVEL=loud\nCHAT_GUESTS=off\n", "[ERROR] reload failed error=\"CHAT_LOG_LEVEL is 'loud'")
+        reload("", "[INFO] settings reloaded time=")
+        alice = Peer(server.port)
+        alice.login("alice")
+        reload("CHAT_REGISTRATION=closed\nCHAT_LOG_LEVEL=loud\n", "reload failed error=\"CHAT_LOG_LEVEL is 'loud'")
+        assert result(server, "bob") == "login"
         reload(
+            "CHAT_REGISTRATION=closed\nCHAT_ROOMS=off\nCHAT_QUERY_BURST=1\nCHAT_MESSAGE_BURST=1\nCHAT_MESSAGE_RATE=0.01\n"
             "CHAT_LOG_LEVEL=warning\nCHAT_LOGIN_SECONDS=9\nCHAT_LOG_FORMAT=json\n",
             "[WARNING] restart needed settings='login_seconds, log_format'",
         )
-        peer = Peer(server.port)
-        peer.login("alice")
-        reload("CHAT_LOG_LEVEL=info\n", "[INFO] settings reloaded changed=log_level")
-        assert server.log().count("[INFO] login user=alice") == 0, "the level was warning"
-        peer.close()
+        assert result(server, "carol") == "wrong_password"
+        alice.ask(command="join", room="den")
+        assert alice.next("error")["code"] == "unknown_room"
+        alice.ask(command="CH")
+        assert alice.next("error")["code"] == "rate_limited"
+        alice.say("the only one")
+        alice.ask(command="PM", message="one more")
+        assert alice.next("error")["code"] == "rate_limited"
+        reload("", "changed='registration, rooms, message_burst, message_rate, query_burst, log_level'")
+        assert result(server, "carol") == "login"
+        alice.ask(command="join", room="den")
+        assert alice.next("joined", "error")["type"] == "joined"
+        assert re.findall(r"login user=(\w+)", server.log()) == ["alice", "bob", "carol"]
+        alice.close()
         assert server.stop() == 0
+
+
+def result(server: Program, name: str) -> str:
+    """The type of the answer to a login, or the code of the error."""
+    with closing(Peer(server.port)) as peer:
+        peer.ask(command="login", username=name, password="secret")
+        answer = peer.next("login", "error")
+        return str(answer.get("code", answer["type"]))
+
+
+def test_sighup_reads_the_certificate_again(tmp_path: Path) -> None:
+    """If it can't be used, the old one stays, and no setting has changed."""
+    authority = Authority()
+    files = authority.write(tmp_path)
+    settings = tmp_path / ".env"
+    with Program(tmp_path, CHAT_TLS_CERT=str(files.certificate), CHAT_TLS_KEY=str(files.key)) as server:
+        old = served_certificate(server.port)
+        authority.write(tmp_path)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_until(lambda: "settings reloaded" in server.log(), "the reload")
+        new = served_certificate(server.port)
+        assert new != old
+        files.certificate.write_text("rubbish")
+        settings.write_text("CHAT_REGISTRATION=closed\n")
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_until(lambda: "[ERROR] reload failed error='The file " in server.log(), "the error")
+        assert served_certificate(server.port) == new
+        assert result(server, "alice") == "login"
+
+
+def served_certificate(port: int) -> bytes:
+    """The certificate that the server shows."""
+    return ssl.get_server_certificate(("127.0.0.1", port), timeout=DEADLINE_SECONDS).encode()
 
 
 def test_sigusr1_logs_the_stacks_of_all_threads(tmp_path: Path) -> None:

@@ -793,6 +793,20 @@ BREAKS = (
     ),
     _break(
         _SIGNALS,
+        _SERVER + "app.py",
+        "        self._reloads.apply(config)\n",
+        "",
+        "integration/test_server_program.py::test_sighup_applies_what_can_change_and_names_the_rest",
+    ),
+    _break(
+        _SIGNALS,
+        _SERVER + "app.py",
+        "                self._certificates.reload()\n",
+        "                pass\n",
+        "integration/test_server_program.py::test_sighup_reads_the_certificate_again",
+    ),
+    _break(
+        _SIGNALS,
         _SERVER + "threads.py",
         '        by_stack["\\n".join(lines)].append(',
         "        by_stack[str(ident)].append(",

@@ -150,7 +150,7 @@ def _serve(make_server: Callable[..., Server], config: Config, watchdog: Watchdo
             if received == _STACKS:
                 log_stacks()
             else:
-                config = _reload(config, log)
+                config = _reload(config, server, log)
         if received is not None:
             _log.info("shutting down", reason="signal", signal=signal.Signals(received).name)
     except BaseException:
@@ -167,10 +167,11 @@ def _serve(make_server: Callable[..., Server], config: Config, watchdog: Watchdo
     return EXIT_OK if is_clean and not watchdog.tripped else EXIT_CRASHED
 
 
-def _reload(config: Config, log: LogWriter) -> Config:
+def _reload(config: Config, server: Server, log: LogWriter) -> Config:
     """Read the settings again, and apply the changes of RELOADABLE, all or none. Returns the settings in force."""
     try:
         new = load_config(sys.argv[1:], read_environment())
+        server.reload(new)
     except ConfigError as error:
         _log.error("reload failed", error=str(error))
         return config

@@ -11,6 +11,7 @@ import select
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from chatprotocol.address import format_address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatprotocol.limits import ROOMS_MAX
+from chatprotocol.settings import ConfigError
 from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
 from chatserver.admin.target import RunningServer
@@ -106,6 +108,26 @@ _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 _SETTINGS = "the settings"
 # The error for a connection without TLS, if TLS is required.
 _TLS_REQUIRED = Refused(ErrorCode.TLS_REQUIRED, "The server requires TLS: connect with TLS (chatclient --tls).")
+
+
+@dataclass(frozen=True)
+class _Reloads:
+    """The parts of the server whose settings can change while it runs: those of RELOADABLE."""
+
+    registration: Registration
+    registration_limits: RegistrationLimits
+    guests: Guests
+    rooms: RoomCommands
+    user_limits: UserLimits
+
+    def apply(self, config: Config) -> None:
+        """Change all of these settings; an unchanged one has no effect."""
+        self.registration.set_mode(config.registration)
+        self.registration_limits.change(config.address_registrations, config.registrations)
+        self.guests.set_allowed(allowed=config.guests_allowed)
+        self.rooms.set_makers(config.rooms)
+        self.user_limits.messages.change(config.message_burst, config.message_rate)
+        self.user_limits.queries.change(config.query_burst, config.query_rate)
 
 
 class Server:
@@ -208,6 +230,15 @@ class Server:
             limits=registration_limits,
             allowed=config.guests_allowed,
         )
+        registration = Registration(
+            accounts=accounts,
+            journal=self._journal,
+            passwords=self._passwords,
+            limits=registration_limits,
+            is_guest=guests.is_claimed,
+            mode=config.registration,
+            operators=self._operators,
+        )
         self._login = login = Login(
             accounts=accounts,
             messages=messages,
@@ -217,17 +248,16 @@ class Server:
             hub=hub,
             passwords=self._passwords,
             throttle=LoginThrottle(),
-            registration=Registration(
-                accounts=accounts,
-                journal=self._journal,
-                passwords=self._passwords,
-                limits=registration_limits,
-                is_guest=guests.is_claimed,
-                mode=config.registration,
-                operators=self._operators,
-            ),
+            registration=registration,
             counters=self._counters,
             on_empty=self._log_waiting,
+        )
+        room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms)
+        user_limits = UserLimits(
+            messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
+            message_delay_seconds=config.message_delay_seconds,
+            queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
+            rooms=RateLimit("rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, self._counters),
         )
         services = Services(
             accounts=accounts,
@@ -238,17 +268,10 @@ class Server:
             presence=self._presence,
             login=login,
             guests=guests,
-            rooms=RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms),
+            rooms=room_commands,
             acked_delivery=self._acked_delivery,
             login_seconds=config.login_seconds,
-            limits=UserLimits(
-                messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
-                message_delay_seconds=config.message_delay_seconds,
-                queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
-                rooms=RateLimit(
-                    "rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, self._counters
-                ),
-            ),
+            limits=user_limits,
             counters=self._counters,
         )
         connection_services = ConnectionServices(
@@ -281,6 +304,7 @@ class Server:
         target = RunningServer(self._database, self._journal, self._connections)
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         self._metrics = self._open_metrics(config, dropped_log_entries)
+        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
 
@@ -301,6 +325,7 @@ class Server:
             passwords=self._passwords,
             data=config.data,
             dropped_log_entries=dropped_log_entries,
+            certificates=self._certificates,
         )
         try:
             return metrics.open_server(config.metrics, sources, self._find_problem, self._crash)
@@ -321,18 +346,17 @@ class Server:
         """Number of open connections. For any thread."""
         return len(self._connections)
 
-    @property
-    def certificates(self) -> Certificates | None:
-        """The certificate and its expiry; None without TLS."""
-        return self._certificates
+    def reload(self, config: Config) -> None:
+        """Read the certificate again, for new connections, and apply the settings of RELOADABLE.
 
-    def reload_tls(self) -> None:
-        """Read the certificate again, for new connections. For any thread.
-
-        CertificateError: the certificate in use stays.
+        ConfigError: the certificate can't be used. The one in use stays, and nothing has changed.
         """
         if self._certificates is not None:
-            self._certificates.reload()
+            try:
+                self._certificates.reload()
+            except CertificateError as error:
+                raise ConfigError(str(error)) from error
+        self._reloads.apply(config)
 
     def start(self) -> None:
         """Start all threads; the listeners follow the threads that serve their clients.

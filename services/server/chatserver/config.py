@@ -18,9 +18,22 @@ if TYPE_CHECKING:
 # Minimum memory of a hash per lane: RFC 9106, section 3.1.
 _LANE_KIB = 8
 
-# Settings that SIGHUP changes in a running server. All others need a restart: they size the server's parts, or clients
-# rely on them.
-RELOADABLE: Final = frozenset({"log_level"})
+# Settings that SIGHUP changes in a running server. All others need a restart: they size its parts, or clients rely on
+# them.
+RELOADABLE: Final = frozenset(
+    {
+        "registration",
+        "guests",
+        "rooms",
+        "message_burst",
+        "message_rate",
+        "query_burst",
+        "query_rate",
+        "address_registrations",
+        "registrations",
+        "log_level",
+    }
+)
 
 
 @dataclass(frozen=True)

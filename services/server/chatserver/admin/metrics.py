@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from chatserver.chat.presence import Presence
     from chatserver.counters import Counters, Histogram
     from chatserver.journal.local import LocalJournal
+    from chatserver.net.certificates import Certificates
     from chatserver.net.connections import Connections
 
 
@@ -53,6 +54,8 @@ class Sources:
     passwords: Passwords
     data: Path
     dropped_log_entries: Callable[[], int]
+    # None without TLS.
+    certificates: Certificates | None
 
 
 def open_server(
@@ -154,6 +157,12 @@ class _ServerCollector(Collector):
         dropped = self._sources.dropped_log_entries()
         yield _counter("chat_log_entries_dropped", "Log entries that were not written.", dropped)
         yield _gauge("chat_threads", "Threads of the process.", threading.active_count())
+        if self._sources.certificates is not None:
+            yield _gauge(
+                "chat_tls_certificate_expiry_timestamp_seconds",
+                "The end of the validity of the certificate, in seconds since 1970.",
+                self._sources.certificates.expires_at,
+            )
         build = GaugeMetricFamily("chat_build_info", "The version of the server.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build

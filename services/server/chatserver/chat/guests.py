@@ -124,6 +124,10 @@ class Guests:
         self._lock = threading.Lock()
         self._by_key: dict[str, Guest] = {}
 
+    def set_allowed(self, *, allowed: bool) -> None:
+        """Change whether guests may register, from now on. Those who are online stay."""
+        self._allowed = allowed
+
     def is_claimed(self, name: str) -> bool:
         """True if a guest has claimed the name and is not late."""
         guest = self._by_key.get(name_key(name))

@@ -39,13 +39,18 @@ class RateLimit:
         self._name = name
         self._counters = counters or Counters()
         self._clock = clock
-        self._interval_seconds = 1 / rate if rate else 0.0
-        self._burst_seconds = burst * self._interval_seconds
-        # Guards everything below.
+        # Guards everything below; the interval is read without it, to see that there is no limit.
         self._lock = threading.Lock()
+        self.change(burst, rate)
         # The times at which the buckets will be full.
         self._full_at: dict[Hashable, float] = {}
         self._forget_from = _FORGET_FROM
+
+    def change(self, burst: float, rate: float) -> None:
+        """Change the limit, from now on."""
+        with self._lock:
+            self._interval_seconds = 1 / rate if rate else 0.0
+            self._burst_seconds = burst * self._interval_seconds
 
     @property
     def is_off(self) -> bool:

@@ -48,6 +48,12 @@ class RegistrationLimits:
         self._all: deque[float] = deque()
         self._networks: dict[str, deque[float]] = {}
 
+    def change(self, network_max: int, all_max: int) -> None:
+        """Change the limits, from now on."""
+        with self._lock:
+            self._network_max = network_max
+            self._all_max = all_max
+
     def take(self, network: str) -> None:
         """Take a place for a new name. RequestError: there is none."""
         now = self._clock()
@@ -112,6 +118,10 @@ class Registration:
         self._mode = mode
         self._operators = frozenset(map(name_key, operators))
         self._now_ms = now_ms
+
+    def set_mode(self, mode: str) -> None:
+        """Change who may register, from now on."""
+        self._mode = mode
 
     @property
     def is_closed(self) -> bool:

@@ -44,6 +44,10 @@ class RoomCommands:
         self._hub = hub
         self._makers = makers
 
+    def set_makers(self, makers: str) -> None:
+        """Change who may make rooms, from now on."""
+        self._makers = makers
+
     def visible_to(self, member: Member) -> tuple[RoomSummary, ...]:
         """Return all rooms that the user may know of."""
         return self._rooms.visible_to(member.account_id)
