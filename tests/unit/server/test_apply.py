@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 from chatprotocol.events import RoomRole, SanctionKind
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
+    AddAccount,
     AddInvitation,
+    DeleteAccount,
     DeleteMessage,
     DeliveryMark,
     DirectMessage,
     Entry,
+    EraseMessages,
     GuestClaim,
     GuestRelease,
     InviteUser,
@@ -28,13 +31,16 @@ from chatserver.journal.entries import (
     KnownNetwork,
     LiftSanction,
     NewAccount,
+    NoteAct,
     PartRoom,
     PasswordChange,
+    Prune,
     PublicMessages,
     Report,
     Sanction,
     ServerStart,
     SetIgnored,
+    SetPassword,
     SetRole,
     SetServerRole,
     SetTopic,
@@ -105,6 +111,14 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     DeleteMessage: st.builds(DeleteMessage, message_id=st.integers(0, 9), room_id=rooms, **acting),
     Report: st.builds(Report, message_id=st.integers(0, 9), room_id=rooms, account_id=ids, username=names, **acting),
     SetServerRole: st.builds(SetServerRole, account_id=ids, username=names, role=st.sampled_from(Role), **acting),
+    AddAccount: st.builds(AddAccount, name=names, password_hash=hashes, **acting),
+    SetPassword: st.builds(
+        SetPassword, account_id=ids, username=names, password_hash=hashes, must_change=st.booleans(), **acting
+    ),
+    DeleteAccount: st.builds(DeleteAccount, account_id=ids, username=names, **acting),
+    NoteAct: st.builds(NoteAct, action=texts, target=texts, system_user=names, **acting),
+    Prune: st.builds(Prune, st.integers(0, 4), st.integers(0, 4), st.integers(1, 4)),
+    EraseMessages: st.builds(EraseMessages, ids, names, st.integers(0, 4), st.integers(1, 4)),
     SetIgnored: st.builds(SetIgnored, ids, ids, st.booleans()),
 }
 DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, STRATEGIES))

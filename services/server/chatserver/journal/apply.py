@@ -33,10 +33,11 @@ from chatprotocol.limits import (
     SANCTIONS_MAX,
 )
 from chatserver.journal import entries
-from chatserver.journal.entries import AccountProblem, DeletedMessage, Moderated, Problem, RoomChange, Stored
+from chatserver.journal.entries import AccountProblem, DeletedMessage, Moderated, Problem, Removed, RoomChange, Stored
 from chatserver.store import moderation, rooms
 from chatserver.store.accounts import (
     Role,
+    close_account,
     insert_account,
     insert_network,
     is_last_operator,
@@ -44,12 +45,22 @@ from chatserver.store.accounts import (
     is_person,
     read_name,
     replace_password_hash,
+    set_password_hash,
     update_delivered,
     update_role,
 )
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
+from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
-from chatserver.store.messages import find_nonce, find_stored, insert_direct, insert_in_room
+from chatserver.store.messages import (
+    delete_range,
+    find_nonce,
+    find_range,
+    find_sent,
+    find_stored,
+    insert_direct,
+    insert_in_room,
+)
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, ROOM_ID_MAX
 
@@ -527,6 +538,66 @@ def _set_ignored(transaction: Transaction, entry: entries.SetIgnored) -> Problem
     return None
 
 
+def _add_account(transaction: Transaction, entry: entries.AddAccount) -> Account | AccountProblem:
+    outcome = _register(transaction, entries.NewAccount(entry.name, entry.password_hash))
+    if not isinstance(outcome, AccountProblem):
+        _audit(transaction, entry, "add", entry.name)
+    return outcome
+
+
+def _set_password(transaction: Transaction, entry: entries.SetPassword) -> Problem | None:
+    changed = set_password_hash(
+        transaction.connection, entry.account_id, entry.password_hash, must_change=entry.must_change
+    )
+    if not changed:
+        return Problem.UNKNOWN_USER
+    _audit(transaction, entry, "password", entry.username, detail="must be changed" if entry.must_change else "")
+    return None
+
+
+def _delete_account(transaction: Transaction, entry: entries.DeleteAccount) -> Problem | None:
+    connection, account_id = transaction.connection, entry.account_id
+    if not is_person(connection, account_id):
+        return Problem.UNKNOWN_USER
+    if is_last_operator(connection, account_id, transaction.time_ms):
+        return Problem.LAST_OPERATOR
+    for room_id in rooms.list_rooms_of(connection, account_id):
+        room = rooms.find_room_by_id(connection, account_id, room_id)
+        if room is not None:
+            _end_membership(transaction, room, account_id, room.role)
+    moderation.forget_account(connection, account_id)
+    close_account(connection, account_id, transaction.time_ms)
+    _audit(transaction, entry, "delete_user", entry.username, detail=f"now {read_name(connection, account_id)}")
+    return None
+
+
+def _note_act(transaction: Transaction, entry: entries.NoteAct) -> None:
+    _audit(transaction, entry, entry.action, entry.target, detail=entry.detail)
+
+
+def _prune(transaction: Transaction, entry: entries.Prune) -> Removed:
+    """The highest id is stored, because the newest message may go, and ids are not used again."""
+    connection = transaction.connection
+    found = find_range(connection, entry.after_id, entry.limit)
+    if found is None:
+        return Removed(0, None)
+    count = delete_range(connection, found, entry.before_ms)
+    raise_highest_id(connection, transaction.last_id)
+    # Ids are in the order of time, but for a clock that was set: the first range of newer messages is the end.
+    return Removed(count, found.last_id if count else None)
+
+
+def _erase(transaction: Transaction, entry: entries.EraseMessages) -> Removed:
+    connection = transaction.connection
+    found = find_range(connection, entry.after_id, entry.limit)
+    if found is None:
+        return Removed(0, None)
+    ids = find_sent(connection, found, entry.account_id)
+    for conversation_id, message_id in ids:
+        moderation.insert_deletion(connection, message_id, conversation_id, entry.by, transaction.time_ms)
+    return Removed(len(ids), found.last_id)
+
+
 def _find_room_ban(transaction: Transaction, account_id: int, room_id: int) -> ActiveSanction | None:
     return moderation.find_ban(transaction.connection, account_id, transaction.time_ms, room_id)
 
@@ -547,6 +618,9 @@ def _audit(
     detail: str = "",
 ) -> None:
     """Add a row about the act of ``entry.by``."""
+    if system_user := getattr(entry, "system_user", ""):
+        detail = f"{detail}, " if detail else ""
+        detail += f"by the system user {system_user}"
     moderation.insert_audit(
         transaction.connection, transaction.time_ms, action, entry.by, target, room=room, reason=reason, detail=detail
     )
@@ -575,5 +649,11 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.SetServerRole: _set_server_role,
     entries.DeleteMessage: _delete,
     entries.Report: _report,
+    entries.AddAccount: _add_account,
+    entries.SetPassword: _set_password,
+    entries.DeleteAccount: _delete_account,
+    entries.NoteAct: _note_act,
+    entries.Prune: _prune,
+    entries.EraseMessages: _erase,
     entries.SetIgnored: _set_ignored,
 }

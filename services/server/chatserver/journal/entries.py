@@ -293,6 +293,8 @@ class ModerationEntry(Entry[_OutcomeT_co], frozen=True, gc=False, kw_only=True):
 
     by_id: int
     by: str
+    # The system user who gave the command of the administrator, for the audit table.
+    system_user: str = ""
 
 
 class _SanctionEntry(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True):
@@ -351,6 +353,65 @@ class SetServerRole(ModerationEntry[Moderated | Problem], frozen=True, gc=False,
     account_id: int
     username: str
     role: Role
+
+
+class AddAccount(ModerationEntry[Account | AccountProblem], frozen=True, gc=False, kw_only=True, tag="add_account"):
+    """The administrator registers a name. Outcome: the account, or why there is none."""
+
+    name: str
+    password_hash: str
+
+
+class SetPassword(ModerationEntry[Problem | None], frozen=True, gc=False, kw_only=True, tag="set_password"):
+    """The administrator gives an account another password, perhaps one that its next login must replace."""
+
+    account_id: int
+    username: str
+    password_hash: str
+    must_change: bool
+
+
+class DeleteAccount(ModerationEntry[Problem | None], frozen=True, gc=False, kw_only=True, tag="delete_account"):
+    """An account ends. Its row stays, because messages refer to it, under a name that no user can have.
+
+    It should have left its rooms before, and its connections must have ended: the hub is not told.
+    """
+
+    account_id: int
+    username: str
+
+
+class NoteAct(ModerationEntry[None], frozen=True, gc=False, kw_only=True, tag="act"):
+    """An act of the administrator that has no entry of its own gets its row in the audit table."""
+
+    action: str
+    target: str
+    detail: str = ""
+
+
+class Removed(Struct, frozen=True, gc=False):
+    """What a step of a removal did."""
+
+    messages: int
+    # The id after which the next step continues; None if there is nothing more to do.
+    after_id: int | None
+
+
+class Prune(Entry[Removed], frozen=True, gc=False, tag="prune"):
+    """A step of the removal of old messages: of those with an id after ``after_id``, in a range of ``limit`` ids."""
+
+    before_ms: int
+    after_id: int
+    limit: int
+
+
+class EraseMessages(Entry[Removed], frozen=True, gc=False, tag="erase"):
+    """A step of the deletion of all messages that an account sent: as for Prune, but their rows stay, without text."""
+
+    account_id: int
+    by: str
+    after_id: int
+    limit: int
 
 
 class SetIgnored(Entry[Problem | None], frozen=True, gc=False, tag="ignore"):

@@ -96,8 +96,8 @@ def read_last_account_id(connection: sqlite3.Connection) -> int:
 
 
 def is_person(connection: sqlite3.Connection, account_id: int) -> bool:
-    """True if the account is a registered user, not a guest."""
-    query = "SELECT 1 FROM account WHERE id = ? AND kind = 'person'"
+    """True if the account is a registered user, not a guest and not deleted."""
+    query = "SELECT 1 FROM account WHERE id = ? AND kind = 'person' AND deleted_ms ISNULL"
     return connection.execute(query, (account_id,)).fetchone() is not None
 
 
@@ -167,6 +167,25 @@ def replace_password_hash(connection: sqlite3.Connection, account_id: int, old_h
         (new_hash, account_id, old_hash),
     )
     return cursor.rowcount == 1
+
+
+def set_password_hash(connection: sqlite3.Connection, account_id: int, new_hash: str, *, must_change: bool) -> bool:
+    """Give a registered user another password. False if there is no such account."""
+    cursor = connection.execute(
+        "UPDATE account SET password_hash = ?, must_change_password = ?"
+        " WHERE id = ? AND kind = 'person' AND deleted_ms ISNULL",
+        (new_hash, must_change, account_id),
+    )
+    return cursor.rowcount == 1
+
+
+def close_account(connection: sqlite3.Connection, account_id: int, now_ms: int) -> None:
+    """Free the name, and forget all that only a login needs. No username contains a hyphen."""
+    connection.execute(
+        "UPDATE account SET name = 'deleted-' || id, name_key = NULL, role = 'user', password_hash = '',"
+        " must_change_password = 0, deleted_ms = ? WHERE id = ?",
+        (now_ms, account_id),
+    )
 
 
 def update_delivered(connection: sqlite3.Connection, account_id: int, message_id: int) -> None:

@@ -321,6 +321,45 @@ def read_bulk(
     return connection.execute(bulk, values | {"low": low, "high": min(low + limit - 1, upto_id)}).fetchall()
 
 
+class IdRange(NamedTuple):
+    """Ids from the first to the last one. There is a message with the first id."""
+
+    first_id: int
+    last_id: int
+
+
+def find_range(connection: sqlite3.Connection, after_id: int, limit: int) -> IdRange | None:
+    """The range of ``limit`` ids that begins with the oldest message after ``after_id``; None if there is none."""
+    (low,) = connection.execute(_LOWEST_ID, {"low": after_id + 1, "high": _LAST_ID}).fetchone()
+    return None if low is None else IdRange(low, low + limit - 1)
+
+
+def delete_range(connection: sqlite3.Connection, found: IdRange, before_ms: int) -> int:
+    """Delete the messages of the range that are older, with the notes of deletions. Returns their number."""
+    values = {"low": found.first_id, "high": found.last_id, "before": before_ms}
+    cursor = connection.execute(
+        f"DELETE FROM message WHERE key IN (SELECT message.key FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY})"
+        " AND time_ms < :before",
+        values,
+    )
+    connection.execute(
+        "DELETE FROM deletion WHERE id BETWEEN :low AND :high"
+        " AND NOT EXISTS (SELECT 1 FROM message WHERE key = deletion.id - (deletion.conversation_id << 40))",
+        values,
+    )
+    return cursor.rowcount
+
+
+def find_sent(connection: sqlite3.Connection, found: IdRange, sender_id: int) -> list[tuple[int, int]]:
+    """Conversation and id of each message in the range that the account sent and that is not deleted."""
+    values = {"low": found.first_id, "high": found.last_id, "sender": sender_id}
+    query = (
+        f"SELECT conversation.id, message.id FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
+        " WHERE sender_id = :sender AND text <> '' ORDER BY message.id"
+    )
+    return connection.execute(query, values).fetchall()
+
+
 def find_nonce(connection: sqlite3.Connection, conversation_id: int, sender_id: int, nonce: str) -> int:
     """The id of the message that this sender sent to this conversation with this nonce. LookupError: there is none."""
     row = connection.execute(

@@ -292,6 +292,13 @@ def read_last_deletion(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM deletion").fetchone()[0])
 
 
+def forget_account(connection: sqlite3.Connection, account_id: int) -> None:
+    """Remove the rows about an account that ends, except for those of the audit table."""
+    connection.execute("DELETE FROM sanction WHERE account_id = ?", (account_id,))
+    connection.execute("DELETE FROM ignored WHERE ?1 IN (account_id, ignored_id)", (account_id,))
+    connection.execute("DELETE FROM known_network WHERE account_id = ?", (account_id,))
+
+
 def is_ignored(connection: sqlite3.Connection, account_id: int, ignored_id: int) -> bool:
     """True if the account ignores the other one."""
     query = "SELECT 1 FROM ignored WHERE account_id = ? AND ignored_id = ?"

@@ -162,6 +162,12 @@ def count_rooms_of(connection: sqlite3.Connection, account_id: int) -> int:
     return int(connection.execute(query, (account_id,)).fetchone()[0])
 
 
+def list_rooms_of(connection: sqlite3.Connection, account_id: int) -> list[int]:
+    """The ids of the rooms that the account is a member of, or invited to."""
+    query = "SELECT conversation_id FROM membership WHERE account_id = ? ORDER BY conversation_id"
+    return [room_id for (room_id,) in connection.execute(query, (account_id,))]
+
+
 def count_rooms(connection: sqlite3.Connection) -> int:
     """Number of rooms, without the lobby."""
     return int(connection.execute("SELECT count(*) - 1 FROM conversation WHERE name_key NOTNULL").fetchone()[0])
