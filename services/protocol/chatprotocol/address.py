@@ -91,6 +91,28 @@ def read_networks(text: str) -> tuple[Network, ...]:
     return () if text.strip().lower() == "none" else tuple(read_network(part) for part in text.split(","))
 
 
+def ban_network(text: str) -> str:
+    """The network that a ban of this address or network keeps out, in the form in which bans are stored.
+
+    A single address counts as its origin: see :func:`network_of`. Raises ValueError with one sentence.
+    """
+    return format_network(read_network(network_of(text.strip())))
+
+
+def format_network(network: Network) -> str:
+    """As in 192.0.2.0/24; a network of a single address is that address."""
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def is_in_network(address: str, network: str) -> bool:
+    """True if the address is in the network, of :func:`ban_network`. An IPv4 address in IPv6 form counts as IPv4."""
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(ip, "ipv4_mapped", None) or ip) in ip_network(network)
+
+
 def _is_ipv6(host: str) -> bool:
     """True for an IPv6 address, with or without an interface (fe80::1%eth0)."""
     try:

@@ -24,6 +24,7 @@ from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.settings import ConfigError
 from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Register, by_name, protocols_with
+from chatserver.admin.retention import Retention
 from chatserver.admin.target import RunningServer
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
@@ -38,7 +39,7 @@ from chatserver.chat.registration import Registration, RegistrationLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
-from chatserver.clock import Clock
+from chatserver.clock import Clock, wall_ms
 from chatserver.control import HEALTHY
 from chatserver.counters import Counters
 from chatserver.journal.entries import ServerStart, SetServerRole
@@ -302,6 +303,7 @@ class Server:
         )
         self._control = ControlSocket(config.data, self._answer, self._crash)
         target = RunningServer(self._database, self._journal, self._connections)
+        self._retention = Retention(config.retention_days, self._journal, wall_ms, self._crash)
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         self._metrics = self._open_metrics(config, dropped_log_entries)
         self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits)
@@ -391,6 +393,7 @@ class Server:
         self._listener.start()
         self._control.start()
         self._admin.start()
+        self._retention.start()
         if self._metrics is not None:
             self._metrics.start()
             _log.info("metrics served", address=format_address(self._metrics.address))
@@ -410,6 +413,7 @@ class Server:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
         self._stopping = True
         self._admin.close()
+        self._retention.stop()
         self._listener.close()
         self._udp_listener.close()
         self._login.stop_waiting()

@@ -6,30 +6,46 @@ and the function that makes the request of them in ``commands.py``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 import structlog
 
+from chatprotocol.address import ban_network
 from chatprotocol.errors import RequestError
-from chatprotocol.rules import check_username
-from chatserver.admin.requests import Add, AdminError, Answer, ChangeRequest, Password, Sessions
+from chatprotocol.events import SanctionKind
+from chatprotocol.rules import check_reason, check_username
+from chatserver.admin import requests
+from chatserver.admin.requests import AdminError, Answer, ChangeRequest
+from chatserver.clock import wall_ms
+from chatserver.journal import entries
 from chatserver.journal.base import JournalClosedError
-from chatserver.journal.entries import AccountProblem, NewAccount, PasswordChange
-from chatserver.store.accounts import Accounts
+from chatserver.journal.entries import AccountProblem, ModerationEntry, Problem, Removed
+from chatserver.store.accounts import Accounts, Role, is_last_operator
 from chatserver.store.errors import StoreError
+from chatserver.store.reports import to_iso
+from chatserver.store.rooms import list_rooms_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from chatserver.journal.entries import Entry
     from chatserver.journal.local import LocalJournal
-    from chatserver.store.accounts import Account
     from chatserver.store.database import Database
 
-_T = TypeVar("_T")
-
 _log = structlog.get_logger()
+
+# The name of the administrator in events and in the audit table.
+ADMINISTRATOR: Final = "admin"
+# Ids in a step of a removal: about 10 ms, which the messages of others wait.
+STEP_IDS: Final = 2_000
+# {name} is the user or network of the request.
+_PROBLEMS: Final = {
+    Problem.UNKNOWN_USER: "There is no user {name} any more.",
+    Problem.LAST_OPERATOR: "{name} is the last operator of the server; make another one first.",
+    Problem.NOT_SANCTIONED: "{name} is not banned.",
+    Problem.TOO_MANY: "The server has too many bans and mutes; end some first.",
+}
 
 
 class Target(Protocol):
@@ -48,6 +64,43 @@ class Target(Protocol):
 _DECODER: Final[msgspec.json.Decoder[ChangeRequest]] = msgspec.json.Decoder(ChangeRequest)
 
 
+class _Call:
+    """A request for a target, by a system user."""
+
+    def __init__(self, target: Target, system_user: str) -> None:
+        self.target = target
+        # Of entries: who acts. The account 0 stands for the administrator, who may do everything.
+        self.acting: dict[str, Any] = {"by_id": 0, "by": ADMINISTRATOR, "system_user": system_user}
+
+    def append(self, *together: Entry[Any]) -> Any:
+        """Append entries, and wait until they are committed. Returns the outcome of the last one.
+
+        Raises AdminError if an entry of moderation changed nothing.
+        """
+        outcomes = self.target.journal.append(together).result()
+        for entry, outcome in zip(together, outcomes, strict=True):
+            if isinstance(outcome, Problem) and isinstance(entry, ModerationEntry):
+                name = getattr(entry, "username", "") or getattr(entry, "network", "")
+                raise AdminError(_PROBLEMS.get(outcome, "This can't be done to {name}.").format(name=name))
+        return outcomes[-1]
+
+    def about(self, user: str) -> dict[str, Any]:
+        """The fields of an entry about this registered user. Raises AdminError."""
+        account = Accounts(self.target.database).find(user)
+        if account is None:
+            raise AdminError(f"There is no user {user}.")
+        return {"account_id": account.id, "username": account.name}
+
+    def about_target(self, target: str) -> dict[str, Any]:
+        """The same about a user, or about an address or network, which no username looks like."""
+        if not any(each in target for each in ".:/"):
+            return self.about(target)
+        try:
+            return {"network": ban_network(target)}
+        except ValueError as error:
+            raise AdminError(f"{error}.") from error
+
+
 def answer_line(target: Target, line: bytes, by: str) -> bytes:
     """Answer a request on the socket. ``by`` is the system user who asked."""
     try:
@@ -62,7 +115,7 @@ def answer_line(target: Target, line: bytes, by: str) -> bytes:
 def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
     """Perform a change. Errors are in the answer."""
     try:
-        answer: Answer = _CHANGES[type(request)](target, request)
+        answer: Answer = _CHANGES[type(request)](_Call(target, by), request)
     except (AdminError, RequestError, StoreError) as error:
         return Answer(error=str(error))
     except OSError as error:  # of the journal
@@ -74,42 +127,117 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
     return answer
 
 
-def _add(target: Target, request: Add) -> Answer:
+def _add(call: _Call, request: requests.Add) -> Answer:
     check_username(request.user)
-    if isinstance(_append(target, NewAccount(request.user, request.password_hash)), AccountProblem):
+    entry = entries.AddAccount(name=request.user, password_hash=request.password_hash, **call.acting)
+    if isinstance(call.append(entry), AccountProblem):
         raise AdminError(f"The name {request.user} is taken.")
     return _done(f"{request.user} is registered.", user=request.user)
 
 
-def _password(target: Target, request: Password) -> Answer:
-    account = _find(target, request.user)
-    if not _append(target, PasswordChange(account.id, account.password_hash, request.password_hash)):
-        raise AdminError(f"{account.name} changed the password at the same time; nothing was changed.")
-    return _done(f"{account.name} has a new password.", user=account.name)
+def _password(call: _Call, request: requests.Password) -> Answer:
+    """The connections end, because another person may have learned the old password."""
+    about = call.about(request.user)
+    reason = "the administrator changed your password"
+    call.append(
+        entries.SetPassword(
+            **about, password_hash=request.password_hash, must_change=request.must_change, **call.acting
+        ),
+        entries.KickFromServer(**about, reason=reason, **call.acting),
+    )
+    again = ", which the next login must replace" if request.must_change else ""
+    return _done(f"{about['username']} has a new password{again}.", user=about["username"])
 
 
-def _sessions(target: Target, _: Sessions) -> Answer:
-    return Answer(list(target.sessions()))
+def _operator(call: _Call, request: requests.Operator) -> Answer:
+    about = call.about(request.user)
+    role = Role.OPERATOR if request.is_operator else Role.USER
+    call.append(entries.SetServerRole(**about, role=role, **call.acting))
+    state = "is an operator of the server" if request.is_operator else "is no operator of the server"
+    return _done(f"{about['username']} {state}.", user=about["username"], role=role.value)
 
 
-_CHANGES: Final[dict[type, Callable[[Target, Any], Answer]]] = {
-    Add: _add,
-    Password: _password,
-    Sessions: _sessions,
+def _ban(call: _Call, request: requests.Ban) -> Answer:
+    check_reason(request.reason)
+    about = call.about_target(request.target)
+    ban = entries.Sanction(
+        kind=SanctionKind.BAN, **about, seconds=request.seconds, reason=request.reason, **call.acting
+    )
+    outcome = call.append(ban)
+    until = "for ever" if outcome.until_ms is None else f"until {to_iso(outcome.until_ms)}"
+    name = about.get("username") or about["network"]
+    return _done(f"{name} is banned {until}.", banned=name, until=until.removeprefix("until "))
+
+
+def _unban(call: _Call, request: requests.Unban) -> Answer:
+    about = call.about_target(request.target)
+    call.append(entries.LiftSanction(kind=SanctionKind.BAN, **about, **call.acting))
+    name = about.get("username") or about["network"]
+    return _done(f"{name} is not banned any more.", unbanned=name)
+
+
+def _kick(call: _Call, request: requests.Kick) -> Answer:
+    check_reason(request.reason)
+    about = call.about(request.user)
+    online = sum(row["user"] == about["username"] for row in call.target.sessions())
+    if not online:
+        raise AdminError(f"{about['username']} is not connected.")
+    call.append(entries.KickFromServer(**about, reason=request.reason, **call.acting))
+    return _done(f"{about['username']} is disconnected.", user=about["username"], connections=online)
+
+
+def _delete_user(call: _Call, request: requests.DeleteUser) -> Answer:
+    """The parts come first, because the hub tells them to the rooms, and the kick, because it needs the account."""
+    about = call.about(request.user)
+    account_id, name = about["account_id"], about["username"]
+    with call.target.database.reading() as connection:
+        if is_last_operator(connection, account_id, wall_ms()):
+            raise AdminError(_PROBLEMS[Problem.LAST_OPERATOR].format(name=name))
+        parts = [entries.PartRoom(account_id, name, room_id) for room_id in list_rooms_of(connection, account_id)]
+    kick = entries.KickFromServer(**about, reason="the account is deleted", **call.acting)
+    call.append(*parts, kick, entries.DeleteAccount(**about, **call.acting))
+    what = "are being erased" if request.erases else f"are kept, under the name deleted-{account_id}"
+    return _done(f"{name} is deleted; the messages {what}.", user=name, account_id=account_id)
+
+
+def _erase_step(call: _Call, request: requests.EraseStep) -> Answer:
+    by = call.acting["by"]
+    return _step(call.append(entries.EraseMessages(request.account_id, by, request.after_id, STEP_IDS)))
+
+
+def _prune_step(call: _Call, request: requests.PruneStep) -> Answer:
+    return _step(call.append(entries.Prune(request.before_ms, request.after_id, STEP_IDS)))
+
+
+def _step(removed: Removed) -> Answer:
+    return Answer([{"messages": removed.messages, "after_id": removed.after_id}])
+
+
+def _invite(call: _Call, request: requests.Invite) -> Answer:
+    until_ms = None if request.seconds is None else wall_ms() + request.seconds * 1000
+    until = "for ever" if until_ms is None else to_iso(until_ms)
+    act = entries.NoteAct(action="invite", target="", detail=f"valid until {until}", **call.acting)
+    call.append(entries.AddInvitation(request.code_hash, call.acting["by"], until_ms), act)
+    return _done("One name can be registered with this code.", until=until)
+
+
+def _sessions(call: _Call, _: requests.Sessions) -> Answer:
+    return Answer(list(call.target.sessions()))
+
+
+_CHANGES: Final[dict[type, Callable[[_Call, Any], Answer]]] = {
+    requests.Add: _add,
+    requests.Password: _password,
+    requests.Operator: _operator,
+    requests.Ban: _ban,
+    requests.Unban: _unban,
+    requests.Kick: _kick,
+    requests.DeleteUser: _delete_user,
+    requests.EraseStep: _erase_step,
+    requests.PruneStep: _prune_step,
+    requests.Invite: _invite,
+    requests.Sessions: _sessions,
 }
-
-
-def _append(target: Target, entry: Entry[_T]) -> _T:
-    """Append an entry and wait until it is committed. Returns its outcome."""
-    (outcome,) = target.journal.append([entry]).result()
-    return outcome
-
-
-def _find(target: Target, user: str) -> Account:
-    account = Accounts(target.database).find(user)
-    if account is None:
-        raise AdminError(f"There is no user {user}.")
-    return account
 
 
 def _done(sentence: str, **row: Any) -> Answer:

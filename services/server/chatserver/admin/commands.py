@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import getpass
 import sys
+import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_password, check_username, room_key
 from chatprotocol.settings import SERVER_SETTINGS, read_settings
@@ -23,15 +25,20 @@ from chatserver.store.backup import restore_backup, stream_backup, write_backup
 from chatserver.store.check import check_files
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
 from chatserver.store.errors import StoreError
+from chatserver.store.invitations import hash_code, new_code
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from chatserver.admin.requests import ChangeRequest
+    from chatserver.admin.requests import Answer, ChangeRequest
     from chatserver.store.reports import Row
 
 _STANDARD_STREAM: Final = "-"
+# Rows of the audit table that are listed at most: all of them fit into memory.
+_AUDIT_MAX: Final = 1_000_000
+# Pause between the steps of a removal.
+STEP_PAUSE_SECONDS: Final = 0.02
 _HASHING: Final = ("hash_time_cost", "hash_memory_kib", "hash_parallelism")
 
 
@@ -85,6 +92,14 @@ def _list_of(read: Callable[[Any, int], Iterator[Row]]) -> Callable[[_Call], Rep
     return command
 
 
+def _audit(call: _Call) -> Report:
+    limit = call.options.limit
+    if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= _AUDIT_MAX:
+        raise AdminError(f"--limit is {limit!r}; it must be a whole number from 1 to {_AUDIT_MAX:,}.")
+    with closing(ReadOnlyDatabase(call.folder)) as database, database.reading() as connection:
+        return Report(list(reports.read_audit(connection, int(limit))))
+
+
 def _export(call: _Call) -> Report:
     database, room_id = ReadOnlyDatabase(call.folder), None
     if call.options.room is not None:
@@ -110,7 +125,84 @@ def _add(call: _Call) -> Report:
 
 
 def _password(call: _Call) -> Report:
-    return _ask(call, requests.Password(call.options.name, _read_hash(call)))
+    return _ask(call, requests.Password(call.options.name, _read_hash(call), call.options.must_change))
+
+
+def _operator(call: _Call) -> Report:
+    return _ask(call, requests.Operator(call.options.name, call.options.action == "grant"))
+
+
+def _ban(call: _Call) -> Report:
+    seconds = _read_duration(call.options.duration)
+    return _ask(call, requests.Ban(call.options.target, seconds, call.options.reason))
+
+
+def _unban(call: _Call) -> Report:
+    return _ask(call, requests.Unban(call.options.target))
+
+
+def _kick(call: _Call) -> Report:
+    return _ask(call, requests.Kick(call.options.name, call.options.reason))
+
+
+def _delete_user(call: _Call) -> Report:
+    erases = call.options.messages == "erase"
+    with open_target(call.folder) as ask:
+        answer = ask(requests.DeleteUser(call.options.name, erases))
+        if not erases or answer.error:
+            return Report(answer.rows, answer.done, answer.error)
+        account_id, name = answer.rows[0]["account_id"], answer.rows[0]["user"]
+        count, error = _repeat(ask, lambda after_id: requests.EraseStep(account_id, after_id))
+    if error:
+        return Report(error=f"{name} is deleted, but only {count:,} of the messages: {error}")
+    return Report([{**answer.rows[0], "erased": count}], f"{name} is deleted, and {count:,} messages are erased.")
+
+
+def _prune(call: _Call) -> Report:
+    seconds = _read_duration(call.options.older_than)
+    if seconds is None:
+        raise AdminError("All messages are younger; name an age such as 90d.")
+    before_ms = wall_ms() - seconds * 1000
+    with open_target(call.folder) as ask:
+        count, error = _repeat(ask, lambda after_id: requests.PruneStep(before_ms, after_id))
+    if error:
+        return Report(error=f"Only {count:,} messages were deleted: {error}")
+    return Report([{"deleted": count}], f"{count:,} messages are deleted.")
+
+
+def _repeat(ask: Callable[[ChangeRequest], Answer], step: Callable[[int], ChangeRequest]) -> tuple[int, str]:
+    """Ask for steps of a removal until nothing is left. Returns the number of messages, and an error or nothing.
+
+    The pauses let the server commit the messages of its users.
+    """
+    count, after_id = 0, 0
+    while True:
+        answer = ask(step(after_id))
+        if answer.error:
+            return count, answer.error
+        count += answer.rows[0]["messages"]
+        if answer.rows[0]["after_id"] is None:
+            return count, ""
+        after_id = answer.rows[0]["after_id"]
+        time.sleep(STEP_PAUSE_SECONDS)
+
+
+def _invite(call: _Call) -> Report:
+    """The code leaves this process on standard output only; the server gets its hash."""
+    code = new_code()
+    report = _ask(call, requests.Invite(hash_code(code), _read_duration(call.options.duration)))
+    if report.error:
+        return report
+    rows = [{"code": code, **row} for row in report.rows]
+    return Report(rows, code)
+
+
+def _read_duration(text: str) -> int | None:
+    """Seconds, or None for ever. Raises AdminError."""
+    try:
+        return read_duration(text)
+    except ValueError as error:
+        raise AdminError(f"{error}.") from error
 
 
 def _sessions(call: _Call) -> Report:
@@ -189,9 +281,18 @@ _COMMANDS: Final[dict[str, Callable[[_Call], Report]]] = {
     "users": _list_of(reports.read_users),
     "add": _add,
     "password": _password,
+    "operator": _operator,
+    "ban": _ban,
+    "unban": _unban,
+    "bans": _list_of(reports.read_bans),
+    "kick": _kick,
+    "delete-user": _delete_user,
+    "invite": _invite,
     "rooms": _list_of(reports.read_rooms),
     "sessions": _sessions,
+    "audit": _audit,
     "export": _export,
+    "prune": _prune,
     "backup": _backup,
     "restore": _restore,
     "check": _check,

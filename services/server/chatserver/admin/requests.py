@@ -23,17 +23,77 @@ class Add(_Change, frozen=True, tag="add"):
 
 
 class Password(_Change, frozen=True, tag="password"):
-    """Replace a password."""
+    """Replace a password, and end the connections of the user."""
 
     user: str
     password_hash: str
+    # True if the next login must bring a new one.
+    must_change: bool
+
+
+class Operator(_Change, frozen=True, tag="operator"):
+    """Make a user an operator of the server, or a user without a role."""
+
+    user: str
+    is_operator: bool
+
+
+class Ban(_Change, frozen=True, tag="ban"):
+    """Keep a user, or an address or a network, out of the server. ``seconds`` is None for ever."""
+
+    target: str
+    seconds: int | None
+    reason: str
+
+
+class Unban(_Change, frozen=True, tag="unban"):
+    """End a ban."""
+
+    target: str
+
+
+class Kick(_Change, frozen=True, tag="kick"):
+    """End the connections of a user."""
+
+    user: str
+    reason: str
+
+
+class DeleteUser(_Change, frozen=True, tag="delete-user"):
+    """Close an account. ``erases`` is for the audit table: the messages are erased by EraseStep."""
+
+    user: str
+    erases: bool
+
+
+class EraseStep(_Change, frozen=True, tag="erase-step"):
+    """Erase some messages of a closed account. The row of the answer has ``after_id`` for the next step."""
+
+    account_id: int
+    after_id: int
+
+
+class PruneStep(_Change, frozen=True, tag="prune-step"):
+    """Delete some messages that are older than this. The row of the answer has ``after_id`` for the next step."""
+
+    before_ms: int
+    after_id: int
+
+
+class Invite(_Change, frozen=True, tag="invite"):
+    """Add an invitation. ``seconds`` is None for ever."""
+
+    code_hash: str
+    seconds: int | None
 
 
 class Sessions(_Change, frozen=True, tag="sessions"):
     """List the connections. It changes nothing, but only a running server knows them."""
 
 
-ChangeRequest: TypeAlias = Add | Password | Sessions
+ChangeRequest: TypeAlias = (
+    Add | Password | Operator | Ban | Unban | Kick | DeleteUser | EraseStep | PruneStep | Invite | Sessions
+)
 
 
 class Answer(Struct, frozen=True, omit_defaults=True):

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from chatserver.store.accounts import read_last_account_id
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.identity import raise_highest_id, read_highest_id, read_history_id, renew_history_id
-from chatserver.store.messages import read_last_id
 
 if TYPE_CHECKING:
     from chatserver.store.database import Database
@@ -36,8 +35,9 @@ def _reconcile(database: Database) -> int:
     state = database.state_file.state
     with database.transaction() as connection:
         history_id = read_history_id(connection)
-        last_id, account_id = read_last_id(connection), read_last_account_id(connection)
-        highest_id = max(read_highest_id(connection), state.highest_id)
+        # The newest message that was ever stored here. It may have been removed because of its age.
+        last_id, account_id = read_highest_id(connection), read_last_account_id(connection)
+        highest_id = max(last_id, state.highest_id)
         reason = _renewal_reason(state, history_id, last_id, account_id)
         if reason is not None:
             _log.warning(

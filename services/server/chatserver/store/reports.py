@@ -40,6 +40,18 @@ WHERE room.id > 1 AND room.name_key NOTNULL
 ORDER BY room.name_key
 """
 
+_BANS: Final = """
+SELECT kind, coalesce((SELECT name FROM account WHERE account.id = account_id), network),
+    coalesce((SELECT name FROM conversation WHERE conversation.id = conversation_id), ''),
+    by_name, created_ms, until_ms, reason
+FROM sanction WHERE until_ms ISNULL OR until_ms > :now ORDER BY id
+"""
+_AUDIT: Final = """
+SELECT * FROM (
+    SELECT id, time_ms, action, by_name, target, room, reason, detail FROM audit ORDER BY id DESC LIMIT :limit
+) ORDER BY id
+"""
+
 
 def read_users(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
     """Registered users, sorted by name. ``banned`` is the time until which a user is banned, or ``for ever``."""
@@ -64,6 +76,35 @@ def read_rooms(connection: sqlite3.Connection, _: int) -> Iterator[Row]:
             "owner": owner,
             "created": to_iso(created_ms),
             "topic": topic,
+        }
+
+
+def read_bans(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
+    """Bans and mutes that are not over, on the server and in rooms, oldest first."""
+    for kind, target, room, by, created_ms, until_ms, reason in connection.execute(_BANS, {"now": now_ms}):
+        yield {
+            "kind": kind,
+            "target": target,
+            "room": room,
+            "by": by,
+            "since": to_iso(created_ms),
+            "until": "for ever" if until_ms is None else to_iso(until_ms),
+            "reason": reason,
+        }
+
+
+def read_audit(connection: sqlite3.Connection, limit: int) -> Iterator[Row]:
+    """The newest acts, oldest first."""
+    for number, time_ms, action, by, target, room, reason, detail in connection.execute(_AUDIT, {"limit": limit}):
+        yield {
+            "number": number,
+            "time": to_iso(time_ms),
+            "action": action,
+            "by": by,
+            "target": target,
+            "room": room or "",
+            "reason": reason,
+            "detail": detail,
         }
 
 
