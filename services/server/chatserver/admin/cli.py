@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_settings
@@ -24,11 +25,14 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
 PROGRAM: Final = "chatserver admin"
-_FOLDER: Final = tuple(setting for setting in SERVER_SETTINGS if setting.name == "data")
+_FOLDER: Final = tuple(
+    replace(setting, meaning="data folder of the server") for setting in SERVER_SETTINGS if setting.name == "data"
+)
 _EPILOG: Final = """
 Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command or a setting is wrong.
 Passwords are read from the terminal, or from the first line of standard input. FILE may be - for standard input or
-output. The commands work while the server runs and while it does not, except for: sessions (runs), restore (does not).
+output. The commands work while the server runs and while it does not, except for: sessions and kick only while it runs, restore
+only while it does not.
 """
 
 
