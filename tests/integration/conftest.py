@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import Room
+from integration.room import Room, appoint
 from integration.terminals import Terminals
 
 from chatserver.config import load_config
@@ -75,6 +75,21 @@ def shared_room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     """One server for all tests of a module. Users and texts of earlier tests are in it, so use fresh_name()."""
     configure_log("info", "text", io.StringIO())
     room = Room(_config_in(tmp_path_factory.mktemp("shared")))
+    yield room
+    room.close()
+    assert not room.has_crashed
+
+
+@pytest.fixture(scope="module")
+def moderated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    """Like ``shared_room``, with ``op`` as an operator of the server."""
+    configure_log("info", "text", io.StringIO())
+    config = _config_in(tmp_path_factory.mktemp("moderated"))
+    room = Room(config)
+    room.enter("op")
+    room.close()
+    appoint(config, "op")
+    room = Room(config)
     yield room
     room.close()
     assert not room.has_crashed

@@ -7,11 +7,12 @@ import math
 import re
 import select
 import socket
+import sqlite3
 import struct
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -593,6 +594,12 @@ class Room:
             assert stopping.result(), "a thread of the server died"
         for peer in self._datagram_peers:
             peer.close()
+
+
+def appoint(config: Config, name: str) -> None:
+    """Make a user an operator of the server, which does not run."""
+    with closing(sqlite3.connect(config.data / "chat.db")) as connection, connection:
+        assert connection.execute("UPDATE account SET role = 'operator' WHERE name = ?", (name,)).rowcount == 1
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -32,6 +32,7 @@ from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
+from chatserver.chat.moderation import Moderation
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import RateLimit, UserLimits
@@ -63,6 +64,7 @@ from chatserver.store.database import Database
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
 from chatserver.store.messages import Messages
+from chatserver.store.moderation import ModerationRecords
 from chatserver.store.reconcile import reconcile
 from chatserver.store.rooms import Rooms
 from chatserver.threads import StartError
@@ -240,6 +242,8 @@ class Server:
             mode=config.registration,
             operators=self._operators,
         )
+        hub.on_expelled(guests.expel)
+        records = ModerationRecords(self._database)
         self._login = login = Login(
             accounts=accounts,
             messages=messages,
@@ -251,6 +255,7 @@ class Server:
             throttle=LoginThrottle(),
             registration=registration,
             counters=self._counters,
+            records=records,
             on_empty=self._log_waiting,
         )
         room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms)
@@ -270,6 +275,7 @@ class Server:
             login=login,
             guests=guests,
             rooms=room_commands,
+            moderation=Moderation(records, accounts, guests, room_commands, self._journal),
             acked_delivery=self._acked_delivery,
             login_seconds=config.login_seconds,
             limits=user_limits,

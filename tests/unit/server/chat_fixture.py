@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Event, Message, Refused
+from chatprotocol.events import Deleted, Event, Message, Refused
 from chatprotocol.requests import GuestLogin, Request, Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import AckedDelivery
@@ -18,6 +18,7 @@ from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle, ThrottleLimits
+from chatserver.chat.moderation import Moderation
 from chatserver.chat.passwords import PasswordsClosedError, Urgency, Verdict
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import UserLimits
@@ -39,6 +40,7 @@ from chatserver.journal.entries import (
     PasswordChange,
 )
 from chatserver.store.accounts import Account, Role
+from chatserver.store.moderation import ActiveSanction, Standing
 from chatserver.store.rooms import RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, committed
@@ -137,6 +139,25 @@ class FakeRooms:
 
     def find(self, _: int, __: str) -> RoomView | None:
         return None
+
+
+class FakeRecords:
+    """Bans and deletions that the test has set."""
+
+    def __init__(self, accounts: FakeAccounts) -> None:
+        self._accounts = accounts
+        self.banned: dict[int, ActiveSanction] = {}
+        self.stored: tuple[Deleted, ...] = ()
+
+    def standing(self, account_id: int, _: str) -> Standing:
+        operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
+        return Standing(self.banned.get(account_id), account_id in operators)
+
+    def ban_of_address(self, _: str) -> None:
+        return None
+
+    def deletions(self, _: int, seen_ids: Mapping[int, int]) -> tuple[Deleted, ...]:
+        return tuple(each for each in self.stored if each.id <= max(seen_ids.values()))
 
 
 class FakeIdentity:
@@ -333,6 +354,7 @@ class ChatFixture:
         self.accounts = FakeAccounts()
         self.messages = FakeMessages()
         self.rooms = FakeRooms()
+        self.records = FakeRecords(self.accounts)
         self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
@@ -388,10 +410,12 @@ class ChatFixture:
                 now_ms=lambda: self.journal.now_ms,
             ),
             counters=self.counters,
+            records=doubles.records,
             on_empty=self._note_empty,
             clock=lambda: self.now,
             now_ms=lambda: self.journal.now_ms,
         )
+        rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open")
         self.services = Services(
             accounts=doubles.accounts,
             messages=doubles.messages,
@@ -401,7 +425,8 @@ class ChatFixture:
             presence=self.presence,
             login=login,
             guests=guests,
-            rooms=RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open"),
+            rooms=rooms,
+            moderation=Moderation(doubles.records, doubles.accounts, guests, rooms, doubles.journal),
             acked_delivery=self.acked_delivery,
             login_seconds=60.0,
             limits=limits or UserLimits(),

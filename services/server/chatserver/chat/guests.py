@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from chatprotocol.address import network_of
+from chatprotocol.address import is_in_network, network_of
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.requests import Side
 from chatprotocol.rules import check_username, name_key
 from chatserver.chat.delivery import DeliveryWindow
 from chatserver.chat.room import Member
-from chatserver.journal.entries import GuestClaim, GuestRelease
+from chatserver.journal.entries import GuestClaim, GuestRelease, KickFromServer, Sanction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,6 +218,20 @@ class Guests:
             if other is not send_queue:
                 other.finish(hang_up=True)
 
+    def expel(self, entry: KickFromServer | Sanction) -> None:
+        """End the connections of guests after a kick or ban. For the journal's thread."""
+        network = entry.network if isinstance(entry, Sanction) else ""
+        for guest in list(self._by_key.values()):
+            is_target = guest.account is not None and guest.account.id == entry.account_id
+            if is_target or (network and is_in_network(guest.address, network)):
+                for send_queue in list(guest.send_queues.values()):
+                    send_queue.finish(hang_up=True)
+
+    def address_of(self, name: str) -> str | None:
+        """Return the address of the online guest of this name."""
+        guest = self._by_key.get(name_key(name))
+        return guest.address if guest is not None and guest.is_online else None
+
     def _admit(self, guest: Guest, *, is_exempt: bool) -> Account:
         """Claim the name in the journal, and return the row of the guest. Raises RequestError.
 
@@ -249,7 +263,7 @@ class Guests:
         assert guest.account is not None
         receiving = guest.send_queues[Side.RECEIVING]
         guest.window = DeliveryWindow(guest.account, receiving)
-        guest.member = Member(guest.account.id, guest.name, receiving)
+        guest.member = Member(guest.account.id, guest.name, receiving, address=guest.address)
         self._acked_delivery.join(guest.window)
         self._presence.add(guest.name)  # last, so that an announced guest can be found
 

@@ -4,10 +4,14 @@ The lobby has all members. The hub also knows the other rooms (``room.py``) of e
 the user's first login, and then changes them with each entry of the journal, in order. So a member gets exactly the
 messages between the begin and the end of its membership, and the events about both in the same order.
 
+Acts of moderation are told to those whom they concern, and end connections. The connections end after the rest of the
+portion, with the reason as the last event.
+
 At the first login of a user, the store may have entries that the hub has not seen, and the hub may see more entries
 after the rooms were read. Therefore the caller calls :meth:`Hub.begin_join`, reads the rooms, and calls
 :meth:`Hub.join`. If an entry changed the rooms between the calls, or the hub knows other rooms than those that were
-read, the join fails. The caller then waits until the hub has seen all committed entries, and reads again.
+read, the join fails. The caller then waits until the hub has seen all committed entries, and reads again. A ban and a
+change of the user's role on the server count as such changes: see Login.
 """
 
 from __future__ import annotations
@@ -20,16 +24,39 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import structlog
 
 from chatprotocol import events
+from chatprotocol.address import is_in_network
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import PublicBatch, Refused, RoomRole, Sent, SentBatch, SentStatus, TimeMs
+from chatprotocol.events import (
+    Bye,
+    PublicBatch,
+    Refused,
+    RoomRole,
+    SanctionKind,
+    Sent,
+    SentBatch,
+    SentStatus,
+    TimeMs,
+)
 from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
-from chatserver.chat.problems import problem_error, sanction_error
+from chatserver.chat.problems import problem_error, sanction_error, sanction_text
 from chatserver.chat.room import Member, Room, User
 from chatserver.counters import Counters
 from chatserver.journal import entries
-from chatserver.journal.entries import DirectMessage, MessageBatch, Problem, PublicMessages, RoomChange, RoomEntry
-from chatserver.store.rooms import LOBBY_ID
+from chatserver.journal.entries import (
+    DeletedMessage,
+    DirectMessage,
+    MessageBatch,
+    Moderated,
+    ModerationEntry,
+    Problem,
+    PublicMessages,
+    RoomChange,
+    RoomEntry,
+)
+from chatserver.store.accounts import Role
+from chatserver.store.moderation import ActiveSanction
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,7 +68,6 @@ if TYPE_CHECKING:
     from chatserver.journal.base import Applied
     from chatserver.journal.entries import Stored
     from chatserver.net.broadcast import BroadcastBuffer
-    from chatserver.store.moderation import ActiveSanction
     from chatserver.store.rooms import RoomView
 
     # None: another server's.
@@ -104,15 +130,23 @@ class Hub:
         self._presence = presence
         self._marks = marks
         self._wake = wake
-        # The buffers of the last publication. For the journal's thread.
+        self._on_expelled: Callable[[entries.KickFromServer | entries.Sanction], None] = lambda _: None
+        # For the journal's thread: the buffers of the last publication, and the kicks and bans of a portion.
         self._buffers: list[BroadcastBuffer] = []
+        self._expelling: list[tuple[entries.KickFromServer | entries.Sanction, Bye]] = []
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
         self._last_id = last_id
         self._lobby = Room(LOBBY_ID, None, buffers.__getitem__)
         self._rooms = {LOBBY_ID: self._lobby}
         self._users: dict[int, User] = {}
+        # The members that are operators of the server.
+        self._operators: dict[Member, None] = {}
         presence.on_update(self.announce)
+
+    def on_expelled(self, call: Callable[[entries.KickFromServer | entries.Sanction], None]) -> None:
+        """Set the function that ends the connections of guests. It is called in the journal's thread."""
+        self._on_expelled = call
 
     def count_members(self) -> dict[str, int]:
         """Return the number of members by wire protocol; guests are no members. For any thread."""
@@ -153,18 +187,20 @@ class Hub:
         """
         with self._lock:
             user = self._users[member.account_id]
+            if user.logins[member]:
+                user.logins[member] = False
+                return None
             if user.is_loaded:
                 if {room.id for room in user.rooms.values()} != {room.room_id for room in rooms}:
                     return None
-            elif user.logins[member]:
-                user.logins[member] = False
-                return None
             else:
                 user.is_loaded = True
                 for room in rooms:
                     self._enter(user, room.room_id, room.name)
             del user.logins[member]
             user.members.append(member)
+            if member.is_operator:
+                self._operators[member] = None
             if member.is_counted and self._user_connections:
                 self._replace_oldest(user)
             self._presence.add(member.name)
@@ -196,6 +232,7 @@ class Hub:
         with self._lock:
             user = self._users[member.account_id]
             user.members.remove(member)
+            self._operators.pop(member, None)
             for room in user.rooms.values():
                 room.unfollow(member)
             self._forget(member.account_id, user)
@@ -242,11 +279,26 @@ class Hub:
                             publish(entry, part, origin, each.time_ms)
                     elif isinstance(entry, MessageBatch):
                         self._refuse(entry, outcome, origin)
-                    elif isinstance(outcome, RoomChange):  # the session answers the others
+                    elif isinstance(outcome, (RoomChange, Moderated, DeletedMessage)):  # the session answers the others
                         self._CHANGES[type(entry)](self, entry, outcome, origin)
                 for buffer in self._buffers_of(room_ids):
                     buffer.flush()
             self._wake()
+            if self._expelling:
+                self._expel_all()
+
+    def _expel_all(self) -> None:
+        """End the connections after the kicks and bans of a portion. For the journal's thread, without the lock."""
+        expelling, self._expelling = self._expelling, []
+        for entry, bye in expelling:
+            with self._lock:
+                members = list(self._members_of(entry.account_id))
+                if isinstance(entry, entries.Sanction) and entry.network:
+                    everybody = (member for user in self._users.values() for member in user.members)
+                    members = [member for member in everybody if is_in_network(member.address, entry.network)]
+                for member in members:
+                    member.send_queue.finish([bye], hang_up=True)
+            self._on_expelled(entry)  # the lock of the guests comes before the hub's
 
     def gather(self, limit_seconds: float) -> None:
         """Wait until the sender has offered the last publication to all members. For the journal's thread."""
@@ -323,7 +375,8 @@ class Hub:
         self._last_id = part.id
         (text,) = message.texts
         event = events.DirectMessage(part.id, TimeMs(time_ms), message.sender, message.recipient, text)
-        members = self._members_of(message.recipient_id)
+        recipients = self._members_of(message.recipient_id)
+        members = [] if part.is_ignored else recipients
         # The sender's other connections receive the message too: it is in their history.
         others = [] if message.recipient_id == message.sender_id else self._members_of(message.sender_id)
         receivers = [*members, *(member for member in others if member is not origin)]
@@ -335,7 +388,7 @@ class Hub:
             member.newest_direct_id = part.id
             if member.has_caught_up:
                 self._track(member, part.id)
-        is_online = bool(members)
+        is_online = bool(recipients)
         if message.recipient_claim:
             ack = origin if isinstance(origin, Ack) else None
             is_online = self._acked_delivery.tell(message.recipient_id, message.recipient_claim, event, ack)
@@ -386,17 +439,19 @@ class Hub:
                 member.send_queue.insert([joined])
 
     def _publish_part(self, entry: entries.PartRoom, change: RoomChange, _: _Origin) -> None:
-        self._remove(entry.account_id, change, events.Parted(change.name))
-        if change.heir_id:
-            self._tell_room(change, events.RoleChanged(change.name, change.heir, RoomRole.OWNER))
+        self._end_membership(entry.account_id, change)
 
     def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: _Origin) -> None:
-        kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by)
+        kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by, reason=entry.reason)
         if change.old_role is None:  # an invitation, of which the other members don't know
             self._tell_origin(origin, kicked)
             return
-        self._remove(entry.account_id, change, events.Parted(change.name, entry.by))
-        self._tell_room(change, kicked)
+        self._end_membership(entry.account_id, change, entry.by, entry.reason)
+        self._tell_room(change, kicked, origin)
+        room = self._rooms.get(change.room_id)
+        for member in self._operators:
+            if member.knows_moderation and member is not origin and not (room and room.is_followed_by(member)):
+                member.send_queue.insert([kicked])
 
     def _publish_topic(self, entry: entries.SetTopic, change: RoomChange, origin: _Origin) -> None:
         self._tell_changed(change, events.TopicChanged(change.name, change.topic, entry.by), origin)
@@ -412,24 +467,102 @@ class Hub:
                 if member.knows_rooms:
                     member.send_queue.insert([invited])
 
-    _CHANGES: ClassVar[dict[type, Callable[[Hub, Any, RoomChange, _Origin], None]]] = {
+    # --- moderation: the lock is held ---
+
+    def _publish_sanction(self, entry: entries.Sanction, done: Moderated, origin: _Origin) -> None:
+        if done.change is not None:
+            self._end_membership(entry.account_id, done.change, entry.by, entry.reason)
+        kind = events.Banned if entry.kind is SanctionKind.BAN else events.Muted
+        until = None if done.until_ms is None else TimeMs(done.until_ms)
+        event = kind(**_target(entry, done), by=entry.by, until=until, reason=entry.reason)
+        self._tell_concerned(event, entry.account_id, entry.room_id, origin)
+        if entry.kind is SanctionKind.BAN and entry.room_id is None:
+            for user in [self._users.get(entry.account_id)] if entry.account_id else self._users.values():
+                if user is not None:
+                    user.note_change()
+            text = sanction_text(ActiveSanction(entry.kind, done.until_ms, entry.reason))
+            self._expelling.append((entry, Bye(text[0].lower() + text[1:])))
+
+    def _publish_lift(self, entry: entries.LiftSanction, done: Moderated, origin: _Origin) -> None:
+        kind = events.Unbanned if entry.kind is SanctionKind.BAN else events.Unmuted
+        self._tell_concerned(kind(**_target(entry, done), by=entry.by), entry.account_id, entry.room_id, origin)
+
+    def _publish_kick_off(self, entry: entries.KickFromServer, _: Moderated, origin: _Origin) -> None:
+        kicked = events.Kicked(username=entry.username, by=entry.by, reason=entry.reason)
+        self._tell_concerned(kicked, entry.account_id, None, origin)
+        reason = f": {entry.reason}" if entry.reason else ""
+        self._expelling.append((entry, Bye(f"{entry.by} ended your connections{reason}")))
+
+    def _publish_server_role(self, entry: entries.SetServerRole, _: Moderated, __: _Origin) -> None:
+        user = self._users.get(entry.account_id)
+        if user is None:
+            return
+        user.note_change()
+        for member in user.members:
+            member.is_operator = entry.role is Role.OPERATOR
+            if member.is_operator:
+                self._operators[member] = None
+            else:
+                self._operators.pop(member, None)
+
+    def _publish_deletion(self, entry: entries.DeleteMessage, message: DeletedMessage, origin: _Origin) -> None:
+        deleted = events.Deleted(entry.message_id, entry.by, message.room)
+        if not message.text:  # it was deleted before
+            self._tell_origin(origin, deleted)
+        elif message.conversation_id == DIRECT_ID:
+            self._tell(deleted, origin, message.sender_id, message.recipient_id or 0)
+        else:
+            room = self._rooms.get(message.conversation_id)
+            self._tell(deleted, origin, members=room.members() if room else ())
+
+    def _publish_report(self, entry: entries.Report, done: Moderated, origin: _Origin) -> None:
+        about: dict[str, Any] = {"id": entry.message_id} if entry.message_id else {"username": entry.username}
+        reported = events.Reported(room=done.room, by=entry.by, reason=entry.reason, **about)
+        self._tell(reported, origin, members=self._operators)
+
+    def _tell_concerned(self, event: Event, account_id: int, room_id: int | None, origin: _Origin) -> None:
+        """Tell the target, the operators of the server, and the members of the room."""
+        room = self._rooms.get(room_id) if room_id is not None else None
+        members = room.members() if room is not None else []
+        self._tell(event, origin, account_id, members=[*self._operators, *members])
+
+    def _tell(self, event: Event, origin: _Origin, *account_ids: int, members: Iterable[Member] = ()) -> None:
+        """Tell the members of the accounts and these members, once, if they know moderation; and the origin."""
+        told = dict.fromkeys(members)
+        for account_id in account_ids:
+            told |= dict.fromkeys(self._members_of(account_id))
+        for member in told:
+            if member.knows_moderation and member is not origin:
+                member.send_queue.insert([event])
+        self._tell_origin(origin, event)
+
+    _CHANGES: ClassVar[dict[type, Callable[[Hub, Any, Any, _Origin], None]]] = {
         entries.JoinRoom: _publish_join,
         entries.PartRoom: _publish_part,
         entries.KickMember: _publish_kick,
         entries.SetTopic: _publish_topic,
         entries.SetRole: _publish_role,
         entries.InviteUser: _publish_invitation,
+        entries.Sanction: _publish_sanction,
+        entries.LiftSanction: _publish_lift,
+        entries.KickFromServer: _publish_kick_off,
+        entries.SetServerRole: _publish_server_role,
+        entries.DeleteMessage: _publish_deletion,
+        entries.Report: _publish_report,
     }
 
     def _tell_changed(self, change: RoomChange, event: Event, origin: _Origin) -> None:
         """Tell the room of a change; if nothing changed, answer the request."""
         if change.is_changed:
-            self._tell_room(change, event)
+            self._tell_room(change, event, origin)
         else:
             self._tell_origin(origin, event)
 
-    def _tell_room(self, change: RoomChange, event: Event) -> None:
+    def _tell_room(self, change: RoomChange, event: Event, origin: _Origin = None) -> None:
+        """Tell the followers of the room; and the origin, which may be an operator of the server outside of it."""
         room = self._rooms.get(change.room_id)
+        if isinstance(origin, Member) and not (room and room.is_followed_by(origin)):
+            origin.send_queue.insert([event])
         if room is not None:
             room.append([event])
             room.flush()
@@ -438,20 +571,23 @@ class Hub:
         if isinstance(origin, Member):
             origin.send_queue.insert([event])
 
-    def _remove(self, account_id: int, change: RoomChange, parted: events.Parted) -> None:
-        """End the membership of a user, and tell its connections."""
-        user = self._users.get(account_id)
-        if user is None:
+    def _end_membership(self, account_id: int, change: RoomChange, by: str | None = None, reason: str = "") -> None:
+        """End the membership of a user and tell its connections; tell the room of a new owner."""
+        if change.old_role is None:  # an invitation
             return
-        user.note_change()
-        room = user.rooms.get(room_key(change.name))
-        for member in user.members:
-            if member.knows_rooms:
-                if room is not None:
-                    room.unfollow(member)
-                member.send_queue.insert([parted])
-        if room is not None:
-            self._exit(user, room_key(change.name))
+        user = self._users.get(account_id)
+        if user is not None:
+            user.note_change()
+            room = user.rooms.get(room_key(change.name))
+            for member in user.members:
+                if member.knows_rooms:
+                    if room is not None:
+                        room.unfollow(member)
+                    member.send_queue.insert([events.Parted(change.name, by, reason)])
+            if room is not None:
+                self._exit(user, room_key(change.name))
+        if change.heir_id:
+            self._tell_room(change, events.RoleChanged(change.name, change.heir, RoomRole.OWNER))
 
     def _enter(self, user: User, room_id: int, name: str) -> Room:
         """Add a user to a room, once."""
@@ -496,6 +632,11 @@ class Hub:
         member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
 
 
+def _target(entry: entries.Sanction | entries.LiftSanction, done: Moderated) -> dict[str, Any]:
+    """The members of an event that say what it is about."""
+    return {"room": done.room, "username": entry.username or None, "address": entry.network or None}
+
+
 def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[int]]]:
     """Divide the entries that are published, in order, into portions that may be flushed at once.
 
@@ -510,7 +651,7 @@ def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[i
             characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
             if isinstance(entry, PublicMessages):
                 room_ids.add(entry.room_id)
-        elif isinstance(entry, RoomEntry):
+        elif isinstance(entry, RoomEntry | ModerationEntry):
             characters += _MESSAGE_CHARACTERS
         else:
             continue

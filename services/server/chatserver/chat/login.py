@@ -17,6 +17,7 @@ from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welco
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
+from chatserver.chat.problems import sanction_error
 from chatserver.chat.registration import name_in_use
 from chatserver.chat.room import Member
 from chatserver.journal.entries import KnownNetwork, PasswordChange
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
     from chatserver.store.messages import Messages
+    from chatserver.store.moderation import ModerationRecords
     from chatserver.store.rooms import Rooms, RoomView
 
     Query = Callable[[int, int, int, int], Sequence[Message]]
@@ -97,6 +99,7 @@ class Login:
         throttle: LoginThrottle,
         registration: Registration,
         counters: Counters,
+        records: ModerationRecords,
         on_empty: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -112,6 +115,7 @@ class Login:
         self._throttle = throttle
         self._registration = registration
         self._counters = counters
+        self._records = records
         self._on_empty = on_empty
         self._clock = clock
         self._now_ms = now_ms
@@ -268,17 +272,32 @@ class Login:
             self._journal.defer((account_id, network), entry)
 
     def join(
-        self, send_queue: SendQueue, account: Account, kind: AccountKind, login: requests.Login, *, is_counted: bool
+        self,
+        send_queue: SendQueue,
+        account: Account,
+        kind: AccountKind,
+        login: requests.Login,
+        address: str,
+        *,
+        is_counted: bool,
     ) -> Member:
         """Join the hub, send the welcome, then missed messages, then new ones.
 
         ``is_counted``: the limit of connections of a user applies.
 
-        StoreError, ShortOfMemoryError: missed messages can't be read, and nothing was sent. LoginAbortedError: reading
-        failed after the welcome.
+        RequestError: the user is banned. StoreError, ShortOfMemoryError: missed messages can't be read. Nothing was
+        sent then. LoginAbortedError: reading failed after the welcome.
         """
         knows_rooms = login.rooms or isinstance(login.since, dict)
-        member = Member(account.id, account.name, send_queue, knows_rooms=knows_rooms, is_counted=is_counted)
+        member = Member(
+            account.id,
+            account.name,
+            send_queue,
+            address=address,
+            knows_rooms=knows_rooms,
+            knows_moderation=login.moderation,
+            is_counted=is_counted,
+        )
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member)
         try:
@@ -298,12 +317,16 @@ class Login:
                 since=since,
                 seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
                 rooms=tuple(_room_state(room, joined.last_id) for room in rooms) if knows_rooms else None,
+                operator=member.is_operator,
             )
+            deletions: tuple[Event, ...] = ()
+            if login.moderation and login.since is not None:
+                deletions = self._records.deletions(account.id, _each_since(login.since, rooms)[0])
             last_page, is_complete = _send_pages(send_queue, (welcome, *unknown), member, ranges)
             if last_page is not None and not is_complete and not isinstance(login, requests.StepLogin):
                 last_page = (*last_page, _UNREADABLE)
             if last_page is not None:
-                send_queue.release(last_page)
+                send_queue.release((*last_page, *deletions))
                 if is_complete:  # otherwise direct messages stay undelivered and are sent again
                     self._hub.catch_up(member, joined.last_id)
             # Without a last page the connection ends: no new message may follow the gap.
@@ -313,17 +336,28 @@ class Login:
         return member
 
     def _join_hub(self, member: Member) -> tuple[JoinState, list[RoomView]]:
-        """Join the hub; return its state, and the rooms of the user at that moment. StoreError: it has not joined."""
+        """Join the hub; return its state, and the rooms of the user at that moment.
+
+        StoreError, RequestError: it has not joined.
+        """
         self._hub.begin_join(member)
         try:
-            rooms = self._rooms.of_account(member.account_id)
+            rooms = self._read_standing(member)
             while (joined := self._hub.join(member, rooms)) is None:
                 self._journal.wait_for_pending()
-                rooms = self._rooms.of_account(member.account_id)
+                rooms = self._read_standing(member)
         except BaseException:
             self._hub.cancel_join(member)
             raise
         return joined, rooms
+
+    def _read_standing(self, member: Member) -> list[RoomView]:
+        """Read the role of the user on the server, and its rooms. RequestError: it is banned."""
+        standing = self._records.standing(member.account_id, member.address)
+        if standing.ban is not None:
+            raise sanction_error(standing.ban)
+        member.is_operator = standing.is_operator
+        return self._rooms.of_account(member.account_id)
 
     def _missed_ranges(
         self, account: Account, login: requests.Login, joined: JoinState, rooms: Sequence[RoomView]

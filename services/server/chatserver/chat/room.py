@@ -25,9 +25,12 @@ class Member:
 
     __slots__ = (
         "account_id",
+        "address",
         "has_caught_up",
         "is_counted",
+        "is_operator",
         "is_replaced",
+        "knows_moderation",
         "knows_rooms",
         "name",
         "newest_direct_id",
@@ -35,12 +38,26 @@ class Member:
     )
 
     def __init__(
-        self, account_id: int, name: str, send_queue: SendQueue, *, knows_rooms: bool = False, is_counted: bool = False
+        self,
+        account_id: int,
+        name: str,
+        send_queue: SendQueue,
+        *,
+        address: str = "",
+        knows_rooms: bool = False,
+        knows_moderation: bool = False,
+        is_counted: bool = False,
     ) -> None:
         """``is_counted``: the limit of connections of a user applies."""
         self.account_id = account_id
         self.name = name
         self.send_queue = send_queue
+        self.address = address
+        # True for an operator of the server. Set at the login, and by the hub when the role changes. Read without a
+        # lock: the journal decides again.
+        self.is_operator = False
+        # True if the connection gets the events of moderation. Set by the reader thread alone.
+        self.knows_moderation = knows_moderation
         # True if the connection gets the events of rooms. Set under the hub's lock, by the reader thread alone.
         self.knows_rooms = knows_rooms
         # True after the send queue got all missed messages. Earlier, queued data may be dropped. Under the hub's lock.
@@ -100,6 +117,15 @@ class Room:
         if not followers.seen_versions:
             del self.followers[protocol]
             self._close_buffer(followers.buffer)
+
+    def is_followed_by(self, member: Member) -> bool:
+        """True if the member gets the events of the room."""
+        followers = self.followers.get(member.send_queue.protocol)
+        return followers is not None and member in followers.seen_versions
+
+    def members(self) -> list[Member]:
+        """Return all followers."""
+        return [member for followers in self.followers.values() for member in followers.seen_versions]
 
     def append(self, events: Sequence[Event | EventBatch]) -> None:
         """Send events to all followers, after the next flush."""

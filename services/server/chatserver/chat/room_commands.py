@@ -9,11 +9,10 @@ import structlog
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import RoomRole
-from chatprotocol.rules import check_room_name, check_topic, not_a_member, unknown_room, unknown_user
+from chatprotocol.rules import check_reason, check_room_name, check_topic, not_a_member, unknown_room, unknown_user
 from chatserver.chat.problems import problem_error, sanction_error
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
-from chatserver.store.accounts import Role
 from chatserver.store.moderation import ActiveSanction
 
 if TYPE_CHECKING:
@@ -62,6 +61,16 @@ class RoomCommands:
             raise not_a_member(name)
         return room
 
+    def find_to_run(self, member: Member, name: str) -> RoomView:
+        """Return a room that the user may perhaps run: one that it is in; for an operator of the server any room."""
+        if not member.is_operator:
+            return self.find(member, name)
+        check_room_name(name)
+        room = self._rooms.find_any(name)
+        if room is None:
+            raise unknown_room(name)
+        return room
+
     def id_for_message(self, member: Member, name: str) -> int:
         """Return the id of a room that the user is in. RequestError: the user is not.
 
@@ -78,8 +87,7 @@ class RoomCommands:
 
         ``made`` limits the rooms that the user makes.
         """
-        if request.room is None:
-            raise RequestError(ErrorCode.NOT_PERMITTED, "Only operators of the server may do this; name a room.")
+        assert request.room is not None
         may_make = made is None or not made.is_empty(member.account_id)
         entry = self._entry(member, request, request.room, may_make=may_make)
         try:
@@ -110,7 +118,9 @@ class RoomCommands:
             return entries.JoinRoom(member.account_id, member.name, request.room, request.private, may_create)
         if isinstance(request, requests.SetTopic):
             check_topic(request.topic)
-        room_id, by_id, by = self.find(member, name).room_id, member.account_id, member.name
+        by_id, by = member.account_id, member.name
+        find = self.find if isinstance(request, requests.Part) else self.find_to_run
+        room_id = find(member, name).room_id
         match request:
             case requests.Part():
                 return entries.PartRoom(by_id, by, room_id)
@@ -124,7 +134,8 @@ class RoomCommands:
             case requests.Invite():
                 return entries.InviteUser(*about)
             case requests.Kick():
-                return entries.KickMember(*about)
+                check_reason(request.reason)
+                return entries.KickMember(*about, request.reason)
             case requests.MakeOperator():
                 return entries.SetRole(*about, RoomRole.OPERATOR)
             case requests.MakeMember():
@@ -132,7 +143,4 @@ class RoomCommands:
         assert_never(request)
 
     def _may_make(self, member: Member) -> bool:
-        if self._makers == "operators":
-            account = self._accounts.find(member.name)
-            return account is not None and account.role is Role.OPERATOR
-        return self._makers == "open"
+        return self._makers == "open" or (self._makers == "operators" and member.is_operator)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from chatserver.chat.guests import Guests
     from chatserver.chat.hub import Hub
     from chatserver.chat.login import Login
+    from chatserver.chat.moderation import Moderation
     from chatserver.chat.presence import Presence
     from chatserver.chat.room_commands import RoomCommands
     from chatserver.journal.local import LocalJournal
@@ -35,6 +36,7 @@ class Services:
     login: Login
     guests: Guests
     rooms: RoomCommands
+    moderation: Moderation
     acked_delivery: AckedDelivery
     # Time limit of a login, which the session names in errors.
     login_seconds: float

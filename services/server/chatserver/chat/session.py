@@ -43,7 +43,6 @@ from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
 from chatserver.chat.login import LoginAbortedError, Peer
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
-from chatserver.store.accounts import Role
 from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.words import terms_of
 
@@ -242,6 +241,7 @@ class Session:
         return self._authenticate(self._login, request.password)
 
     def _authenticate(self, login: requests.Login, password: str) -> State:
+        self._services.moderation.check_address(self._address)
         try:
             peer = Peer(
                 self._network, self._is_exempt, self._wrong_passwords, is_abandoned=self._send_queue.is_abandoned
@@ -254,7 +254,7 @@ class Session:
             raise
         try:
             self._member = self._services.login.join(
-                self._send_queue, account, kind, login, is_counted=not self._is_exempt
+                self._send_queue, account, kind, login, self._address, is_counted=not self._is_exempt
             )
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
@@ -262,7 +262,7 @@ class Session:
             _log.error("login aborted", user=account.name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
-        self._is_limited = not (self._is_exempt or self._services.limits.are_off or account.role is Role.OPERATOR)
+        self._is_limited = not (self._is_exempt or self._services.limits.are_off or self._member.is_operator)
         self._services.counters.logins["ok"] += 1
         _log.info("login", user=account.name, account=kind.value, connection=self._label)
         return State.LOGGED_IN
@@ -278,6 +278,7 @@ class Session:
 
     def _log_in_guest(self, request: requests.GuestLogin) -> State:
         """Register one of a guest's two connections."""
+        self._services.moderation.check_address(self._address)
         guests = self._services.guests
         self._guest = guests.claim(
             request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
@@ -514,6 +515,19 @@ class Session:
         self._services.rooms.change(self._show_rooms(), request, made)
         return State.LOGGED_IN
 
+    def _moderate(self, request: requests.ModerationRequest) -> State:
+        """The hub answers, in the order of the journal, except for lists."""
+        room = getattr(request, "room", None)
+        member = self._member if is_lobby(room) else self._show_rooms()
+        assert member is not None
+        if not isinstance(request, requests.Kick) or is_lobby(room):  # older clients know kicks from rooms
+            member.knows_moderation = True
+        self._wait_for_pending()
+        answer = self._services.moderation.answer(member, request)
+        if answer is not None:
+            self._send_queue.put([answer])
+        return State.LOGGED_IN
+
     def _show_rooms(self) -> Member:
         """Return the member. After its first request about rooms, it gets their events."""
         assert self._member is not None
@@ -572,9 +586,20 @@ class Session:
             requests.Part: _change_room,
             requests.SetTopic: _change_room,
             requests.Invite: _change_room,
-            requests.Kick: _change_room,
             requests.MakeOperator: _change_room,
             requests.MakeMember: _change_room,
+            requests.Kick: _moderate,
+            requests.Ban: _moderate,
+            requests.Unban: _moderate,
+            requests.Mute: _moderate,
+            requests.Unmute: _moderate,
+            requests.AskBans: _moderate,
+            requests.Delete: _moderate,
+            requests.Report: _moderate,
+            requests.AskAudit: _moderate,
+            requests.Ignore: _moderate,
+            requests.Unignore: _moderate,
+            requests.AskIgnored: _moderate,
         },
         State.GUEST: {
             requests.Say: _send_acked,

@@ -305,7 +305,7 @@ class _SanctionEntry(ModerationEntry[Moderated | Problem], frozen=True, gc=False
     room_id: int | None = None
     account_id: int = 0
     username: str = ""
-    # As in 192.0.2.0/24: str() of chatprotocol.address.read_network.
+    # As in 192.0.2.0/24: see chatprotocol.address.ban_network.
     network: str = ""
 
 

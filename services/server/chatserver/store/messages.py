@@ -21,7 +21,7 @@ from chatserver.store.errors import StoreError
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from chatserver.store.database import Readable
 
@@ -49,12 +49,23 @@ _NAMED: Final = (
     "id, time_ms, (SELECT name FROM account WHERE account.id = sender_id),"
     f" (SELECT name FROM account WHERE account.id = recipient_id), {_ROOM_NAME}, text"
 )
+# Conditions of the queries below. A deleted message has an empty text. Direct messages of ignored users are left out.
+_PRESENT: Final = " AND text <> ''"
+_HEARD: Final = " AND NOT EXISTS (SELECT 1 FROM ignored WHERE account_id = :reader AND ignored_id = sender_id)"
+_SHOWN: Final = {"columns": _NAMED, "present": _PRESENT, "heard": _HEARD}
+# The rest of an answer that has begun: its number of messages is known, so a message that is deleted now has its place.
+_REST: Final = {
+    "columns": f"{_NAMED.removesuffix('text')}iif(text = '', '(deleted)', text)",
+    "present": "",
+    "heard": "",
+}
 # The messages of a room, and the sent and received direct messages of an account. Each is in the order of an index:
 # SQLite reads a row when it is asked for, without a temporary table, of which malloc would keep 4 KiB for each thread.
-_OF_ROOM: Final = f"SELECT {{}} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER} ORDER BY key"
-_SENT: Final = f"SELECT {{}} FROM message WHERE sender_id = :reader AND {_IN_DIRECT} ORDER BY key"
+_OF_ROOM: Final = f"SELECT {{columns}} FROM message WHERE {_IN_ROOM} AND {_IS_MEMBER}{{present}} ORDER BY key"
+_SENT: Final = f"SELECT {{columns}} FROM message WHERE sender_id = :reader AND {_IN_DIRECT}{{present}} ORDER BY key"
 _RECEIVED, _RECEIVED_FROM_OTHERS = (
-    f"SELECT {{}} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}{condition} ORDER BY key"
+    f"SELECT {{columns}} FROM message WHERE recipient_id = :reader AND {_IN_DIRECT}{condition}{{present}}{{heard}}"
+    " ORDER BY key"
     for condition in ("", " AND sender_id <> :reader")
 )
 # In place of DIRECT_ID: only the direct messages that the account received, which are those that may be undelivered.
@@ -63,14 +74,15 @@ _QUERIES: Final = {DIRECT_ID: (_SENT, _RECEIVED_FROM_OTHERS), RECEIVED_ID: (_REC
 # This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
 # finds direct messages as well.
 _VISIBLE: Final = (
-    "SELECT {} FROM message WHERE key IN ("
+    "SELECT {columns} FROM message WHERE key IN ("
     "SELECT value - (:room << 40) FROM json_each(:ids)"
     " UNION ALL SELECT value - (1 << 40) FROM json_each(:ids) WHERE :room = 0)"
-    f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, :reader IN (sender_id, recipient_id)) ORDER BY id"
+    f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, sender_id = :reader OR (recipient_id = :reader{{heard}}))"
+    "{present} ORDER BY id"
 )
 _INDEXED: Final = (
     "SELECT message.id, conversation.id, sender_id, recipient_id, text"
-    f" FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY} ORDER BY message.id"
+    f" FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY} AND text <> '' ORDER BY message.id"
 )
 _LOWEST_ID: Final = f"SELECT min((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key LIMIT 1)) FROM {_ACTIVE}"
 # With the highest id as :low, so that of the rooms that have ended it reads only the greatest ended_id.
@@ -130,7 +142,7 @@ class Pages(Collection[Message]):
         raise NotImplementedError("The messages are not in memory.")
 
     def __iter__(self) -> Iterator[Message]:
-        """StoreError: a message was deleted meanwhile, so the number is wrong."""
+        """StoreError: a message was removed meanwhile, so the number is wrong."""
         page, self._first = self._first, ()
         count = 0
         while page:
@@ -138,7 +150,7 @@ class Pages(Collection[Message]):
             count += len(page)
             page = self._read(page[-1].id) if count < self._count else ()
         if count != self._count:
-            raise StoreError("messages were deleted while they were read")
+            raise StoreError("messages were removed while they were read")
 
 
 class Messages:
@@ -167,12 +179,12 @@ class Messages:
         rows, is_cut = self._merge(reader_id, first_ids, before_id - 1, limit, order="DESC")
         if not is_cut:
             return self._decode(rows[::-1])
-        ids, _ = self._merge(reader_id, first_ids, before_id - 1, limit, columns="id", order="DESC")
-        ((first_id,),) = ids[-1:]
+        rows, _ = self._merge(reader_id, first_ids, before_id - 1, limit, {**_SHOWN, "columns": "id"}, order="DESC")
+        ids = {message_id for (message_id,) in rows}
 
         def read(after_id: int) -> Sequence[Message]:
-            rest_ids = dict.fromkeys(first_ids, max(first_id, after_id + 1))
-            return _decode(self._merge(reader_id, rest_ids, before_id - 1, limit, claim=no_limit).rows)
+            rest_ids = dict.fromkeys(first_ids, max(min(ids), after_id + 1))
+            return _decode(self._merge(reader_id, rest_ids, before_id - 1, limit, _REST, ids=ids, claim=no_limit).rows)
 
         return Pages(len(ids), read)
 
@@ -196,32 +208,38 @@ class Messages:
         Messages that the account may not see are left out. If there is more than one page, see Pages.
         """
 
-        def query(columns: str, after_id: int) -> _Page:
-            wanted = str([each for each in ids if each > after_id])
+        def query(parts: Mapping[str, str], ids: Iterable[int]) -> _Page:
+            wanted = list(ids)
             with self._database.reading() as connection:
-                values = {"reader": reader_id, "ids": wanted, "room": room_id}
-                with closing(connection.execute(_VISIBLE.format(columns), values)) as rows:
-                    return _page(rows, len(ids))
+                values = {"reader": reader_id, "ids": str(wanted), "room": room_id}
+                with closing(connection.execute(_VISIBLE.format_map(parts), values)) as rows:
+                    return _page(rows, len(wanted))
 
         self._claim(0)
-        rows, is_cut = query(_NAMED, 0)
+        rows, is_cut = query(_SHOWN, ids)
         if not is_cut:
             return self._decode(rows)
-        return Pages(len(query("id", 0).rows), lambda after_id: _decode(query(_NAMED, after_id).rows))
+        shown = [message_id for (message_id,) in query({**_SHOWN, "columns": "id"}, ids).rows]
+
+        def read(after_id: int) -> Sequence[Message]:
+            return _decode(query(_REST, (each for each in shown if each > after_id)).rows)
+
+        return Pages(len(shown), read)
 
     def after(self, after_id: int, limit: int) -> list[IndexedMessage]:
-        """The oldest messages after ``after_id``, without access control. For the search index only.
+        """The oldest messages after ``after_id``, without access control or deleted ones. For the search index only.
 
         Each step reads the messages of a range of ids, of each conversation. Ids are dense but for lost messages.
         """
         found: list[IndexedMessage] = []
         with self._database.reading() as connection:
             while len(found) < limit:
-                values = {"low": found[-1].id + 1 if found else after_id + 1, "high": _LAST_ID}
+                values = {"low": after_id + 1, "high": _LAST_ID}
                 (low,) = connection.execute(_LOWEST_ID, values).fetchone()
                 if low is None:
                     break
-                values = {"low": low, "high": low + limit - len(found) - 1}
+                after_id = low + limit - len(found) - 1
+                values = {"low": low, "high": after_id}
                 found += [IndexedMessage(*row) for row in connection.execute(_INDEXED, values)]
         return found
 
@@ -240,12 +258,16 @@ class Messages:
         first_ids: Mapping[int, int],
         last_id: int,
         limit: int,
+        parts: Mapping[str, str] = _SHOWN,
         *,
-        columns: str = _NAMED,
+        ids: Container[int] | None = None,
         order: str = "ASC",
         claim: Callable[[int], None] | None = None,
     ) -> _Page:
-        """A page of the oldest or newest rows of several conversations, each from an id of its own to ``last_id``."""
+        """A page of the oldest or newest rows of several conversations, each from an id of its own to ``last_id``.
+
+        ``parts`` are those of the queries; with ``ids``, all other rows are left out.
+        """
         cursors: list[sqlite3.Cursor] = []
         with self._database.reading() as connection:
             (claim or self._claim)(0)
@@ -255,8 +277,9 @@ class Messages:
                     low, high = min(first_id, _LAST_ID), min(last_id, _LAST_ID)
                     values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
                     queries = _QUERIES.get(conversation_id, (_OF_ROOM,))
-                    cursors += [connection.execute(f"{sql.format(columns)} {order}", values) for sql in queries]
-                return _page(merge(*cursors, key=itemgetter(0), reverse=order == "DESC"), limit)
+                    cursors += [connection.execute(f"{sql.format_map(parts)} {order}", values) for sql in queries]
+                rows: Iterable[tuple[Any, ...]] = merge(*cursors, key=itemgetter(0), reverse=order == "DESC")
+                return _page(rows if ids is None else (row for row in rows if row[0] in ids), limit)
             finally:
                 for cursor in cursors:
                     cursor.close()

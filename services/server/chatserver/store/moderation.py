@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
+from chatprotocol.address import format_network
 from chatprotocol.events import AuditRow, Deleted, SanctionKind, SanctionState, TimeMs
 from chatprotocol.limits import DELETIONS_REPORTED_MAX
+from chatserver.store.accounts import is_operator
 from chatserver.store.rooms import DIRECT_ID
 
 if TYPE_CHECKING:
@@ -60,6 +62,13 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class Standing(NamedTuple):
+    """Of an account: its ban from the server, or that of its address; and True for an operator of the server."""
+
+    ban: ActiveSanction | None
+    is_operator: bool
+
+
 class ModerationRecords:
     """Reads what moderation has stored, for any thread. The functions below write; only the journal calls them.
 
@@ -70,25 +79,17 @@ class ModerationRecords:
         self._database = database
         self._now_ms = now_ms
 
-    def ban_of_account(self, account_id: int) -> ActiveSanction | None:
-        """The ban of the account from the server; None if there is none."""
+    def standing(self, account_id: int, address: str) -> Standing:
+        """What a login of the account from the address must know."""
         with self._database.reading() as connection:
-            return find_ban(connection, account_id, self._now_ms())
+            now_ms = self._now_ms()
+            ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
+            return Standing(ban, is_operator(connection, account_id, now_ms))
 
     def ban_of_address(self, address: str) -> ActiveSanction | None:
         """The ban of a network that the address is in; None if there is none."""
         with self._database.reading() as connection:
-            query = "SELECT EXISTS (SELECT 1 FROM sanction WHERE network NOTNULL)"
-            if not connection.execute(query).fetchone()[0]:  # the usual case needs no list of networks
-                return None
-            networks = msgspec.json.encode(_networks_with(address)).decode()
-            query = (
-                f"{_AS_ACTIVE} kind = 'ban' AND ifnull(account_id, 0) = 0"
-                f" AND ifnull(network, '') IN (SELECT value FROM json_each(:networks)) AND {_ACTIVE}"
-                " ORDER BY until_ms ISNULL DESC, until_ms DESC LIMIT 1"
-            )
-            row = connection.execute(query, {"networks": networks, "now": self._now_ms()}).fetchone()
-        return _active(row)
+            return _find_network_ban(connection, address, self._now_ms())
 
     def sanctions(self, room_id: int | None) -> tuple[SanctionState, ...]:
         """The bans and mutes in the room, or on the whole server, oldest first."""
@@ -158,7 +159,21 @@ def _networks_with(address: str) -> list[str]:
     except ValueError:  # the address of a test
         return [address]
     ip = getattr(ip, "ipv4_mapped", None) or ip
-    return [str(ip_network((ip, bits), strict=False)) for bits in range(ip.max_prefixlen + 1)]
+    return [format_network(ip_network((ip, bits), strict=False)) for bits in range(ip.max_prefixlen + 1)]
+
+
+def _find_network_ban(connection: sqlite3.Connection, address: str, now_ms: int) -> ActiveSanction | None:
+    query = "SELECT EXISTS (SELECT 1 FROM sanction WHERE network NOTNULL)"
+    if not connection.execute(query).fetchone()[0]:  # the usual case needs no list of networks
+        return None
+    networks = msgspec.json.encode(_networks_with(address)).decode()
+    # The one that lasts longest.
+    query = (
+        f"{_AS_ACTIVE} kind = 'ban' AND ifnull(account_id, 0) = 0"
+        f" AND ifnull(network, '') IN (SELECT value FROM json_each(:networks)) AND {_ACTIVE}"
+        " ORDER BY until_ms ISNULL DESC, until_ms DESC LIMIT 1"
+    )
+    return _active(connection.execute(query, {"networks": networks, "now": now_ms}).fetchone())
 
 
 def _active(row: tuple[str, int | None, str, str | None] | None) -> ActiveSanction | None:

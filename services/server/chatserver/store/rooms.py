@@ -95,6 +95,13 @@ class Rooms:
         with self._database.reading() as connection:
             return find_room(connection, account_id, name)
 
+    def find_any(self, name: str) -> RoomView | None:
+        """The room of this name as an operator of the server sees it, who runs each room as its owner does."""
+        with self._database.reading() as connection:
+            query = "SELECT id FROM conversation WHERE name_key = ? AND id > 1"
+            row = connection.execute(query, (room_key(name),)).fetchone()
+            return find_any_room(connection, row[0]) if row else None
+
     def of_account(self, account_id: int) -> list[RoomView]:
         """The rooms that the account is a member of, sorted by name."""
         with self._database.reading() as connection:
@@ -137,7 +144,7 @@ def find_room_by_id(connection: sqlite3.Connection, account_id: int, room_id: in
 
 
 def find_any_room(connection: sqlite3.Connection, room_id: int) -> RoomView | None:
-    """The same for an operator of the server, who runs each room as its owner does and sees all of them."""
+    """See :meth:`Rooms.find_any`. None also if the room has ended."""
     query = f"{_VIEW} (SELECT 'owner' AS role), conversation AS room WHERE name_key NOTNULL AND room.id = ? AND id > 1"
     row = connection.execute(query, (room_id,)).fetchone()
     return _view(*row) if row else None

@@ -1,0 +1,171 @@
+"""Requests about the conduct of users: the entry of each, the errors of its outcome, and the lists. The hub tells.
+
+Without a room, or with the lobby, a request is about the whole server. The journal decides who may do what; this module
+looks up names, and checks the same for lists, which need no entry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_never
+
+import structlog
+
+from chatprotocol import requests
+from chatprotocol.address import ban_network, is_in_network
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import Audit, Bans, Ignored, RoomRole, SanctionKind
+from chatprotocol.rules import check_reason, is_lobby, unknown_user
+from chatserver.chat.problems import problem_error, sanction_error
+from chatserver.journal import entries
+from chatserver.journal.entries import Problem
+from chatserver.store.rooms import LOBBY_ID
+
+if TYPE_CHECKING:
+    from chatserver.chat.guests import Guests
+    from chatserver.chat.room import Member
+    from chatserver.chat.room_commands import RoomCommands
+    from chatserver.journal.local import LocalJournal
+    from chatserver.store.accounts import Account, Accounts
+    from chatserver.store.moderation import ModerationRecords
+
+_log = structlog.get_logger()
+
+
+class Moderation:
+    """Answers requests about the conduct of users. For any thread."""
+
+    def __init__(
+        self,
+        records: ModerationRecords,
+        accounts: Accounts,
+        guests: Guests,
+        rooms: RoomCommands,
+        journal: LocalJournal,
+    ) -> None:
+        self._records = records
+        self._accounts = accounts
+        self._guests = guests
+        self._rooms = rooms
+        self._journal = journal
+
+    def check_address(self, address: str) -> None:
+        """Raise RequestError if the address is banned. Call it before a password is checked."""
+        ban = self._records.ban_of_address(address)
+        if ban is not None:
+            raise sanction_error(ban)
+
+    def answer(self, member: Member, request: requests.ModerationRequest) -> Bans | Audit | Ignored | None:
+        """Return a list; or do what is asked. The hub has then answered. Raises RequestError."""
+        room: str | None = getattr(request, "room", None)
+        match request:
+            case requests.AskBans():
+                if room is None or is_lobby(room):
+                    _check_operator(member)
+                    return Bans(self._records.sanctions(None))
+                found = self._rooms.find_to_run(member, room)
+                if found.role is RoomRole.MEMBER:
+                    raise problem_error(Problem.NOT_PERMITTED, room)
+                return Bans(self._records.sanctions(found.room_id), found.name)
+            case requests.AskAudit(limit=limit, before=before):
+                _check_operator(member)
+                return Audit(self._records.audit(limit, before))
+            case requests.AskIgnored():
+                return Ignored(self._records.ignored_by(member.account_id))
+            case requests.Ignore(username=username) | requests.Unignore(username=username):
+                is_ignored = isinstance(request, requests.Ignore)
+                entry = entries.SetIgnored(member.account_id, self._find_user(username).id, is_ignored)
+                self._append(member, entry, room=None, username=username)
+                return Ignored(self._records.ignored_by(member.account_id))
+            case requests.Kick(room=str()) if not is_lobby(room):
+                self._rooms.change(member, request)
+            case _:
+                self._act(member, request, room)
+        return None
+
+    def _act(self, member: Member, request: Any, room: str | None) -> None:
+        check_reason(getattr(request, "reason", ""))
+        entry = self._entry(member, request, self._find_room_id(member, room))
+        target = getattr(request, "username", None) or getattr(request, "address", None) or str(request.id)
+        room = None if is_lobby(room) else room
+        self._append(member, entry, room, target)
+        _log.info("moderated", action=type(request).__name__.lower(), user=member.name, target=target[:64], room=room)
+
+    def _entry(
+        self,
+        member: Member,
+        request: requests.Kick
+        | requests.Ban
+        | requests.Unban
+        | requests.Mute
+        | requests.Unmute
+        | requests.Delete
+        | requests.Report,
+        room_id: int | None,
+    ) -> entries.ModerationEntry[Any]:
+        """Return the entry of a request. RequestError: its user is unknown, or its address is none."""
+        by: dict[str, Any] = {"by_id": member.account_id, "by": member.name}
+        target: dict[str, Any]
+        match request:
+            case requests.Delete():
+                return entries.DeleteMessage(message_id=request.id, room_id=room_id or LOBBY_ID, **by)
+            case requests.Report(id=int(message_id)):
+                return entries.Report(message_id=message_id, room_id=room_id or LOBBY_ID, reason=request.reason, **by)
+            case requests.Ban(address=str()) | requests.Unban(address=str()):
+                target = {"network": _read_network(member, request, room_id)}
+            case requests.Ban(username=str(name)) if self._guests.address_of(name) is not None:
+                # A guest has no account that could be banned.
+                target = {"network": ban_network(self._guests.address_of(name) or "")}
+            case _:
+                account = self._find_user(request.username or "")
+                target = {"account_id": account.id, "username": account.name}
+        match request:
+            case requests.Kick():
+                return entries.KickFromServer(reason=request.reason, **target, **by)
+            case requests.Report():
+                return entries.Report(reason=request.reason, **target, **by)
+            case requests.Ban() | requests.Mute():
+                kind = SanctionKind.BAN if isinstance(request, requests.Ban) else SanctionKind.MUTE
+                target |= {"seconds": request.seconds, "reason": request.reason}
+                return entries.Sanction(kind=kind, room_id=room_id, **target, **by)
+            case requests.Unban() | requests.Unmute():
+                kind = SanctionKind.BAN if isinstance(request, requests.Unban) else SanctionKind.MUTE
+                return entries.LiftSanction(kind=kind, room_id=room_id, **target, **by)
+        assert_never(request)
+
+    def _append(self, member: Member, entry: entries.Entry[Any], room: str | None, username: str) -> None:
+        """Wait until the entry is committed and published. Raises RequestError."""
+        try:
+            (outcome,) = self._journal.append([entry], member).result()
+        except OSError as error:
+            reason = "The server can't write to its disk; nothing was done."
+            raise RequestError(ErrorCode.INTERNAL, reason, room=room) from error
+        if isinstance(outcome, Problem):
+            raise problem_error(outcome, room, username)
+
+    def _find_room_id(self, member: Member, room: str | None) -> int | None:
+        return None if room is None or is_lobby(room) else self._rooms.find_to_run(member, room).room_id
+
+    def _find_user(self, username: str) -> Account:
+        account = self._accounts.find(username) or self._guests.find(username)
+        if account is None:
+            raise unknown_user(username, "nothing was done")
+        return account
+
+
+def _check_operator(member: Member) -> None:
+    if not member.is_operator:
+        raise problem_error(Problem.NOT_PERMITTED)
+
+
+def _read_network(member: Member, request: requests.Ban | requests.Unban, room_id: int | None) -> str:
+    """Return the network to ban, which must not be the operator's own."""
+    if room_id is not None:
+        reason = "Addresses can be banned from the whole server only; leave the room out."
+        raise RequestError(ErrorCode.BAD_REQUEST, reason, room=request.room)
+    try:
+        network = ban_network(request.address or "")
+    except ValueError as error:
+        raise RequestError(ErrorCode.BAD_REQUEST, f"{str(error)[:200]}; nothing was done.") from error
+    if isinstance(request, requests.Ban) and is_in_network(member.address, network):
+        raise problem_error(Problem.ONESELF)
+    return network
