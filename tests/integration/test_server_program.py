@@ -411,6 +411,7 @@ MANY_LINES = 3_000
 
 def test_blocked_log_does_not_block_the_server(tmp_path: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "chatserver", "0", "--host", "127.0.0.1", "--data", str(tmp_path / "data")]
+    command += ["--log-lines-per-address", "0"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as server:

@@ -23,7 +23,7 @@ import structlog
 from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver.admin import cli
 from chatserver.config import RELOADABLE, changed_settings, load_config, read_environment
-from chatserver.log import LibraryLog, LogWriter, configure_log
+from chatserver.log import LibraryLog, LineLimiter, LogWriter, configure_log
 from chatserver.store.errors import StoreError
 from chatserver.threads import StartError, Watchdog, log_stacks
 
@@ -117,7 +117,7 @@ def _forbid_core_dumps() -> None:
 
 def _open_log(config: Config, watchdog: Watchdog) -> LogWriter:
     """Start the watchdog and the log writer, which all other threads need, and configure logging. Raises StartError."""
-    log = LogWriter(_STDOUT, config.log_format)
+    log = LogWriter(_STDOUT, config.log_format, LineLimiter(config.log_lines_per_address))
     try:
         watchdog.start()
         log.start()

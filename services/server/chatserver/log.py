@@ -4,11 +4,15 @@ No thread of the server may wait for the reader of the log: a pipe that is not d
 write forever. So threads only format an entry and put it into a queue (:meth:`LogWriter.write`); the thread "log"
 writes. That thread never holds the lock of the queue during a write, so ``write`` never blocks. If the queue is full,
 the entry is dropped and counted; the count is written after the queued entries.
+
+A peer must not fill the disk with the log: of the warnings of one kind about one address, the first ones of a minute
+are written, and then their number (:class:`LineLimiter`).
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import threading
@@ -18,6 +22,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 import structlog.tracebacks
+
+from chatprotocol.address import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +36,75 @@ _log = structlog.get_logger()
 QUEUE_MAX_ENTRIES: Final = 20_000
 # Maximum text in the queue: about 200 characters per entry.
 QUEUE_MAX_CHARACTERS: Final = 4 * 1024 * 1024
+# Period of the limit of entries about one address.
+_LIMIT_SECONDS: Final = 60.0
+# Maximum kinds and addresses that are counted, at about 400 bytes each. The oldest are forgotten first.
+_KINDS_MAX: Final = 10_000
+_LEFT_OUT: Final = "log entries left out"
 # Maximum entries per write: a failed write loses its entries.
 _WRITE_MAX_ENTRIES: Final = 500
 # Delay after a write that failed for lack of memory.
 _MEMORY_PAUSE_SECONDS: Final = 0.1
+
+
+class LineLimiter:
+    """Leaves out warnings and errors of one kind about one address, after ``max_lines`` in a minute. For any thread.
+
+    A kind is the event with its reason or code. The number of entries that were left out is logged with the first entry
+    of any kind after the minute, and by :meth:`flush`. Entries that are not about an address are never left out.
+    """
+
+    def __init__(
+        self, max_lines: int, clock: Callable[[], float] = time.monotonic, *, kinds_max: int = _KINDS_MAX
+    ) -> None:
+        """``max_lines`` of 0 is no limit."""
+        self._max_lines = max_lines
+        self._clock = clock
+        self._kinds_max = kinds_max
+        # Guards everything below. Reentrant, as in LogWriter.
+        self._lock = threading.RLock()
+        # The start of the minute, and the number of entries, by kind and address; oldest first.
+        self._counts: dict[tuple[str, str, str], tuple[float, int]] = {}
+
+    def __call__(self, _: WrappedLogger, level: str, event: EventDict) -> EventDict:
+        """Pass the entry on, as a processor of structlog. Raises DropEvent."""
+        if not self._max_lines or event["event"] == _LEFT_OUT:
+            return event
+        now = self._clock()
+        self._log_counts(now - _LIMIT_SECONDS)
+        address = str(event.get("address") or event.get("connection", "")).rpartition("@")[2]
+        if level not in ("warning", "error") or not address:
+            return event
+        kind = (event["event"], str(event.get("reason") or event.get("code", "")), network_of(address))
+        with self._lock:
+            began_at, count = self._counts.get(kind, (now, 0))
+            self._counts[kind] = (began_at, count + 1)
+        if count >= self._max_lines:
+            raise structlog.DropEvent
+        return event
+
+    def flush(self) -> None:
+        """Log all numbers."""
+        self._log_counts(math.inf)
+
+    def _log_counts(self, until: float) -> None:
+        """Forget the kinds whose minute began before ``until``, and log how many of their entries were left out."""
+        ended: list[tuple[tuple[str, str, str], int]] = []
+        with self._lock:
+            while self._counts:
+                kind, (began_at, count) = next(iter(self._counts.items()))
+                if began_at > until and len(self._counts) <= self._kinds_max:
+                    break
+                del self._counts[kind]
+                ended.append((kind, count - self._max_lines))
+        for (like, reason, address), count in ended:
+            if count > 0:
+                _log.warning("log entries left out", like=like, reason=reason or None, address=address, count=count)
+
+    def __len__(self) -> int:
+        """Number of kinds in memory."""
+        with self._lock:
+            return len(self._counts)
 
 
 class LogWriter:
@@ -46,10 +117,13 @@ class LogWriter:
         self,
         descriptor: int,
         log_format: str,
+        limiter: LineLimiter | None = None,
         *,
         max_entries: int = QUEUE_MAX_ENTRIES,
         max_characters: int = QUEUE_MAX_CHARACTERS,
     ) -> None:
+        # Limits the entries before they are formatted: see configure_log.
+        self.limiter = limiter
         self._descriptor = descriptor
         self._processors = _processors(log_format)
         self._max_entries = max_entries
@@ -72,6 +146,8 @@ class LogWriter:
 
     def close(self, timeout_seconds: float) -> None:
         """Write the queued entries, waiting at most ``timeout_seconds``. Unwritten entries are lost."""
+        if self.limiter is not None:
+            self.limiter.flush()
         with self._lock:
             self._closed = True
             self._filled.notify()
@@ -154,6 +230,7 @@ def configure_log(level: str, log_format: str, file: LogWriter | TextIO) -> None
     """Send entries of this level and above to the file, which must not block. A later call changes the level."""
     filtering = structlog.make_filtering_bound_logger(getattr(logging, level.upper()))
     count_dropped: Callable[[int], None] | None = getattr(file, "count_dropped", None)
+    limiter: LineLimiter | None = getattr(file, "limiter", None)
 
     class SafeLogger(filtering):  # type: ignore[misc, valid-type]
         """A logger that never raises. An entry that can't be formatted, mostly for lack of memory, is dropped."""
@@ -167,7 +244,7 @@ def configure_log(level: str, log_format: str, file: LogWriter | TextIO) -> None
                 return None
 
     structlog.configure(
-        processors=_processors(log_format),
+        processors=[*([limiter] if limiter is not None else []), *_processors(log_format)],
         wrapper_class=SafeLogger,
         logger_factory=structlog.WriteLoggerFactory(file),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,

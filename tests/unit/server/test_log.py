@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 import structlog
 
-from chatserver.log import LibraryLog, LogWriter, _format_text, _quoted, configure_log
+from chatserver.log import LibraryLog, LineLimiter, LogWriter, _format_text, _quoted, configure_log
 
 from .helpers import DEADLINE_SECONDS
 
@@ -168,3 +168,81 @@ def test_traceback_does_not_show_variables(log_format: str) -> None:
     assert password not in file.getvalue()
     if log_format == "json":
         assert json.loads(file.getvalue())["event"] == "Something failed"
+
+
+class LimitedFile(io.StringIO):
+    limiter: LineLimiter
+
+
+class Lines:
+    """A log with a limiter, whose clock the test moves."""
+
+    def __init__(self, max_lines: int, **more: int) -> None:
+        self.now = 1_000.0
+        self.file = LimitedFile()
+        self.limiter = self.file.limiter = LineLimiter(max_lines, lambda: self.now, **more)
+        configure_log("info", "text", self.file)
+
+    def taken(self) -> list[str]:
+        """The lines since the last call, without their time."""
+        lines = [line.rpartition(" time=")[0] for line in self.file.getvalue().splitlines()]
+        self.file.truncate(0)
+        self.file.seek(0)
+        return lines
+
+
+def test_entries_of_one_kind_about_one_address_are_limited_and_counted() -> None:
+    """Promise: a peer can't fill the disk with the log."""
+    lines = Lines(2)
+    log = structlog.get_logger()
+    for number in range(10):
+        log.warning("request refused", code="wrong_password", connection=f"{number}@2001:db8::{number:x}")
+    assert lines.taken() == [
+        f"[WARNING] request refused code=wrong_password connection={number}@2001:db8::{number:x}" for number in range(2)
+    ]
+    log.warning("request refused", code="wrong_password", connection="1@2001:db8:0:1::1")
+    log.warning("request refused", code="bad_json", connection="1@2001:db8::1")
+    log.error("connection rejected", reason="silent", address="2001:db8::1")
+    log.warning("refusing connections", reason="no_threads")
+    assert len(lines.taken()) == 4, "other kinds, other addresses, and no address"
+    for _ in range(10):
+        log.info("login", user="alice", connection="1@2001:db8::1")
+    assert len(lines.taken()) == 10
+    lines.now += 59.0
+    log.info("login")
+    assert len(lines.taken()) == 1
+    lines.now += 1.0
+    log.info("login")
+    assert lines.taken() == [
+        "[WARNING] log entries left out like='request refused' reason=wrong_password address=2001:db8::/64 count=8",
+        "[INFO] login",
+    ]
+    log.warning("request refused", code="wrong_password", connection="1@2001:db8::1")
+    assert len(lines.taken()) == 1, "a new minute"
+
+
+def test_numbers_of_left_out_entries_are_logged_at_the_end() -> None:
+    lines = Lines(1)
+    for _ in range(4):
+        structlog.get_logger().warning("ack ignored", connection="1@192.0.2.1")
+    lines.taken()
+    lines.limiter.flush()
+    assert lines.taken() == ["[WARNING] log entries left out like='ack ignored' address=192.0.2.1 count=3"]
+
+
+def test_number_of_kinds_in_memory_is_limited() -> None:
+    """The counts of those that are forgotten are logged."""
+    lines = Lines(1, kinds_max=100)
+    for number in range(1_000):
+        for _ in range(2):
+            structlog.get_logger().warning("ack ignored", connection=f"1@192.0.{number // 256}.{number % 256}")
+    assert len(lines.limiter) <= 101
+    lines.limiter.flush()
+    assert sum("left out" in line for line in lines.taken()) == 1_000
+
+
+def test_limit_of_0_is_no_limit() -> None:
+    lines = Lines(0)
+    for _ in range(100):
+        structlog.get_logger().warning("ack ignored", connection="1@192.0.2.1")
+    assert len(lines.taken()) == 100
