@@ -531,11 +531,11 @@ class Room:
         self._peers.callback(peer.close)
         return peer
 
-    def peer(self) -> Peer:
-        return self._close_later(Peer(self.server.port))
+    def peer(self, address: str | None = None) -> Peer:
+        return self._close_later(Peer(self.server.port, address))
 
-    def frames_peer(self) -> FramesPeer:
-        return self._close_later(FramesPeer(self.server.port))
+    def frames_peer(self, address: str | None = None) -> FramesPeer:
+        return self._close_later(FramesPeer(self.server.port, address))
 
     def datagram_peer(self, address: str | None = None) -> DatagramPeer:
         peer = DatagramPeer(self.server.port, address)

@@ -8,7 +8,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from integration.room import c, deadline, leave
+import pytest
+from integration.room import NOT_REGISTERED, c, deadline, leave
+
+from chatprotocol.address import read_networks
+from chatprotocol.wire.proxy import SIGNATURE
 
 if TYPE_CHECKING:
     import io
@@ -29,6 +33,137 @@ def test_connection_over_the_limit_is_refused_in_its_protocol(open_room: Callabl
     leave(alice)
     room.wait_for_connections(0)
     assert room.enter("carol"), "there is room again"
+
+
+def test_address_has_a_number_of_connections_over_tcp_and_udp(open_room: Callable[..., Room]) -> None:
+    """Each refused one is told in its protocol, and other addresses are not concerned."""
+    room = open_room(exempt=(), address_connections=2)
+    one, other = "127.0.0.2", "127.0.0.3"
+    peers = [room.peer(one), room.datagram_peer(one)]
+    for number, peer in enumerate(peers):
+        peer.login(f"user{number}")
+    json_peer, frames, datagram = room.peer(one), room.frames_peer(one), room.datagram_peer(one)
+    json_peer.ask(command="ping")
+    frames.command("bob")
+    datagram.command("bob")
+    answer = json.loads(json_peer.line())
+    assert (answer["type"], answer["code"]) == ("error", "rate_limited")
+    assert json_peer.is_closed()
+    assert frames.rest() == [f"C ERROR rate_limited {answer['message']}"]
+    assert datagram.rest() == [f"C ERROR rate_limited {answer['message']}"]
+    room.peer(other).login("carol")
+    peers[0].close()
+    room.wait_for_connections(2)
+    room.frames_peer(one).login("dave")
+
+
+def test_address_opens_a_number_of_connections_in_ten_minutes(open_room: Callable[..., Room], log: io.StringIO) -> None:
+    room = open_room(exempt=(), address_new_connections=3)
+    for _ in range(3):
+        room.peer().close()
+    peer = room.peer()
+    peer.ask(command="ping")
+    refused = json.loads(peer.line())
+    assert (refused["code"], refused["retry_seconds"]) == ("rate_limited", 200)
+    assert "connection rejected reason=address_new_connections address=127.0.0.1" in log.getvalue()
+    room.peer("127.0.0.2").login("alice")
+
+
+def test_silent_connections_keep_no_user_out(open_room: Callable[..., Room]) -> None:
+    """They come from many addresses. A user who is logged in keeps the place."""
+    room = open_room(exempt=(), max_connections=8, waiting_percent=50, reserved_percent=0)
+    alice = room.peer()
+    alice.login("alice")
+    silent = [room.peer(f"127.0.0.{number}") for number in range(10, 30)]
+    bob = room.peer()
+    bob.login("bob")
+    assert all(peer.is_closed() for peer in silent[:-4])
+    alice.say("hello")
+    assert bob.next("broadcast")
+
+
+def test_last_places_are_for_known_users(open_room: Callable[..., Room]) -> None:
+    room = open_room(exempt=(), max_connections=6, waiting_percent=100, reserved_percent=67)
+    known = room.enter("known")
+    leave(known)
+    known.close()
+    room.wait_for_connections(0)
+    for name in ("alice", "bob"):
+        room.enter(name)
+    stranger, guest = room.peer(), room.guest("guest")
+    stranger.ask(command="login", username="stranger", password="secret")
+    assert stranger.next("error")["code"] == "server_full"
+    guest.sending.register("TOSEND", "guest")
+    assert guest.receiving.register("TORECV", "guest") == NOT_REGISTERED
+    stranger.close()
+    guest.close()
+    room.wait_for_connections(2)
+    room.enter("known")
+
+
+# --- behind a proxy ---
+
+REAL, SOURCE_AND_PORTS = "198.51.100.7", bytes([198, 51, 100, 7, 192, 0, 2, 1, 0, 1, 0, 2])
+HEADER = SIGNATURE + b"\x21\x11\0\x0c" + SOURCE_AND_PORTS
+LOCAL_HEADER = SIGNATURE + b"\x20\0\0\0"
+
+
+@pytest.fixture
+def proxied(open_room: Callable[..., Room]) -> Room:
+    """A server with a trusted proxy at 127.0.0.2."""
+    return open_room(exempt=(), trusted_proxies=read_networks("127.0.0.2"), address_connections=1, login_seconds=2.0)
+
+
+def test_client_behind_a_trusted_proxy_has_its_own_address(proxied: Room, log: io.StringIO) -> None:
+    """In the log and for the limits. The proxy's own address has no limit."""
+    alice = proxied.peer("127.0.0.2")
+    alice.send(HEADER)
+    alice.login("alice")
+    assert f"login user=alice account=new connection=1@{REAL}" in log.getvalue()
+    second = proxied.frames_peer("127.0.0.2")
+    second.send(HEADER + c("bob"))
+    (refused,) = second.rest()
+    assert refused.startswith("C ERROR rate_limited ")
+    other = proxied.peer("127.0.0.2")
+    other.send(HEADER.replace(b"\xc6\x33\x64\x07", b"\xc6\x33\x64\x08"))
+    other.login("carol")
+    for peer in (alice, second):
+        peer.close()
+    proxied.wait_for_connections(1)
+    again = proxied.peer("127.0.0.2")
+    for byte in HEADER:
+        again.send(bytes([byte]))
+    again.login("alice")
+
+
+def test_health_checks_of_a_proxy_are_not_logged(proxied: Room, log: io.StringIO) -> None:
+    proxied.peer("127.0.0.2").close()
+    checks = [proxied.peer("127.0.0.2") for _ in range(3)]
+    for peer in checks:
+        peer.send(LOCAL_HEADER)
+        peer.close()
+    proxied.wait_for_connections(0)
+    assert "[WARNING]" not in log.getvalue()
+
+
+@pytest.mark.parametrize("sent", [b'{"command":"ping"}\n' * 2, HEADER[:20]])
+def test_trusted_proxy_without_a_header_is_disconnected(proxied: Room, log: io.StringIO, sent: bytes) -> None:
+    """At once if something else comes, otherwise after the time of a login."""
+    peer = proxied.peer("127.0.0.2")
+    peer.send(sent)
+    assert peer.is_closed()
+    proxied.wait_for_connections(0)
+    assert "connection rejected reason=proxy_header connection=1@127.0.0.2" in log.getvalue()
+
+
+def test_header_of_any_other_peer_is_an_unknown_protocol(proxied: Room, log: io.StringIO) -> None:
+    peer = proxied.peer("127.0.0.3")
+    peer.send(HEADER + b'{"command":"ping"}\n')
+    assert b"pong" not in peer.line()
+    assert "connection rejected reason=unknown_protocol connection=1@127.0.0.3" in log.getvalue()
+
+
+# --- cost ---
 
 
 def test_small_pieces_do_not_wait_for_acknowledgements(room: Room) -> None:

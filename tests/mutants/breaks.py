@@ -61,6 +61,7 @@ _ROOMS = "Only its members read and write in a room; a private room can't be tol
 _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
 _CONNECTIONS = "The number of connections is limited."
+_PLACES = "No address, and no crowd of silent connections, keeps users out."
 _MEMORY = "If memory is short, the server refuses requests, and does not crash."
 _STARVING = "Thousands of active clients don't starve the others."
 _LOST_NETWORK = "A client whose network is gone leaves the room."
@@ -313,16 +314,75 @@ BREAKS = (
     _break(
         _CONNECTIONS,
         _NET + "connections.py",
-        "is_full = len(self._connections) >= self._max_connections",
-        "is_full = False",
+        "return self._places.total - len(self._connections) + len(self._displaced)",
+        "return self._places.total",
         "integration/test_limits.py::test_connection_over_the_limit_is_refused_in_its_protocol",
     ),
     _break(
         _CONNECTIONS,
         _NET + "reject_queue.py",
-        "sock.send(error, socket.MSG_NOSIGNAL)",
+        "sock.send(data, socket.MSG_NOSIGNAL)",
         "pass",
         "unit/server/test_reject_queue.py::test_peer_that_spoke_is_told_at_once_in_its_protocol",
+    ),
+    _break(
+        _PLACES,
+        _NET + "limits.py",
+        "if self._at_once_max and origin.connections >= self._at_once_max:",
+        "if False:",
+        "unit/server/test_limits.py::test_origin_has_a_number_of_connections_at_once",
+        "integration/test_limits.py::test_address_has_a_number_of_connections_over_tcp_and_udp",
+    ),
+    _break(
+        _PLACES,
+        _NET + "limits.py",
+        "if wait_seconds := math.ceil(origin.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):",
+        "if wait_seconds := 0:",
+        "unit/server/test_limits.py::test_origin_opens_a_number_of_connections_in_ten_minutes",
+        "integration/test_limits.py::test_address_opens_a_number_of_connections_in_ten_minutes",
+    ),
+    _break(
+        _PLACES,
+        _NET + "connections.py",
+        "(not is_exempt and len(self._waiting) >= places.waiting_max)",
+        "False",
+        "unit/server/test_connections.py::test_new_connection_displaces_the_oldest_silent_one",
+        "integration/test_limits.py::test_silent_connections_keep_no_user_out",
+    ),
+    _break(
+        _PLACES,
+        _NET + "connection.py",
+        "return self._is_waiting and not self.is_logged_in",
+        "return True",
+        "unit/server/test_connections.py::test_connection_whose_request_is_being_answered_is_not_displaced",
+    ),
+    _break(
+        _PLACES,
+        _CHAT + "registration.py",
+        "if self._is_reserved():",
+        "if False:",
+        "integration/test_limits.py::test_last_places_are_for_known_users",
+    ),
+    _break(
+        _PLACES,
+        _NET + "connection.py",
+        "            self.origin = self._services.limits.admit(address)",
+        "            pass",
+        "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
+    ),
+    _break(
+        _BOUNDED,
+        _SERVER + "log.py",
+        "if count >= self._max_lines:",
+        "if False:",
+        "unit/server/test_log.py::test_entries_of_one_kind_about_one_address_are_limited_and_counted",
+    ),
+    _break(
+        _BOUNDED,
+        _NET + "limits.py",
+        "if self._origins[oldest].is_full(now):",
+        "if False:",
+        "unit/server/test_limits.py::test_all_origins_open_a_number_of_sessions_in_a_second",
     ),
     _break(
         _BOUNDED,
@@ -836,7 +896,7 @@ BREAKS = (
     _break(
         _TIMEOUT,
         _NET + "connection.py",
-        "self._login_by = services.clock() + services.login_seconds",
+        "self._login_by = services.clock() + self.login_seconds",
         "self._login_by = services.clock() + 1e9",
         "unit/server/test_connection.py::test_silent_peer_is_turned_away_after_the_login_time",
     ),

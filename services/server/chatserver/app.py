@@ -50,9 +50,9 @@ from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
 from chatserver.net.certificates import CertificateError, Certificates
 from chatserver.net.connection import ConnectionServices
-from chatserver.net.connections import Connections
+from chatserver.net.connections import Connections, Places
 from chatserver.net.control_socket import ControlSocket
-from chatserver.net.limits import ConnectionLimits
+from chatserver.net.limits import ConnectionLimits, OpeningLimits
 from chatserver.net.listener import Listener
 from chatserver.net.read_turns import ReadTurns
 from chatserver.net.sender import Sender
@@ -223,7 +223,9 @@ class Server:
         self._operators = config.operator or ()
         self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
         accounts = self._accounts
-        registration_limits = RegistrationLimits(config.address_registrations, config.registrations, self._counters)
+        registration_limits = RegistrationLimits(
+            config.address_registrations, config.registrations, self._counters, is_reserved=self._is_reserved
+        )
         guests = Guests(
             accounts,
             self._journal,
@@ -277,32 +279,41 @@ class Server:
             rooms=room_commands,
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),
             acked_delivery=self._acked_delivery,
-            login_seconds=config.login_seconds,
             limits=user_limits,
             counters=self._counters,
+        )
+        limits = ConnectionLimits(
+            exempt=config.exempt,
+            trusted_proxies=config.trusted_proxies,
+            at_once_max=config.address_connections,
+            new_max=config.address_new_connections,
         )
         connection_services = ConnectionServices(
             protocols=protocols,
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=partial(Session, services),
-            limits=ConnectionLimits(config.exempt),
+            limits=limits,
             overflow=overflow,
             tls=None if self._certificates is None else TlsAcceptor(self._certificates.context),
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
             counters=self._counters,
         )
-        full_error = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
-        self._connections = Connections(connection_services, config.max_connections, memory.claim)
+        self._connections = Connections(
+            connection_services,
+            Places.of(config.max_connections, config.waiting_percent, config.reserved_percent),
+            memory.claim,
+        )
         listening, bound = _listen(config)
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
-        self._listener = Listener(listening, self._connections, protocols, full_error, self._crash, self._turns)
+        self._listener = Listener(listening, self._connections, protocols, self._crash, self._turns)
         datagram = by_name(Datagram.name, protocols)
         self._udp_listener = UdpListener(
             bound,
             self._connections,
             datagram,
+            OpeningLimits(limits.is_exempt, self._counters, each_max=config.udp_openings),
             self._crash,
             silence_seconds=udp_silence_seconds,
             tls_required=config.tls == "required",
@@ -341,6 +352,10 @@ class Server:
             reason = getattr(error, "strerror", None) or error
             address = format_address(config.metrics)
             raise StartError(f"Can't serve metrics on {address}: {reason}; see --metrics.") from error
+
+    def _is_reserved(self) -> bool:
+        """True if the free places are for known users. For any thread."""
+        return self._connections.is_reserved()
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""

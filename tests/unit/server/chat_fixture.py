@@ -428,7 +428,6 @@ class ChatFixture:
             rooms=rooms,
             moderation=Moderation(doubles.records, doubles.accounts, guests, rooms, doubles.journal),
             acked_delivery=self.acked_delivery,
-            login_seconds=60.0,
             limits=limits or UserLimits(),
         )
 

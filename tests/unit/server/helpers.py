@@ -204,7 +204,7 @@ class FakeSession:
             self.answer(self)
         return True
 
-    def time_out(self) -> None:
+    def time_out(self, _: float) -> None:
         self.calls.append("time_out")
         self.send_queue.put([Bye("x")])
 

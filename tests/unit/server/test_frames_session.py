@@ -265,7 +265,7 @@ def test_incomplete_message_is_never_sent(keywords: str, steps: list[str]) -> No
         sent = [*steps[:length], *end]
         for read in [" | ".join(sent)] if in_one_read and sent else sent:
             say(peer, read)
-        peer.session.time_out()
+        peer.session.time_out(60.0)
         peer.session.end()
         assert appended(services) == [], (length, end)
 

@@ -44,7 +44,7 @@ class Peer:
 
 class Fixture:
     def __init__(self) -> None:
-        self.queue = RejectQueue(PROTOCOLS, FULL)
+        self.queue = RejectQueue(PROTOCOLS)
         self._peers: list[Peer] = []
         self._is_closed = False
 
@@ -52,7 +52,7 @@ class Fixture:
         """Add a peer that has said this."""
         peer = Peer(first)
         self._peers.append(peer)
-        self.queue.add(peer.ours, now)
+        self.queue.add(peer.ours, FULL, now)
         return peer
 
     def close_all(self) -> None:

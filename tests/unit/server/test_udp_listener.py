@@ -18,13 +18,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from chatprotocol.address import read_networks
 from chatprotocol.requests import Leave, StepLogin
 from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.memory import ShortOfMemoryError, no_limit
 from chatserver.net.connection import ConnectionServices
-from chatserver.net.connections import Connections, FullError
-from chatserver.net.limits import ConnectionLimits
+from chatserver.net.connections import Connections, Places
+from chatserver.net.limits import ConnectionLimits, OpeningLimits, RefusedError
 from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import SendQueue
 from chatserver.net.transport import TcpTransport
@@ -58,16 +59,25 @@ class Fixture:
     """A listener with a real sender and fake sessions, which answer each request with a pong."""
 
     def __init__(
-        self, bound: Any = None, max_connections: int = 10, claim: Callable[[int], None] = no_limit, **limits: int
+        self,
+        bound: Any = None,
+        max_connections: int = 10,
+        claim: Callable[[int], None] = no_limit,
+        openings_max: int = 1_000_000,
+        **limits: int,
     ) -> None:
         self.bound: Any = bound or FakeBound()
         self.clock = Clock(30_000.0)
         self.crashes: list[str] = []
         self.sender = Sender(1_000_000, self.crashes.append)
-        services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, ConnectionLimits())
-        self.connections = Connections(services, max_connections, claim)
+        all_exempt = ConnectionLimits(exempt=read_networks("0.0.0.0/0"))
+        services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, all_exempt)
+        self.connections = Connections(services, Places.of(max_connections), claim)
+        openings = OpeningLimits(lambda _: False, services.counters, all_max=openings_max)
         more: dict[str, Any] = limits if bound else {"clock": self.clock, **limits}
-        self.listener = UdpListener(self.bound, self.connections, by_name("datagram"), self.crashes.append, **more)
+        self.listener = UdpListener(
+            self.bound, self.connections, by_name("datagram"), openings, self.crashes.append, **more
+        )
         self.sessions: list[FakeSession] = []
         # The label and the address of each session.
         self.labels: list[tuple[str, str]] = []
@@ -318,15 +328,15 @@ def test_flood_of_forged_openings_leaves_nothing_behind(fixture: Fixture) -> Non
     assert len(log) == 1
 
 
-def test_strangers_get_a_limited_number_of_answers_per_tick(stack: ExitStack) -> None:
+def test_strangers_get_a_limited_number_of_answers(stack: ExitStack) -> None:
     """Promise: strangers don't take all the time from those who have a session."""
-    fixture = stack.enter_context(closing(Fixture(stateless_max=5)))
+    fixture = stack.enter_context(closing(Fixture(openings_max=5)))
     session, _ = fixture.open()
-    fixture.listener.check_timeouts()
+    fixture.clock.now += 1.0
     strangers = [opening(b"alice".ljust(OPENING_BYTES)), Datagram(D, 77, 5, b" " * 60)] * 10
     assert len(fixture.answers(*strangers)) == 5
     assert fixture.answers(Datagram(C, session, 2, b"early")) == [Datagram(ACK, session, 2)]
-    fixture.listener.check_timeouts()
+    fixture.clock.now += 1.0
     assert len(fixture.answers(*strangers)) == 5
 
 
@@ -337,12 +347,12 @@ def test_udp_sessions_and_tcp_connections_have_one_limit(stack: ExitStack) -> No
     for sock in (sock for pair in pairs for sock in pair):
         stack.enter_context(closing(sock))
     with capture_logs() as log:
-        fixture.connections.add(TcpTransport(pairs[0][0]), "10.0.0.1")
+        fixture.connections.add(lambda: TcpTransport(pairs[0][0]), "10.0.0.1")
         session, _ = fixture.open()
         said = opening(b"b " + fixture.cookie(b"b"))
         assert fixture.answers(said, said) == [Datagram(C, 0, 0, SERVER_FULL)] * 2
-        with pytest.raises(FullError, match="the limit of 2 connections is reached"):
-            fixture.connections.add(TcpTransport(pairs[1][0]), "10.0.0.2")
+        with pytest.raises(RefusedError, match="The server is full"):
+            fixture.connections.add(lambda: TcpTransport(pairs[1][0]), "10.0.0.2")
     assert [entry["event"] for entry in log] == ["refusing connections"]
     fixture.leave(session)
     fixture.open(b"b")

@@ -47,10 +47,12 @@ def missing_bytes(received: bytes) -> int:
 
 
 def read_address(header: bytes) -> str | None:
-    """Return the client's address from a complete header. ProtocolError: the header is invalid.
+    """Return the client's address from a complete header. ProtocolError: the header is invalid or incomplete.
 
     None: the proxy does not announce one, because it opened the connection itself or does not know the address.
     """
+    if missing_bytes(header):
+        raise ProtocolError("the header is incomplete")
     _, version_and_command, family_and_transport, rest_bytes = _FIXED.unpack_from(header)
     version, command = divmod(version_and_command, 16)
     if version != _VERSION or command not in (_LOCAL, _PROXY):

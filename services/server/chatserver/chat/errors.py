@@ -26,39 +26,16 @@ REQUEST_ERRORS = (
     SearchClosedError,
     ShortOfMemoryError,
 )
-# Maximum logged errors per connection: an attacker must not fill the disk with the log.
-_LOGGED_MAX = 100
 # Time until a client may try again if too many logins wait: half of them are checked by then.
 _BUSY_SECONDS = 10.0
 # Codes whose reasons are not logged: they repeat the peer's input, which may be a mistyped message or password.
 _QUOTING_CODES = frozenset({ErrorCode.UNKNOWN_USER, ErrorCode.UNKNOWN_ROOM, ErrorCode.UNKNOWN_COMMAND})
 
 
-class ErrorLog:
-    """Logs the request errors of one connection."""
-
-    __slots__ = ("_count", "_label")
-
-    def __init__(self, label: str) -> None:
-        self._label = label
-        self._count = 0
-
-    def log_refusal(self, error: RequestError, user: str | None) -> None:
-        """Log a rejected request. ``user`` is None before the login."""
-        if self._may_log():
-            detail = None if error.code in _QUOTING_CODES else error.reason
-            _log.warning("request refused", code=error.code.value, user=user, connection=self._label, detail=detail)
-
-    def log_ignored_ack(self, user: str | None) -> None:
-        """Log an unsolicited acknowledgement, which gets no reply."""
-        if self._may_log():
-            _log.warning("ack ignored", user=user, connection=self._label)
-
-    def _may_log(self) -> bool:
-        self._count += 1
-        if self._count == _LOGGED_MAX + 1:
-            _log.warning("further errors not logged", connection=self._label)
-        return self._count <= _LOGGED_MAX
+def log_refusal(error: RequestError, user: str | None, connection: str) -> None:
+    """Log a rejected request. ``user`` is None before the login."""
+    detail = None if error.code in _QUOTING_CODES else error.reason
+    _log.warning("request refused", code=error.code.value, user=user, connection=connection, detail=detail)
 
 
 def to_request_error(error: Exception, connection: str) -> RequestError:

@@ -36,13 +36,20 @@ class RegistrationLimits:
     """
 
     def __init__(
-        self, network_max: int, all_max: int, counters: Counters, clock: Callable[[], float] = time.monotonic
+        self,
+        network_max: int,
+        all_max: int,
+        counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        is_reserved: Callable[[], bool] = lambda: False,
     ) -> None:
-        """0 is no limit. ``clock`` returns seconds."""
+        """0 is no limit. ``clock`` returns seconds. ``is_reserved``: true if free connections are for known users."""
         self._network_max = network_max
         self._all_max = all_max
         self._counters = counters
         self._clock = clock
+        self._is_reserved = is_reserved
         # Guards the times of the places that were taken: of all networks, and of each.
         self._lock = threading.Lock()
         self._all: deque[float] = deque()
@@ -56,6 +63,11 @@ class RegistrationLimits:
 
     def take(self, network: str) -> None:
         """Take a place for a new name. RequestError: there is none."""
+        if self._is_reserved():
+            self._counters.limits_hit["reserved_percent"] += 1
+            raise RequestError(
+                ErrorCode.SERVER_FULL, "The server is nearly full and accepts known users only; try again later."
+            )
         now = self._clock()
         with self._lock:
             for each in [each for each, times in self._networks.items() if times[-1] <= now - _NETWORK_WINDOW_SECONDS]:

@@ -38,8 +38,6 @@ class Services:
     rooms: RoomCommands
     moderation: Moderation
     acked_delivery: AckedDelivery
-    # Time limit of a login, which the session names in errors.
-    login_seconds: float
     limits: UserLimits = field(default_factory=UserLimits)
     counters: Counters = field(default_factory=Counters)
 

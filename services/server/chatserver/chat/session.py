@@ -39,7 +39,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key
-from chatserver.chat.errors import REQUEST_ERRORS, ErrorLog, to_request_error
+from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
 from chatserver.chat.login import LoginAbortedError, Peer
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
@@ -96,7 +96,6 @@ class Session:
         "_address",
         "_appended",
         "_batches",
-        "_errors",
         "_guest",
         "_is_exempt",
         "_is_limited",
@@ -128,7 +127,6 @@ class Session:
         # True if the rates of messages and queries apply; set at the login.
         self._is_limited = False
         self._label = label
-        self._errors = ErrorLog(label)
         self._state = State.NOT_LOGGED_IN
         self._login: requests.Login | None = None
         self._wrong_passwords = 0
@@ -142,7 +140,7 @@ class Session:
 
     @property
     def is_logged_in(self) -> bool:
-        """True after the login, of a guest on both connections. The login timeout then no longer applies."""
+        """True after the login, of a guest on both connections: the login timeout no longer applies. For any thread."""
         return self._state is State.LOGGED_IN or (self._guest is not None and self._guest.is_online)
 
     @property
@@ -191,9 +189,9 @@ class Session:
             (self._appended or earlier).wait(_PAUSE_SECONDS)
         return True
 
-    def time_out(self) -> None:
-        """Handle the timeout of the login or of an incomplete request."""
-        limit = f"{self._services.login_seconds:g} s"
+    def time_out(self, seconds: float) -> None:
+        """Handle the timeout of the login or of an incomplete request, which was ``seconds``."""
+        limit = f"{seconds:g} s"
         if self.is_logged_in:
             reason = f"The rest of what you began did not come within {limit}."
             self._report(requests.Unreadable(ErrorCode.BAD_REQUEST, reason, closes=True))
@@ -442,7 +440,7 @@ class Session:
         if window is not None and is_receiving and self._services.acked_delivery.handle_ack(window, request.sender):
             self._unsolicited_acks = 0
             return State.GUEST
-        self._errors.log_ignored_ack(self._guest.name)
+        _log.warning("ack ignored", user=self._guest.name, connection=self._label)
         self._unsolicited_acks += 1
         if self._unsolicited_acks < _UNSOLICITED_ACKS_MAX:
             return State.GUEST
@@ -545,7 +543,7 @@ class Session:
         self._wait_for_pending()
         user = self._member or self._guest
         self._services.counters.refusals[error.code.value] += 1
-        self._errors.log_refusal(error, user.name if user is not None else None)
+        log_refusal(error, user.name if user is not None else None, self._label)
         if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
             self._send_queue.put([UserUnknown(error.code, error.reason, nonce, error.room, about=error.about)])
         else:

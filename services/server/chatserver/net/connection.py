@@ -5,8 +5,11 @@ Life of a reader thread: complete a TLS handshake if the first byte begins one; 
 session; drain the input; hand the transport to the sender, which closes it. Until the send queue exists, the reader
 alone uses the transport. After that the reader only reads, and the sender writes and closes.
 
-Time limits: ``login_seconds`` from the start to the login; after the login ``login_seconds`` for the rest of an
-incomplete request, and no limit between requests.
+A connection from a trusted proxy begins with a header of the PROXY protocol, which has the peer's address. The header
+is read first, and never a byte more.
+
+Time limits: ``login_seconds``, or less (:meth:`~Connection.shorten_login`), from the start to the login, header
+included; after the login ``login_seconds`` for the rest of an incomplete request, and no limit between requests.
 
 At shutdown another thread calls ``drain``: the session sends its last events, and the reader continues to read. A close
 with unread input would reset the connection, and the peer would lose data that it has not read.
@@ -23,10 +26,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
-from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, sniff
+from chatprotocol.errors import ProtocolError
+from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, proxy, sniff
 from chatserver.counters import Counters
+from chatserver.net.limits import RefusedError
 from chatserver.net.sendqueue import SendQueue, State
-from chatserver.net.tls import ALERT_NO_TLS, FIRST_BYTE, reason_of
+from chatserver.net.tls import ALERT_FULL, ALERT_NO_TLS, FIRST_BYTE, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,16 +54,18 @@ _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
 # Timeout that means no time limit.
 _NO_LIMIT_SECONDS = 86_400.0
+# Time for the first bytes of a peer that is refused.
+_REFUSED_SECONDS = 1.0
 # Time for the peer to close its side after our last byte.
 _CLOSE_SECONDS = 2.0
 
 
 class Session(Protocol):
-    """Answers the requests of one connection. For its reader thread only, except ``send_bye``."""
+    """Answers the requests of one connection. For its reader thread only, except ``is_logged_in`` and ``send_bye``."""
 
     @property
     def is_logged_in(self) -> bool:
-        """True after the login: the time between requests is then not limited."""
+        """True after the login: the time between requests is then not limited. Any thread."""
 
     @property
     def username(self) -> str:
@@ -74,8 +81,8 @@ class Session(Protocol):
         The call may wait for the disk, for a password hash, and for the peer to read.
         """
 
-    def time_out(self) -> None:
-        """Handle the timeout of the login or of an incomplete request."""
+    def time_out(self, seconds: float) -> None:
+        """Handle the timeout of the login or of an incomplete request, which was ``seconds``."""
 
     def end(self) -> None:
         """End the session after the last request."""
@@ -128,6 +135,8 @@ class Connection:
     __slots__ = (
         "_address",
         "_ending_session",
+        "_is_proxied",
+        "_is_waiting",
         "_login_by",
         "_number",
         "_on_end",
@@ -140,6 +149,8 @@ class Connection:
         "_timeout_seconds",
         "_transport",
         "label",
+        "login_seconds",
+        "origin",
         "thread",
     )
 
@@ -151,17 +162,30 @@ class Connection:
         services: ConnectionServices,
         on_end: Callable[[Connection], None],
         protocol: WireProtocol | None = None,
+        *,
+        origin: str | None = None,
+        is_proxied: bool = False,
     ) -> None:
-        """Without ``protocol``, the first bytes decide. ``on_end`` is called last, in the reader thread."""
+        """Without ``protocol``, the first bytes decide. ``on_end`` is called last, in the reader thread.
+
+        ``is_proxied``: the connection begins with a header of the PROXY protocol.
+        """
         self.label = f"{number}@{address}"
+        # The origin that counts the connection, which ``on_end`` releases. For the reader thread, after the start.
+        self.origin = origin
         self._number = number
+        self._is_proxied = is_proxied
+        # True while the reader waits for input before the login. Other threads read it.
+        self._is_waiting = False
         self._transport = transport
         self._address = address
         self._protocol = protocol
         self._services = services
         self._on_end = on_end
-        self._login_by = services.clock() + services.login_seconds
-        self._timeout_seconds = services.login_seconds
+        # Time limit of the login.
+        self.login_seconds = services.login_seconds
+        self._login_by = services.clock() + self.login_seconds
+        self._timeout_seconds = self.login_seconds
         self._read_bytes = _READ_BYTES
         self._send_queue: SendQueue | None = None
         self._session: Session | None = None
@@ -201,6 +225,21 @@ class Connection:
             self.disconnect()
         else:
             self._session.send_bye()
+
+    def shorten_login(self, seconds: float) -> None:
+        """Reduce the time limit of the login. Call it before :meth:`start`."""
+        self.login_seconds = min(self.login_seconds, seconds)
+        self._login_by = self._services.clock() + self.login_seconds
+
+    @property
+    def is_logged_in(self) -> bool:
+        """True after the login. For any thread; a guest's other connection may log in both."""
+        return self._session is not None and self._session.is_logged_in
+
+    @property
+    def is_silent(self) -> bool:
+        """True if the connection is not logged in, and waits for input. For any thread."""
+        return self._is_waiting and not self.is_logged_in
 
     def has_received_all(self) -> bool:
         """True if the peer's system has acknowledged all data, or the peer is lost. For any thread."""
@@ -248,6 +287,8 @@ class Connection:
 
     def _serve(self) -> None:
         """Handle the connection from the first byte to the last."""
+        if self._is_proxied and not self._read_header():
+            return
         protocol = self._protocol
         if protocol is None:
             protocol, first = self._sniff()
@@ -299,11 +340,50 @@ class Connection:
             if data is None and not is_logged_in and session.is_logged_in:
                 data = self._read(is_logged_in=True, is_incomplete=protocol.is_incomplete)
         if data is None:
-            session.time_out()
+            session.time_out(self._services.login_seconds if session.is_logged_in else self.login_seconds)
             return False
         if not self._stopping:  # at shutdown incomplete input is not an error of the peer
             session.handle(protocol.receive_end())
         return True
+
+    def _read_header(self) -> bool:
+        """Read the header of a trusted proxy, and take the peer's address from it. False if the connection ends."""
+        header = b""
+        try:
+            while missing_bytes := proxy.missing_bytes(header):
+                self._read_bytes = missing_bytes
+                data = self._read(is_logged_in=False, is_incomplete=True)
+                if data == b"" and not header:  # a health check of the proxy
+                    return False
+                header += data or b""
+                if not data:
+                    break
+            address = proxy.read_address(header)
+        except ProtocolError as error:
+            _log.warning("connection rejected", reason="proxy_header", connection=self.label, detail=str(error))
+            return False
+        if address is None:  # a health check of the proxy
+            return True
+        self._address = address
+        self.label = f"{self._number}@{address}"
+        try:
+            self.origin = self._services.limits.admit(address)
+        except RefusedError as error:
+            _log.warning("connection rejected", reason=error.limit, address=address)
+            self._refuse(error.refused)
+            return False
+        return True
+
+    def _refuse(self, error: Refused) -> None:
+        """Send an error in the protocol of the first bytes, and close."""
+        protocols = self._services.protocols
+        self._login_by = min(self._login_by, self._services.clock() + _REFUSED_SECONDS)
+        first = self._read(is_logged_in=False, is_incomplete=True)
+        if first and first.startswith(FIRST_BYTE):
+            self._send_last(ALERT_FULL)
+            return
+        found = sniff(first, protocols) if first else Sniff.NO
+        self._send_last((protocols[0] if isinstance(found, Sniff) else found).encode_all([error]))
 
     def _sniff(self) -> tuple[WireProtocol | None, bytes | None]:
         """Read until the first bytes decide the protocol, inside TLS if they begin it; return both.
@@ -339,7 +419,7 @@ class Connection:
                 return found, first.removeprefix(BYTE_ORDER_MARK)
         if data is None:
             _log.warning("connection rejected", reason="silent", connection=self.label)
-            self._reject(f"Nothing was said for {self._services.login_seconds:g} s.")
+            self._reject(f"Nothing was said for {self.login_seconds:g} s.")
         return None, b""
 
     def _start_tls(self, received: bytes) -> bool:
@@ -349,6 +429,7 @@ class Connection:
             self._send_last(ALERT_NO_TLS)
             return False
         problem = "it took too long"
+        self._is_waiting = True
         try:
             self._transport = self._services.tls.accept(
                 self._transport, received, self._login_by - self._services.clock()
@@ -371,6 +452,7 @@ class Connection:
         """
         if not is_logged_in:
             self._timeout_seconds = self._login_by - self._services.clock()
+            self._is_waiting = True
         elif is_incomplete:
             self._timeout_seconds = self._services.login_seconds
         elif self._timeout_seconds < self._services.login_seconds:
@@ -388,6 +470,7 @@ class Connection:
                 continue
             except OSError:
                 return b""
+            self._is_waiting = False
             size = len(data)
             self._services.counters.received_bytes += size
             self._read_bytes = _READ_MAX_BYTES if is_logged_in and size >= _READ_BYTES else _READ_BYTES

@@ -1,4 +1,19 @@
-"""The set of all connections: limits their number, drains them at shutdown, and joins their threads."""
+"""The set of all connections: gives out the places, drains connections at shutdown, and joins their threads.
+
+Places. There are ``max_connections`` of them. Each connection takes one, until its thread ends. Peers that don't log in
+must not keep others out, so there are three rules; exempt peers are free of the last two:
+
+1. A new connection may take the place of a *silent* one: not logged in, and waiting for input. It takes the place of
+   the oldest silent one if all places are taken, or if the peers without a login have their share (``waiting_max``). A
+   peer that logs in right after it has connected is never the oldest. A peer whose password is being checked is not
+   silent, so logins that wait for a hash do not displace each other.
+2. If no connection is silent, the new one is refused.
+3. The last places (``reserved``) are for known users: a connection that gets one of them must log in soon, and neither
+   registrations nor guests are accepted (:meth:`Connections.is_reserved`).
+
+``_waiting`` has the connections that were not logged in when it was last looked at. It is cleaned up when the share
+seems to be taken, so a login does nothing here.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +21,15 @@ import itertools
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Refused
 from chatserver.memory import ShortOfMemoryError, no_limit
 from chatserver.net.connection import Connection
+from chatserver.net.limits import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,22 +46,41 @@ _CLOSE_SECONDS = 0.2
 _POLL_SECONDS = 0.02
 # Memory of one connection: a part of its thread's stack of 256 KiB, and its buffers.
 _CONNECTION_BYTES = 128 * 1024
+# Time for the login of a connection that has one of the reserved places. A program needs less than a second.
+_RESERVED_SECONDS = 10.0
+# Maximum connections that have lost their places and whose threads have not ended yet.
+_DISPLACED_MAX = 64
+
+_FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
+_SHUTTING_DOWN = Refused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
 
 
-class FullError(Exception):
-    """A connection is refused: the limit is reached, threads or memory are short, or the server is shutting down."""
+class Places(NamedTuple):
+    """The numbers of places: all, those for peers without a login, and those that are reserved for known users."""
+
+    total: int
+    waiting_max: int
+    reserved: int
+
+    @classmethod
+    def of(cls, total: int, waiting_percent: int = 100, reserved_percent: int = 0) -> Places:
+        """Divide the places; there is one for a peer without a login at least."""
+        return cls(total, max(1, total * waiting_percent // 100), total * reserved_percent // 100)
 
 
 class Connections:
     """All accepted connections, over TCP and UDP. ``add`` is for the two listeners' threads."""
 
     def __init__(
-        self, services: ConnectionServices, max_connections: int, claim: Callable[[int], None] = no_limit
+        self,
+        services: ConnectionServices,
+        places: Places,
+        claim: Callable[[int], None] = no_limit,
     ) -> None:
         """``claim`` raises ShortOfMemoryError if there is no memory for one more."""
         self._services = services
         self._claim = claim
-        self._max_connections = max_connections
+        self._places = places
         self._numbers = itertools.count(1)
         # True after a refusal was logged: a flood is logged once. Both listeners may set it at the same time: harmless.
         self._is_refusing = False
@@ -52,6 +89,10 @@ class Connections:
         self._changed = threading.Condition(self._lock)
         self._draining = False
         self._connections: set[Connection] = set()
+        # Not exempt, and not logged in when last looked at; oldest first.
+        self._waiting: dict[Connection, None] = {}
+        # Connections that have lost their places.
+        self._displaced: set[Connection] = set()
         # Threads to join: they have ended or are about to end.
         self._ended: list[threading.Thread] = []
 
@@ -66,29 +107,57 @@ class Connections:
             connections = list(self._connections)
         return Counter(each.protocol for each in connections), sum(each.unread_bytes() for each in connections)
 
-    def add(self, transport: Transport, address: str, protocol: WireProtocol | None = None) -> Connection:
-        """Start a connection. Without a protocol, its first bytes decide. Raises FullError."""
-        self._join_ended()
-        connection = Connection(transport, address, next(self._numbers), self._services, self._note_end, protocol)
+    def is_reserved(self) -> bool:
+        """True if the free places are for known users only. For any thread."""
         with self._lock:
-            is_full = len(self._connections) >= self._max_connections
-            is_draining = self._draining
-            if not is_full and not is_draining:
-                self._connections.add(connection)
-                self._services.counters.accepted_connections += 1
-        if is_draining:
-            raise FullError("the server is shutting down")
-        if is_full:
-            raise self._refuse("connection_limit", f"the limit of {self._max_connections} connections is reached")
+            return self._free() < self._places.reserved
+
+    def add(
+        self, open_transport: Callable[[], Transport], address: str, protocol: WireProtocol | None = None
+    ) -> Connection:
+        """Start a connection. Without a protocol, its first bytes decide. Raises RefusedError.
+
+        ``open_transport`` is called if the address may have another connection.
+        """
+        self._join_ended()
+        limits = self._services.limits
+        is_proxied = protocol is None and limits.is_trusted_proxy(address)
+        try:
+            origin = None if is_proxied else limits.admit(address)
+        except RefusedError as error:
+            self._services.counters.limits_hit[error.limit] += 1
+            _log.warning("connection rejected", reason=error.limit, address=address)
+            raise
+        connection = Connection(
+            open_transport(),
+            address,
+            next(self._numbers),
+            self._services,
+            self._note_end,
+            protocol,
+            origin=origin,
+            is_proxied=is_proxied,
+        )
+        try:
+            displaced = self._take_place(connection, is_exempt=origin is None and not is_proxied)
+        except RefusedError as error:
+            limits.release(origin)
+            if error.limit != "shutting_down":
+                self._log_refusing(error.limit)
+            raise
+        if displaced is not None:
+            self._log_refusing("waiting_limit")
+            displaced.disconnect()
         try:
             self._claim(_CONNECTION_BYTES)
             connection.start()
         except (RuntimeError, MemoryError, ShortOfMemoryError) as error:
-            with self._lock:
-                self._connections.discard(connection)
-            reason = "no_threads" if isinstance(error, RuntimeError) else "memory_short"
-            raise self._refuse(reason, str(error) or "memory is short") from error
-        self._is_refusing = False
+            self._forget(connection)
+            limit = "no_threads" if isinstance(error, RuntimeError) else "memory_short"
+            self._log_refusing(limit)
+            raise RefusedError(limit, _FULL) from error
+        if displaced is None:
+            self._is_refusing = False
         return connection
 
     def infos(self) -> list[ConnectionInfo]:
@@ -96,6 +165,42 @@ class Connections:
         with self._lock:
             connections = list(self._connections)
         return sorted((each.info() for each in connections), key=lambda info: info.number)
+
+    def _take_place(self, connection: Connection, *, is_exempt: bool) -> Connection | None:
+        """Give the connection a place; returns the connection that loses its own, if any. Raises RefusedError."""
+        places = self._places
+        with self._lock:
+            if self._draining:
+                raise RefusedError("shutting_down", _SHUTTING_DOWN)
+            silent: Connection | None = None
+            if self._free() <= 0 or (not is_exempt and len(self._waiting) >= places.waiting_max):
+                silent = self._oldest_silent()  # removes those that have logged in from _waiting
+                has_share = is_exempt or len(self._waiting) < places.waiting_max
+                if self._free() > 0 and has_share:
+                    silent = None
+                elif silent is None or len(self._displaced) >= _DISPLACED_MAX:
+                    raise RefusedError("waiting_limit" if self._free() > 0 else "connection_limit", _FULL)
+                else:
+                    del self._waiting[silent]
+                    self._displaced.add(silent)
+            if not is_exempt:
+                if self._free() <= places.reserved:
+                    connection.shorten_login(_RESERVED_SECONDS)
+                self._waiting[connection] = None
+            self._connections.add(connection)
+        self._services.counters.accepted_connections += 1
+        return silent
+
+    def _free(self) -> int:
+        """Number of free places. The lock is held."""
+        return self._places.total - len(self._connections) + len(self._displaced)
+
+    def _oldest_silent(self) -> Connection | None:
+        """Find the oldest silent connection, and remove those that have logged in. The lock is held."""
+        for connection in list(self._waiting):
+            if connection.is_logged_in:
+                del self._waiting[connection]
+        return next((each for each in self._waiting if each.is_silent), None)
 
     def drain(self, timeout_seconds: float) -> int:
         """End all connections at shutdown, and refuse new ones; returns how many there were.
@@ -116,16 +221,24 @@ class Connections:
         self._join_ended()
         return len(connections)
 
-    def _refuse(self, reason: str, detail: str) -> FullError:
+    def _log_refusing(self, reason: str) -> None:
+        self._services.counters.limits_hit[reason] += 1
         if not self._is_refusing:
             self._is_refusing = True
             _log.warning("refusing connections", reason=reason, connections=len(self._connections))
-        return FullError(detail)
+
+    def _forget(self, connection: Connection) -> None:
+        """Free the connection's place."""
+        with self._lock:
+            self._connections.discard(connection)
+            self._waiting.pop(connection, None)
+            self._displaced.discard(connection)
+        self._services.limits.release(connection.origin)
 
     def _note_end(self, connection: Connection) -> None:
         """Remove a connection. Called by its reader thread, which is about to end."""
+        self._forget(connection)
         with self._lock:
-            self._connections.discard(connection)
             self._ended.append(connection.thread)  # the thread only, so that the connection's memory is freed
             self._changed.notify()
 

@@ -1,28 +1,218 @@
-"""Limits of addresses: which peers they apply to."""
+"""Limits of connections and UDP openings by origin: an IPv4 address, or the /64 network of an IPv6 address.
+
+An origin may have a number of connections at once, and open a number of new ones. New connections take tokens from a
+bucket, which is full again after ten minutes: an origin may open all of them at once, and then one whenever a token has
+come back. A refused attempt takes no token, so the time that a refusal names is true.
+
+Exempt networks have no limits. The connections of trusted proxies begin with a header that has the real address
+(chatprotocol.wire.proxy); the limits apply to that address.
+
+Memory is bounded: an origin is forgotten if it has no connection and its bucket is full, and the oldest ones without
+connections are forgotten if there are too many. Their buckets are then full again.
+"""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, TypeAlias
+import math
+import threading
+import time
+from ipaddress import IPv6Address, ip_address
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+from chatprotocol.address import network_of
+from chatprotocol.errors import ErrorCode
+from chatprotocol.events import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-Network: TypeAlias = IPv4Network | IPv6Network
+    from chatprotocol.address import Network
+    from chatserver.counters import Counters
 
-# Programs on the same machine have no limits.
-LOOPBACK: Final[tuple[Network, ...]] = (ip_network("127.0.0.0/8"), ip_network("::1"))
+# Time in which the bucket of new connections is filled.
+NEW_SECONDS: Final = 600.0
+# Maximum answers to datagrams without a session, in a second. They take a tenth of a processor; more would delay
+# sessions.
+OPENINGS_MAX: Final = 2_000
+# Maximum origins without connections that are remembered, at about 300 bytes each.
+_REMEMBERED_MAX: Final = 20_000
+# Error of sums of fractions.
+_ROUNDING_SECONDS: Final = 1e-6
+
+
+class RefusedError(Exception):
+    """A connection is refused. ``limit`` is a word for the log and the metrics, ``refused`` the error for the peer."""
+
+    def __init__(self, limit: str, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.limit = limit
+        self.refused = refused
+
+
+class Bucket:
+    """A bucket of tokens: ``size`` of them, refilled evenly within ``seconds``. It begins full."""
+
+    __slots__ = ("_full_at",)
+
+    def __init__(self) -> None:
+        self._full_at = 0.0
+
+    def wait_seconds(self, size: int, seconds: float, now: float) -> float:
+        """Return the time until there is a token; 0 if there is one."""
+        wait_seconds = self._full_at + seconds / size - seconds - now
+        return wait_seconds if wait_seconds > _ROUNDING_SECONDS else 0.0
+
+    def take(self, size: int, seconds: float, now: float) -> None:
+        """Take a token."""
+        self._full_at = max(self._full_at, now) + seconds / size
+
+    def is_full(self, now: float) -> bool:
+        return self._full_at <= now
+
+
+class _Origin:
+    __slots__ = ("bucket", "connections")
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.bucket = Bucket()
 
 
 class ConnectionLimits:
-    """The limits of connections by address. For any thread."""
+    """Counts the connections of each origin. For any thread."""
 
-    def __init__(self, exempt: Iterable[Network] = LOOPBACK) -> None:
-        """``exempt``: networks without limits."""
+    def __init__(
+        self,
+        *,
+        exempt: Iterable[Network] = (),
+        trusted_proxies: Iterable[Network] = (),
+        at_once_max: int = 0,
+        new_max: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        remembered_max: int = _REMEMBERED_MAX,
+    ) -> None:
+        """``at_once_max`` and ``new_max`` are the connections of an origin, at once and in ten minutes; 0: no limit."""
         self._exempt = tuple(exempt)
+        self._trusted_proxies = tuple(trusted_proxies)
+        self._at_once_max = at_once_max
+        self._new_max = new_max
+        self._clock = clock
+        self._remembered_max = remembered_max
+        # Guards both dicts. An origin with connections is in the first one, any other in the second, oldest first.
+        self._lock = threading.Lock()
+        self._connected: dict[str, _Origin] = {}
+        self._remembered: dict[str, _Origin] = {}
 
     def is_exempt(self, address: str) -> bool:
         """True if the limits don't apply to the address."""
-        peer = ip_address(address)
-        mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
-        return any((mapped or peer) in network for network in self._exempt)
+        return _is_in(address, self._exempt)
+
+    def is_trusted_proxy(self, address: str) -> bool:
+        """True if a connection from the address must begin with a header of the PROXY protocol."""
+        return _is_in(address, self._trusted_proxies)
+
+    def admit(self, address: str) -> str | None:
+        """Count a new connection. Returns its origin for :meth:`release`. Raises RefusedError."""
+        if self.is_exempt(address):
+            return None
+        name, now = network_of(address), self._clock()
+        with self._lock:
+            origin = self._connected.get(name) or self._remembered.get(name) or _Origin()
+            if self._at_once_max and origin.connections >= self._at_once_max:
+                reason = f"Your address has {origin.connections} connections; close one, or try again later."
+                raise RefusedError("address_connections", Refused(ErrorCode.RATE_LIMITED, reason))
+            if self._new_max:
+                if wait_seconds := math.ceil(origin.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):
+                    reason = f"Your address opened too many connections; try again in {wait_seconds} s."
+                    refused = Refused(ErrorCode.RATE_LIMITED, reason, retry_seconds=wait_seconds)
+                    raise RefusedError("address_new_connections", refused)
+                origin.bucket.take(self._new_max, NEW_SECONDS, now)
+            origin.connections += 1
+            self._remembered.pop(name, None)
+            self._connected[name] = origin
+        return name
+
+    def release(self, name: str | None) -> None:
+        """Count the end of a connection of this origin; nothing for None."""
+        if name is None:
+            return
+        now = self._clock()
+        with self._lock:
+            origin = self._connected[name]
+            origin.connections -= 1
+            if origin.connections:
+                return
+            del self._connected[name]
+            if not origin.bucket.is_full(now):
+                self._remembered[name] = origin
+            # Each call adds one at most, and forgets two at most.
+            for oldest in list(islice(self._remembered, 2)):
+                if self._remembered[oldest].bucket.is_full(now) or len(self._remembered) > self._remembered_max:
+                    del self._remembered[oldest]
+
+    def __len__(self) -> int:
+        """Number of origins in memory. For any thread."""
+        with self._lock:
+            return len(self._connected) + len(self._remembered)
+
+
+class OpeningLimits:
+    """Limits datagrams without a session by origin, before they cost an answer. For the UDP listener's thread.
+
+    The source of a datagram may be forged, so there is a limit for all origins together, too. A datagram takes tokens
+    from both buckets, or from neither; so one origin can't use up the tokens of all.
+    """
+
+    def __init__(
+        self, is_exempt: Callable[[str], bool], counters: Counters, *, each_max: int = 0, all_max: int = OPENINGS_MAX
+    ) -> None:
+        """``each_max`` and ``all_max`` are datagrams in a second, of an origin (0: no limit) and of all."""
+        self._is_exempt = is_exempt
+        self._counters = counters
+        self._each_max = each_max
+        self._all_max = all_max
+        self._all = Bucket()
+        # The origins that have taken a token within about a second, in this order: ``all_max`` of them, or a few more.
+        self._origins: dict[str, Bucket] = {}
+
+    def take(self, host: str, now: float) -> bool:
+        """True if a datagram from this address may be answered."""
+        may_take = not self._all.wait_seconds(self._all_max, 1.0, now) and self._take(host, now)
+        if may_take:
+            self._all.take(self._all_max, 1.0, now)
+        else:
+            self._counters.limits_hit["udp_openings"] += 1
+        return may_take
+
+    def _take(self, host: str, now: float) -> bool:
+        """Take a token from the bucket of the origin, if it has one."""
+        if not self._each_max:
+            return True
+        name = network_of(host) if ":" in host else host
+        bucket = self._origins.get(name)
+        if bucket is None:
+            if self._is_exempt(host):
+                return True
+            bucket = Bucket()
+        if bucket.wait_seconds(self._each_max, 1.0, now):
+            return False
+        bucket.take(self._each_max, 1.0, now)
+        self._origins.pop(name, None)
+        self._origins[name] = bucket
+        for oldest in list(islice(self._origins, 2)):
+            if self._origins[oldest].is_full(now):
+                del self._origins[oldest]
+        return True
+
+    def __len__(self) -> int:
+        """Number of origins in memory."""
+        return len(self._origins)
+
+
+def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
+    if not networks:
+        return False
+    peer = ip_address(address)
+    mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
+    return any((mapped or peer) in network for network in networks)

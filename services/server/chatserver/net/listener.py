@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import selectors
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from chatserver.net.connections import FullError
+from chatserver.net.limits import RefusedError
 from chatserver.net.reject_queue import RejectQueue
 from chatserver.net.selector_thread import SelectorThread
 from chatserver.net.transport import TcpTransport
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from chatprotocol.events import Refused
     from chatprotocol.wire import WireProtocol
     from chatserver.net.connections import Connections
     from chatserver.net.read_turns import ReadTurns
@@ -42,18 +42,16 @@ class Listener:
         listening: socket.socket,
         connections: Connections,
         protocols: tuple[WireProtocol, ...],
-        full: Refused,
         on_crash: Callable[[str], None],
         turns: ReadTurns | None = None,
     ) -> None:
-        """``full`` is the error for a rejected connection, which is sent in the connection's protocol."""
         self._turns = turns
         self._connections = connections
         self._thread = SelectorThread("listener", self._run, on_crash)
         self._socket = listening
         # True after a pause was logged, until accepting works again.
         self._exhausted = False
-        self._reject_queue = RejectQueue(protocols, full)
+        self._reject_queue = RejectQueue(protocols)
 
     def start(self) -> None:
         self._thread.start()
@@ -96,7 +94,7 @@ class Listener:
                     return False
                 continue  # the peer closed the connection before it was accepted
             try:
-                self._connections.add(TcpTransport(sock, self._turns), str(peer[0]))
-            except FullError:
-                self._reject_queue.add(sock, time.monotonic())
+                self._connections.add(partial(TcpTransport, sock, self._turns), str(peer[0]))
+            except RefusedError as error:
+                self._reject_queue.add(sock, error.refused, time.monotonic())
         return True

@@ -35,10 +35,11 @@ class RejectQueue:
     A silent peer gets the error in the first of the protocols. The times are seconds of one clock.
     """
 
-    def __init__(self, protocols: tuple[WireProtocol, ...], error: Refused) -> None:
+    def __init__(self, protocols: tuple[WireProtocol, ...]) -> None:
         self._protocols = protocols
-        self._error = error
         self._selector = selectors.DefaultSelector()
+        # The error for each silent socket.
+        self._errors: dict[socket.socket, Refused] = {}
         # Deadline of each socket, the oldest first.
         self._silent: dict[socket.socket, float] = {}
         self._closing: dict[socket.socket, float] = {}
@@ -52,11 +53,12 @@ class RejectQueue:
         """True if no socket needs :meth:`check`."""
         return not self._silent and not self._closing
 
-    def add(self, sock: socket.socket, now: float) -> None:
-        """Add a refused connection."""
+    def add(self, sock: socket.socket, error: Refused, now: float) -> None:
+        """Add a refused connection. It gets the error."""
         sock.setblocking(False)
         self._selector.register(sock, selectors.EVENT_READ)
         self._silent[sock] = now + _FIRST_BYTES_SECONDS
+        self._errors[sock] = error
         if len(self._silent) + len(self._closing) > _SOCKETS_MAX:
             oldest = next(iter(self._closing or self._silent))
             if oldest in self._silent:
@@ -68,7 +70,7 @@ class RejectQueue:
         for key, _ in self._selector.select(0):
             self._reject(key.fileobj, now)  # type: ignore[arg-type]
         for sock in _expired(self._silent, now):
-            self._send_error(sock, self._protocols[0].encode_all([self._error]), now)
+            self._send_error(sock, self._protocols[0], now)
         for sock in _expired(self._closing, now):
             self._close(sock)
 
@@ -86,18 +88,20 @@ class RejectQueue:
         with suppress(OSError):
             first_bytes = sock.recv(SNIFF_MAX_BYTES, socket.MSG_PEEK)
         if first_bytes.startswith(FIRST_BYTE):
-            self._send_error(sock, ALERT_FULL, now)
+            self._send_error(sock, None, now)
             return
         found = sniff(first_bytes, self._protocols) if first_bytes else Sniff.NO
-        protocol = self._protocols[0] if isinstance(found, Sniff) else found
-        self._send_error(sock, protocol.encode_all([self._error]), now)
+        self._send_error(sock, self._protocols[0] if isinstance(found, Sniff) else found, now)
 
-    def _send_error(self, sock: socket.socket, error: bytes, now: float) -> None:
+    def _send_error(self, sock: socket.socket, protocol: WireProtocol | None, now: float) -> None:
+        """Send the error in this protocol; None is TLS."""
         self._selector.unregister(sock)
         del self._silent[sock]
+        error = self._errors.pop(sock)
         self._closing[sock] = now + _READ_SECONDS
         with suppress(OSError):
-            sock.send(error, socket.MSG_NOSIGNAL)
+            data = ALERT_FULL if protocol is None else protocol.encode_all([error])
+            sock.send(data, socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
 
     def _close(self, sock: socket.socket) -> None:

@@ -7,8 +7,8 @@ frame.
 
 A datagram belongs to a session if its session number and its address are those of the session. Any other datagram has
 no session, and its address may be forged. So the answer to it is never longer than the datagram, and the number of such
-answers per tick is limited. Cookies and errors aren't numbered or resent. The server does not answer a datagram that
-may be a server's answer, because two servers would answer each other forever.
+answers is limited, by address and in all. Cookies and errors aren't numbered or resent. The server does not answer a
+datagram that may be a server's answer, because two servers would answer each other forever.
 
 The thread (named "datagrams") owns both dicts of sessions. Readers and the sender use the transports, which have locks.
 """
@@ -40,8 +40,8 @@ from chatprotocol.udp.packet import (
     unpack,
 )
 from chatprotocol.wire.steps import COMMAND
-from chatserver.net.connections import FullError
 from chatserver.net.cookies import Cookies
+from chatserver.net.limits import OpeningLimits, RefusedError
 from chatserver.net.selector_thread import SelectorThread
 from chatserver.net.udp_transport import Address, UdpTransport
 
@@ -58,8 +58,6 @@ _log = structlog.get_logger()
 # scan of 1,000 takes half a millisecond.
 _TICK_SECONDS: Final = 0.05
 _TICK_SESSIONS: Final = 2_000
-# Maximum answers to datagrams without a session, per tick. They take half a processor; more would delay sessions.
-_STATELESS_MAX: Final = 2_000
 # Maximum datagrams read in a row: the scan must run during a flood, too.
 _READ_MAX: Final = 256
 # Time in which the same opening is a duplicate, or a repetition because the answer was lost. Later it opens a session.
@@ -76,22 +74,22 @@ class UdpListener:
         bound: socket.socket,
         connections: Connections,
         protocol: WireProtocol,
+        openings: OpeningLimits,
         on_crash: Callable[[str], None],
         *,
         silence_seconds: float = SILENCE_SECONDS,
-        stateless_max: int = _STATELESS_MAX,
         tls_required: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``stateless_max`` is the maximum of answers to datagrams without a session, per tick.
+        """``openings`` limits the answers to datagrams without a session.
 
         With ``tls_required`` no session is opened, because datagrams are not encrypted.
         """
         self._socket = bound
         self._connections = connections
         self._protocol = protocol
+        self._openings = openings
         self._silence_seconds = silence_seconds
-        self._stateless_max = stateless_max
         self._tls_required = tls_required
         self._clock = clock
         self._thread = SelectorThread("datagrams", self._run, on_crash)
@@ -101,7 +99,6 @@ class UdpListener:
         self._by_number: dict[int, UdpTransport] = {}
         self._by_opening: dict[tuple[Address, bytes], UdpTransport] = {}
         self._next_check_at = 0.0
-        self._stateless_left = stateless_max
         self._log_at = 0.0
 
     def start(self) -> None:
@@ -155,13 +152,11 @@ class UdpListener:
         transport = self._by_number.get(datagram.session)
         if transport is not None and transport.address == address and not transport.closed:
             transport.receive(datagram, now)
-        elif self._stateless_left <= 0:
+        elif not self._openings.take(str(address[0]), now):
             return
         elif (datagram.kind, datagram.session, datagram.sequence) == (COMMAND, NO_SESSION, 0):
-            self._stateless_left -= 1
             self._open(datagram, address, now)
         elif datagram.kind != ACK and datagram.sequence:  # without a number it may be another server's answer
-            self._stateless_left -= 1
             reason = _error(ErrorCode.NO_SESSION, "There is no such session; open a new one.")
             self._answer(datagram, address, reason, _error(ErrorCode.NO_SESSION))
 
@@ -191,10 +186,11 @@ class UdpListener:
             clock=self._clock,
         )
         try:
-            transport.label = self._connections.add(transport, str(address[0]), self._protocol).label
-        except FullError:
-            self._send(address, NO_SESSION, _error(ErrorCode.SERVER_FULL, "The server is full; try again later."))
+            connection = self._connections.add(lambda: transport, str(address[0]), self._protocol)
+        except RefusedError as error:
+            self._send(address, NO_SESSION, _error(error.refused.code, error.refused.reason))
             return
+        transport.label = connection.label
         self._by_number[transport.number] = transport
         self._by_opening[address, opening.text] = transport
 
@@ -221,7 +217,6 @@ class UdpListener:
     def check_timeouts(self) -> None:
         """Check the timeouts of all sessions, and forget the closed ones. For the listener's thread."""
         now = self._clock()
-        self._stateless_left = self._stateless_max
         for transport in list(self._by_number.values()):
             if transport.closed:
                 del self._by_number[transport.number]
