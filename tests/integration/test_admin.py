@@ -6,13 +6,17 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import sqlite3
 import stat
+import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -333,6 +337,22 @@ def test_other_system_users_are_refused(admin: Admin, monkeypatch: pytest.Monkey
     assert "Permission denied" in denied
 
 
+@IS_ROOT
+def test_root_leaves_files_that_the_server_can_use(admin: Admin) -> None:
+    """In a folder of another user, root acts as that user."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as open_folder:
+        Path(open_folder).chmod(0o755)
+        folder = shutil.move(admin.folder, f"{open_folder}/data")
+        for path in (Path(folder), *Path(folder).iterdir()):
+            os.chown(path, NOT_ROOT, NOT_ROOT)
+        (Path(folder) / "chat.state").unlink()
+        run = [sys.executable, "-m", "chatserver", "admin", "--data", folder]
+        for command in (["operator", "grant", "bob"], ["restore", "--replace", f"{open_folder}/backup.db"]):
+            subprocess.run([*run, "backup", "--replace", f"{open_folder}/backup.db"], check=True, timeout=30)
+            subprocess.run([*run, *command], check=True, timeout=30)
+        assert {path.stat().st_uid for path in Path(folder).iterdir()} == {NOT_ROOT}
+
+
 def test_silent_and_talkative_peers_are_given_up(tmp_path: Path) -> None:
     """A peer of the socket that sends nothing, half a line or too much delays others by the time limit only."""
     crashes: list[str] = []
@@ -405,6 +425,80 @@ def test_restore_needs_no_folder_and_refuses_a_running_server(admin: Admin, tmp_
     with serving(admin.folder):
         result = admin(f"restore {tmp_path}/backup.db --replace")
     assert "Another server uses" in result.error
+
+
+@contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """No file can become larger than this."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_full_disk_leaves_neither_a_backup_nor_a_change(admin: Admin, tmp_path: Path) -> None:
+    assert admin(f"backup {tmp_path}/backup.db").code == 0
+    before = contents(admin.folder)
+    with full_disk(40_000):
+        results = [
+            admin(f"backup {tmp_path}/other.db"),
+            admin(f"backup {tmp_path}/backup.db --replace"),
+            admin(f"restore {tmp_path}/backup.db --replace"),
+        ]
+    assert [result.code for result in results] == [1, 1, 1], results
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.db", "data"]
+    assert contents(admin.folder) == before
+    assert admin(f"restore {tmp_path}/backup.db --replace").code == 0
+
+
+# --- messages that are removed ---
+
+
+def test_removed_messages_are_gone_and_their_ids_are_not_used_again(admin: Admin) -> None:
+    """Promise: after a prune of all messages, and after a restart, the history has the same identity."""
+    assert admin("delete-user alice --messages erase").rows[0]["erased"] == 3
+    assert [row.get("deleted") for row in admin("export").rows] == [True] * 3
+    with serving(admin.folder) as room:
+        bob = room.enter("bob")
+        last_id = bob.say("newer than an hour")["id"]
+    plant("UPDATE message SET time_ms = time_ms - 3700000")(admin.folder)
+    before = identity(admin.folder)
+    assert admin("prune --older-than 1h").rows == [{"deleted": 4}]
+    assert admin("export").rows == []
+    assert rows_of(admin.folder, "SELECT count(*) FROM deletion") == [(0,)]
+    with serving(admin.folder) as room:
+        assert room.enter("bob").say("next")["id"] == last_id + 1
+    assert identity(admin.folder) == before
+    assert admin("check").rows == []
+
+
+def rows_of(folder: Path, query: str) -> list[Any]:
+    with closing(sqlite3.connect(folder / "chat.db")) as connection:
+        return connection.execute(query).fetchall()
+
+
+def identity(folder: Path) -> list[Any]:
+    return rows_of(folder, "SELECT history_id FROM history_identity")
+
+
+def test_retention_deletes_old_messages_and_no_others(admin: Admin) -> None:
+    plant("UPDATE message SET time_ms = time_ms - 86400000 * 3 WHERE id = 1")(admin.folder)
+    room = Room(replace(config_in(admin.folder), retention_days=2))
+    try:
+        bob = room.enter("bob")
+        while [each["id"] for each in history(bob)] != [3]:
+            pass
+    finally:
+        room.close()
+    assert [row["id"] for row in admin("export").rows] == [2, 3]
+
+
+def history(peer: Any) -> list[dict[str, Any]]:
+    peer.ask(command="CH", limit=10)
+    found: list[dict[str, Any]] = peer.next("history")["messages"]
+    return found
 
 
 def plant(sql: str, file: str = "chat.db") -> Callable[[Path], None]:

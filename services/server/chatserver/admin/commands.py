@@ -16,14 +16,14 @@ from chatprotocol.rules import check_password, check_username, room_key
 from chatprotocol.settings import SERVER_SETTINGS, read_settings
 from chatserver.admin import doctor, requests
 from chatserver.admin.requests import AdminError
-from chatserver.admin.target import check_folder, open_target
+from chatserver.admin.target import become_owner, check_folder, open_target
 from chatserver.chat.passwords import HashCost, hash_password
 from chatserver.clock import wall_ms
 from chatserver.log import configure_log
 from chatserver.store import reports
 from chatserver.store.backup import restore_backup, stream_backup, write_backup
 from chatserver.store.check import check_files
-from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
+from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase, schema_files
 from chatserver.store.errors import StoreError
 from chatserver.store.invitations import hash_code, new_code
 
@@ -243,8 +243,11 @@ def _backup(call: _Call) -> Report:
 
 
 def _restore(call: _Call) -> Report:
+    newest_schema = max(schema_files())  # read before root becomes another user, who perhaps can't read the program
     with _open_backup(call.options.file) as source:
-        kept = restore_backup(call.folder, source, may_replace=call.options.replace)
+        if call.folder.exists():
+            become_owner(call.folder)
+        kept = restore_backup(call.folder, source, newest_schema, may_replace=call.options.replace)
     files = [str(path) for path in kept]
     aside = f" The former files are kept: {', '.join(files)}." if kept else ""
     done = f"The backup is restored to {call.folder / DATABASE_FILE}; start the server.{aside}"

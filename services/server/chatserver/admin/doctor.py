@@ -27,6 +27,7 @@ from chatserver.clock import wall_ms
 from chatserver.config import load_config
 from chatserver.control import HEALTHY, ask
 from chatserver.memory import SystemMemory
+from chatserver.net.certificates import WARNING_DAYS, CertificateError, load
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
 from chatserver.store.errors import StoreError
 from chatserver.store.files import owner_hint
@@ -51,6 +52,7 @@ _TIMEX_BYTES: Final = 208
 _TIME_ERROR: Final = 5
 # Messages that are newer than the clock by this much were stamped by a clock that was wrong, or it is wrong now.
 _AHEAD_MS: Final = 5_000
+_DAY_SECONDS: Final = 86_400
 _HEALTH_SECONDS: Final = 2.5
 
 
@@ -240,13 +242,18 @@ def _check_memory(config: Config) -> Iterator[Finding]:
 
 
 def _check_certificate(config: Config) -> Iterator[Finding]:
-    if config.tls == "off" or config.tls_cert is None:
+    if config.tls == "off" or config.tls_cert is None or config.tls_key is None:
         return
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        remedy = "CHAT_TLS_CERT and CHAT_TLS_KEY must be readable, and belong together."
-        yield Finding("certificate", Verdict.PROBLEM, f"It can't be used: {error.strerror or error}.", remedy)
+        days = (load(config.tls_cert, config.tls_key).expires_at - wall_ms() / 1000) / _DAY_SECONDS
+    except CertificateError as error:
+        remedy = "Correct CHAT_TLS_CERT and CHAT_TLS_KEY."
+        yield Finding("certificate", Verdict.PROBLEM, str(error), remedy)
         return
-    yield Finding("certificate", Verdict.OK, f"{config.tls_cert} fits its key.")
+    remedy = "Renew it, and send SIGHUP to the server."
+    if days < 0:
+        yield Finding("certificate", Verdict.PROBLEM, f"It expired {-days:.0f} days ago.", remedy)
+    elif days < max(WARNING_DAYS):
+        yield Finding("certificate", Verdict.WARNING, f"It expires in {days:.0f} days.", remedy)
+    else:
+        yield Finding("certificate", Verdict.OK, f"It expires in {days:.0f} days.")

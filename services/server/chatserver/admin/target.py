@@ -40,6 +40,7 @@ _ANSWER_SECONDS: Final = 60.0
 _READ_BYTES: Final = 64 * 1024
 # struct ucred: process, user and group of the peer (unix(7)).
 _CREDENTIALS: Final = struct.Struct("3i")
+_ROOT: Final = 0
 _FILES: Final = (
     *(DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"),
     *(STATE_FILE, LOCK_FILE, SEARCH_FILE, ADMIN_FILE),
@@ -69,6 +70,7 @@ class StoppedServer:
     def __init__(self, folder: Path) -> None:
         """Raises StoreError; InUseError if a server or another command has the folder."""
         ReadOnlyDatabase(folder).close()  # fails if there is no database of this version: none is made or migrated
+        become_owner(folder)
         self.database = Database(folder)
         try:
             reconcile(self.database)
@@ -129,6 +131,15 @@ def open_target(folder: Path, busy_seconds: float = BUSY_SECONDS) -> Iterator[Ca
         target.close()
 
 
+def become_owner(folder: Path) -> None:
+    """Let root act as the owner of the folder, because the server could not use files of root. Raises OSError."""
+    found = folder.stat()
+    if os.geteuid() == _ROOT != found.st_uid:
+        os.setgroups([found.st_gid])
+        os.setegid(found.st_gid)
+        os.seteuid(found.st_uid)
+
+
 def user_name(user_id: int) -> str:
     """The name of a system user, or its number."""
     try:
@@ -175,5 +186,5 @@ def _check_server(connection: socket.socket, owner_id: int) -> None:
     """Raise AdminError if another user's program answers, which only an abstract address allows."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, server_id, _ = _CREDENTIALS.unpack(credentials)
-    if server_id not in {0, os.geteuid(), owner_id}:
+    if server_id not in {_ROOT, os.geteuid(), owner_id}:
         raise AdminError(f"The program that answers on {ADMIN_FILE} is of user {server_id}, and not the server.")

@@ -30,7 +30,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from chatserver.store.database import DATABASE_FILE, schema_files
+from chatserver.store.database import DATABASE_FILE
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import LOCK_FILE, lock, owner_hint
 from chatserver.store.search_index import remove_index
@@ -76,8 +76,10 @@ def stream_backup(database: ReadOnlyDatabase, output: BinaryIO) -> int:
     return size_bytes
 
 
-def restore_backup(folder: Path, source: BinaryIO, *, may_replace: bool) -> list[Path]:
+def restore_backup(folder: Path, source: BinaryIO, newest_schema: int, *, may_replace: bool) -> list[Path]:
     """Put a backup in the place of the database of this folder. Returns the files that were kept aside.
+
+    ``newest_schema`` is the number of the newest schema that the server knows.
 
     Raises StoreError: a server runs, there is a database that must not be replaced, or the backup can't be used. After
     an error the server's files are unchanged.
@@ -97,7 +99,7 @@ def restore_backup(folder: Path, source: BinaryIO, *, may_replace: bool) -> list
                 with new.open("r+b") as file:
                     shutil.copyfileobj(source, file, _COPY_BYTES)
                     os.fsync(file.fileno())
-                _check_backup(new)
+                _check_backup(new, newest_schema)
                 return _replace(folder, new)
     except OSError as error:
         where = error.filename or folder
@@ -157,7 +159,7 @@ def _copy_database(database: ReadOnlyDatabase, new: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def _check_backup(path: Path) -> None:
+def _check_backup(path: Path, newest_schema: int) -> None:
     """Raise StoreError if the file is not a complete database that this server can use."""
     problem = ""
     try:
@@ -166,7 +168,7 @@ def _check_backup(path: Path) -> None:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 problem = "it is damaged"
-            elif version > max(schema_files()):
+            elif version > newest_schema:
                 problem = f"a newer server wrote it (schema {version})"
             elif not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'account'").fetchone():
                 problem = "it is no database of a chat server"

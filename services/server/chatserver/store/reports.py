@@ -117,7 +117,7 @@ def find_room_id(connection: sqlite3.Connection, key: str) -> int | None:
 def read_messages(database: ReadOnlyDatabase, room_id: int | None = None) -> Iterator[Row]:
     """All messages of a room, or of all rooms and all direct messages, oldest first.
 
-    Messages that are stored after the call are left out. Raises StoreError.
+    Messages that are stored after the call are left out. A deleted one has no text. Raises StoreError.
     """
     with database.reading() as connection:
         upto_id = read_last_id(connection)
@@ -131,7 +131,8 @@ def read_messages(database: ReadOnlyDatabase, room_id: int | None = None) -> Ite
             where = (
                 {"room": room if conversation_id != LOBBY_ID else "lobby"} if recipient is None else {"to": recipient}
             )
-            yield {"id": message_id, "time": to_iso(time_ms), **where, "from": sender, "message": text}
+            content = {"message": text} if text else {"deleted": True}
+            yield {"id": message_id, "time": to_iso(time_ms), **where, "from": sender, **content}
         after_id = rows[-1][0]
 
 
