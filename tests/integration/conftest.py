@@ -32,7 +32,7 @@ def config(tmp_path: Path) -> Config:
 
 
 def _config_in(folder: Path) -> Config:
-    flags = f"--host 127.0.0.1 --port 0 --data {folder}/data --hash-time-cost 1 --hash-memory-kib 8"
+    flags = f"--host 127.0.0.1 --port 0 --data {folder}/data --hash-time-cost 1 --hash-memory-kib 8 --disk-reserve 0"
     return load_config(flags.split(), {})
 
 

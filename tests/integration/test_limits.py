@@ -288,3 +288,46 @@ def test_user_makes_few_rooms_a_day(open_room: Callable[..., Room]) -> None:
         answered = peer.next("joined", "error")
         assert answered["type"] == answer
         assert answer != "error" or (answered["code"] == "rate_limited" and answered["retry_seconds"] > 3_600)
+
+
+def test_direct_messages_to_an_offline_user_are_limited(open_room: Callable[..., Room]) -> None:
+    """Promise: a login does not bring endless messages. The mailbox is empty after it."""
+    room = open_room(waiting_from_sender=2, waiting_messages=3)
+    leave(room.enter("bob"))
+    peers = [room.enter(name) for name in ("alice", "carol", "dave")]
+
+    def whisper(peer: Peer) -> str:
+        peer.ask(command="DM", to="bob", message="hello")
+        answer = peer.next("sent", "error")
+        return str(answer.get("status") or answer["code"])
+
+    alice, carol, dave = peers
+    assert [whisper(alice) for _ in range(3)] == ["stored", "stored", "mailbox_full"]
+    assert [whisper(peer) for peer in (carol, dave)] == ["stored", "mailbox_full"]
+    bob = room.enter("bob")
+    assert [bob.next("direct")["from"] for _ in range(3)] == ["alice", "alice", "carol"]
+    assert [whisper(alice) for _ in range(5)] == ["sent"] * 5
+    leave(bob)
+    assert whisper(dave) == "stored"
+
+
+def test_messages_are_refused_while_the_reserve_of_the_disk_is_used(open_room: Callable[..., Room]) -> None:
+    """Promise: history stays readable, and users who are registered log in."""
+    room = open_room()
+    alice = room.enter("alice")
+    alice.say("before")
+    room.close()
+    room = open_room(disk_reserve=2**50)
+    alice, frames = room.enter("alice"), room.enter_frames("alice")
+    alice.ask(command="PM", message="hello", nonce="n1")
+    refused = alice.next("error")
+    assert (refused["code"], refused["nonce"]) == ("disk_full", "n1")
+    alice.ask(command="CH")
+    assert [each["message"] for each in alice.next("history")["messages"]] == ["before"]
+    bob = room.peer()
+    bob.ask(command="login", username="bob", password="secret")
+    assert bob.next("error")["code"] == "disk_full"
+    frames.command("PM")
+    assert frames.next_command() == "READY"
+    frames.data("hello")
+    assert frames.next_command().startswith("ERROR disk_full ")

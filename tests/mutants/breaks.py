@@ -153,7 +153,7 @@ BREAKS = (
     _break(
         _CONFIRMED,
         _JOURNAL + "local.py",
-        "failure = OSError(describe(error))",
+        "failure = make_error()",
         "failure = ()",
         "unit/server/test_journal.py::test_failed_commit_refuses_its_messages_and_the_next_one_goes_on",
     ),

@@ -43,6 +43,7 @@ from chatserver.chat.session import Session
 from chatserver.clock import Clock, wall_ms
 from chatserver.control import HEALTHY
 from chatserver.counters import Counters
+from chatserver.journal.apply import StoreLimits
 from chatserver.journal.entries import ServerStart, SetServerRole
 from chatserver.journal.local import LocalJournal
 from chatserver.memory import system_memory
@@ -61,6 +62,7 @@ from chatserver.net.tls import TlsAcceptor
 from chatserver.net.udp_listener import UdpListener
 from chatserver.store.accounts import Accounts, Role
 from chatserver.store.database import Database
+from chatserver.store.disk import DiskReserve
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
 from chatserver.store.messages import Messages
@@ -199,7 +201,16 @@ class Server:
         for buffer in (*buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        self._journal = LocalJournal(self._database, Clock().now_ms, self._crash, counters=self._counters)
+        self._journal = LocalJournal(
+            self._database,
+            Clock().now_ms,
+            self._crash,
+            limits=StoreLimits(
+                waiting_from_sender=config.waiting_from_sender, waiting_messages=config.waiting_messages
+            ),
+            reserve=DiskReserve(config.data, config.disk_reserve),
+            counters=self._counters,
+        )
         self._journal.defer(ServerStart, ServerStart())
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.events import RoomRole, SanctionKind
-from chatserver.journal.apply import Transaction, apply
+from chatserver.journal.apply import StoreLimits, Transaction, apply
 from chatserver.journal.entries import (
     AddAccount,
     AddInvitation,
@@ -34,6 +34,7 @@ from chatserver.journal.entries import (
     NoteAct,
     PartRoom,
     PasswordChange,
+    Problem,
     Prune,
     PublicMessages,
     Report,
@@ -70,7 +71,8 @@ def public(sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]],
 
 
 def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None) -> DirectMessage:
-    return DirectMessage(sender_id, "alice", [text], [nonce], recipient_id=recipient_id, recipient="bob")
+    to: dict[str, Any] = {"recipient_id": recipient_id, "recipient": "bob"}
+    return DirectMessage(sender_id, "alice", [text], [nonce], **to, is_waiting=True)
 
 
 acting: dict[str, st.SearchStrategy[Any]] = {"by_id": st.integers(0, 4), "by": names}
@@ -144,7 +146,7 @@ def apply_together(
 ) -> tuple[list[Any], int]:
     """Apply the entries in one transaction; return the outcomes and the new last id."""
     with transaction(store) as connection:
-        applying = Transaction(connection, 0, last_id)
+        applying = Transaction(connection, 0, last_id, StoreLimits(waiting_from_sender=1, waiting_messages=2))
         outcomes = []
         for entry, applying.time_ms in timed:
             outcomes.append(apply(applying, entry))
@@ -184,3 +186,51 @@ def kinds_of(base: type) -> set[type]:
 
 def test_every_entry_is_in_the_property() -> None:
     assert set(STRATEGIES) == kinds_of(Entry)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(1, 3), st.integers(1, 2), st.booleans(), st.sampled_from([None, None, "n1", "n2"]))
+        | st.integers(1, 2),
+        max_size=30,
+    ),
+    from_sender=st.integers(0, 3),
+    in_all=st.integers(0, 4),
+)
+def test_mailbox_of_an_offline_user_is_limited(
+    steps: list[tuple[int, int, bool, str | None] | int], from_sender: int, in_all: int
+) -> None:
+    """The model counts the messages after the delivery mark. A repeated message is confirmed, also if it is full."""
+    limits = StoreLimits(waiting_from_sender=from_sender, waiting_messages=in_all)
+    waiting: dict[int, list[int]] = {1: [], 2: []}
+    used: set[tuple[int, str]] = set()
+    with closing(new_store()) as connection:
+        for name in ("a", "b", "c"):
+            apply(Transaction(connection, 0, 0), NewAccount(name, "hash"))
+        last_id = 0
+        for step in steps:
+            applying = Transaction(connection, 0, last_id, limits)
+            if isinstance(step, int):
+                apply(applying, DeliveryMark(step, last_id))
+                waiting[step].clear()
+                continue
+            sender, recipient, is_waiting, nonce = step
+            entry = DirectMessage(
+                sender, "", ["x"], [nonce], recipient_id=recipient, recipient="", is_waiting=is_waiting
+            )
+            outcome = apply(applying, entry)
+            its = waiting[recipient]
+            if nonce is not None and (sender, nonce) in used:
+                assert isinstance(outcome, tuple)
+                assert outcome[0].is_repeated
+            elif is_waiting and 0 < from_sender <= its.count(sender):
+                assert outcome is Problem.MAILBOX_FULL_OF_SENDER
+            elif is_waiting and 0 < in_all <= len(its):
+                assert outcome is Problem.MAILBOX_FULL
+            else:
+                assert isinstance(outcome, tuple)
+                its.append(sender)
+                used |= {(sender, nonce)} if nonce is not None else set()
+            last_id = applying.last_id
+            (rows,) = connection.execute("SELECT count(*) FROM message").fetchone()
+            assert rows == last_id

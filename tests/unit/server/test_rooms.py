@@ -13,7 +13,7 @@ from chatprotocol.events import Rooms as RoomsEvent
 from chatprotocol.limits import ID_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, TOPIC_MAX_BYTES
 from chatprotocol.wire import Json
 from chatserver.chat.problems import problem_error
-from chatserver.journal.apply import RoomLimits, Transaction, apply
+from chatserver.journal.apply import StoreLimits, Transaction, apply
 from chatserver.journal.entries import (
     Entry,
     GuestClaim,
@@ -39,7 +39,7 @@ from .helpers import memory_database
 NAMES = ["", "alice", "bob", "carol", "dave"]
 PERSONS = range(1, 5)
 GUEST_ID, NOBODY_ID = 5, 6
-LIMITS = RoomLimits(joined=2, rooms=3, members=3, room_id=9)
+LIMITS = StoreLimits(joined=2, rooms=3, members=3, room_id=9)
 
 
 class ModelRoom:
@@ -246,7 +246,7 @@ room_entries: list[st.SearchStrategy[Entry[Any]]] = [
 ]
 
 
-def start(database: Database, limits: RoomLimits, entries: Sequence[Entry[Any]] = ()) -> list[Any]:
+def start(database: Database, limits: StoreLimits, entries: Sequence[Entry[Any]] = ()) -> list[Any]:
     """Make the accounts, then apply the entries in one transaction; return the outcomes."""
     with database.transaction() as connection:
         applying = Transaction(connection, 0, 0, limits)
@@ -363,7 +363,7 @@ def test_account_is_in_100_rooms_at_most(database: Database) -> None:
     """A place that becomes free can be taken; joining a room again needs none."""
     joins = [join(1, f"room{number}") for number in range(ROOMS_JOINED_MAX + 1)]
     later = [joins[0], PartRoom(1, "alice", 2), joins[-1], joins[0]]
-    assert too_many(start(database, RoomLimits(), [*joins, *later])) == [ROOMS_JOINED_MAX, ROOMS_JOINED_MAX + 4]
+    assert too_many(start(database, StoreLimits(), [*joins, *later])) == [ROOMS_JOINED_MAX, ROOMS_JOINED_MAX + 4]
 
 
 def test_server_has_1000_rooms_at_most(database: Database) -> None:
@@ -371,14 +371,14 @@ def test_server_has_1000_rooms_at_most(database: Database) -> None:
     first_id = GUEST_ID + 1
     joins = [join(first_id + number % len(people), f"room{number}") for number in range(ROOMS_MAX)]
     later = [join(1, "another"), join(1, "room0"), PartRoom(first_id + 1, "", 3), join(1, "another"), join(2, "more")]
-    outcomes = start(database, RoomLimits(), [*people, *joins, *later])
+    outcomes = start(database, StoreLimits(), [*people, *joins, *later])
     assert too_many(outcomes) == [len(people) + ROOMS_MAX, len(outcomes) - 1]
 
 
 def test_list_of_rooms_claims_its_memory_first(database: Database) -> None:
     """Promise: a request for which there is no memory is refused. A thousand topics take a megabyte."""
     topics = [SetTopic(number, '"' * TOPIC_MAX_BYTES, 1, "alice") for number in range(2, 102)]
-    start(database, RoomLimits(), [*(join(1, f"room{number}") for number in range(100)), *topics])
+    start(database, StoreLimits(), [*(join(1, f"room{number}") for number in range(100)), *topics])
     claimed: list[int] = []
     found = Rooms(database, claimed.append).visible_to(2)
     assert len(found) == 100
@@ -397,7 +397,7 @@ def test_room_has_10000_members_and_invitations_at_most(database: Database) -> N
     invitations = [InviteUser(2, first_id + number, "", 1, "alice") for number in range(MEMBERS_MAX)]
     last_id = first_id + MEMBERS_MAX - 1
     later = [join(first_id, "dev"), join(last_id, "dev"), KickMember(2, first_id, "", 1, "alice"), join(last_id, "dev")]
-    outcomes = start(database, RoomLimits(), [*people, join(1, "dev"), *invitations, *later])
+    outcomes = start(database, StoreLimits(), [*people, join(1, "dev"), *invitations, *later])
     assert too_many(outcomes) == [2 * MEMBERS_MAX, 2 * MEMBERS_MAX + 2]
     assert outcomes[-1].role is RoomRole.MEMBER
 
@@ -405,7 +405,7 @@ def test_room_has_10000_members_and_invitations_at_most(database: Database) -> N
 def test_ids_of_rooms_are_not_used_again(database: Database) -> None:
     """Nobody reads or writes in a later room of the same name, or of the same id, what was meant for the first one."""
     entries = [join(1, "dev"), say(1, ["old"], 2), PartRoom(1, "alice", 2), join(1, "dev"), say(1, ["lost"], 2)]
-    outcomes = start(database, RoomLimits(room_id=3), [*entries, PartRoom(1, "alice", 3), join(1, "dev")])
+    outcomes = start(database, StoreLimits(room_id=3), [*entries, PartRoom(1, "alice", 3), join(1, "dev")])
     assert outcomes[2].has_ended
     assert (outcomes[3].room_id, outcomes[3].last_id, outcomes[3].is_new) == (3, 0, True)
     assert outcomes[4] is Problem.UNKNOWN_ROOM

@@ -39,7 +39,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.rules import room_key
 from chatserver.chat.delivery import Ack
-from chatserver.chat.problems import problem_error, sanction_error, sanction_text
+from chatserver.chat.problems import problem_error, sanction_error, sanction_text, write_error
 from chatserver.chat.room import Member, Room, User
 from chatserver.counters import Counters
 from chatserver.journal import entries
@@ -82,7 +82,6 @@ _PORTION_CHARACTERS = 64 * 1024
 _MESSAGE_CHARACTERS = 100
 
 _REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
-_NOT_STORED = "The server can't write to its disk; the message was not stored."
 
 # Maximum members of the account that each login checks, newest first: each check takes a few system calls.
 _CHECKED_MAX = 4
@@ -409,15 +408,14 @@ class Hub:
         if isinstance(origin, Ack):
             self._acked_delivery.complete(origin, None)
         elif isinstance(origin, Member):
-            code, reason, asked = ErrorCode.INTERNAL, _NOT_STORED, None
-            if isinstance(batch, PublicMessages) and batch.room:
-                asked = batch.room
-            if not isinstance(outcome, OSError):
-                error = (
-                    problem_error(outcome, asked) if isinstance(outcome, Problem) else sanction_error(outcome, asked)
-                )
-                code, reason = error.code, error.reason
-            origin.send_queue.insert([Refused(code, reason, nonce, asked) for nonce in batch.nonces])
+            asked = (batch.room or None) if isinstance(batch, PublicMessages) else None
+            if isinstance(outcome, OSError):
+                error = write_error(outcome, "the message was not stored")
+            elif isinstance(outcome, Problem):
+                error = problem_error(outcome, asked, batch.recipient if isinstance(batch, DirectMessage) else None)
+            else:
+                error = sanction_error(outcome, asked)
+            origin.send_queue.insert([Refused(error.code, error.reason, nonce, asked) for nonce in batch.nonces])
 
     # --- rooms: the lock is held ---
 

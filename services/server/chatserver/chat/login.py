@@ -17,7 +17,7 @@ from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welco
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
-from chatserver.chat.problems import sanction_error
+from chatserver.chat.problems import sanction_error, write_error
 from chatserver.chat.registration import name_in_use
 from chatserver.chat.room import Member
 from chatserver.journal.entries import KnownNetwork, PasswordChange
@@ -200,8 +200,7 @@ class Login:
         try:
             (has_changed,) = self._journal.append([change]).result()
         except OSError as error:
-            reason = "The server can't write to its disk; the password was not changed."
-            raise RequestError(ErrorCode.INTERNAL, reason) from error
+            raise write_error(error, "the password was not changed") from error
         if not has_changed:
             raise RequestError(
                 ErrorCode.WRONG_PASSWORD, f"The password of {account.name} was changed meanwhile; log in again."

@@ -9,6 +9,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import SanctionKind
 from chatprotocol.limits import IGNORED_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, SANCTIONS_MAX
 from chatprotocol.rules import not_a_member, unknown_room, unknown_user
+from chatserver.journal.base import DiskFullError
 from chatserver.journal.entries import Problem
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ _REASONS: Final = {
     Problem.NOT_SANCTIONED: (
         ErrorCode.BAD_REQUEST,
         "There is no such ban or mute of {username} in {where}; nothing was done.",
+    ),
+    Problem.MAILBOX_FULL_OF_SENDER: (
+        ErrorCode.MAILBOX_FULL,
+        "Too many of your messages wait for {username}, who must log in first; the message was not stored.",
+    ),
+    Problem.MAILBOX_FULL: (
+        ErrorCode.MAILBOX_FULL,
+        "Too many messages wait for {username}, who must log in first; the message was not stored.",
     ),
     Problem.TOO_MANY_ROOMS: (
         ErrorCode.TOO_MANY_ROOMS,
@@ -71,6 +80,13 @@ def problem_error(problem: Problem, room: str | None = None, username: str | Non
             code, reason = _REASONS[problem]
             where = "the server" if room is None else f"the room {room}"
             return RequestError(code, reason.format(username=username, where=where), room=room)
+
+
+def write_error(error: OSError, consequence: str, room: str | None = None) -> RequestError:
+    """Make the error for a request that can't be stored; the consequence is the rest of the sentence."""
+    if isinstance(error, DiskFullError):
+        return RequestError(ErrorCode.DISK_FULL, f"The server's disk is nearly full; {consequence}.", room=room)
+    return RequestError(ErrorCode.INTERNAL, f"The server can't write to its disk; {consequence}.", room=room)
 
 
 def sanction_error(sanction: ActiveSanction, room: str | None = None) -> RequestError:

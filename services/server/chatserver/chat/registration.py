@@ -11,6 +11,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import INVITATION_MAX_BYTES
 from chatprotocol.rules import name_key
 from chatserver.chat.passwords import Urgency
+from chatserver.chat.problems import write_error
 from chatserver.journal.entries import AccountProblem, AddInvitation, NewAccount
 from chatserver.store.accounts import Account, Role
 from chatserver.store.invitations import hash_code, new_code
@@ -184,9 +185,7 @@ class Registration:
             password_hash = self._passwords.hash(password, Urgency.REGISTRATION, is_abandoned)
             (outcome,) = self._journal.append([NewAccount(username, password_hash, network, code_hash, role)]).result()
         except OSError as error:
-            raise RequestError(
-                ErrorCode.INTERNAL, "The server can't write to its disk; nothing was registered."
-            ) from error
+            raise write_error(error, "nothing was registered") from error
         finally:
             if not is_exempt and not isinstance(outcome, Account):
                 self._limits.give_back(network)

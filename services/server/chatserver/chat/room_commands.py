@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 
 from chatprotocol import requests
-from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import RoomRole
 from chatprotocol.rules import check_reason, check_room_name, check_topic, not_a_member, unknown_room, unknown_user
-from chatserver.chat.problems import problem_error, sanction_error
+from chatserver.chat.problems import problem_error, sanction_error, write_error
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
 from chatserver.store.moderation import ActiveSanction
@@ -93,8 +92,7 @@ class RoomCommands:
         try:
             (outcome,) = self._journal.append([entry], member).result()
         except OSError as error:
-            reason = "The server can't write to its disk; nothing was done."
-            raise RequestError(ErrorCode.INTERNAL, reason, room=request.room) from error
+            raise write_error(error, "nothing was done", request.room) from error
         if made is not None and isinstance(request, requests.Join) and outcome is Problem.UNKNOWN_ROOM:
             made.take(member.account_id)  # raises RequestError if this is the reason
         if isinstance(outcome, Problem):

@@ -358,6 +358,7 @@ class Session:
             recipient_id=recipient.id,
             recipient=recipient.name,
             recipient_claim=recipient.claim,
+            is_waiting=not (recipient.is_guest or self._services.presence.is_online(recipient.name)),
         )
 
     def _await_turn(self, kind: type) -> bool:

@@ -19,6 +19,10 @@ class JournalClosedError(Exception):
     """The server is shutting down; nothing more is written."""
 
 
+class DiskFullError(OSError):
+    """The reserve of the disk is used up: what needs space is refused."""
+
+
 class Applied(Struct, frozen=True, gc=False):
     """An entry for the subscribers: it is committed, or its transaction failed."""
 

@@ -27,6 +27,8 @@ class Entry(Struct, Generic[_OutcomeT_co], frozen=True, gc=False, omit_defaults=
 
     # True if a commit may wait a few milliseconds for more of these.
     is_gathered: ClassVar[bool] = False
+    # True if it needs space on the disk, and is refused when the reserve of the disk is used up.
+    needs_space: ClassVar[bool] = False
 
     @property
     def size(self) -> int:
@@ -67,6 +69,9 @@ class Problem(StrEnum):
     UNKNOWN_MESSAGE = "unknown_message"
     # There is no such ban or mute.
     NOT_SANCTIONED = "not_sanctioned"
+    # Too many direct messages wait for the recipient: from the sender, or in all.
+    MAILBOX_FULL_OF_SENDER = "mailbox_full_of_sender"
+    MAILBOX_FULL = "mailbox_full"
     # The room or the server has too many bans and mutes, or the account ignores too many users.
     TOO_MANY = "too_many"
     # The account has too many rooms, the room too many members, or the server too many rooms.
@@ -77,6 +82,7 @@ class MessageBatch(Entry[tuple[Stored, ...] | Problem | ActiveSanction], frozen=
     """Consecutive messages of one sender. Outcome: all of them, in parts; or why none was stored."""
 
     is_gathered: ClassVar[bool] = True
+    needs_space: ClassVar[bool] = True
 
     sender_id: int
     sender: str
@@ -105,6 +111,8 @@ class DirectMessage(MessageBatch, frozen=True, gc=False, tag="direct", kw_only=T
     recipient: str
     # The recipient's claim of its name if it is a guest: see Account. It is not for a later guest of that name.
     recipient_claim: int = 0
+    # True if the recipient was offline: the limits of messages that wait for it apply.
+    is_waiting: bool = False
 
 
 class DeliveryMark(Entry[None], frozen=True, gc=False, tag="mark"):
@@ -125,6 +133,8 @@ class AccountProblem(StrEnum):
 
 class NewAccount(Entry[Account | AccountProblem], frozen=True, gc=False, tag="account"):
     """A name is registered. Outcome: the account, or why there is none."""
+
+    needs_space: ClassVar[bool] = True
 
     name: str
     password_hash: str
@@ -163,6 +173,8 @@ class PasswordChange(Entry[bool], frozen=True, gc=False, tag="password"):
 
 class GuestClaim(Entry[Account | None], frozen=True, gc=False, tag="guest"):
     """A guest takes a name. Outcome: its row and claim; None if an account or another guest has the name."""
+
+    needs_space: ClassVar[bool] = True
 
     name: str
 
@@ -211,6 +223,8 @@ class RoomEntry(Entry[RoomOutcome], frozen=True, gc=False):
 class JoinRoom(RoomEntry, frozen=True, gc=False, tag="join"):
     """An account becomes a member of the room of this name. A new name makes a room if ``may_create``."""
 
+    needs_space: ClassVar[bool] = True
+
     account_id: int
     username: str
     room: str
@@ -254,6 +268,8 @@ class KickMember(_AboutUser, frozen=True, gc=False, tag="kick"):
 
 class InviteUser(_AboutUser, frozen=True, gc=False, tag="invite"):
     """An account may join, and learns of the room."""
+
+    needs_space: ClassVar[bool] = True
 
 
 class SetRole(_AboutUser, frozen=True, gc=False, tag="role"):

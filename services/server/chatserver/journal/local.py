@@ -17,6 +17,7 @@ States: open, closed, ended.
 One round of the journal thread (``_take_inbox``, ``_commit``):
 
 1. Wait until the inbox is not empty. A small inbox with messages is given a few milliseconds more by ``gather``.
+   While the reserve of the disk is used up, fail the appends that need space, and go on with the others.
 2. In one transaction, with one time: apply the deferred entries, then those of the inbox (``apply.py``).
 3. After the commit: tell the subscribers, then complete the entries.
    If the transaction fails: tell the subscribers, fail the entries with OSError, keep the deferred entries for the next
@@ -46,14 +47,16 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from chatserver.counters import Counters
-from chatserver.journal.apply import Transaction, apply
-from chatserver.journal.base import Appended, Applied, JournalClosedError
+from chatserver.journal.apply import StoreLimits, Transaction, apply
+from chatserver.journal.base import Appended, Applied, DiskFullError, JournalClosedError
 from chatserver.store.database import touch_page
+from chatserver.store.disk import DiskReserve
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.identity import read_highest_id
 from chatserver.threads import Worker
@@ -112,10 +115,14 @@ class LocalJournal:
         on_crash: Callable[[str], None],
         inbox_max_entries: int = INBOX_MAX_ENTRIES,
         *,
+        limits: StoreLimits | None = None,
+        reserve: DiskReserve | None = None,
         counters: Counters | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock`` measures the commits. Raises StoreError."""
+        """``clock`` measures the commits. While ``reserve`` is used up, messages are refused. Raises StoreError."""
+        self._limits = limits or StoreLimits()
+        self._reserve = reserve or DiskReserve(Path(), 0)
         self._counters = counters or Counters()
         self._clock = clock
         self._inbox_max_entries = inbox_max_entries
@@ -171,6 +178,11 @@ class LocalJournal:
                     apply(transaction, entry)
         except _WRITE_ERRORS as error:  # the messages are delivered again at the next login
             _log.error("delivery marks not saved", error=describe(error))
+
+    @property
+    def is_disk_full(self) -> bool:
+        """True while the reserve of the disk is used up, and messages are refused. For any thread."""
+        return self._reserve.is_used
 
     @property
     def pending(self) -> int:
@@ -254,6 +266,8 @@ class LocalJournal:
         taken = self._inbox
         try:
             while (taken := self._take_inbox()).appends:
+                if self._reserve.check():
+                    self._refuse_growth(taken)
                 self._commit(taken)
             self._commit(taken)
         finally:
@@ -280,7 +294,7 @@ class LocalJournal:
         try:
             with self._database.transaction() as connection:
                 changes = connection.total_changes
-                transaction = Transaction(connection, self._now_ms(), self._last_id)
+                transaction = Transaction(connection, self._now_ms(), self._last_id, self._limits)
                 time_ms = transaction.time_ms
                 applied = [Applied(each, apply(transaction, each), None, time_ms) for each in taken.deferred.values()]
                 for appended in taken.appends:
@@ -317,10 +331,22 @@ class LocalJournal:
             _log.error("journal failed", error=describe(error))
         with self._lock:
             self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}
-        failure = OSError(describe(error))
-        applied = [Applied(entry, failure, each.origin, 0) for each in taken.appends for entry in each.entries]
+        self._fail(taken.appends, lambda: OSError(describe(error)))
+
+    def _refuse_growth(self, taken: _Inbox) -> None:
+        """Fail the appends that need space, and take them out: the others are few, or free space."""
+        refused: list[Appended[Any]] = []
+        kept: list[Appended[Any]] = []
+        for appended in taken.appends:
+            (refused if any(entry.needs_space for entry in appended.entries) else kept).append(appended)
+        taken.appends = kept
+        self._fail(refused, DiskFullError)
+
+    def _fail(self, appends: Sequence[Appended[Any]], make_error: Callable[[], OSError]) -> None:
+        failure = make_error()
+        applied = [Applied(entry, failure, each.origin, 0) for each in appends for entry in each.entries]
         if applied:
             for callback in self._subscribers:
                 callback(applied)
-        for appended in taken.appends:
-            appended.fail(OSError(describe(error)))
+        for appended in appends:
+            appended.fail(make_error())

@@ -479,6 +479,24 @@ def insert_direct(
     return True
 
 
+def delete_direct(connection: sqlite3.Connection, message_id: int) -> None:
+    """Delete the newest direct message, which was inserted in the same transaction."""
+    connection.execute("DELETE FROM message WHERE key = ?", (_key(DIRECT_ID, message_id),))
+
+
+# The delivery mark is read here: it moves in the same order of entries.
+_WAITING: Final = (
+    "SELECT sender_id, count(*) FROM (SELECT sender_id FROM message"
+    " WHERE recipient_id = :recipient AND key BETWEEN (SELECT delivered_id + 1 FROM account WHERE id = :recipient)"
+    " - (1 << 40) AND -1 LIMIT :limit) GROUP BY sender_id"
+)
+
+
+def count_waiting(connection: sqlite3.Connection, recipient_id: int, limit: int) -> dict[int, int]:
+    """The number of direct messages that wait for the recipient, by sender; the oldest ``limit`` are counted."""
+    return dict(connection.execute(_WAITING, {"recipient": recipient_id, "limit": limit}))
+
+
 def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
     """True if a nonce is not unique. A primary key conflict has another code, and is a bug of the server."""
     return error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE
