@@ -99,6 +99,7 @@ class ChatClient:
     ``retry_seconds``. Missed messages follow :class:`Reconnected`, each once. Unconfirmed messages are sent again, and
     stored once.
 
+    ``invitation`` is the code with which a new name registers, on a server that needs one (json only).
     With ``tls`` the connection is encrypted, and the server's certificate and name are checked. ``ca`` is a file with
     the certificates that are trusted instead of the system's; it implies ``tls``.
 
@@ -116,6 +117,7 @@ class ChatClient:
         register_length: str = LENGTH_UNITS[0],
         retry_seconds: float = 60.0,
         silence_seconds: float = SILENCE_SECONDS,
+        invitation: str = "",
         tls: bool = False,
         ca: str | PathLike[str] | None = None,
     ) -> None:
@@ -127,6 +129,7 @@ class ChatClient:
         check_choice("register_length", register_length, LENGTH_UNITS)
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
+        check_str("invitation", invitation)
         check_flag("tls", tls)
         if ca is not None and not isinstance(ca, str | PathLike):
             raise UsageError(f"ca is of the type {type(ca).__name__}; it must be a path (str or os.PathLike).")
@@ -148,6 +151,7 @@ class ChatClient:
             silence_seconds=silence_seconds,
             tls=context,
         )
+        self._session.model.invitation = invitation or None
         self._is_json = dialect == Json.name
         self._is_connected = self._has_tried_login = False
         # Events that happened during a call, for events().
@@ -176,14 +180,16 @@ class ChatClient:
         self._wait_for_event((), lambda each: isinstance(each, Connected))
         self._is_connected = True
 
-    def login(self, username: str, password: str = "") -> events.Welcome:
+    def login(self, username: str, password: str = "", new_password: str = "") -> events.Welcome:
         """Log in; an unused name is registered. Once per client.
 
+        ``new_password`` replaces the password, for example after the error password_change_required (json only).
         Raises LostError if the connection is lost, and RefusedError if the login is rejected: the client must then be
         closed. An invalid name is rejected before anything is sent; another name can then be tried.
         """
         check_str("username", username)
         check_str("password", password)
+        check_str("new_password", new_password)
         self._check_open()
         if not self._is_connected:
             raise UsageError("The client is not connected: connect() first, or use `with ChatClient(...)`.")
@@ -191,10 +197,13 @@ class ChatClient:
             raise UsageError("This client has tried to log in before: make another ChatClient for another login.")
         _refused_as_error(check_username, username)
         _refused_as_error(check_unicode, password)
+        _refused_as_error(check_unicode, new_password)
         self._has_tried_login = True
         self._session.model.username = username
         self._session.model.password = password or None
-        match self._wait_for_event(self._session.log_in(), lambda each: isinstance(each, _LOGIN_ANSWERS)):
+        match self._wait_for_event(
+            self._session.log_in(new_password or None), lambda each: isinstance(each, _LOGIN_ANSWERS)
+        ):
             case events.Welcome() as welcome:
                 return welcome
             case events.Refused(code, reason):

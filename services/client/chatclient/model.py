@@ -121,6 +121,8 @@ class Model:
         self.server = server
         self.username = username or ""
         self.password = password
+        # The code with which a new name registers, if the server needs one.
+        self.invitation: str | None = None
         self.connection_state = ConnectionState.DISCONNECTED
         self.was_logged_in = False
         # Known users online, valid names only; and the number of users online, if the server sent it.
@@ -149,7 +151,9 @@ class Model:
         """The login to send on a new connection."""
         last_id = self.last_seen_id
         if last_id is None or not self.rooms:
-            return requests.Login(self.username, self.password, last_id, self.history_id, rooms=True)
+            return requests.Login(
+                self.username, self.password, last_id, self.history_id, rooms=True, invitation=self.invitation
+            )
         rooms = {room.name: room.last_seen_id for room in self.rooms.values()}
         since = {LOBBY: last_id, _DIRECT: last_id, **rooms}
         return requests.Login(self.username, self.password, since, self.history_id, rooms=True)

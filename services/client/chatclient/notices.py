@@ -15,6 +15,7 @@ class Asked(Enum):
     PASSWORD_NEW_ACCOUNT = "password of a new account"  # noqa: S105
     PASSWORD_AGAIN = "password of a new account again"  # noqa: S105
     PASSWORD_CHANGE = "passwords to change the password"  # noqa: S105
+    INVITATION = "invitation code"
     OPERATION = "operation"
     RECIPIENT = "recipient"
     TEXT = "message"

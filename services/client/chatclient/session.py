@@ -46,6 +46,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from msgspec.structs import replace
+
 from chatclient.links.connection import Connection, Link, LinkDown, LinkLost, LinkUp, Signal
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState, Model
@@ -62,6 +64,8 @@ FINAL_REFUSALS: Final = frozenset(
     {
         ErrorCode.BAD_REQUEST,
         ErrorCode.BAD_USERNAME,
+        ErrorCode.INVITATION_REQUIRED,
+        ErrorCode.PASSWORD_CHANGE_REQUIRED,
         ErrorCode.TLS_REQUIRED,
         ErrorCode.TOO_LONG,
         ErrorCode.WRONG_PASSWORD,
@@ -231,11 +235,18 @@ class ClientSession:
         """Start to connect. Can be called again after ConnectionEnded."""
         self._connection.start(address)
 
-    def log_in(self) -> tuple[SessionEvent, ...]:
-        """Log in on the current connection, and send the unconfirmed messages again."""
+    def log_in(self, new_password: str | None = None) -> tuple[SessionEvent, ...]:
+        """Log in on the current connection, and send the unconfirmed messages again.
+
+        ``new_password`` replaces the password, if the login succeeds.
+        """
         self.model.connection_state = ConnectionState.LOGGING_IN
         self._foreseen_errors = set()
-        return self._apply_effects(self.client_protocol.connect(self.model.login(), [*self.model.unconfirmed.values()]))
+        login = self.model.login()
+        if new_password is not None:
+            self._new_password = new_password
+            login = replace(login, new_password=new_password)
+        return self._apply_effects(self.client_protocol.connect(login, [*self.model.unconfirmed.values()]))
 
     def send_password(self, password: str) -> tuple[SessionEvent, ...]:
         """Answer a PasswordPrompt, or try another password after a final LoginRefused."""
@@ -335,6 +346,9 @@ class ClientSession:
                 self.model.password, self._new_password = self._new_password or self.model.password, None
             case events.Welcome() if self.model.was_logged_in:
                 return self._on_welcome_back(event)
+            case events.Welcome():
+                self.model.password, self._new_password = self._new_password or self.model.password, None
+                self.model.invitation = None  # it is used up
             case events.Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
                 room_key(room) in self._foreseen_errors
             ):

@@ -1,6 +1,7 @@
 """The controller of a person at a terminal: lines that need no server, lines that wait, passwords, and UiState."""
 
 import pytest
+from msgspec.structs import replace
 
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import Line
@@ -21,9 +22,10 @@ from chatprotocol.events import (
     Welcome,
 )
 from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.requests import AskHistory, AskUser, AskUsers, ChangePassword, Password, Say, Search, Whisper
 
-from .dialogue import CONNECTS, HANGS_UP, HIDES, Dialogue, login, sends
+from .dialogue import CONNECTS, HANGS_UP, HIDES, Command, Dialogue, login, sends
 from .samples import HELLO, SHOWS_HELLO, Shown, confirmation, direct
 
 SERVER = ("localhost", 9999)
@@ -43,10 +45,10 @@ class TerminalDialogue(Dialogue):
     is_person = True
     is_terminal = True
 
-    def __init__(self, password: str | None = "secret") -> None:
+    def __init__(self, password: str | None = "secret", protocol: str = "json") -> None:
         self.shown: list[Shown] = []
         parser = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=True, is_json=True)
-        super().__init__("alice", password, parser=parser)
+        super().__init__("alice", password, parser=parser, protocol=protocol)
 
     def display(self, shown: Shown) -> None:
         self.shown.append(shown)
@@ -182,6 +184,70 @@ def test_first_input_of_a_new_password_survives_a_lost_connection(new: TerminalD
     new.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password again", sends(Password("my secret")))
 
 
+# --- an invitation, and a password that must be changed ---
+
+
+INVITED = Refused(ErrorCode.INVITATION_REQUIRED, "New names need a code.")
+NEEDS = "[error invitation_required] New names need a code."
+OUTDATED = Refused(ErrorCode.PASSWORD_CHANGE_REQUIRED, "Choose a new one.")
+ASKS_NEW = ("[error password_change_required] Choose a new one.", HIDES, "[ask] new password")
+
+
+def test_missing_invitation_is_asked_for_and_sent_with_the_login() -> None:
+    client = TerminalDialogue(password=None)
+    client.connect(sends(login("alice")))
+    client.give(INVITED, NEEDS, "[ask] invitation code")
+    client.type(" WRONG ", sends(replace(login("alice"), invitation="WRONG")))
+    client.give(INVITED, NEEDS, "[ask] invitation code")
+    # The server's time for the login is over.
+    client.give(Refused(ErrorCode.NOT_LOGGED_IN, "Too late."))
+    client.give(DOWN)
+    client.give(LinkLost("closed"))
+    assert client.question == "invitation code"
+    client.type("CODE", CONNECTS)
+    client.connect(sends(replace(login("alice"), invitation="CODE")))
+    client.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password new")
+    client.type_password("secret", HIDES, "[ask] password again")
+    client.type_password("secret", sends(Password("secret")))
+    client.give(WELCOME, *WELCOMES)
+    assert client.model.invitation is None, "it is used up"
+
+
+def test_wrong_invitation_ends_the_client_after_some_tries() -> None:
+    client = TerminalDialogue(password=None)
+    client.connect(sends(login("alice")))
+    for _ in range(LOGIN_ATTEMPTS_MAX):
+        client.give(INVITED, NEEDS, "[ask] invitation code")
+        client.type("WRONG", sends(replace(login("alice"), invitation="WRONG")))
+    client.give(INVITED, NEEDS)
+    assert client.exit is Exit.REFUSED
+
+
+def test_password_that_must_be_changed_is_replaced_with_the_login(asked: TerminalDialogue) -> None:
+    asked.type_password("old", sends(Password("old")))
+    asked.give(OUTDATED, *ASKS_NEW)
+    asked.type_password("new", HIDES, "[ask] password again")
+    differ = "[error usage] The two passwords differ; choose one again."
+    asked.type_password("other", differ, HIDES, "[ask] new password")
+    asked.type_password("new", HIDES, "[ask] password again")
+    asked.type_password("new", sends(replace(login("alice", "old"), new_password="new")))
+    asked.give(WELCOME, *WELCOMES)
+    asked.lose()
+    asked.connect(sends(login("alice", "new", 10)))
+
+
+@pytest.mark.parametrize("refused", [INVITED, OUTDATED])
+@pytest.mark.parametrize("protocol", ["json", "frames"])
+def test_scripts_and_other_protocols_are_told_and_not_asked(refused: Refused, protocol: str) -> None:
+    """A script has the setting CHAT_INVITATION; the other protocols can't send a code or a new password."""
+    client, sent = Dialogue(), sends(login("alice", "secret"))
+    if protocol == "frames":
+        client, sent = TerminalDialogue(protocol=protocol), sends(Command("alice history-id"))
+    client.connect(sent)
+    client.give(refused, f"[error {refused.code}] {refused.reason}")
+    assert client.exit is Exit.REFUSED
+
+
 # --- a password change ---
 
 CHANGE = (HIDES, "[ask] old password"), (HIDES, "[ask] new password"), (HIDES, "[ask] new password again")
@@ -290,6 +356,8 @@ def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: Termin
 FINAL = [
     ErrorCode.BAD_REQUEST,
     ErrorCode.BAD_USERNAME,
+    ErrorCode.INVITATION_REQUIRED,
+    ErrorCode.PASSWORD_CHANGE_REQUIRED,
     ErrorCode.TLS_REQUIRED,
     ErrorCode.TOO_LONG,
     ErrorCode.WRONG_PASSWORD,

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 def run(config: Config, script: list[ScriptStep] | None) -> Exit:
     """Run the client in the main thread. Returns its exit code."""
     server = (config.server, config.port) if config.server else None
+    model = Model(server, config.user, config.password)
+    model.invitation = config.invitation
     session = new_session(
-        Model(server, config.user, config.password),
+        model,
         dialect=config.protocol,
         ops=config.ops,
         register_length=config.register_length,

@@ -54,6 +54,8 @@ class Config:
     frontend: FrontendKind
     is_quiet: bool
     shows_joins: bool
+    # The code with which a new name registers.
+    invitation: str | None = None
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
@@ -106,6 +108,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         port=port,
         user=user,
         password=_password(values),
+        invitation=values["invitation"] or None,
         protocol=protocol,
         tls=_tls(values),
         register_length=values["register_length"],

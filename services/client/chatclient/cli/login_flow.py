@@ -11,6 +11,11 @@
     PASSWORD_AGAIN  --same password typed-----> CONNECTING; another one: PASSWORD
     PASSWORD, PASSWORD_AGAIN  --ConnectionEnded, at a terminal--> LATE_PASSWORD
     LATE_PASSWORD   --password typed----------> CONNECTING, and the password answers the next prompt
+    CONNECTING      --invitation_required-----> INVITATION, at a terminal and with json
+    INVITATION      --code typed--------------> CONNECTING; the login is sent again, with the code; perhaps on a new
+                                                connection
+    CONNECTING      --password_change_required> PASSWORD, then PASSWORD_AGAIN, at a terminal and with json; the login is
+                                                sent again, with the old and the new password
     any             --Welcome-----------------> DONE
 
 The session makes later logins. The server may time out while a person types a password. This loss is not reported, and
@@ -22,6 +27,7 @@ from enum import Enum
 
 from chatclient.cli.exits import Exit
 from chatclient.cli.frontend import Frontend
+from chatclient.model import ConnectionState
 from chatclient.notices import ASK_USERNAME, Ask, Asked, ErrorNotice, Question
 from chatclient.session import FINAL_REFUSALS, ClientSession, LoginRefused, SessionEvent
 from chatprotocol.address import Address, read_address
@@ -29,6 +35,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, PasswordPrompt
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_username
+from chatprotocol.wire.json import JsonClient
 
 # Login errors after which the password is requested again.
 _CORRECTABLE = frozenset({ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_REQUEST})
@@ -37,6 +44,8 @@ _FINAL_ERRORS = FINAL_REFUSALS | {ErrorCode.TOO_MANY_ATTEMPTS}
 _PASSWORD = Question(Asked.PASSWORD, "password existing")
 _PASSWORD_NEW_ACCOUNT = Question(Asked.PASSWORD_NEW_ACCOUNT, "password new")
 _PASSWORD_AGAIN = Question(Asked.PASSWORD_AGAIN, "password again")
+_INVITATION = Question(Asked.INVITATION, "invitation code")
+_NEW_PASSWORD = Question(Asked.PASSWORD_CHANGE, "new password")
 
 
 class LoginState(Enum):
@@ -49,10 +58,16 @@ class LoginState(Enum):
     PASSWORD_AGAIN = "the password of a new account again"  # noqa: S105
     LATE_PASSWORD = "the user's password, without a connection"  # noqa: S105
     RENAMING = "the end of the connection whose name was rejected"
+    INVITATION = "the user's invitation code"
     DONE = "nothing"
 
 
 _PASSWORD_STATES = frozenset({LoginState.PASSWORD, LoginState.PASSWORD_AGAIN, LoginState.LATE_PASSWORD})
+# The state and question that follow an error, at a terminal.
+_ASKING = {
+    ErrorCode.INVITATION_REQUIRED: (LoginState.INVITATION, _INVITATION),
+    ErrorCode.PASSWORD_CHANGE_REQUIRED: (LoginState.PASSWORD, _NEW_PASSWORD),
+}
 
 
 class LoginFlow:
@@ -120,9 +135,18 @@ class LoginFlow:
                 self._first_password = None
                 self._report("usage", "The two passwords differ; choose one again.")
                 self._enter(LoginState.PASSWORD, self._password_question)
+            case LoginState.INVITATION:
+                self._model.invitation = line.strip()
+                if self._model.connection_state is ConnectionState.DISCONNECTED:
+                    self._connect(self._model.username)
+                else:
+                    self._enter(LoginState.CONNECTING)
+                    return self._session.log_in()
             case _:
                 self._first_password = None
                 self._enter(LoginState.CONNECTING)
+                if self._password_question is _NEW_PASSWORD:
+                    return self._session.log_in(line)
                 return self._session.send_password(line)
         return ()
 
@@ -166,6 +190,12 @@ class LoginFlow:
             self._refusals += 1
             self._enter(LoginState.RENAMING)
             self._session.close_link()
+        elif error.code in _ASKING and self._can_ask() and self._refusals < LOGIN_ATTEMPTS_MAX:
+            self._refusals += 1
+            state, question = _ASKING[error.code]
+            if state is LoginState.PASSWORD:
+                self._password_question = question
+            self._enter(state, question)
         else:
             return Exit.REFUSED if error.code in _FINAL_ERRORS or is_guest else Exit.LOST
         return None
@@ -174,16 +204,17 @@ class LoginFlow:
         """The first connection has ended, or could not be opened. Returns the exit code if the client must end."""
         if self.state is LoginState.RENAMING:
             self._enter(LoginState.NAME, ASK_USERNAME)
-        elif self._is_person_typing():
-            self.state = LoginState.LATE_PASSWORD  # the question stands
+        elif self._is_person_typing():  # the question stands
+            self.state = LoginState.INVITATION if self.state is LoginState.INVITATION else LoginState.LATE_PASSWORD
         else:
             return self._exit(Exit.LOST)
         return None
 
     def leave(self) -> Exit:
         """End at a question."""
-        if self.wants_password:
-            self._report("refused", "the input ended before the password was given")
+        if self.wants_password or self.state is LoginState.INVITATION:
+            what = "password" if self.wants_password else "invitation code"
+            self._report("refused", f"the input ended before the {what} was given")
             return Exit.REFUSED
         self._report(
             "usage", f"the input ended before the {'server' if self._model.server is None else 'username'} was given"
@@ -194,11 +225,20 @@ class LoginFlow:
         return Exit.REFUSED if self._refusals else code
 
     def _is_typed_twice(self) -> bool:
-        """True for a new account at a terminal: a hidden password may contain a typing error."""
-        return self._password_question is _PASSWORD_NEW_ACCOUNT and self._frontend.is_terminal
+        """True for a new password at a terminal: a hidden password may contain a typing error."""
+        return self._password_question in (_PASSWORD_NEW_ACCOUNT, _NEW_PASSWORD) and self._frontend.is_terminal
 
     def _is_person_typing(self) -> bool:
-        return self.wants_password and self._frontend.is_terminal and not self._model.was_logged_in
+        """True if the password or the code that a person types can be used on a later connection."""
+        is_typing = self.state is LoginState.INVITATION or (
+            self.wants_password and self._password_question is not _NEW_PASSWORD
+        )
+        return is_typing and self._frontend.is_terminal and not self._model.was_logged_in
+
+    def _can_ask(self) -> bool:
+        """True if an invitation or a new password can be typed and sent: programs and scripts have settings."""
+        is_json = isinstance(self._session.client_protocol, JsonClient)
+        return is_json and self._frontend.is_terminal and not self._model.was_logged_in
 
     def _connect(self, username: str) -> None:
         try:

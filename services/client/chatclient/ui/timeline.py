@@ -39,6 +39,7 @@ _PASSWORD_REMARKS: Final = {
     Asked.PASSWORD: "This name has a password.",
     Asked.PASSWORD_NEW_ACCOUNT: "This name is new: choose a password.",
     Asked.PASSWORD_AGAIN: "The same password again, to be sure of it.",
+    Asked.INVITATION: "Type the invitation code that an operator of the server gave you.",
 }
 
 

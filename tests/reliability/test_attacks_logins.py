@@ -1,0 +1,175 @@
+"""Attacks on logins and registrations, with a server on one processor: owners log in, and others chat.
+
+Attackers have addresses in 127.1.0.0/16. Each test has the numbers of a known attack if it is run with ``-m long``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import statistics
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from integration.room import Peer
+from reliability.guessers import Guessers
+from reliability.program import Program
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# The bystanders, and the settings of the server. Limits of connections have tests of their own.
+HERE, HOME, HOTEL = "127.0.0.1", "127.2.0.1", "127.2.0.2"
+SETTINGS = {
+    "CHAT_EXEMPT": HERE,
+    "CHAT_ADDRESS_CONNECTIONS": "0",
+    "CHAT_ADDRESS_NEW_CONNECTIONS": "0",
+    "CHAT_WAITING_PERCENT": "100",
+}
+DEFAULT_HASHES = {"CHAT_HASH_TIME_COST": "", "CHAT_HASH_MEMORY_KIB": ""}
+ONE_PROCESSOR = ("taskset", "--cpu-list", str(min(os.sched_getaffinity(0))))
+P99_MAX_SECONDS = 0.1
+LOGIN_MAX_SECONDS = 2.0
+
+
+class Bystanders:
+    """Two users who chat: the delays of their messages."""
+
+    def __init__(self, port: int) -> None:
+        self._one, self._other = Peer(port), Peer(port)
+        for peer, name in ((self._one, "one"), (self._other, "other")):
+            peer.login(name)
+        self.delays: list[float] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._one.close()
+        self._other.close()
+
+    def chat(self, until: float) -> None:
+        """Chat, twenty messages a second."""
+        while (began_at := time.monotonic()) < until:
+            self._one.ask(command="PM", message="hello")
+            self._other.next("broadcast")
+            self.delays.append(time.monotonic() - began_at)
+            self._one.next("sent")
+            time.sleep(0.05)
+
+    @property
+    def p99_seconds(self) -> float:
+        return statistics.quantiles(self.delays, n=100)[-1]
+
+
+def seconds_to_log_in(port: int, name: str, address: str) -> float:
+    """Log in with the right password, which is never refused, and return how long that takes."""
+    with closing(Peer(port, address)) as peer:
+        began_at = time.monotonic()
+        peer.login(name)
+        return time.monotonic() - began_at
+
+
+def guessers_of_many_addresses(count: int) -> list[tuple[str, str]]:
+    return [(f"127.1.{number // 200}.{number % 200 + 1}", "alice") for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "seconds"), [(40, 5), pytest.param(400, 75, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+)
+def test_owner_logs_in_while_many_addresses_guess_the_password(tmp_path: Path, addresses: int, seconds: int) -> None:
+    """Each address has one try at once; then all of them together have 24 a minute."""
+    with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS) as server:
+        seconds_to_log_in(server.port, "alice", HOME)
+        with Bystanders(server.port) as bystanders:
+            with Guessers(server.port, guessers_of_many_addresses(addresses), seconds) as guessers:
+                began_at, step = time.monotonic(), seconds / 5
+                for number in range(1, 5):
+                    bystanders.chat(began_at + number * step)
+                    assert seconds_to_log_in(server.port, "alice", HOME) < LOGIN_MAX_SECONDS / 4, "a known address"
+                    assert seconds_to_log_in(server.port, "alice", f"127.2.1.{number}") < LOGIN_MAX_SECONDS, "a new one"
+                times = guessers.times()
+            assert bystanders.p99_seconds < P99_MAX_SECONDS
+            assert len(times) <= addresses + 5 + (seconds + 2) / 2.5
+            assert sum(at > seconds / 2 for at in times) <= seconds / 2 / 2.5 + 3
+
+
+@pytest.mark.parametrize(
+    ("accounts", "seconds"), [(10, 5), pytest.param(100, 75, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+)
+def test_one_address_guesses_passwords_of_many_accounts(tmp_path: Path, accounts: int, seconds: int) -> None:
+    """After 30 tries it has 48 a minute. Its own users log in at once."""
+    with Program(tmp_path, under=ONE_PROCESSOR, **{**SETTINGS, "CHAT_EXEMPT": "127.0.0.0/8"}) as server:
+        for number in range(accounts):
+            seconds_to_log_in(server.port, f"user{number}", HOME)
+        seconds_to_log_in(server.port, "alice", "127.1.0.1")
+        with Bystanders(server.port) as bystanders:
+            guesses = [("127.1.0.1", f"user{number}") for number in range(accounts)]
+            with Guessers(server.port, guesses, seconds) as guessers:
+                bystanders.chat(time.monotonic() + seconds / 2)
+                assert seconds_to_log_in(server.port, "alice", "127.1.0.1") < LOGIN_MAX_SECONDS / 4
+                assert seconds_to_log_in(server.port, "user1", HOME) < LOGIN_MAX_SECONDS / 4
+                times = guessers.times()
+            assert bystanders.p99_seconds < P99_MAX_SECONDS
+            assert len(times) <= 30 + (seconds + 2) / 1.25
+            assert sum(at > seconds / 2 for at in times) <= seconds / 2 / 1.25 + 3
+
+
+@pytest.mark.parametrize(
+    ("connections", "reconnects", "seconds"),
+    [
+        (4, False, 10),
+        pytest.param(10, False, 60, marks=[pytest.mark.long, pytest.mark.timeout(200)]),
+        pytest.param(10, True, 60, marks=[pytest.mark.long, pytest.mark.timeout(200)]),
+    ],
+)
+def test_owner_logs_in_from_the_address_that_guesses(
+    tmp_path: Path, connections: int, seconds: int, *, reconnects: bool
+) -> None:
+    """All users have the address of a proxy, or of Docker's port. The owner waits for each connection at most once."""
+    with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS) as server:
+        seconds_to_log_in(server.port, "alice", HOME)
+        seconds_to_log_in(server.port, "bob", HOME)
+        with Guessers(server.port, [(HOME, "alice")] * connections, seconds, reconnects=reconnects):
+            waits = []
+            for _ in range(3):
+                time.sleep(seconds / 8)
+                waits.append(seconds_to_log_in(server.port, "alice", HOME))
+                assert seconds_to_log_in(server.port, "bob", HOME) < LOGIN_MAX_SECONDS / 4
+            assert max(waits) < (connections + 1) * 1.25 + 0.5, waits
+
+
+@pytest.mark.parametrize(
+    ("connections", "seconds"), [(20, 2), pytest.param(100, 30, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+)
+def test_one_address_registers_names(tmp_path: Path, connections: int, seconds: int) -> None:
+    """Five are registered. The others are refused before they cost a hash."""
+    with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS, **DEFAULT_HASHES) as server:
+        seconds_to_log_in(server.port, "alice", HOME)
+        with Bystanders(server.port) as bystanders:
+            registering = [("127.1.0.1", f"new{number}") for number in range(connections)]
+            with Guessers(server.port, registering, seconds, reconnects=True):
+                bystanders.chat(time.monotonic() + seconds / 2)
+                assert seconds_to_log_in(server.port, "alice", HOME) < LOGIN_MAX_SECONDS / 4
+            assert bystanders.p99_seconds < P99_MAX_SECONDS
+            assert server.log().count("account=new") == 4 + 4  # four of the attacker beside one, other, alice
+
+
+@pytest.mark.parametrize("many", [200, pytest.param(2_000, marks=[pytest.mark.long, pytest.mark.timeout(200)])])
+def test_many_register_and_hang_up_at_once(tmp_path: Path, many: int) -> None:
+    """Their hashes are dropped, and a login does not wait for them. Without any limit of registrations."""
+    limits = {"CHAT_ADDRESS_REGISTRATIONS": "0", "CHAT_REGISTRATIONS": "0"}
+    with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS, **DEFAULT_HASHES, **limits) as server:
+        seconds_to_log_in(server.port, "alice", HOME)
+        with Bystanders(server.port) as bystanders:
+            for number in range(many):
+                with socket.create_connection(("127.0.0.1", server.port), source_address=("127.1.0.1", 0)) as peer:
+                    login = {"command": "login", "username": f"new{number}", "password": "secret"}
+                    peer.send(json.dumps(login).encode() + b"\n")
+            assert seconds_to_log_in(server.port, "alice", HOME) < LOGIN_MAX_SECONDS
+            bystanders.chat(time.monotonic() + 2)
+            assert seconds_to_log_in(server.port, "new", HOTEL) < LOGIN_MAX_SECONDS
+            assert server.log().count("account=new") < 4 + many / 2
