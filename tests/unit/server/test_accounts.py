@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from chatserver.chat.registration import make_invitation
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
     AccountProblem,
@@ -17,7 +16,7 @@ from chatserver.journal.entries import (
 )
 from chatserver.store.accounts import NETWORKS_MAX, Account, Accounts, Role
 from chatserver.store.database import Database
-from chatserver.store.invitations import hash_code
+from chatserver.store.invitations import hash_code, new_code
 
 from .helpers import memory_database, register
 
@@ -52,7 +51,8 @@ def test_known_networks_are_limited_and_the_oldest_is_forgotten(database: Databa
 
 
 def test_invitation_registers_one_name_in_time(database: Database, accounts: Accounts) -> None:
-    (code, forever), (_, over) = make_invitation("root"), make_invitation("root", until_ms=1_000)
+    code = new_code()
+    forever, over = AddInvitation(hash_code(code), "root"), AddInvitation(hash_code(new_code()), "root", 1_000)
     for entry in (forever, over):
         apply_at(database, 0, entry)
     assert accounts.has_invitation(hash_code(code), 10**15)
@@ -78,7 +78,7 @@ def test_invitation_registers_one_name_in_time(database: Database, accounts: Acc
 
 
 def test_codes_are_random_and_may_be_typed_in_any_case() -> None:
-    codes = {make_invitation("root")[0] for _ in range(100)}
+    codes = {new_code() for _ in range(100)}
     assert len(codes) == 100
     assert all(len(code.replace("-", "")) == 20 for code in codes)  # 100 bits
     assert hash_code("7kq2m 9xw4t-coh5rn8zbd ") == hash_code("7KQ2M-9XW4T-C0H5R-N8ZBD")

@@ -12,9 +12,9 @@ from chatprotocol.limits import INVITATION_MAX_BYTES
 from chatprotocol.rules import name_key
 from chatserver.chat.passwords import Urgency
 from chatserver.chat.problems import write_error
-from chatserver.journal.entries import AccountProblem, AddInvitation, NewAccount
+from chatserver.journal.entries import AccountProblem, NewAccount
 from chatserver.store.accounts import Account, Role
-from chatserver.store.invitations import hash_code, new_code
+from chatserver.store.invitations import hash_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -192,12 +192,6 @@ class Registration:
         if outcome is AccountProblem.BAD_INVITATION:
             raise _bad_invitation()
         return outcome if isinstance(outcome, Account) else None
-
-
-def make_invitation(by: str, until_ms: int | None = None) -> tuple[str, AddInvitation]:
-    """Make an invitation: the code, which is shown once, and the entry that stores its hash."""
-    code = new_code()
-    return code, AddInvitation(hash_code(code), by, until_ms)
 
 
 def name_in_use(username: str) -> RequestError:
