@@ -255,7 +255,7 @@ class Server:
             mode=config.registration,
             operators=self._operators,
         )
-        hub.on_expelled(guests.expel)
+        hub.on_moderation(guests.expel, self._indexer.note_deleted)
         records = ModerationRecords(self._database)
         self._login = login = Login(
             accounts=accounts,

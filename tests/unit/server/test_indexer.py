@@ -3,7 +3,7 @@
 import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from chatprotocol.events import DirectMessage, PublicMessage, RoomRole
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import Indexer, IndexerTimes, Pace, SearchClosedError, SearchFailedError
-from chatserver.store.messages import IndexedMessage, Messages, insert_direct, insert_in_room
+from chatserver.store.messages import IndexedMessage, Messages, find_stored, insert_direct, insert_in_room
+from chatserver.store.moderation import insert_deletion
 from chatserver.store.rooms import LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError
 from chatserver.store.words import terms_of
@@ -61,7 +62,7 @@ class Library:
             self.opened.append(open_index(folder, fingerprint))
             return self.opened[-1]
 
-        limits = IndexerTimes(timeout_seconds, poll_seconds=1_000.0, **times)
+        limits = IndexerTimes(timeout_seconds, **{"poll_seconds": 1_000.0, **times})
         self.indexer = Indexer(self.folder, self.messages, self.crashes.append, limits, open_and_note)
         self.indexer.start()
         self.started.callback(self.indexer.stop)
@@ -79,6 +80,15 @@ class Library:
         with self.database.transaction() as connection:
             insert_direct(connection, message_id, 1_000, self.alice.id, self.bob.id, text, None)
         return message_id
+
+    def delete(self, message_id: int, *, is_told: bool = True) -> None:
+        """Delete a message of alice to the lobby. The indexer is told its text, or the process ends before."""
+        with self.database.transaction() as connection:
+            stored = find_stored(connection, LOBBY_ID, message_id)
+            assert stored is not None
+            insert_deletion(connection, message_id, LOBBY_ID, "alice", 1_000)
+        if is_told:
+            self.indexer.note_deleted(IndexedMessage(message_id, LOBBY_ID, stored.sender_id, None, stored.text))
 
     def search(self, query: str, newest_id: int | None = None, limit: int = 50) -> tuple[list[int], int]:
         """As bob."""
@@ -313,3 +323,27 @@ def test_busy_server_makes_the_indexer_pause_longer() -> None:
     assert pace.pause(1.0, search_waits=False) == 0.2
     now, last_id = 102.2, 10_100
     assert pace.pause(0.001, search_waits=False) == 0.001
+
+
+def test_deleted_message_leaves_the_index(library: Library) -> None:
+    """Promise: a deleted message is in no search. It takes no place in a result, and its words are not in the file.
+
+    It is deleted before it was indexed, after that, or while the indexer does not run.
+    """
+    library.start(poll_seconds=0.01)
+    library.publish("word one", "word two", "word three", "word four")
+    library.delete(4)
+    assert library.search("word")[0] == [1, 2, 3]
+    library.delete(3)
+    eventually(lambda: library.search("word", limit=1) == ([2], 4))
+    assert library.opened[0] is library.opened[-1], "the index was not built again"
+    library.started.close()
+    library.delete(2, is_told=False)
+    library.start(stale_seconds=0.0, poll_seconds=0.01)
+    eventually(lambda: library.search("word", limit=1)[0] == [1])
+    library.publish("word five")
+    assert library.search("word")[0] == [1, 5]
+    library.started.close()
+    with closing(sqlite3.connect(library.path)) as index:
+        found = index.execute("SELECT rowid FROM public WHERE public MATCH 'word' ORDER BY rowid").fetchall()
+    assert found == [(1,), (5,)]

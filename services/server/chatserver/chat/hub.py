@@ -55,6 +55,7 @@ from chatserver.journal.entries import (
     RoomEntry,
 )
 from chatserver.store.accounts import Role
+from chatserver.store.messages import IndexedMessage
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
@@ -130,9 +131,10 @@ class Hub:
         self._marks = marks
         self._wake = wake
         self._on_expelled: Callable[[entries.KickFromServer | entries.Sanction], None] = lambda _: None
-        # For the journal's thread: the buffers of the last publication, and the kicks and bans of a portion.
+        self._on_deleted: Callable[[IndexedMessage], None] = lambda _: None
+        # For the journal's thread: the buffers of the last publication, and what follows a portion without the lock.
         self._buffers: list[BroadcastBuffer] = []
-        self._expelling: list[tuple[entries.KickFromServer | entries.Sanction, Bye]] = []
+        self._later: list[Callable[[], None]] = []
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
         self._last_id = last_id
@@ -143,9 +145,16 @@ class Hub:
         self._operators: dict[Member, None] = {}
         presence.on_update(self.announce)
 
-    def on_expelled(self, call: Callable[[entries.KickFromServer | entries.Sanction], None]) -> None:
-        """Set the function that ends the connections of guests. It is called in the journal's thread."""
-        self._on_expelled = call
+    def on_moderation(
+        self,
+        expelled: Callable[[entries.KickFromServer | entries.Sanction], None],
+        deleted: Callable[[IndexedMessage], None],
+    ) -> None:
+        """Set the functions that end the connections of guests, and that get each deleted message as it was.
+
+        They are called in the journal's thread, without the lock.
+        """
+        self._on_expelled, self._on_deleted = expelled, deleted
 
     def count_members(self) -> dict[str, int]:
         """Return the number of members by wire protocol; guests are no members. For any thread."""
@@ -283,21 +292,25 @@ class Hub:
                 for buffer in self._buffers_of(room_ids):
                     buffer.flush()
             self._wake()
-            if self._expelling:
-                self._expel_all()
+            if self._later:
+                self._run_later()
 
-    def _expel_all(self) -> None:
-        """End the connections after the kicks and bans of a portion. For the journal's thread, without the lock."""
-        expelling, self._expelling = self._expelling, []
-        for entry, bye in expelling:
-            with self._lock:
-                members = list(self._members_of(entry.account_id))
-                if isinstance(entry, entries.Sanction) and entry.network:
-                    everybody = (member for user in self._users.values() for member in user.members)
-                    members = [member for member in everybody if is_in_network(member.address, entry.network)]
-                for member in members:
-                    member.send_queue.finish([bye], hang_up=True)
-            self._on_expelled(entry)  # the lock of the guests comes before the hub's
+    def _run_later(self) -> None:
+        """Call what the entries of a portion have left for its end. For the journal's thread, without the lock."""
+        later, self._later = self._later, []
+        for call in later:
+            call()
+
+    def _expel(self, entry: entries.KickFromServer | entries.Sanction, bye: Bye) -> None:
+        """End the connections of the account, or those from the network. Without the lock."""
+        with self._lock:
+            members = list(self._members_of(entry.account_id))
+            if isinstance(entry, entries.Sanction) and entry.network:
+                everybody = (member for user in self._users.values() for member in user.members)
+                members = [member for member in everybody if is_in_network(member.address, entry.network)]
+            for member in members:
+                member.send_queue.finish([bye], hang_up=True)
+        self._on_expelled(entry)  # the lock of the guests comes before the hub's
 
     def gather(self, limit_seconds: float) -> None:
         """Wait until the sender has offered the last publication to all members. For the journal's thread."""
@@ -479,7 +492,7 @@ class Hub:
                 if user is not None:
                     user.note_change()
             text = sanction_text(ActiveSanction(entry.kind, done.until_ms, entry.reason))
-            self._expelling.append((entry, Bye(text[0].lower() + text[1:])))
+            self._later.append(partial(self._expel, entry, Bye(text[0].lower() + text[1:])))
 
     def _publish_lift(self, entry: entries.LiftSanction, done: Moderated, origin: _Origin) -> None:
         kind = events.Unbanned if entry.kind is SanctionKind.BAN else events.Unmuted
@@ -489,7 +502,7 @@ class Hub:
         kicked = events.Kicked(username=entry.username, by=entry.by, reason=entry.reason)
         self._tell_concerned(kicked, entry.account_id, None, origin)
         reason = f": {entry.reason}" if entry.reason else ""
-        self._expelling.append((entry, Bye(f"{entry.by} ended your connections{reason}")))
+        self._later.append(partial(self._expel, entry, Bye(f"{entry.by} ended your connections{reason}")))
 
     def _publish_server_role(self, entry: entries.SetServerRole, _: Moderated, __: _Origin) -> None:
         user = self._users.get(entry.account_id)
@@ -507,8 +520,12 @@ class Hub:
         deleted = events.Deleted(entry.message_id, entry.by, message.room)
         if not message.text:  # it was deleted before
             self._tell_origin(origin, deleted)
-        elif message.conversation_id == DIRECT_ID:
-            self._tell(deleted, origin, message.sender_id, message.recipient_id or 0)
+            return
+        recipient_id = message.recipient_id
+        was = IndexedMessage(entry.message_id, message.conversation_id, message.sender_id, recipient_id, message.text)
+        self._later.append(partial(self._on_deleted, was))
+        if message.conversation_id == DIRECT_ID:
+            self._tell(deleted, origin, message.sender_id, recipient_id or 0)
         else:
             room = self._rooms.get(message.conversation_id)
             self._tell(deleted, origin, members=room.members() if room else ())

@@ -5,6 +5,11 @@ needs a newer message or reports an error, at most POLL_SECONDS. After an error 
 damaged file or waits _RETRY_SECONDS, and opens the index again; meanwhile searches fail. If SQLite lacks FTS5, the
 thread ends and every search is rejected.
 
+Deletions have numbers, and are done in this order before later messages are indexed. The thread removes the words of a
+deleted message if :meth:`Indexer.note_deleted` has told its text. An indexed message whose text is not known makes the
+index stale: the process ended before, or the messages of a user are erased in bulk. The file is then deleted and built
+again. Meanwhile no search finds the message, because the store decides what is visible.
+
 A search runs in its caller's thread. The search waits until the index contains the newest message, at most
 WAIT_SECONDS, then queries the index without the lock. If the query fails, the search stores the error in
 ``_fault``, and the thread repairs the index.
@@ -33,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chatprotocol.events import Message
-    from chatserver.store.messages import Messages
+    from chatserver.store.messages import IndexedMessage, Messages
     from chatserver.store.words import Term
 
 _log = structlog.get_logger()
@@ -51,6 +56,11 @@ _BUSY_INTERVAL_SECONDS = 0.2
 _BUSY_PAUSE = 20.0
 _PAUSE = 1.0
 _PAUSE_MAX_SECONDS = 0.2
+# Deletions per transaction, and texts of deleted messages that are kept for them.
+_SLICE_DELETIONS = 500
+_DELETED_MAX_MESSAGES = 1_000
+# Time after which a deletion whose text was not told makes the index stale: the text comes right after the commit.
+_STALE_SECONDS = 5.0
 # Delay of the next attempt if the file can't be used.
 _RETRY_SECONDS = 30.0
 
@@ -63,10 +73,15 @@ class IndexerTimes(NamedTuple):
     retry_seconds: float = _RETRY_SECONDS
     pause: float = _PAUSE
     pause_max_seconds: float = _PAUSE_MAX_SECONDS
+    stale_seconds: float = _STALE_SECONDS
 
 
 _TIMES = IndexerTimes()
 _FAULTS = (sqlite3.Error, OSError, StoreError)
+
+
+class _StaleError(Exception):
+    """The index has a deleted message that it can't forget."""
 
 
 class SearchFailedError(Exception):
@@ -108,6 +123,11 @@ class Indexer:
         # The last error; None while the index is usable.
         self._fault: Exception | None = None
         self._closed = False
+        # Deleted messages as they were, by id; and the time since which the text of the next deletion is missing.
+        self._deleted: dict[int, IndexedMessage] = {}
+        self._missing_since: float | None = None
+        # True if the file is to be built again. Only the indexer thread uses it.
+        self._is_stale = False
         # The newest message that a search waits for, and the newest message that is indexed.
         self._requested_id = 0
         self._indexed_id = 0
@@ -123,6 +143,13 @@ class Indexer:
             self._index_changed.notify_all()
         self._turns.close()
         self._worker.join()
+
+    def note_deleted(self, message: IndexedMessage) -> None:
+        """Forget a deleted message, which is given as it was. For any thread; it does not wait."""
+        with self._lock:
+            if len(self._deleted) < _DELETED_MAX_MESSAGES:  # without the others, the index is stale
+                self._deleted[message.id] = message
+                self._work_available.notify()
 
     def search(
         self,
@@ -181,6 +208,9 @@ class Indexer:
         while not self._closed:
             try:
                 self._index_messages(self._open())
+            except _StaleError:
+                _log.info("search index outdated")
+                self._is_stale = True
             except NoFtsError as error:
                 _log.warning("search unavailable", reason="no_fts5")
                 self._note_fault(error)
@@ -212,6 +242,7 @@ class Indexer:
             began = time.monotonic()
             # Read before the query: the message was committed before a search asked for it, so the query finds it.
             wanted_id = self._requested_id
+            self._remove_deleted(index)
             messages = self._messages.after(index.last_id, _SLICE_MESSAGES)
             index.add(messages)
             is_behind = len(messages) == _SLICE_MESSAGES
@@ -220,6 +251,36 @@ class Indexer:
                 self._pause(pace.pause(time.monotonic() - began, search_waits=self._requested_id > self._indexed_id))
             else:
                 self._wait_for_messages()
+
+    def _remove_deleted(self, index: Index) -> None:
+        """Remove deleted messages from the index. Raises _StaleError if the text of one is not known."""
+        while deletions := self._messages.deletions(index.deletions, _SLICE_DELETIONS):
+            with self._lock:
+                known = {message_id: self._deleted.get(message_id) for _, message_id in deletions}
+            removed, done = [], index.deletions
+            for number, message_id in deletions:
+                message = known[message_id]
+                if message is not None:
+                    removed.append(message)
+                elif message_id <= index.last_id:
+                    break
+                done = number
+            if done == index.deletions:
+                self._check_missing()
+                return
+            index.remove(removed, done)
+            with self._lock:
+                for message in removed:
+                    self._deleted.pop(message.id, None)
+            self._missing_since = None
+
+    def _check_missing(self) -> None:
+        """Raise _StaleError if a text is missing for a while: it comes right after the commit of the deletion."""
+        if self._missing_since is None:
+            self._missing_since = time.monotonic()
+        elif time.monotonic() - self._missing_since >= self._times.stale_seconds:
+            self._missing_since = None
+            raise _StaleError
 
     def _set_indexed(self, reached_id: int) -> None:
         with self._lock:
@@ -233,7 +294,9 @@ class Indexer:
     def _wait_for_messages(self) -> None:
         with self._lock:
             self._work_available.wait_for(
-                lambda: self._closed or self._fault is not None or self._requested_id > self._indexed_id,
+                lambda: (
+                    self._closed or self._fault is not None or self._deleted or self._requested_id > self._indexed_id
+                ),
                 self._times.poll_seconds,
             )
 
@@ -263,8 +326,10 @@ class Indexer:
         _log.error("search index failed", error=describe(error))
 
     def _repair(self) -> None:
-        """Delete a damaged file; after any other error wait, because it may be temporary."""
-        if isinstance(self._fault, sqlite3.DatabaseError) and not isinstance(self._fault, sqlite3.OperationalError):
+        """Delete a damaged or outdated file; after any other error wait, because it may be temporary."""
+        is_damaged = isinstance(self._fault, sqlite3.DatabaseError)
+        if self._is_stale or (is_damaged and not isinstance(self._fault, sqlite3.OperationalError)):
+            self._is_stale = False
             try:
                 remove_index(self._folder)
             except OSError as error:

@@ -243,6 +243,12 @@ class Messages:
                 found += [IndexedMessage(*row) for row in connection.execute(_INDEXED, values)]
         return found
 
+    def deletions(self, after_number: int, limit: int) -> list[tuple[int, int]]:
+        """Number and message id of the oldest deletions after a number. For the search index only."""
+        query = "SELECT number, id FROM deletion WHERE number > ? ORDER BY number LIMIT ?"
+        with self._database.reading() as connection:
+            return connection.execute(query, (after_number, limit)).fetchall()
+
     def fingerprint(self, message_id: int) -> str | None:
         """A fingerprint of the message, to detect another database with the same ids; None if it does not exist."""
         with self._database.reading() as connection:

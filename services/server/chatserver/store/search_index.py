@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SEARCH_FILE = "search.db"
 # The format version of the file. A file of another version is rebuilt.
-_VERSION: Final = 4
+_VERSION: Final = 5
 # The row of a message has its id and the words of ``words_of``. The table ``public`` has the messages of the lobby,
 # ``direct`` all others, with tokens that say whose they are: one for each account of a direct message, or one for the
 # room. A user can't write a token: no word contains an underscore. detail=none stores only which message contains a
@@ -33,14 +33,17 @@ _SCHEMA = f"""
 CREATE VIRTUAL TABLE public USING {_TABLE};
 CREATE VIRTUAL TABLE direct USING {_TABLE};
 CREATE TABLE reached (  -- one row
-    id   INTEGER NOT NULL,  -- messages up to this id are indexed
-    mark TEXT               -- fingerprint of the message with this id
+    id        INTEGER NOT NULL,  -- messages up to this id are indexed
+    mark      TEXT,              -- fingerprint of the message with this id
+    deletions INTEGER NOT NULL   -- deletions up to this number are done
 ) STRICT;
-INSERT INTO reached VALUES (0, NULL);
+INSERT INTO reached VALUES (0, NULL, 0);
 PRAGMA user_version = {_VERSION};
 """  # noqa: S608 -- only constants of this module
 _ADD_PUBLIC = "INSERT INTO public (rowid, words) VALUES (?, ?)"
 _ADD_DIRECT = "INSERT INTO direct (rowid, words) VALUES (?, ?)"
+# A contentless table forgets a row if it gets the words of the row. Words of another one would damage it.
+_REMOVE = "INSERT INTO {table} ({table}, rowid, words) VALUES ('delete', ?, ?)"
 _FIND_PUBLIC = "SELECT rowid FROM public WHERE public MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 _FIND_DIRECT = "SELECT rowid FROM direct WHERE direct MATCH ? AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 
@@ -95,13 +98,14 @@ class Index:
         path = folder / SEARCH_FILE
         self._writer = _open(path, schema)
         try:
-            # Messages up to this id are indexed. Only the indexer thread uses it.
+            # Messages up to this id are indexed, and deletions up to this number done. For the indexer thread.
             self.last_id, mark = read_reached(self._writer)
+            (self.deletions,) = self._writer.execute("SELECT deletions FROM reached").fetchone()
             if self.last_id and fingerprint(self.last_id) != mark:
                 self._writer.close()
                 remove_index(folder)
                 self._writer = _open(path, schema)
-                self.last_id = 0
+                self.last_id = self.deletions = 0
             self._readers = ReaderPool(path, _READERS)
         except BaseException:
             self._writer.close()
@@ -120,6 +124,22 @@ class Index:
             self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.conversation_id != LOBBY_ID))
             self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._fingerprint(last_id)))
         self.last_id = last_id
+
+    def remove(self, messages: Sequence[IndexedMessage], number: int) -> None:
+        """Forget messages, with the texts that they had; ``number`` is the newest deletion that is done then.
+
+        A message that is not indexed has no effect. Raises sqlite3.Error, and errors of ``fingerprint``.
+        """
+        with transaction(self._writer):
+            for message in messages:
+                is_public = message.conversation_id == LOBBY_ID
+                message_id, words = _row(message)
+                word = words.partition(" ")[0]
+                if word and finds(self._writer, word, message_id, is_public=is_public):
+                    self._writer.execute(_REMOVE.format(table="public" if is_public else "direct"), (message_id, words))
+            mark = self._fingerprint(self.last_id) if self.last_id else None
+            self._writer.execute("UPDATE reached SET mark = ?, deletions = ?", (mark, number))
+        self.deletions = number
 
     def find(
         self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int, room_id: int = LOBBY_ID
@@ -238,4 +258,4 @@ def _connect_writer(path: Path, schema: str) -> sqlite3.Connection:
 def _is_readable(connection: sqlite3.Connection) -> bool:
     for find in (_FIND_PUBLIC, _FIND_DIRECT):
         connection.execute(find, ('"a"', 0, 1)).fetchall()
-    return len(connection.execute("SELECT id, mark FROM reached").fetchall()) == 1
+    return len(connection.execute("SELECT id, mark, deletions FROM reached").fetchall()) == 1
