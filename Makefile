@@ -71,6 +71,14 @@ picture: $(VENV)/.installed ## Draw the screen of the client for the README
 settings: $(VENV)/.installed ## Write the tables of settings into the documents, .env.example and compose.yaml
 	@$(BIN)/python -m ops.settings
 
+.PHONY: sbom
+sbom: $(VENV)/audit/.installed ## List the packages of both programs in sbom/, as CycloneDX
+	@$(VENV)/audit/bin/python -m ops.supply sbom
+
+.PHONY: audit
+audit: $(VENV)/audit/.installed ## Look up known vulnerabilities of the pinned packages; needs the internet
+	@$(VENV)/audit/bin/python -m ops.supply audit
+
 .PHONY: engine
 engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image
 	@ops/engine.sh up
@@ -97,6 +105,12 @@ $(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(addprefix --editable ,$(PACKAGES))
+	@touch $@
+
+# An environment of its own: these tools are not tested with the others.
+$(VENV)/audit/.installed: requirements-audit.txt
+	@$(PYTHON) -m venv $(VENV)/audit
+	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
 	@touch $@
 
 $(VENV)/.installed-bench: requirements-bench.txt $(VENV)/.installed
