@@ -207,6 +207,36 @@ def test_commands_do_the_same_with_and_without_a_running_server(admin: Admin, tm
     assert "No server runs" in admin("kick bob").error
 
 
+def test_users_are_told_and_disconnected(admin: Admin) -> None:
+    """A kick, a ban, another password and the end of an account end the connections; rooms are told of the heir."""
+    with serving(admin.folder) as room:
+        bob = room.enter("bob", rooms=True, moderation=True)
+        bob.ask(command="join", room="open")
+        bob.next("joined")
+        for command in ("kick carol --reason noise", "ban carol --for 1h", "password carol", "ban 127.0.0.0/8"):
+            carol = room.enter("carol")
+            assert admin(command, typed="secret\n").code == 0
+            assert carol.next("bye")["reason"]
+            assert carol.is_closed()
+            admin("unban carol")
+        admin("unban 127.0.0.0/8")
+        bob, alice = room.enter("bob", rooms=True), room.enter("alice", rooms=True)
+        alice.ask(command="join", room="open")
+        alice.next("joined")
+        assert admin("delete-user bob --messages keep").code == 0
+        assert alice.next("role")["username"] == "alice"
+        assert bob.next("bye")
+        assert admin("rooms").rows[1]["owner"] == "alice"
+        assert room.enter("bob")  # a new user of this name
+        room.enter("dave", moderation=True)
+        assert admin("password dave --must-change", typed="other\n").code == 0
+        dave = room.peer()
+        dave.ask(command="login", username="dave", password="other")
+        assert dave.next("error")["code"] == "password_change_required"
+    acts = [(row["action"], row["by"], row["target"]) for row in admin("audit").rows]
+    assert acts[:3] == [("kick", "admin", "carol"), ("ban", "admin", "carol"), ("unban", "admin", "carol")]
+
+
 def test_operations_page_has_a_row_for_each_command() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     table = page.partition("## Administrators' commands")[2].partition("\n## ")[0]

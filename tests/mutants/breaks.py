@@ -83,6 +83,8 @@ _REGISTERING = "Registering names is limited."
 _LOG_PRIVACY = "The log contains no passwords and no messages."
 _DATA_FOLDER = "Two servers never use one data folder, and a removed database stops confirmations."
 _HEALTH = "The health check fails if the server can't commit."
+_BACKUP = "A backup has all that was confirmed before it began. A backup or a restore that fails changes nothing."
+_ADMIN = "An administrator's command does the same with the server running or not, and is in the audit table."
 _ENCRYPTED = "With TLS, all is encrypted; where it is required, nothing else is served; a handshake has a time limit."
 _METRICS = "The metrics count what happened, and name no user. A slow reader of them keeps no place for long."
 _SIGNALS = (
@@ -1246,5 +1248,47 @@ BREAKS = (
         "if self._is_closed or self._put_bytes - self._taken_bytes <= self._max_bytes:",
         "if True:",
         "unit/client/test_inbox.py::test_full_inbox_blocks_the_receiver_thread_until_an_item_is_taken",
+    ),
+    _break(
+        _BACKUP,
+        _STORE + "backup.py",
+        'new = path.with_name(f"{path.name}{_NEW}")',
+        "new = path",
+        "integration/test_admin.py::test_full_disk_leaves_neither_a_backup_nor_a_change",
+    ),
+    _break(
+        _BACKUP,
+        _STORE + "backup.py",
+        "                _check_backup(new, newest_schema)\n",
+        "",
+        "integration/test_admin.py::test_bad_input_gets_one_sentence_and_changes_nothing",
+    ),
+    _break(
+        _BACKUP,
+        _STORE + "backup.py",
+        "            locks.enter_context(lock(folder / LOCK_FILE))\n            if database.exists():",
+        "            if False:",
+        "integration/test_admin.py::test_restore_needs_no_folder_and_refuses_a_running_server",
+    ),
+    _break(
+        _ADMIN,
+        "server/chatserver/admin/changes.py",
+        "        entries.KickFromServer(**about, reason=reason, **call.acting),\n",
+        "",
+        "integration/test_admin.py::test_users_are_told_and_disconnected",
+    ),
+    _break(
+        _ADMIN,
+        "server/chatserver/admin/target.py",
+        'raise AdminError("No server runs, so there are no sessions.")',
+        "return []",
+        "integration/test_admin.py::test_commands_do_the_same_with_and_without_a_running_server",
+    ),
+    _break(
+        _LOST_DATA,
+        _JOURNAL + "apply.py",
+        "    raise_highest_id(connection, transaction.last_id)\n",
+        "",
+        "integration/test_admin.py::test_removed_messages_are_gone_and_their_ids_are_not_used_again",
     ),
 )
