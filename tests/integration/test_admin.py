@@ -446,6 +446,22 @@ def test_backup_under_load_has_all_that_was_confirmed_before(admin: Admin, tmp_p
     assert admin("check").rows == []
 
 
+def test_backup_and_restore_through_pipes(admin: Admin, tmp_path: Path) -> None:
+    """The program ``chatserver``, as in a container. A reader that ends early is no error to talk about."""
+    run = [sys.executable, "-m", "chatserver", "admin", "--data"]
+    users = admin("users").rows
+    with serving(admin.folder):
+        backup = subprocess.run([*run, admin.folder, "backup", "-"], check=True, capture_output=True, timeout=30)
+    assert backup.stderr.startswith(b"- has a backup of")
+    subprocess.run([*run, tmp_path / "new", "restore", "-"], input=backup.stdout, check=True, timeout=30)
+    admin.folder = tmp_path / "new"
+    assert admin("users").rows == users
+    ended = subprocess.Popen([*run, admin.folder, "users"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert ended.stdout is not None
+    ended.stdout.close()
+    assert (ended.wait(30), ended.communicate()[1]) == (1, b"")
+
+
 def test_restore_needs_no_folder_and_refuses_a_running_server(admin: Admin, tmp_path: Path) -> None:
     admin(f"backup {tmp_path}/backup.db")
     users = admin("users").rows
@@ -497,7 +513,7 @@ def test_removed_messages_are_gone_and_their_ids_are_not_used_again(admin: Admin
     before = identity(admin.folder)
     assert admin("prune --older-than 1h").rows == [{"deleted": 4}]
     assert admin("export").rows == []
-    assert rows_of(admin.folder, "SELECT count(*) FROM deletion") == [(0,)]
+    assert rows_of(admin.folder, "SELECT count(*) FROM deletion") == [(1,)]
     with serving(admin.folder) as room:
         assert room.enter("bob").say("next")["id"] == last_id + 1
     assert identity(admin.folder) == before

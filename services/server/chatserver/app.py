@@ -330,8 +330,10 @@ class Server:
             tls_required=config.tls == "required",
         )
         self._control = ControlSocket(config.data, self._answer, self._crash)
-        target = RunningServer(self._database, self._journal, self._connections)
-        self._retention = Retention(config.retention_days, self._journal, wall_ms, self._crash)
+        target = RunningServer(self._database, self._journal, self._connections, self._indexer.note_pruned)
+        self._retention = Retention(
+            config.retention_days, self._journal, wall_ms, self._crash, self._indexer.note_pruned
+        )
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         self._metrics = self._open_metrics(config, dropped_log_entries)
         self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits)

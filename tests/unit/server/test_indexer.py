@@ -347,3 +347,23 @@ def test_deleted_message_leaves_the_index(library: Library) -> None:
     with closing(sqlite3.connect(library.path)) as index:
         found = index.execute("SELECT rowid FROM public WHERE public MATCH 'word' ORDER BY rowid").fetchall()
     assert found == [(1,), (5,)]
+
+
+def test_index_is_rebuilt_after_half_of_its_messages_were_pruned(library: Library) -> None:
+    """A smaller prune leaves words in the index, which no search shows."""
+
+    def prune(upto_id: int) -> None:
+        with library.database.transaction() as connection:
+            connection.execute("DELETE FROM message WHERE id <= ?", (upto_id,))
+        library.indexer.note_pruned()
+
+    library.start()
+    library.publish(*["word"] * 10)
+    assert library.search("word")[0] == list(range(1, 11))
+    prune(4)
+    library.publish("word")
+    assert library.search("word")[0] == list(range(5, 12))
+    assert len(library.opened) == 1
+    prune(6)
+    eventually(lambda: len(library.opened) == 2 and library.opened[1].first_id == 7)
+    assert library.search("word")[0] == list(range(7, 12))

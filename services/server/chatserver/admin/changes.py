@@ -60,6 +60,9 @@ class Target(Protocol):
     def sessions(self) -> Iterable[dict[str, Any]]:
         """The connections, oldest first. AdminError: no server runs."""
 
+    def note_pruned(self) -> None:
+        """Tell the search index that old messages were removed."""
+
 
 _DECODER: Final[msgspec.json.Decoder[ChangeRequest]] = msgspec.json.Decoder(ChangeRequest)
 
@@ -206,7 +209,10 @@ def _erase_step(call: _Call, request: requests.EraseStep) -> Answer:
 
 
 def _prune_step(call: _Call, request: requests.PruneStep) -> Answer:
-    return _step(call.append(entries.Prune(request.before_ms, request.after_id, STEP_IDS)))
+    removed = call.append(entries.Prune(request.before_ms, request.after_id, STEP_IDS))
+    if removed.after_id is None:
+        call.target.note_pruned()
+    return _step(removed)
 
 
 def _step(removed: Removed) -> Answer:

@@ -50,9 +50,12 @@ _FILES: Final = (
 class RunningServer:
     """The target in the server. For the thread of the socket."""
 
-    def __init__(self, database: Database, journal: LocalJournal, connections: Connections) -> None:
+    def __init__(
+        self, database: Database, journal: LocalJournal, connections: Connections, note_pruned: Callable[[], None]
+    ) -> None:
         self.database = database
         self.journal = journal
+        self.note_pruned = note_pruned
         self._connections = connections
 
     def sessions(self) -> Iterator[dict[str, Any]]:
@@ -82,6 +85,9 @@ class StoppedServer:
 
     def sessions(self) -> Iterable[dict[str, Any]]:
         raise AdminError("No server runs, so there are no sessions.")
+
+    def note_pruned(self) -> None:
+        """Do nothing: the next server looks at its start."""
 
     def close(self) -> None:
         self.journal.stop()

@@ -10,6 +10,9 @@ deleted message if :meth:`Indexer.note_deleted` has told its text. An indexed me
 index stale: the process ended before, or the messages of a user are erased in bulk. The file is then deleted and built
 again. Meanwhile no search finds the message, because the store decides what is visible.
 
+Messages that are removed because of their age leave their words in the index, which no search shows. When half of the
+indexed ids are gone, the index is stale as well. So all rebuilding together costs no more than indexing did.
+
 A search runs in its caller's thread. The search waits until the index contains the newest message, at most
 WAIT_SECONDS, then queries the index without the lock. If the query fails, the search stores the error in
 ``_fault``, and the thread repairs the index.
@@ -126,6 +129,8 @@ class Indexer:
         # Deleted messages as they were, by id; and the time since which the text of the next deletion is missing.
         self._deleted: dict[int, IndexedMessage] = {}
         self._missing_since: float | None = None
+        # True if messages were removed because of their age, perhaps before the start.
+        self._was_pruned = True
         # True if the file is to be built again. Only the indexer thread uses it.
         self._is_stale = False
         # The newest message that a search waits for, and the newest message that is indexed.
@@ -150,6 +155,12 @@ class Indexer:
             if len(self._deleted) < _DELETED_MAX_MESSAGES:  # without the others, the index is stale
                 self._deleted[message.id] = message
                 self._work_available.notify()
+
+    def note_pruned(self) -> None:
+        """Look whether too many messages were removed because of their age. For any thread; it does not wait."""
+        with self._lock:
+            self._was_pruned = True
+            self._work_available.notify()
 
     def search(
         self,
@@ -243,6 +254,7 @@ class Indexer:
             # Read before the query: the message was committed before a search asked for it, so the query finds it.
             wanted_id = self._requested_id
             self._remove_deleted(index)
+            self._check_pruned(index)
             messages = self._messages.after(index.last_id, _SLICE_MESSAGES)
             index.add(messages)
             is_behind = len(messages) == _SLICE_MESSAGES
@@ -274,6 +286,16 @@ class Indexer:
                     self._deleted.pop(message.id, None)
             self._missing_since = None
 
+    def _check_pruned(self, index: Index) -> None:
+        """Raise _StaleError if half of the indexed ids are gone because of their age."""
+        if not self._was_pruned:
+            return
+        with self._lock:
+            self._was_pruned = False
+        first_id = self._messages.first_id() or index.last_id + 1
+        if first_id - index.first_id > index.last_id + 1 - first_id and index.last_id:
+            raise _StaleError
+
     def _check_missing(self) -> None:
         """Raise _StaleError if a text is missing for a while: it comes right after the commit of the deletion."""
         if self._missing_since is None:
@@ -295,7 +317,11 @@ class Indexer:
         with self._lock:
             self._work_available.wait_for(
                 lambda: (
-                    self._closed or self._fault is not None or self._deleted or self._requested_id > self._indexed_id
+                    self._closed
+                    or self._fault is not None
+                    or self._deleted
+                    or self._was_pruned
+                    or self._requested_id > self._indexed_id
                 ),
                 self._times.poll_seconds,
             )

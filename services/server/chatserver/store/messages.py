@@ -169,6 +169,12 @@ class Messages:
         with self._database.reading() as connection:
             return read_last_id(connection)
 
+    def first_id(self) -> int | None:
+        """The id of the oldest message; None if there are no messages."""
+        with self._database.reading() as connection:
+            found = find_range(connection, 0, 1)
+        return None if found is None else found.first_id
+
     def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> Collection[Message]:
         """The newest messages with an id below ``before_id``, oldest first.
 
@@ -372,7 +378,8 @@ def delete_range(connection: sqlite3.Connection, found: IdRange, before_ms: int)
         values,
     )
     connection.execute(
-        "DELETE FROM deletion WHERE id BETWEEN :low AND :high"
+        # The newest one stays: its number is not used again.
+        "DELETE FROM deletion WHERE id BETWEEN :low AND :high AND number < (SELECT max(number) FROM deletion)"
         " AND NOT EXISTS (SELECT 1 FROM message WHERE key = deletion.id - (deletion.conversation_id << 40))",
         values,
     )

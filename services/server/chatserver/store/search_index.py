@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SEARCH_FILE = "search.db"
 # The format version of the file. A file of another version is rebuilt.
-_VERSION: Final = 5
+_VERSION: Final = 6
 # The row of a message has its id and the words of ``words_of``. The table ``public`` has the messages of the lobby,
 # ``direct`` all others, with tokens that say whose they are: one for each account of a direct message, or one for the
 # room. A user can't write a token: no word contains an underscore. detail=none stores only which message contains a
@@ -35,9 +35,10 @@ CREATE VIRTUAL TABLE direct USING {_TABLE};
 CREATE TABLE reached (  -- one row
     id        INTEGER NOT NULL,  -- messages up to this id are indexed
     mark      TEXT,              -- fingerprint of the message with this id
+    first_id  INTEGER NOT NULL,  -- the oldest message that is indexed
     deletions INTEGER NOT NULL   -- deletions up to this number are done
 ) STRICT;
-INSERT INTO reached VALUES (0, NULL, 0);
+INSERT INTO reached VALUES (0, NULL, 0, 0);
 PRAGMA user_version = {_VERSION};
 """  # noqa: S608 -- only constants of this module
 _ADD_PUBLIC = "INSERT INTO public (rowid, words) VALUES (?, ?)"
@@ -98,14 +99,16 @@ class Index:
         path = folder / SEARCH_FILE
         self._writer = _open(path, schema)
         try:
-            # Messages up to this id are indexed, and deletions up to this number done. For the indexer thread.
+            # Messages up to last_id are indexed, from first_id on, and deletions up to this number done. For the
+            # indexer thread.
             self.last_id, mark = read_reached(self._writer)
-            (self.deletions,) = self._writer.execute("SELECT deletions FROM reached").fetchone()
+            query = "SELECT first_id, deletions FROM reached"
+            self.first_id, self.deletions = self._writer.execute(query).fetchone()
             if self.last_id and fingerprint(self.last_id) != mark:
                 self._writer.close()
                 remove_index(folder)
                 self._writer = _open(path, schema)
-                self.last_id = self.deletions = 0
+                self.last_id = self.first_id = self.deletions = 0
             self._readers = ReaderPool(path, _READERS)
         except BaseException:
             self._writer.close()
@@ -119,11 +122,13 @@ class Index:
         if not messages:
             return
         last_id = messages[-1].id
+        first_id = self.first_id or messages[0].id
         with transaction(self._writer):
             self._writer.executemany(_ADD_PUBLIC, (_row(each) for each in messages if each.conversation_id == LOBBY_ID))
             self._writer.executemany(_ADD_DIRECT, (_row(each) for each in messages if each.conversation_id != LOBBY_ID))
-            self._writer.execute("UPDATE reached SET id = ?, mark = ?", (last_id, self._fingerprint(last_id)))
-        self.last_id = last_id
+            reached = (last_id, self._fingerprint(last_id), first_id)
+            self._writer.execute("UPDATE reached SET id = ?, mark = ?, first_id = ?", reached)
+        self.last_id, self.first_id = last_id, first_id
 
     def remove(self, messages: Sequence[IndexedMessage], number: int) -> None:
         """Forget messages, with the texts that they had; ``number`` is the newest deletion that is done then.
@@ -258,4 +263,4 @@ def _connect_writer(path: Path, schema: str) -> sqlite3.Connection:
 def _is_readable(connection: sqlite3.Connection) -> bool:
     for find in (_FIND_PUBLIC, _FIND_DIRECT):
         connection.execute(find, ('"a"', 0, 1)).fetchall()
-    return len(connection.execute("SELECT id, mark, deletions FROM reached").fetchall()) == 1
+    return len(connection.execute("SELECT id, mark, first_id, deletions FROM reached").fetchall()) == 1
