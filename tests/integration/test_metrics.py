@@ -9,6 +9,7 @@ import subprocess
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
 
 import pytest
 from certificates import Authority
@@ -97,6 +98,20 @@ def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> N
     assert found["chat_sent_bytes_total"] > found["chat_received_bytes_total"] > 300
     assert found["process_resident_memory_bytes"] > 2**20
     assert not re.search("alice|bob|127.0.0", text)
+
+
+def test_server_is_not_ready_while_the_reserve_of_the_disk_is_used(
+    open_room: Callable[..., Room], log: io.StringIO
+) -> None:
+    """It is healthy all the same: a restart would not help."""
+    open_room(metrics=("127.0.0.1", 0), disk_reserve=2**50)
+    (address,) = re.findall(r"metrics served address=(\S+)", log.getvalue())
+    with pytest.raises(HTTPError) as refused:
+        urllib.request.urlopen(f"http://{address}/readyz", timeout=10)
+    with refused.value as page:
+        assert (page.code, page.read()) == (503, b"the reserve of its disk is used up\n")
+    with urllib.request.urlopen(f"http://{address}/healthz", timeout=10) as answer:
+        assert answer.read() == b"ok\n"
 
 
 def queries() -> list[str]:

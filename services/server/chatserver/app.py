@@ -124,6 +124,7 @@ class _Reloads:
     guests: Guests
     rooms: RoomCommands
     user_limits: UserLimits
+    connection_limits: ConnectionLimits
 
     def apply(self, config: Config) -> None:
         """Change all of these settings; an unchanged one has no effect."""
@@ -133,6 +134,7 @@ class _Reloads:
         self.rooms.set_makers(config.rooms)
         self.user_limits.messages.change(config.message_burst, config.message_rate)
         self.user_limits.queries.change(config.query_burst, config.query_rate)
+        self.connection_limits.change(config.exempt, config.address_connections, config.address_new_connections)
 
 
 class Server:
@@ -336,7 +338,7 @@ class Server:
         )
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         self._metrics = self._open_metrics(config, dropped_log_entries)
-        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits)
+        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, limits)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
 
@@ -360,7 +362,7 @@ class Server:
             certificates=self._certificates,
         )
         try:
-            return metrics.open_server(config.metrics, sources, self._find_problem, self._crash)
+            return metrics.open_server(config.metrics, sources, self._find_problem, self._find_unreadiness, self._crash)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             address = format_address(config.metrics)
@@ -487,6 +489,10 @@ class Server:
         if self._stopping:
             return "it is shutting down"
         return "" if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
+
+    def _find_unreadiness(self) -> str:
+        """Return why clients should go elsewhere, for now; empty if they are welcome. As _find_problem."""
+        return self._find_problem() or ("the reserve of its disk is used up" if self._journal.is_disk_full else "")
 
     def _log_waiting(self) -> None:
         """Log that no user is connected. For any thread."""

@@ -59,11 +59,16 @@ class Sources:
 
 
 def open_server(
-    address: Address, sources: Sources, find_problem: Callable[[], str], on_crash: Callable[[str], None]
+    address: Address,
+    sources: Sources,
+    find_problem: Callable[[], str],
+    find_unreadiness: Callable[[], str],
+    on_crash: Callable[[str], None],
 ) -> MetricsServer:
     """Return the server of the pages. Raises OSError, UnicodeError: it can't listen on the address.
 
-    ``find_problem`` returns the reason why the chat server does not work; empty if it does.
+    ``find_problem`` returns the reason why the chat server does not work, and ``find_unreadiness`` why it can't serve
+    clients now; empty if there is none.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_ServerCollector(sources))
@@ -73,12 +78,17 @@ def open_server(
         encode, content_type = choose_encoder(accept)
         return Page(HTTPStatus.OK, encode(registry), content_type)
 
-    def health(_: str) -> Page:
-        problem = find_problem()
+    def health(find: Callable[[], str]) -> Page:
+        problem = find()
         status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
         return Page(status, f"{problem or 'ok'}\n".encode())
 
-    return MetricsServer(address, {"/metrics": metrics, "/healthz": health, "/readyz": health}, on_crash)
+    pages = {
+        "/metrics": metrics,
+        "/healthz": lambda _: health(find_problem),
+        "/readyz": lambda _: health(find_unreadiness),
+    }
+    return MetricsServer(address, pages, on_crash)
 
 
 class _ServerCollector(Collector):
@@ -144,6 +154,10 @@ class _ServerCollector(Collector):
         sources = self._sources
         yield _gauge("chat_journal_queue_entries", "Entries that wait for the next commit.", sources.journal.pending)
         yield _gauge("chat_journal_failing", "1 while the disk refuses writes.", int(sources.journal.is_failing))
+        is_full = int(sources.journal.is_disk_full)
+        yield _gauge(
+            "chat_disk_reserve_used", "1 while messages are refused, because the disk is almost full.", is_full
+        )
         yield _gauge("chat_hash_queue_entries", "Passwords that wait for their hash.", sources.passwords.waiting)
         with suppress(OSError):
             status = os.statvfs(sources.data)

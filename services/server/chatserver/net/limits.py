@@ -99,10 +99,16 @@ class ConnectionLimits:
         self._new_max = new_max
         self._clock = clock
         self._remembered_max = remembered_max
-        # Guards both dicts. An origin with connections is in the first one, any other in the second, oldest first.
+        # Guards the limits, and both dicts. An origin with connections is in the first one, any other in the second,
+        # oldest first.
         self._lock = threading.Lock()
         self._connected: dict[str, _Origin] = {}
         self._remembered: dict[str, _Origin] = {}
+
+    def change(self, exempt: Iterable[Network], at_once_max: int, new_max: int) -> None:
+        """Change the limits, for new connections."""
+        with self._lock:
+            self._exempt, self._at_once_max, self._new_max = tuple(exempt), at_once_max, new_max
 
     def is_exempt(self, address: str) -> bool:
         """True if the limits don't apply to the address."""
