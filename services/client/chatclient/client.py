@@ -40,11 +40,11 @@ from chatclient.session import (
     check_unicode,
 )
 from chatprotocol import events, requests
-from chatprotocol.address import check_host
+from chatprotocol.address import check_host, is_address, read_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.rules import check_room_name, check_topic, check_username, is_lobby
+from chatprotocol.rules import check_reason, check_room_name, check_topic, check_username, is_lobby
 from chatprotocol.wire import PROTOCOLS, Datagram
 from chatprotocol.wire.base import Action, ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
@@ -66,6 +66,12 @@ ProgramEvent: TypeAlias = (
     | events.Invited
     | events.Kicked
     | events.RoleChanged
+    | events.Banned
+    | events.Muted
+    | events.Unbanned
+    | events.Unmuted
+    | events.Deleted
+    | events.Reported
     | ConnectionLost
     | Reconnected
     | PossibleGap
@@ -79,6 +85,9 @@ ProgramEvent: TypeAlias = (
     | Online
     | events.Found
     | events.Rooms
+    | events.Bans
+    | events.Audit
+    | events.Ignored
 )
 
 # Items of the receiver thread in the inbox; all others were injected.
@@ -86,8 +95,6 @@ _RECEIVED: Final = ClientEvent | Signal
 # Events that end a login, and those that end the wait for a goodbye.
 _LOGIN_ANSWERS: Final = events.Welcome | events.PasswordPrompt | events.Refused
 _GOODBYES: Final = events.Bye | ConnectionLost | Left
-# Requests with a username.
-_ABOUT_USER: Final = requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember
 
 
 class ChatClient:
@@ -157,6 +164,8 @@ class ChatClient:
         # Events that happened during a call, for events().
         self._backlog = Backlog()
         self._final_error: ChatError | None = None
+        # The code of the server's goodbye, if it ended the connection on purpose.
+        self._goodbye_code: ErrorCode | None = None
         self._is_closed = False
 
     # --- to come and go ---
@@ -175,7 +184,7 @@ class ChatClient:
         self._check_open()
         if self._is_connected:
             raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
-        self._final_error = None
+        self._final_error = self._goodbye_code = None
         self._session.connect(self._address)
         self._wait_for_event((), lambda each: isinstance(each, Connected))
         self._is_connected = True
@@ -206,8 +215,8 @@ class ChatClient:
         ):
             case events.Welcome() as welcome:
                 return welcome
-            case events.Refused(code, reason):
-                raise RefusedError(code, reason)
+            case events.Refused() as error:
+                raise _error_of(error)
             case _:
                 raise RefusedError(ErrorCode.WRONG_PASSWORD, f"The name {username} needs a password.")
 
@@ -302,7 +311,7 @@ class ChatClient:
     def set_topic(self, room: str, topic: str) -> None:
         """Replace the topic of a room; an empty one removes it.
 
-        This method and the next four are for the owner and the operators of the room.
+        This method and the next three are for the owner and the operators of the room.
         """
         check_str("topic", topic)
         _refused_as_error(check_unicode, topic)
@@ -313,13 +322,6 @@ class ChatClient:
         """Let a user join a room."""
         self._ask_about(requests.Invite(room, username), events.Invited)
 
-    def kick(self, room: str, username: str) -> None:
-        """Remove a member from a room, or take back an invitation.
-
-        Raises RefusedError (not_a_member) also if the connection was lost after the server had done it.
-        """
-        self._ask_about(requests.Kick(room=room, username=username), events.Kicked)
-
     def op(self, room: str, username: str) -> None:
         """Make a member an operator of the room."""
         self._ask_about(requests.MakeOperator(room, username), events.RoleChanged)
@@ -327,6 +329,82 @@ class ChatClient:
     def deop(self, room: str, username: str) -> None:
         """Take the role of an operator from a member."""
         self._ask_about(requests.MakeMember(room, username), events.RoleChanged)
+
+    # --- moderation: only in the protocol json ---
+
+    # Operators of the server need no room: without one, kick, bans and mutes are about the whole server. A request that
+    # was repeated after a lost connection can raise RefusedError although the server had done it before.
+
+    def kick(self, room: str | None, username: str, reason: str = "") -> None:
+        """Remove a member from a room, or take back an invitation; without a room: end all connections of a user.
+
+        Raises RefusedError (not_a_member) also if the connection was lost after the server had done it.
+        """
+        self._moderate(requests.Kick(room=room, username=username, reason=reason), events.Kicked)
+
+    def ban(self, target: str, room: str | None = None, *, seconds: int | None = None, reason: str = "") -> None:
+        """Keep a user, an address or a network (192.0.2.0/24) out, for some seconds or for ever.
+
+        The connections of the user end; a member is removed from the room. Addresses can't be banned from a room.
+        """
+        username, address = _user_or_network(target)
+        action = requests.Ban(room=room, username=username, address=address, seconds=seconds, reason=reason)
+        self._moderate(action, events.Banned)
+
+    def unban(self, target: str, room: str | None = None) -> None:
+        """End a ban."""
+        username, address = _user_or_network(target)
+        self._moderate(requests.Unban(room=room, username=username, address=address), events.Unbanned)
+
+    def mute(self, username: str, room: str | None = None, *, seconds: int | None = None, reason: str = "") -> None:
+        """Refuse a user's messages, for some seconds or for ever."""
+        action = requests.Mute(room=room, username=username, seconds=seconds, reason=reason)
+        self._moderate(action, events.Muted)
+
+    def unmute(self, username: str, room: str | None = None) -> None:
+        """End a mute."""
+        self._moderate(requests.Unmute(room=room, username=username), events.Unmuted)
+
+    def bans(self, room: str | None = None) -> tuple[events.SanctionState, ...]:
+        """The bans and mutes, oldest first."""
+        return self._moderate(requests.AskBans(room=room), events.Bans).bans
+
+    def delete(self, message_id: int, room: str | None = None) -> None:
+        """Delete a message: an own one, or as an operator any public one. ``room`` is the room of the message.
+
+        Raises RefusedError (unknown_message) also if the connection was lost after the server had done it.
+        """
+        check_whole("message_id", message_id)
+        self._moderate(requests.Delete(message_id, room), events.Deleted)
+
+    def report(self, about: int | str, room: str | None = None, *, reason: str = "") -> None:
+        """Tell the operators of the server about a message (its id) or a user (the name)."""
+        if not isinstance(about, str):
+            check_whole("about", about)
+            action = requests.Report(id=about, room=room, reason=reason)
+        else:
+            action = requests.Report(username=about, room=room, reason=reason)
+        self._moderate(action, events.Reported)
+
+    def audit(self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None) -> tuple[events.AuditRow, ...]:
+        """The newest acts of moderation, oldest first, for operators of the server. ``before``: below this number."""
+        _check_range(limit, before)
+        return self._moderate(requests.AskAudit(limit, before), events.Audit).acts
+
+    def ignore(self, username: str) -> tuple[str, ...]:
+        """Get no more direct messages of a user. Returns all users whom this user ignores.
+
+        Public messages of these users still arrive: a program that shows messages leaves them out.
+        """
+        return self._moderate(requests.Ignore(username), events.Ignored).users
+
+    def unignore(self, username: str) -> tuple[str, ...]:
+        """Stop ignoring a user. Returns all users whom this user ignores."""
+        return self._moderate(requests.Unignore(username), events.Ignored).users
+
+    def ignored(self) -> tuple[str, ...]:
+        """The users whom this user ignores."""
+        return self._moderate(requests.AskIgnored(), events.Ignored).users
 
     # --- events ---
 
@@ -355,9 +433,9 @@ class ChatClient:
 
     # --- checks of arguments and of the call order ---
 
-    def _check_json(self) -> None:
+    def _check_json(self, what: str = "rooms") -> None:
         if not self._is_json:
-            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has rooms.")
+            raise RefusedError(ErrorCode.UNKNOWN_COMMAND, f"Only the wire format json has {what}.")
 
     def _check_room(self, room: str | None) -> None:
         """Check the room of a message or query: None is the lobby."""
@@ -387,8 +465,8 @@ class ChatClient:
         match self._wait_for_event(self._session.request(prepared), lambda each: _nonce_of(each) == prepared.nonce):
             case events.Sent(message_id):
                 return message_id
-            case events.Refused(code, reason):
-                raise RefusedError(code, reason)
+            case events.Refused() as error:
+                raise _error_of(error)
             case Outcome(has_come=True):
                 return None
             case Outcome():
@@ -398,11 +476,28 @@ class ChatClient:
             case _:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
-    def _ask_about(self, action: requests.RoomRequest | requests.Kick, kind: type[Answer]) -> Answer:
+    def _moderate(self, action: requests.ModerationRequest, kind: type[Answer]) -> Answer:
+        """Make a request about the conduct of users, after the checks of its members."""
+        room, reason, seconds = (getattr(action, each, None) for each in ("room", "reason", "seconds"))
+        if (username := getattr(action, "username", None)) is not None:
+            check_str("username", username)
+        if reason is not None:
+            check_str("reason", reason)
+        if seconds is not None:
+            check_whole("seconds", seconds)
+        self._check_json("moderation")
+        self._check_room(room)
+        if username is not None:
+            _refused_as_error(check_username, username)
+        if reason is not None:
+            _refused_as_error(check_unicode, reason)
+            _refused_as_error(check_reason, reason)
+        return self._query(action, kind)
+
+    def _ask_about(self, action: requests.RoomRequest, kind: type[Answer]) -> Answer:
         """Make a request about a room, or about a user in a room."""
-        assert action.room is not None
         check_str("room", action.room)
-        if isinstance(action, _ABOUT_USER):
+        if isinstance(action, requests.Invite | requests.MakeOperator | requests.MakeMember):
             check_str("username", action.username)
             _refused_as_error(check_username, action.username)
         self._check_json()
@@ -417,7 +512,7 @@ class ChatClient:
         self._wait_until_ready()
         answer = self._wait_for_event(self._session.request(action), lambda each: self._is_answer(action, kind, each))
         if isinstance(answer, events.Refused):
-            raise RefusedError(answer.code, answer.reason)
+            raise _error_of(answer)
         return answer  # type: ignore[no-any-return]
 
     def _is_answer(self, action: Action, kind: type, event: Any) -> bool:
@@ -460,12 +555,29 @@ class ChatClient:
         """Keep the final error. For programs a refused login is an error like any other."""
         match event:
             case ConnectionEnded(reason):
-                self._final_error = LostError(reason)
+                self._final_error = LostError(reason, self._goodbye_code)
+            case events.Bye(code=code):
+                self._goodbye_code = code
             case LoginRefused(error, is_final):
                 if is_final and self._session.model.was_logged_in:
-                    self._final_error = RefusedError(error.code, error.reason)
+                    self._final_error = _error_of(error)
                 return error
         return event
+
+
+def _error_of(refused: events.Refused) -> RefusedError:
+    return RefusedError(refused.code, refused.reason, refused.retry_seconds)
+
+
+def _user_or_network(target: str) -> tuple[str | None, str | None]:
+    """The username and the address of a ban: one of them is None. Raises UsageError and RefusedError."""
+    check_str("target", target)
+    if not is_address(target):
+        return target, None
+    try:
+        return None, str(read_network(target))
+    except ValueError as error:
+        raise RefusedError(ErrorCode.BAD_REQUEST, f"{error}.") from None
 
 
 def _check_range(limit: int, before: int | None) -> None:

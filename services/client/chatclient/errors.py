@@ -16,13 +16,24 @@ class UsageError(ChatError):
 
 
 class RefusedError(ChatError):
-    """A rejected request. ``code`` is ``not_delivered`` or a code of docs/wire/json.md, ``reason`` is a sentence."""
+    """A rejected request. ``code`` is ``not_delivered`` or a code of docs/wire/json.md, ``reason`` is a sentence.
 
-    def __init__(self, code: str, reason: str) -> None:
+    ``retry_seconds`` is the time after which the same request is accepted, if its rate is the reason; otherwise None.
+    """
+
+    def __init__(self, code: str, reason: str, retry_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.retry_seconds = retry_seconds
 
 
 class LostError(ChatError):
-    """There is no connection and no reconnect follows, or it is unknown whether a message was stored."""
+    """There is no connection and no reconnect follows, or it is unknown whether a message was stored.
+
+    ``code`` is ``banned``, ``kicked`` or ``replaced`` if the server ended the connection on purpose; otherwise None.
+    """
+
+    def __init__(self, reason: str, code: str | None = None) -> None:
+        super().__init__(reason)
+        self.code = code

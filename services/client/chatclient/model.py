@@ -5,8 +5,12 @@ lobby and direct messages arrive in the order of their ids, so they share last_s
 room; the unconfirmed message has it. With rooms, the next login has an id for each of them, and the server's answer has
 the rooms that the user is then in. Names from the server are kept only if they are valid, because they become part of
 the next login and of typed lines.
+
+Moderation. A login with ``since`` repeats the deletions of seen messages: was_deleted() tells which are known. Messages
+of ignored users arrive, except direct ones; is_hidden() tells which the user should not see.
 """
 
+from bisect import insort
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -16,7 +20,7 @@ from chatclient.notices import Question
 from chatprotocol import events, requests
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, ROOMS_MAX, SINCE_MAX_NAMES
+from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, IGNORED_MAX, ROOMS_MAX, SINCE_MAX_NAMES
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Online, Outcome
 
@@ -26,6 +30,11 @@ _TEMPORARY_ERRORS = frozenset({ErrorCode.NOT_LOGGED_IN, ErrorCode.SHUTTING_DOWN}
 # Number of seen messages to remember: a server that does not know the new messages sends up to 500 again.
 _SEEN_MAX_MESSAGES = 1_000
 
+# Number of deletions to remember: a login repeats up to 500.
+_DELETED_MAX_MESSAGES = 1_000
+
+# Number of own messages to remember in each room: /delete without an id deletes the last one.
+_OWN_MAX_MESSAGES = 50
 
 # Maximum number of names kept for completion: the server's default limit of connections.
 _ONLINE_MAX_USERS = 10_000
@@ -46,6 +55,11 @@ def _is_valid(check: Callable[[str], object], name: str) -> bool:
 
 _is_username = partial(_is_valid, check_username)
 _is_room_name = partial(_is_valid, check_room_name)
+
+
+def _key(room: str | None) -> str:
+    """The key of a room; empty for the lobby."""
+    return "" if not room or is_lobby(room) else room_key(room)
 
 
 def _usernames(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,6 +144,8 @@ class Model:
         self.online_count: int | None = None
         # Sender of the last direct message.
         self.last_sender = ""
+        # True if the server knows rooms, according to its last welcome. No earlier server knows moderation.
+        self.knows_rooms = False
         # The rooms that the user is in, by key, in the order in which they became known.
         self.rooms: dict[str, MyRoom] = {}
         # Names of other rooms, for completion: those that the server listed, and those of invitations.
@@ -139,6 +155,11 @@ class Model:
         # Id of the server's history, if the server sends it.
         self.history_id: str | None = None
         self._seen: dict[int, _Fingerprint] = {}
+        # Ids of deleted messages, oldest deletion first; and the keys of the users whom this user ignores.
+        self._deleted: dict[int, None] = {}
+        self._ignored: frozenset[str] = frozenset()
+        # Ids of the user's own messages, ascending, by room key; the lobby and direct messages have the empty key.
+        self._own_ids: dict[str, list[int]] = {}
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
         self.unconfirmed: dict[str, requests.Say | requests.Whisper] = {}
 
@@ -152,11 +173,17 @@ class Model:
         last_id = self.last_seen_id
         if last_id is None or not self.rooms:
             return requests.Login(
-                self.username, self.password, last_id, self.history_id, rooms=True, invitation=self.invitation
+                self.username,
+                self.password,
+                last_id,
+                self.history_id,
+                rooms=True,
+                moderation=True,
+                invitation=self.invitation,
             )
         rooms = {room.name: room.last_seen_id for room in self.rooms.values()}
         since = {LOBBY: last_id, _DIRECT: last_id, **rooms}
-        return requests.Login(self.username, self.password, since, self.history_id, rooms=True)
+        return requests.Login(self.username, self.password, since, self.history_id, rooms=True, moderation=True)
 
     def has_seen(self, message: events.Message) -> bool:
         """True if this message is remembered as seen. A different message with the same id does not count."""
@@ -164,6 +191,23 @@ class Model:
         if seen is None or seen.time_ms not in (None, message.time_ms):
             return False
         return seen.content_hash == _content_hash(message.sender, message.text)
+
+    def has_seen_id(self, message_id: int) -> bool:
+        """True if a message with this id is remembered as seen."""
+        return message_id in self._seen
+
+    def was_deleted(self, message_id: int) -> bool:
+        """True if the deletion of this message is known."""
+        return message_id in self._deleted
+
+    def is_hidden(self, message: ClientEvent) -> bool:
+        """True for a public message of a user whom this user ignores."""
+        return isinstance(message, events.PublicMessage) and name_key(message.sender) in self._ignored
+
+    def last_own_id(self, room: str) -> int | None:
+        """Id of the user's last message in this room; in the lobby it may be a direct message."""
+        ids = self._own_ids.get(_key(room))
+        return ids[-1] if ids else None
 
     def is_me(self, username: str) -> bool:
         return name_key(username) == name_key(self.username)
@@ -191,7 +235,10 @@ class Model:
             case events.Sent(message_id, nonce=nonce):
                 message = self.unconfirmed.pop(nonce or "", None)
                 sent = None if message is None else _Fingerprint(None, _content_hash(self.username, message.text))
-                self._remember(message_id, sent, message.room if isinstance(message, requests.Say) else None)
+                room = message.room if isinstance(message, requests.Say) else None
+                self._remember(message_id, sent, room)
+                if message is not None:
+                    self._note_own(message_id, room)
             case events.Refused() if event.code not in _TEMPORARY_ERRORS:
                 self.unconfirmed.pop(event.nonce or "", None)
             case events.Joined(room, topic, last_id=last_id):
@@ -199,6 +246,15 @@ class Model:
                 self._note_room(MyRoom(room, topic, known.last_seen_id if known else last_id))
             case events.Parted(room):
                 self.rooms.pop(room_key(room), None)
+                self._own_ids.pop(room_key(room), None)
+            case events.Deleted(message_id, room=room):
+                self._deleted[message_id] = None
+                if len(self._deleted) > _DELETED_MAX_MESSAGES:
+                    del self._deleted[next(iter(self._deleted))]
+                if message_id in (own_ids := self._own_ids.get(_key(room), [])):
+                    own_ids.remove(message_id)
+            case events.Ignored(users):
+                self._ignored = frozenset(map(name_key, users[:IGNORED_MAX]))
             case events.TopicChanged(room, topic) if known := self.rooms.get(room_key(room)):
                 self._note_room(known._replace(topic=topic))
             case events.Rooms(rooms):
@@ -212,12 +268,17 @@ class Model:
         self.username = event.username
         self.connection_state = ConnectionState.LOGGED_IN
         self.was_logged_in = True
+        self.knows_rooms = event.rooms is not None
         self._update_online(Online(event.users))
         history_id = event.history_id
         if history_id is not None and len(history_id) > HISTORY_ID_MAX_CHARACTERS:
             history_id = None  # it would not fit into the next login
         is_other = self.history_id is not None and history_id not in (None, self.history_id)
         self.history_id = history_id
+        is_reset = event.last_id is not None and event.last_id < (self.last_seen_id or 0)
+        if is_other or is_reset or event.since is not None:  # the ids may belong to other messages now
+            self._deleted.clear()
+            self._own_ids.clear()
         if event.since is not None:
             self.last_seen_id = event.since
         # A smaller id means that the server's history was reset and has none of the seen messages.
@@ -248,7 +309,19 @@ class Model:
 
     def _note_seen(self, message: events.Message) -> None:
         fingerprint = _Fingerprint(message.time_ms, _content_hash(message.sender, message.text))
-        self._remember(message.id, fingerprint, message.room if isinstance(message, events.PublicMessage) else None)
+        room = message.room if isinstance(message, events.PublicMessage) else None
+        self._remember(message.id, fingerprint, room)
+        if self.is_own(message):
+            self._note_own(message.id, room)
+
+    def _note_own(self, message_id: int, room: str | None) -> None:
+        key = _key(room)
+        if key and key not in self.rooms:
+            return
+        ids = self._own_ids.setdefault(key, [])
+        if message_id not in ids:
+            insort(ids, message_id)
+        del ids[:-_OWN_MAX_MESSAGES]
 
     def _remember(self, message_id: int, fingerprint: _Fingerprint | None, room: str | None) -> None:
         if room is None or is_lobby(room):

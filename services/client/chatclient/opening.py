@@ -25,6 +25,7 @@ def new_session(
     retry_seconds: float,
     silence_seconds: float,
     tls: ssl.SSLContext | None = None,
+    resends_limited: bool = False,
 ) -> ClientSession:
     """A session that is not connected yet. ``silence_seconds`` of 0 is no limit.
 
@@ -37,5 +38,7 @@ def new_session(
     def open_link(address: Address, seconds: float) -> Link:
         return open_unwatched(lambda: Watch(session, silence_seconds or math.inf, time.monotonic()), address, seconds)
 
-    session = ClientSession(model, protocol, Connection(open_link, retry_seconds, inbox))
+    session = ClientSession(
+        model, protocol, Connection(open_link, retry_seconds, inbox), resends_limited=resends_limited
+    )
     return session

@@ -33,9 +33,18 @@ server stored on an earlier connection and now delivers like any missed message.
 _held. A confirmation with its id drops it. Otherwise it is returned as soon as no unconfirmed message can match. So
 each message is returned once.
 
-Queries. users, history, search and the requests about rooms stay in _unanswered until their answer or an error without
-a nonce arrives; after a reconnect they are requested again. The oldest query that an event can answer is removed,
-because servers answer in order (see answers).
+Rates. With `resends_limited` a message that the server refused for its rate (rate_limited, with a time) stays
+unconfirmed, and RateLimited tells the time. No request can be made until all of these are confirmed: the owner calls
+resend_limited() after the time, and after each confirmation. It sends one message at a time, in the order of typing.
+From then on each message waits for the confirmation of the one before: a server refuses no client that does so.
+
+Queries. users, history, search and the requests about rooms and moderation stay in _unanswered until their answer or an
+error without a nonce arrives; after a reconnect they are requested again. The oldest query that an event can answer is
+removed, because servers answer in order (see answers). A repeated request may have had its effect before the loss: to
+kick, ban, mute and ignore twice is as good as once; delete, unban and unmute then get an error.
+
+Deletions. A login repeats the deletions of messages that the client may have seen. Each is returned once. A held
+message that is deleted is dropped.
 
 Rooms. A login names the newest message seen in each room. If the user is no longer in a room, because it was removed
 while the connection was lost, the server's answer lacks the room, and an unknown_room error follows. Then Parted
@@ -53,7 +62,7 @@ from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState, Model
 from chatclient.notices import ConnectionLost, Reconnected
 from chatprotocol import events, requests
-from chatprotocol.address import Address
+from chatprotocol.address import Address, read_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Online, Outgoing
@@ -64,6 +73,7 @@ FINAL_REFUSALS: Final = frozenset(
     {
         ErrorCode.BAD_REQUEST,
         ErrorCode.BAD_USERNAME,
+        ErrorCode.BANNED,
         ErrorCode.INVITATION_REQUIRED,
         ErrorCode.PASSWORD_CHANGE_REQUIRED,
         ErrorCode.TLS_REQUIRED,
@@ -84,11 +94,25 @@ _ANSWERS: Final[dict[type, type]] = {
     requests.Kick: events.Kicked,
     requests.MakeOperator: events.RoleChanged,
     requests.MakeMember: events.RoleChanged,
+    requests.Ban: events.Banned,
+    requests.Unban: events.Unbanned,
+    requests.Mute: events.Muted,
+    requests.Unmute: events.Unmuted,
+    requests.AskBans: events.Bans,
+    requests.Delete: events.Deleted,
+    requests.Report: events.Reported,
+    requests.AskAudit: events.Audit,
+    requests.Ignore: events.Ignored,
+    requests.Unignore: events.Ignored,
+    requests.AskIgnored: events.Ignored,
 }
 # Maximum number of unconfirmed messages; further ones wait.
 _UNCONFIRMED_MAX: Final = 64
 # Maximum number of unanswered queries; further ones wait.
 _UNANSWERED_MAX: Final = 64
+# Bounds of the time after which a message that was refused for its rate is sent again; a server may name any time.
+_RESEND_MIN_SECONDS: Final = 0.1
+_RESEND_MAX_SECONDS: Final = 60.0
 _NONCE_BYTES: Final = 8
 # Maximum wait for the answer to the goodbye of a client that was told to end: the server may have stopped reading.
 GOODBYE_SECONDS: Final = 5.0
@@ -108,6 +132,12 @@ class LoginRefused(NamedTuple):
     is_repeated: bool = False
 
 
+class RateLimited(NamedTuple):
+    """The server refused a message for its rate. resend_limited() sends it again, after this time."""
+
+    seconds: float
+
+
 class Left(NamedTuple):
     """The connection ended after the goodbye."""
 
@@ -118,7 +148,9 @@ class ConnectionEnded(NamedTuple):
     reason: str
 
 
-SessionEvent: TypeAlias = ClientEvent | Connected | ConnectionLost | Reconnected | LoginRefused | Left | ConnectionEnded
+SessionEvent: TypeAlias = (
+    ClientEvent | Connected | ConnectionLost | Reconnected | LoginRefused | RateLimited | Left | ConnectionEnded
+)
 
 
 def check_message(message: requests.Say | requests.Whisper) -> None:
@@ -142,14 +174,21 @@ def check_unicode(text: str) -> None:
 def answers(action: Action, event: Any, username: str) -> bool:
     """True if this event of the server can be the answer to the query of this user, or its error.
 
-    Other users cause the same events, so room, names and author must be those of the query.
+    Other users cause the same events, so room, names, id and author must be those of the query.
     """
     room, target = getattr(action, "room", None), getattr(action, "username", None)
+    message_id, address = getattr(action, "id", None), getattr(action, "address", None)
     if isinstance(event, events.Refused):
         return event.nonce is None and (event.room is None or _is_same_room(event.room, room))
     if not isinstance(event, _ANSWERS[type(action)]) or not _is_same_room(getattr(event, "room", None), room):
         return False
-    if target is not None and name_key(getattr(event, "username", "")) != name_key(target):
+    if isinstance(event, events.Ignored):  # it names all whom the user ignores
+        return True
+    if target is not None and name_key(getattr(event, "username", None) or "") != name_key(target):
+        return False
+    if message_id is not None and getattr(event, "id", None) != message_id:
+        return False
+    if address is not None and not _is_same_network(getattr(event, "address", None), address):
         return False
     by = None if isinstance(event, events.Parted) else getattr(event, "by", None)
     return by is None or name_key(by) == name_key(username)
@@ -159,6 +198,14 @@ def _is_same_room(one: str | None, other: str | None) -> bool:
     return room_key(one or LOBBY) == room_key(other or LOBBY)
 
 
+def _is_same_network(one: str | None, other: str) -> bool:
+    """True if both texts mean the same address or network. The server may write it in another form."""
+    try:
+        return one is not None and read_network(one) == read_network(other)
+    except ValueError:
+        return False
+
+
 def _new_nonce() -> str:
     return secrets.token_hex(_NONCE_BYTES)
 
@@ -166,7 +213,7 @@ def _new_nonce() -> str:
 class ClientSession:
     """For one thread, except `expected_answer` and `ping`. Methods return the events to show, in order.
 
-    The model has applied them.
+    The model has applied them. ``resends_limited``: see *Rates* above.
     """
 
     def __init__(
@@ -175,6 +222,8 @@ class ClientSession:
         client_protocol: ClientProtocol,
         connection: Connection,
         new_nonce: Callable[[], str] = _new_nonce,
+        *,
+        resends_limited: bool = False,
     ) -> None:
         self.model = model
         self.client_protocol = client_protocol
@@ -186,6 +235,10 @@ class ClientSession:
         # Own messages that arrived and may equal an unconfirmed message, by id. No protocol sends the nonce with a
         # message, so only the confirmation, which has the id, decides.
         self._held: dict[int, events.Message] = {}
+        # Nonces of unconfirmed messages that the server refused for their rate; and the limit of unconfirmed messages.
+        self._resends_limited = resends_limited
+        self._limited: set[str] = set()
+        self._unconfirmed_max = _UNCONFIRMED_MAX
         # Unanswered queries, oldest first.
         self._unanswered: list[Action] = []
         # Keys of rooms that the login named and that the user is no longer in: an error about each follows.
@@ -206,12 +259,20 @@ class ClientSession:
         # After a lost connection, messages are sent again before queries. So a message to a room waits for the join.
         if any(isinstance(action, requests.Join) for action in self._unanswered):
             return False
-        return len(self.model.unconfirmed) < _UNCONFIRMED_MAX and len(self._unanswered) < _UNANSWERED_MAX
+        if self._limited:
+            return False
+        return len(self.model.unconfirmed) < self._unconfirmed_max and len(self._unanswered) < _UNANSWERED_MAX
 
-    # Lock-free: the receiver thread reads the next two properties. Every operand is one attribute or the truth value of
-    # one container, and such a read is atomic in CPython. The result may be stale, or mix two states while the owner
-    # handles an event. That is harmless, because Watch polls and counts from the last event or, after a long UNKNOWN,
-    # from now. Only the receiver thread adds server events to the inbox, so no event arrives during its read.
+    @property
+    def is_limited(self) -> bool:
+        """True if messages wait for resend_limited()."""
+        return bool(self._limited)
+
+    # Lock-free: the receiver thread reads the next two properties. Every operand is one attribute, or the length or the
+    # truth value of one container, and such a read is atomic in CPython. The result may be stale, or mix two states
+    # while the owner handles an event. That is harmless, because Watch polls and counts from the last event or, after a
+    # long UNKNOWN, from now. Only the receiver thread adds server events to the inbox, so no event arrives during its
+    # read.
 
     @property
     def expected_answer(self) -> ExpectedAnswer:
@@ -220,7 +281,8 @@ class ClientSession:
             return ExpectedAnswer.UNKNOWN
         if self.model.connection_state is ConnectionState.LOGGING_IN:
             return ExpectedAnswer.LOGIN
-        is_owed = self.model.unconfirmed or self._unanswered or self.client_protocol.is_busy or self.is_leaving
+        is_message_owed = len(self.model.unconfirmed) > len(self._limited)
+        is_owed = is_message_owed or self._unanswered or self.client_protocol.is_busy or self.is_leaving
         return ExpectedAnswer.ANSWER if is_owed and self.model.is_logged_in else ExpectedAnswer.NOTHING
 
     @property
@@ -242,6 +304,7 @@ class ClientSession:
         """
         self.model.connection_state = ConnectionState.LOGGING_IN
         self._foreseen_errors = set()
+        self._limited.clear()
         login = self.model.login()
         if new_password is not None:
             self._new_password = new_password
@@ -307,6 +370,15 @@ class ClientSession:
         self.model.unconfirmed[nonce] = message
         return message
 
+    def resend_limited(self) -> tuple[SessionEvent, ...]:
+        """Send the oldest message that was refused for its rate again, unless another message is on its way."""
+        unconfirmed = self.model.unconfirmed
+        if not self.model.is_logged_in or not self._limited or len(unconfirmed) > len(self._limited):
+            return ()
+        nonce = next(each for each in unconfirmed if each in self._limited)
+        self._limited.remove(nonce)
+        return self.request(unconfirmed[nonce])
+
     def _on_link_down(self, reason: str) -> tuple[SessionEvent, ...]:
         self.model.connection_state = ConnectionState.DISCONNECTED
         if not self.model.was_logged_in:
@@ -327,7 +399,7 @@ class ClientSession:
                 shown += self.request(action)
         return shown
 
-    def _apply_event(self, event: ClientEvent) -> tuple[SessionEvent, ...]:
+    def _apply_event(self, event: ClientEvent) -> tuple[SessionEvent, ...]:  # noqa: C901 - one case for each event
         """Apply the event to the model. Returns the events to show: this event or none, and released held messages."""
         match event:
             case events.PublicMessage() | events.DirectMessage():
@@ -338,8 +410,18 @@ class ClientSession:
                 if has_room and self._may_be_unconfirmed(event):
                     self._held[event.id] = event
                     return ()
+            case events.Deleted(message_id):
+                self._held.pop(message_id, None)
+                if self.model.was_deleted(message_id):
+                    return ()
             case events.Refused(nonce=nonce) if not self.model.is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)
+            case events.Refused(code=ErrorCode.RATE_LIMITED, nonce=str(nonce), retry_seconds=float(seconds)) if (
+                self._resends_limited and nonce in self.model.unconfirmed
+            ):
+                self._limited.add(nonce)
+                self._unconfirmed_max = 1
+                return (RateLimited(min(max(seconds, _RESEND_MIN_SECONDS), _RESEND_MAX_SECONDS)),)
             case events.PasswordPrompt() if not self.model.is_logged_in:
                 self.model.connection_state = ConnectionState.PASSWORD_REQUESTED
             case events.PasswordChanged():

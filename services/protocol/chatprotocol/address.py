@@ -72,6 +72,11 @@ def network_of(address: str) -> str:
     return str(ip)
 
 
+def is_address(target: str) -> bool:
+    """True if the target of a ban is meant as an address or a network: a username has none of these characters."""
+    return any(mark in target for mark in ".:/")
+
+
 def read_network(text: str) -> Network:
     """Parse an address, or a network such as 192.0.2.0/24 or 2001:db8::/32. Raises ValueError with one sentence."""
     try:

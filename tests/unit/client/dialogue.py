@@ -40,7 +40,7 @@ HANGS_UP = "(hangs up)"
 
 def login(username: str, password: str | None = None, *since: Any) -> Login:
     """The login of a client, which always says that it knows rooms."""
-    return Login(username, password, *since, rooms=True)
+    return Login(username, password, *since, rooms=True, moderation=True)
 
 
 def sends(request: Request | Command | Data) -> str:
@@ -95,6 +95,7 @@ class Dialogue:
 
     is_person = False
     is_terminal = False
+    is_for_programs = False
 
     def __init__(
         self,
@@ -104,6 +105,8 @@ class Dialogue:
         protocol: str = "json",
         parser: InputParser | None = None,
         server: Address | None = ("localhost", 9999),
+        *,
+        resends_limited: bool = False,
     ) -> None:
         self._protocol = by_name(protocol)
         self.model = Model(server, username, password)
@@ -111,7 +114,9 @@ class Dialogue:
         self._transcript: list[str] = []
         self._new: list[str] = []
         self.connection = FakeConnection(lambda: self._new.append(CONNECTS))
-        session = ClientSession(self.model, self._protocol.client(ops), self.connection, nonces())
+        session = ClientSession(
+            self.model, self._protocol.client(ops), self.connection, nonces(), resends_limited=resends_limited
+        )
         self.now = 1_000.0
         self.controller = Controller(session, self.parser, self, ("localhost", 9999), lambda: self.now)
 

@@ -65,6 +65,35 @@ def room_events_with(text: str) -> list[Shown]:
     ]
 
 
+def moderation_events_with(text: str) -> list[Shown]:
+    """Each event of moderation, with this text in all of its members."""
+    when = events.TimeMs(10**18)
+    sanctions: tuple[type[events.Banned | events.Muted | events.Unbanned | events.Unmuted], ...] = (
+        *(events.Banned, events.Muted),
+        *(events.Unbanned, events.Unmuted),
+    )
+    ban = events.SanctionState(
+        kind=events.SanctionKind.BAN, username=text, by=text, time_ms=when, until=when, reason=text
+    )
+    act = events.AuditRow(
+        number=1, time_ms=when, action=text, by=text, target=text, room=text, reason=text, detail=text
+    )
+    return [
+        *(kind(room=text, username=text, by=text, until=when, reason=text) for kind in sanctions),
+        *(kind(address=text, by=text, until=NOON_MS) for kind in sanctions),
+        events.Bans((ban,), text),
+        events.Audit((act,)),
+        events.Deleted(1, text, text),
+        events.Reported(id=1, room=text, by=text, reason=text),
+        events.Reported(username=text, by=text, reason=text),
+        events.Ignored((text,)),
+        events.Kicked(username=text, by=text, reason=text),
+        events.Parted(text, text, text),
+        events.Bye(text, ErrorCode.KICKED),
+        events.Refused(ErrorCode.RATE_LIMITED, text, "n2", retry_seconds=1e300),
+    ]
+
+
 def everything_with(text: str) -> list[Shown]:
     """Each event and notice that can have a text of others, with this text in all of its members."""
     return [
@@ -80,6 +109,7 @@ def everything_with(text: str) -> list[Shown]:
         events.Refused(ErrorCode.INTERNAL, text, "n1"),
         events.Refused(ErrorCode.UNKNOWN_ROOM, text, None, text),
         *room_events_with(text),
+        *moderation_events_with(text),
         events.Bye(text),
         DeliveryUnknown(Whisper(text, text, "n1")),
         DeliveryUnknown(Say(text), has_history=False),

@@ -10,7 +10,7 @@ import pytest
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp, Signal
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Event, Refused, Welcome
+from chatprotocol.events import AccountKind, Bye, Event, Refused, Welcome
 from chatprotocol.wire.base import Ready
 
 from .dialogue import FakeLink
@@ -101,6 +101,17 @@ def run(
 def steady(clock: Clock, *events: Event, seconds: float = 100.0) -> ScriptedLink:
     """A connection with a login that is open for a while."""
     return ScriptedLink(clock, WELCOME, *events, seconds=seconds)
+
+
+@pytest.mark.parametrize("welcome", [(), (WELCOME,)])
+def test_server_that_ends_the_connection_on_purpose_is_not_asked_again(
+    clock: Clock, welcome: tuple[Welcome, ...]
+) -> None:
+    """Promise: no loop of two clients that replace each other, or of one that was banned."""
+    bye = Bye("replaced by a newer connection", ErrorCode.REPLACED)
+    told = run(clock, [ScriptedLink(clock, *welcome, HELLO, bye), steady(clock)])
+    assert told[1:] == [*welcome, HELLO, bye, LinkLost("replaced by a newer connection")]
+    assert clock.pauses == []
 
 
 def kinds(told: list[Event | Signal]) -> str:

@@ -10,21 +10,32 @@ from chatclient.cli.input import GuestInputParser, InputParser, LineMeaning, Par
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import (
+    AskAudit,
+    AskBans,
     AskHistory,
+    AskIgnored,
     AskRooms,
     AskUser,
     AskUsers,
+    Ban,
+    Delete,
+    Ignore,
     Invite,
     Join,
     Kick,
     Leave,
     MakeMember,
     MakeOperator,
+    Mute,
     Part,
+    Report,
     Request,
     Say,
     Search,
     SetTopic,
+    Unban,
+    Unignore,
+    Unmute,
     Whisper,
 )
 from chatprotocol.wire.base import OpenDirect, OpenPublic
@@ -300,7 +311,41 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
     ("/room", ParsedInput(enters=""), ParsedInput(enters="dev")),
     ("/part OPS", ParsedInput(Part("OPS")), None),
     ("/invite bob #ops", ParsedInput(Invite("ops", "bob")), None),
-    ("/kick @bob ops", ParsedInput(Kick(room="ops", username="bob")), None),
+    ("/kick @bob ops", ParsedInput(Kick(room="Ops", username="bob")), None),
+    ("/kick bob", ParsedInput(Kick(username="bob")), ParsedInput(Kick(room="dev", username="bob"))),
+    ("/kick bob #new", ParsedInput(Kick(room="new", username="bob")), None),
+    ("/kick bob lobby spam", ParsedInput(Kick(username="bob", reason="spam")), None),
+    (
+        "/ban bob 7d  spam  7d",
+        ParsedInput(Ban(username="bob", seconds=604_800, reason="spam  7d")),
+        ParsedInput(Ban(room="dev", username="bob", seconds=604_800, reason="spam  7d")),
+    ),
+    ("/ban bob ops 1H", ParsedInput(Ban(room="Ops", username="bob", seconds=3_600)), None),
+    ("/ban bob forever #ops spam", ParsedInput(Ban(room="Ops", username="bob", reason="spam")), None),
+    ("/ban 192.0.2.7/24 2h spam", ParsedInput(Ban(address="192.0.2.0/24", seconds=7_200, reason="spam")), None),
+    ("/ban 2001:db8::1", ParsedInput(Ban(address="2001:db8::1/128")), None),
+    ("/unban bob ops", ParsedInput(Unban(room="ops", username="bob")), None),
+    ("/unban bob lobby", ParsedInput(Unban(username="bob")), None),
+    ("/unban 192.0.2.7", ParsedInput(Unban(address="192.0.2.7/32")), None),
+    (
+        "/mute bob 10m be kind",
+        ParsedInput(Mute(username="bob", seconds=600, reason="be kind")),
+        ParsedInput(Mute(room="dev", username="bob", seconds=600, reason="be kind")),
+    ),
+    ("/unmute bob", ParsedInput(Unmute(username="bob")), ParsedInput(Unmute(room="dev", username="bob"))),
+    ("/bans", ParsedInput(AskBans()), ParsedInput(AskBans(room="dev"))),
+    ("/delete", ParsedInput(Delete(16)), ParsedInput(Delete(16, "dev"))),
+    ("/delete #17", ParsedInput(Delete(17)), ParsedInput(Delete(17, "dev"))),
+    (
+        "/report 17 spam",
+        ParsedInput(Report(id=17, reason="spam")),
+        ParsedInput(Report(id=17, room="dev", reason="spam")),
+    ),
+    ("/report @17", ParsedInput(Report(username="17")), ParsedInput(Report(username="17", room="dev"))),
+    ("/audit 5", ParsedInput(AskAudit(5)), None),
+    ("/ignore @bob", ParsedInput(Ignore("bob")), None),
+    ("/unignore bob", ParsedInput(Unignore("bob")), None),
+    ("/ignored", ParsedInput(AskIgnored()), None),
     ("/op bob ops", ParsedInput(MakeOperator("ops", "bob")), None),
     ("/deop bob ops", ParsedInput(MakeMember("ops", "bob")), None),
     ("PM hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),
@@ -314,14 +359,32 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
 LOBBY_ERRORS = {
     "/part": "Every user is in the lobby",
     "/topic tea": "The lobby has no topic",
-    "/kick bob": "name a room after the user",
+    "/op bob": "name a room after the user",
+    "/kick": "name a user",
+    "/ban": "name a user",
+    "/ban bob.": "'bob.' is not an address or a network",
+    "/ban 192.0.2.7/33": "is not an address or a network",
+    "/ban 192.0.2.7 #dev": "from the whole server only",
+    "/unban 192.0.2.7 #dev": "from the whole server only",
+    "/ban bob 10": "'10' is not a duration; type 10m, 2h, 7d or forever. Nothing was done.",
+    "/ban bob 0d": "'0d' is no time at all; type",
+    "/mute bob 10000y": "is longer than 100 years; type",
+    "/mute bob 7d " + "x" * 257: "A reason has 256 bytes at most",
+    "/kick bob a\x1bb": "A reason is one line",
+    "/delete last": "takes the number of a message",
+    "/report no/name": "A username is",
+    "/audit 501": "/audit takes a number from 1 to 500",
+    "/ignore": "name a user",
+    "/leave": "/part leaves a room",
+    "/whisper bob hello": "DM USER MESSAGE writes to one user",
+    "/nick eve": "A name can't be changed",
 }
 ROOM_ERRORS = {
     "/join": "type /join ROOM",
     "/join a b": "type /join ROOM",
     "/join a/b": "A room's name is",
     "/join direct": "reserved",
-    "/room nosuch": "You are not in the room 'nosuch'",
+    "/room nosuch": "You are not in #nosuch",
     "/part lobby": "Every user is in the lobby",
     "/part a/b": "A room's name is",
     "/topic a\x1bb": "A topic is one line",
@@ -335,6 +398,7 @@ ROOM_ERRORS = {
 def in_rooms(room: str = "", *, sends_plain_lines: bool = True, is_json: bool = True) -> InputParser:
     made = InputParser(KEYWORD_SETS["pm-dm"], sends_plain_lines=sends_plain_lines, is_json=is_json)
     made.room, made.rooms, made.other_rooms, made.names = room, ("dev", "Ops"), ("other",), ("bob", "eve")
+    made.last_own_id = 16
     return made
 
 
@@ -345,6 +409,20 @@ def test_line_is_about_the_current_room(
 ) -> None:
     assert in_rooms(sends_plain_lines=sends_plain_lines).parse_line(line) == in_lobby
     assert in_rooms("dev", sends_plain_lines=sends_plain_lines).parse_line(line) == (in_dev or in_lobby)
+
+
+def test_own_last_message_is_known_only_after_its_confirmation() -> None:
+    made = in_rooms()
+    assert [
+        line for line in ("/delete", " /Delete ", "/delete 17", "PM /delete") if made.needs_confirmations(line)
+    ] == [
+        "/delete",
+        " /Delete ",
+    ]
+    made.last_own_id = None
+    assert "You have sent no message here" in (made.parse_line("/delete").error or "")
+    made.parse_line("PM")
+    assert not made.needs_confirmations("/delete")
 
 
 def test_operation_in_steps_goes_to_the_room_in_which_it_began() -> None:
@@ -389,7 +467,10 @@ def test_rooms_need_json() -> None:
         ("/part d", ["dev"]),
         ("/kick ", ["bob ", "eve "]),
         ("/part ", ["dev", "Ops"]),
-        ("/kick bob ", ["dev", "Ops"]),
+        ("/invite bob ", ["dev", "Ops"]),
+        ("/kick bob ", ["dev", "lobby", "Ops"]),
+        ("/report ", ["bob", "eve"]),
+        ("/ignore e", ["eve"]),
         ("/op bob dev ", []),
         ("/topic d", []),
     ],
@@ -417,7 +498,11 @@ def test_alias_does_the_same_and_is_in_the_help(alias: str, word: str) -> None:
     assert alias.lower() in re.split("[ ,()]+", line)
 
 
-ROOM_COMMANDS = ["/rooms", "/join", "/room", "/part", "/topic", "/invite", "/kick", "/op", "/deop"]
+ROOM_COMMANDS = ["/rooms", "/join", "/room", "/part", "/topic", "/invite", "/op", "/deop"]
+MODERATION_COMMANDS = [
+    *("/kick", "/ban", "/unban", "/mute", "/unmute", "/bans", "/delete", "/report", "/audit"),
+    *("/ignore", "/unignore", "/ignored"),
+]
 
 
 @pytest.mark.parametrize("sends_plain_lines", [True, False])
@@ -427,8 +512,8 @@ def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_
     """It is made from the table. Beside the gutter of a window of 100 columns there is room for 75."""
     made = InputParser(KEYWORD_SETS[ops], sends_plain_lines=sends_plain_lines, is_json=is_json)
     lines = made.help()
-    search, json_only = (["/search"], ["/password", *ROOM_COMMANDS]) if is_json else ([], [])
-    switches = ["/joins", "/quiet"] if sends_plain_lines else []
+    search, json_only = (["/search"], ["/password", *ROOM_COMMANDS, *MODERATION_COMMANDS]) if is_json else ([], [])
+    switches = ["/ids", "/joins", "/quiet"] if sends_plain_lines else []
     middle = ["/me", "/users", "/history", *search, "/reply", *json_only, *switches]
     commands = [*KEYWORD_SETS[ops], *middle, "/help", "/quit"]
     assert [line.split()[0] for line in lines[:-1]] == [*(["MESSAGE"] if sends_plain_lines else []), *commands]

@@ -48,6 +48,11 @@ OBJECTS: list[tuple[Shown, str]] = [
     ),
     (Online(("bob",), "dev"), '{"type":"users","users":["bob"],"joined":[],"left":[],"room":"dev"}'),
     (events.Parted("dev", "bob"), '{"type":"parted","room":"dev","by":"bob"}'),
+    (events.Deleted(18, "bob", "dev"), '{"type":"deleted","id":18,"by":"bob","room":"dev"}'),
+    (
+        events.Banned(username="eve", by="bob", until=HELLO.time_ms, reason="spam"),
+        f'{{"type":"banned","username":"eve","by":"bob","until":"{TIME}","reason":"spam"}}',
+    ),
     (notices.CurrentRoom("dev", "tea"), '{"type":"room","room":"dev","topic":"tea"}'),
     (notices.CurrentRoom(""), '{"type":"room","room":"lobby","topic":""}'),
     (events.Bye("you left"), '{"type":"bye","reason":"you left"}'),

@@ -11,27 +11,39 @@ from chatclient.session import ClientSession, answers
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     AccountKind,
+    Banned,
+    Bans,
+    Deleted,
     Event,
     History,
+    Ignored,
     Invited,
     Joined,
     Kicked,
+    Muted,
     Parted,
     Refused,
+    Reported,
     RoleChanged,
     RoomRole,
     Rooms,
     RoomState,
     RoomSummary,
     TopicChanged,
+    Unbanned,
     Users,
     Welcome,
 )
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.requests import (
+    AskBans,
     AskHistory,
+    AskIgnored,
     AskRooms,
     AskUsers,
+    Ban,
+    Delete,
+    Ignore,
     Invite,
     Join,
     Kick,
@@ -39,9 +51,11 @@ from chatprotocol.requests import (
     MakeMember,
     MakeOperator,
     Part,
+    Report,
     Request,
     Say,
     SetTopic,
+    Unban,
     Whisper,
 )
 from chatprotocol.wire.base import DeliveryUnknown, Online
@@ -103,7 +117,7 @@ def test_login_names_the_newest_message_of_each_room(events: list[Event], since:
     model = Model(("localhost", 9999), "alice", "secret")
     for event in events:
         model.apply(event)
-    assert model.login() == Login("alice", "secret", since, rooms=True)
+    assert model.login() == Login("alice", "secret", since, rooms=True, moderation=True)
 
 
 def test_confirmation_counts_for_the_room_of_its_message() -> None:
@@ -180,7 +194,7 @@ def test_room_that_the_user_was_removed_from_meanwhile_is_forgotten_once(session
     assert session.handle(HIDDEN) == (HIDDEN,)
     session.handle(DOWN)
     link = log_in(session, welcome(OPS))
-    assert link.sent[0] == Login("alice", "secret", {"lobby": 10, "direct": 10, "Ops": 3}, rooms=True)
+    assert link.sent[0] == Login("alice", "secret", {"lobby": 10, "direct": 10, "Ops": 3}, rooms=True, moderation=True)
     assert AskHistory(20, room="Ops") in link.sent
 
 
@@ -201,7 +215,7 @@ def test_server_without_rooms_gets_nothing_about_them(session: ClientSession, ac
     assert session.request(action) == (Refused(ErrorCode.UNKNOWN_COMMAND, error, None, room),)
     said = session.prepare(Say("secret", room="dev"))
     assert session.request(said) == (Refused(ErrorCode.UNKNOWN_COMMAND, error, "n1", "dev"),)
-    assert link.sent == [Login("alice", "secret", rooms=True)]
+    assert link.sent == [Login("alice", "secret", rooms=True, moderation=True)]
     assert session.model.unconfirmed == {}
     assert session.is_ready
 
@@ -220,7 +234,7 @@ def test_message_to_a_room_is_not_sent_again_to_a_server_without_rooms(session: 
     link = connect(session)
     old = Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=10)
     assert session.handle(old) == (Reconnected("alice", 10), DeliveryUnknown(said))
-    assert link.sent == [Login("alice", "secret", 10, rooms=True), public_one]
+    assert link.sent == [Login("alice", "secret", 10, rooms=True, moderation=True), public_one]
     assert [*session.model.unconfirmed.values()] == [public_one]
 
 
@@ -258,6 +272,33 @@ def test_name_of_a_room_is_checked_before_a_message_is_kept(session: ClientSessi
             RoleChanged("dev", "bob", RoomRole.MEMBER, "alice"),
             [Kicked(room="dev", username="bob", by="alice")],
         ),
+        (
+            Kick(username="bob"),
+            Kicked(username="bob", by="alice"),
+            [Kicked(room="dev", username="bob", by="alice")],
+        ),
+        (
+            Ban(username="bob"),
+            Banned(username="Bob", by="alice"),
+            [Banned(username="bob", by="eve"), Banned(address="::1", by="alice"), Muted(username="bob", by="alice")],
+        ),
+        (
+            Unban(address="192.0.2.7/24"),
+            Unbanned(address="192.0.2.0/24", by="alice"),
+            [Unbanned(address="192.0.2.0/25", by="alice"), Unbanned(username="bob", by="alice")],
+        ),
+        (
+            Delete(17, "dev"),
+            Deleted(17, "alice", "dev"),
+            [Deleted(17, "alice"), Deleted(18, "alice", "dev"), Deleted(17, "bob", "dev")],
+        ),
+        (
+            Report(id=17),
+            Reported(id=17, by="alice"),
+            [Reported(username="bob", by="alice"), Reported(id=17, by="bob")],
+        ),
+        (Ignore("bob"), Ignored(("bob", "eve")), [Kicked(username="bob", by="alice")]),
+        (AskBans(), Bans(()), [Bans((), "dev")]),
         (AskUsers("dev"), Online((), "dev"), [Online(())]),
         (AskHistory(5), History(()), [History((), "dev")]),
         (
@@ -281,8 +322,9 @@ def test_request_is_answered_by_its_own_event_only(action: Request, answer: Even
 def alice() -> TerminalDialogue:
     """A person at a terminal, who is in dev and Ops."""
     client = TerminalDialogue()
-    client.connect(sends(Login("alice", "secret", rooms=True)))
+    client.connect(sends(Login("alice", "secret", rooms=True, moderation=True)))
     client.controller.react(welcome(DEV, OPS))
+    client.controller.react(Ignored(()))
     client.controller.react(History(()))
     return client
 
@@ -290,8 +332,9 @@ def alice() -> TerminalDialogue:
 @pytest.fixture
 def pipe() -> Dialogue:
     client = Dialogue(parser=InputParser(KEYWORD_SETS["pm-dm"], is_json=True))
-    client.connect(sends(Login("alice", "secret", rooms=True)))
+    client.connect(sends(Login("alice", "secret", rooms=True, moderation=True)))
     client.controller.react(welcome(DEV))
+    client.controller.react(Ignored(()))
     return client
 
 
@@ -324,9 +367,9 @@ def test_waiting_line_goes_to_the_room_in_which_it_was_typed(alice: TerminalDial
     assert alice.ui_state.waiting == (("dev", "for dev"), ("", "for all"))
     alice.give(SelectRoom(3), "[room #Ops]")
     since = {"lobby": 10, "direct": 10, "dev": 8, "Ops": 3}
-    alice.connect(sends(Login("alice", "secret", since, rooms=True)))
+    alice.connect(sends(Login("alice", "secret", since, rooms=True, moderation=True)))
     again, *messages = map(sends, (AskHistory(20, room="dev"), Say("for dev", "n1", "dev"), Say("for all", "n2")))
-    alice.give(welcome(DEV, OPS), again, "[back] alice", *messages)
+    alice.give(welcome(DEV, OPS), again, "[back] alice", sends(AskIgnored()), *messages)
 
 
 def test_kick_does_not_change_the_room_of_the_line_that_is_being_typed(alice: TerminalDialogue) -> None:
@@ -398,16 +441,16 @@ def test_parser_knows_the_rooms(alice: TerminalDialogue) -> None:
     assert alice.parser.completions("/join ") == (0, ["dev", "Ops", "secret"])
     alice.controller.react(Parted("dev"))
     assert alice.parser.completions("/room ") == (0, ["lobby", "Ops"])
-    alice.give(
-        Line("/room dev"), "[error usage] You are not in the room 'dev'; /join enters it, /rooms lists the rooms."
-    )
+    alice.give(Line("/room dev"), "[error usage] You are not in #dev; /join enters it, /rooms lists the rooms.")
 
 
 def test_lost_connection_keeps_the_current_room(alice: TerminalDialogue) -> None:
     alice.give(SelectRoom(3), "[room #Ops]", sends(AskHistory(20, room="Ops")))
     alice.controller.react(DOWN)
     assert isinstance(alice.shown[-1], ConnectionLost)
-    alice.connect(sends(Login("alice", "secret", {"lobby": 10, "direct": 10, "dev": 8, "Ops": 3}, rooms=True)))
-    alice.give(welcome(OPS), sends(AskHistory(20, room="Ops")), "[back] alice", "[parted #dev]")
+    alice.connect(
+        sends(Login("alice", "secret", {"lobby": 10, "direct": 10, "dev": 8, "Ops": 3}, rooms=True, moderation=True))
+    )
+    alice.give(welcome(OPS), sends(AskHistory(20, room="Ops")), "[back] alice", sends(AskIgnored()), "[parted #dev]")
     alice.give(HIDDEN)
     assert alice.ui_state.room == "Ops"

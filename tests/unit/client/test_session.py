@@ -7,10 +7,21 @@ from chatclient.links.connection import LinkDown, LinkLost, LinkUp
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import Model
 from chatclient.notices import ConnectionLost, Reconnected
-from chatclient.session import ClientSession, Connected, ConnectionEnded, Left, LoginRefused
+from chatclient.session import ClientSession, Connected, ConnectionEnded, Left, LoginRefused, RateLimited
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import AccountKind, Event, Found, History, Refused, Users, Welcome
-from chatprotocol.requests import AskHistory, AskUsers, Leave, Request, Say, Search, Whisper
+from chatprotocol.events import (
+    AccountKind,
+    Banned,
+    Deleted,
+    Event,
+    Found,
+    History,
+    Ignored,
+    Refused,
+    Users,
+    Welcome,
+)
+from chatprotocol.requests import AskHistory, AskIgnored, AskUsers, Ban, Leave, Request, Say, Search, Whisper
 from chatprotocol.wire import PROTOCOLS, Frames, WireProtocol
 from chatprotocol.wire.base import Outgoing, PossibleGap
 from chatprotocol.wire.json import Json
@@ -264,6 +275,8 @@ QUERIES: list[tuple[Request, Event]] = [
     (AskUsers(), Users(None, ("alice",))),
     (AskHistory(20), History(())),
     (Search("x"), Found("x", (), 10)),
+    (Ban(username="bob"), Banned(username="Bob", by="alice")),
+    (AskIgnored(), Ignored(())),
 ]
 
 
@@ -282,6 +295,59 @@ def test_query_is_repeated_after_a_loss_until_its_answer(session: ClientSession,
     session.handle(answer)
     session.handle(LinkDown("reset"))
     assert query not in log_in(session).sent
+
+
+def test_deletion_is_returned_once(session: ClientSession) -> None:
+    """A login repeats it."""
+    log_in(session)
+    said = session.prepare(Say("ok"))
+    assert session.handle(public(11, "ok", "alice")) == ()  # held: it may be the unconfirmed one
+    deleted = [Deleted(number, "eve") for number in (9, 11)]
+    for _ in range(2):
+        assert [session.handle(each) for each in deleted] == [(each,) for each in deleted]
+        assert [session.handle(each) for each in deleted] == [(), ()]
+        # The ids of another history are those of other messages.
+        session.handle(LinkDown("reset"))
+        log_in(session, Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=15, since=8))
+    assert session.handle(Refused(ErrorCode.TOO_LONG, "No.", said.nonce)) == (
+        Refused(ErrorCode.TOO_LONG, "No.", said.nonce),
+    )
+
+
+def limited(nonce: str | None, seconds: float = 2.5) -> Refused:
+    return Refused(ErrorCode.RATE_LIMITED, "Too fast.", nonce, retry_seconds=seconds)
+
+
+def test_messages_refused_for_their_rate_are_sent_again_one_by_one_in_order() -> None:
+    """Promise: nothing is lost silently. A client that waits for each confirmation is not refused."""
+    model, connection = Model(("localhost", 9999), "alice", "secret"), FakeConnection()
+    session = ClientSession(model, Json().client(), connection, nonces(), resends_limited=True)
+    link = log_in(session)
+    said = [session.prepare(Say(str(number))) for number in range(4)]
+    for each in said:
+        session.request(each)
+    assert session.handle(limited("n2", 1e9)) == (RateLimited(60.0),)
+    assert session.resend_limited() == ()  # n1 may still be refused
+    assert session.handle(limited("n3", -1.0)) == (RateLimited(0.1),)
+    assert session.handle(limited("n4")) == (RateLimited(2.5),)
+    assert session.handle(confirmation(11, "n1"))
+    assert session.expected_answer is ExpectedAnswer.NOTHING  # a silent server is not suspected meanwhile
+    for message_id, nonce in ((12, "n2"), (13, "n3"), (14, "n4")):
+        assert session.is_limited == (not session.is_ready) == True  # noqa: E712
+        session.resend_limited()
+        assert session.resend_limited() == ()
+        session.handle(confirmation(message_id, nonce))
+    assert link.sent[1:] == [*said, *said[1:]]
+    assert session.is_ready
+    session.prepare(Say("x"))
+    assert not session.is_ready
+
+
+def test_rate_is_an_error_for_a_person_and_a_program(session: ClientSession) -> None:
+    log_in(session)
+    session.request(session.prepare(Say("hello")))
+    assert session.handle(limited("n1")) == (limited("n1"),)
+    assert session.model.unconfirmed == {}
 
 
 def test_query_of_a_stepwise_protocol_is_repeated_once_after_the_missed_messages() -> None:

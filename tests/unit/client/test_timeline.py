@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,24 @@ from chatclient import notices
 from chatclient.model import ConnectionState, UiState, Unread
 from chatclient.notices import ASK_RECIPIENT, ASK_USERNAME, Asked, Question
 from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
+from chatclient.ui.printed import PrintedRows
 from chatclient.ui.rows import RowFormatter, prompt
 from chatclient.ui.text import columns_of, escape_control_characters
-from chatclient.ui.timeline import Text, Timeline
+from chatclient.ui.timeline import Deletion, Text, Timeline
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Found, History, PublicMessage, Refused, RoomRole, Sent, SentStatus, Users
+from chatprotocol.events import (
+    AccountKind,
+    Found,
+    History,
+    PublicMessage,
+    Refused,
+    RoomRole,
+    SanctionKind,
+    Sent,
+    SentStatus,
+    Users,
+)
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
@@ -48,7 +61,12 @@ class Window:
     def rows(self, *shown: Shown) -> list[Row]:
         """The rows of these events, each shown before the next one arrives."""
         entries = (entry for each in shown for entry in self.timeline.entries([each]))
-        return [row for entry in entries for row in self.formatter.rows(entry, self.timeline.username, self.width)]
+        username, width = self.timeline.username, self.width
+        return [
+            row
+            for entry in entries
+            for row in self.formatter.rows(entry, username, width, shows_ids=self.timeline.shows_ids)
+        ]
 
     def lines(self, *shown: Shown) -> list[str]:
         return [text_of(row).rstrip() for row in self.rows(*shown)]
@@ -170,6 +188,42 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (Users(1, None, ("eve",), (), "dev"), []),  # not the current room
     (History((), "dev"), [NOTICE + "There are no messages in #dev yet."]),
     (Found("x", (), 11, "dev"), [NOTICE + "Nothing was found in #dev: x"]),
+    (
+        events.Kicked(username="eve", by="bob", reason="spam"),
+        [NOTICE + "bob removed eve from the server. Reason: spam"],
+    ),
+    (
+        events.Banned(room="dev", username="eve", by="bob", until=NOON_MS),
+        [NOTICE + "bob banned eve from #dev until 2026-01-31 12:00 UTC."],
+    ),
+    (
+        events.Banned(username="ALICE", by="bob", reason="spam"),
+        [PROBLEM + "bob banned you from the server. Reason: spam"],
+    ),
+    (events.Unbanned(address="192.0.2.7", by="bob"), [NOTICE + "bob ended the ban of 192.0.2.7 from the server."]),
+    (events.Muted(username="eve", by="bob"), [NOTICE + "bob muted eve."]),
+    (events.Muted(room="dev", username="alice", by="bob"), [PROBLEM + "bob muted you in #dev."]),
+    (events.Unmuted(room="dev", username="alice", by="bob"), [NOTICE + "bob ended the mute of you in #dev."]),
+    (events.Bans(()), [NOTICE + "There are no bans."]),
+    (
+        events.Bans((events.SanctionState(kind=SanctionKind.MUTE, username="eve", by="bob", time_ms=NOON_MS),), "dev"),
+        [NOTICE + "1 ban and mutes in #dev", NOTICE + "[mute 2026-01-31T12:00:00Z #dev] eve by bob"],
+    ),
+    (events.Audit(()), [NOTICE + "The last acts of operators: 0"]),
+    (
+        events.Reported(id=17, by="eve", reason="spam"),
+        [NOTICE + "eve reported message 17 to the operators. Reason: spam"],
+    ),
+    (events.Reported(username="bob", room="dev", by="eve"), [NOTICE + "eve reported bob in #dev to the operators."]),
+    (events.Ignored(("eve", "bob")), [NOTICE + "You ignore: bob, eve"]),
+    (events.Ignored(()), [NOTICE + "You ignore no users."]),
+    (events.Deleted(17, "bob"), []),  # it was not shown
+    (events.Deleted(17, "alice"), [NOTICE + "Message 17 is deleted."]),
+    (
+        events.Bye("bob ended your connections", ErrorCode.KICKED),
+        [PROBLEM + "The server ended this connection: bob ended your", MORE + "connections"],
+    ),
+    (notices.Toggle("ids"), [NOTICE + "Numbers of messages are shown from now on."]),
     (events.PasswordChanged(), [NOTICE + "Your password is changed."]),
     (notices.Toggle("joins"), [NOTICE + "Joins and leaves are hidden from now on."]),
     (notices.Toggle("quiet"), [NOTICE + "No bell and no highlight from now on."]),
@@ -209,6 +263,7 @@ def test_every_row_fits_in_the_window_and_acts_on_no_terminal(width: int, is_in:
     for shown in EVERYTHING:
         window = Window(width, is_in=is_in)
         window.rows(notices.MessageQueued(Whisper(LONGEST_NAME, "\x1b[2J " + "hello " * 20, "n1")))
+        window.rows(events.PublicMessage(1, 0, ODD_TEXTS[-1], "x", ODD_TEXTS[-1]))
         for row in window.rows(shown, public(30, "after it")):
             line = text_of(row)
             assert columns_of(line) <= width, (type(shown).__name__, line)
@@ -495,6 +550,65 @@ def test_login_names_the_rooms_with_their_keys_and_new_messages() -> None:
 def test_history_of_a_room_is_a_block_with_its_name(window: Window) -> None:
     story = window.story(History((in_room(3, "3"),), "dev"), p(12))
     assert story == "-the last message in #dev- -Saturday, 31 January 2026- 3 -now- 12"
+
+
+# --- deleted messages ---
+
+
+def test_deletion_of_a_shown_message_is_told_once_and_has_its_tombstone(window: Window) -> None:
+    window.rows(public(11), in_room(12), SAID, SENT)
+    assert window.lines(events.Deleted(11, "eve"), events.Deleted(12, "bob", "dev"), events.Deleted(21, "alice")) == [
+        NOTICE + "eve deleted the message of bob from 12:00.",
+        NOTICE + "bob deleted the message of bob from 12:00 in #dev.",
+        NOTICE + "alice deleted the message of alice from 12:00.",
+    ]
+    assert window.lines(events.Deleted(11, "eve")) == []
+
+
+def test_deleted_message_that_waits_for_the_history_is_not_shown() -> None:
+    window = Window(is_in=False)
+    story = window.story(WELCOME, p(11), p(12), events.Deleted(11, "eve"), History(()))
+    assert story == "-Saturday, 31 January 2026- -new since you were here- 12 -now-"
+
+
+def test_tombstone_replaces_the_rows_of_its_message(window: Window) -> None:
+    """Its text is gone; a rule with the date above it stays. A tombstone has none of the text."""
+    printed, tomorrow = PrintedRows(), NOON_MS + DAY_MS
+    for shown in (public(11), in_room(12, "one\ntwo"), public(13, "later", time_ms=tomorrow)):
+        for entry in window.timeline.entries([shown]):
+            printed.add(entry, window.formatter.rows(entry, "alice", 80))
+    assert printed.count == 5
+    for number in (12, 13):
+        (deletion,) = window.timeline.entries([events.Deleted(number, "eve")])
+        assert isinstance(deletion, Deletion)
+        again = partial(window.formatter.rows_again, username="alice", width=80)
+        assert printed.replace(deletion.tombstone, again)
+        assert not printed.replace(deletion.tombstone, again)
+    assert [text_of(row).rstrip() for row in printed.last(10)] == [
+        "12:00              bob \u2502 hello",
+        "12:00         bob #dev \u2502 (deleted by eve)",
+        "\u2500\u2500\u2500 Sunday, 1 February 2026 " + "\u2500" * 48,
+        "12:00              bob \u2502 (deleted by eve)",
+    ]
+    assert styles_of(printed.last(1), "deleted") == {"class:notice"}
+    printed.forget()
+    assert printed.last(10) == []
+
+
+def test_numbers_of_messages_are_shown_on_demand(window: Window) -> None:
+    """They stand before the sender: in the text, senders could imitate them."""
+    window.rows(notices.Toggle("ids"))
+    assert window.lines(public(11), direct(12), SAID, SENT) == [
+        "12:00           11 bob \u2502 hello",
+        "12:00   12 bob \u00bb alice \u2502 psst",
+        "12:00         21 alice \u2502 mine",
+    ]
+
+
+def test_message_to_a_room_that_the_user_is_not_in_is_refused_in_plain_words(window: Window) -> None:
+    window.rows(notices.MessageQueued(Say("mine", "n1", "dev")))
+    refused = Refused(ErrorCode.UNKNOWN_ROOM, "There is no room 'dev' that you may enter.", "n1", "dev")
+    assert window.lines(refused) == [PROBLEM + "You are not in #dev; /join #dev enters it. It was:", MORE + "mine"]
 
 
 # --- a lost connection ---

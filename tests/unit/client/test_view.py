@@ -6,16 +6,20 @@ from chatclient import notices
 from chatclient.ui.view import lines
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, RoomRole, SentStatus
+from chatprotocol.events import AccountKind, RoomRole, SanctionKind, SentStatus
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
-from .samples import STEPS, direct, everything_with, in_room, public
+from .samples import NOON_MS, STEPS, direct, everything_with, in_room, public
 from .test_text import SENDABLE_ATTACKS
 
 HELLO = public(18)
 PSST = direct(19)
 OLD_LINES = ["[history #18 2026-01-31T12:00:00Z] bob: hello", "[history #19 2026-01-31T12:00:00Z] bob -> alice: psst"]
+NOON = "2026-01-31T12:00:00Z"
+BAN = events.SanctionState(
+    kind=SanctionKind.BAN, username="eve", by="bob", time_ms=NOON_MS, until=NOON_MS, reason="spam"
+)
 NOT_DELIVERED = "[error not_delivered]"
 
 # Harnesses and grep rely on these forms: see the client's README.
@@ -91,6 +95,49 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
         ),
         ["[rooms 2]", "[listed #dev 3 joined owner private] tea", "[listed #ops 1 invited]"],
     ),
+    (
+        events.Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=1, operator=True),
+        ["[welcome existing operator] alice"],
+    ),
+    (events.Kicked(username="eve", by="bob", reason="spam"), ["[kicked] eve by bob: spam"]),
+    (events.Parted("dev", "bob", "spam"), ["[parted #dev] by bob: spam"]),
+    (
+        events.Banned(username="eve", by="bob", until=NOON_MS, reason="spam"),
+        [f"[banned] eve by bob until {NOON}: spam"],
+    ),
+    (events.Banned(room="dev", username="eve", by="bob"), ["[banned #dev] eve by bob"]),
+    (events.Unbanned(address="192.0.2.0/24", by="bob"), ["[unbanned] 192.0.2.0/24 by bob"]),
+    (events.Muted(room="dev", username="eve", by="bob", until=NOON_MS), [f"[muted #dev] eve by bob until {NOON}"]),
+    (events.Unmuted(username="eve", by="bob"), ["[unmuted] eve by bob"]),
+    (
+        events.Bans((BAN, events.SanctionState(kind=SanctionKind.MUTE, address="::1", by="bob", time_ms=NOON_MS))),
+        ["[bans 2]", f"[ban {NOON}] eve by bob until {NOON}: spam", f"[mute {NOON}] ::1 by bob"],
+    ),
+    (events.Bans((), "dev"), ["[bans 0 #dev]"]),
+    (events.Deleted(18, "bob"), ["[deleted #18] by bob"]),
+    (events.Deleted(18, "bob", "dev"), ["[deleted #18 #dev] by bob"]),
+    (events.Reported(id=18, room="dev", by="bob", reason="spam"), ["[reported #18 #dev] by bob: spam"]),
+    (events.Reported(username="eve", by="bob"), ["[reported] eve by bob"]),
+    (
+        events.Audit(
+            (
+                events.AuditRow(
+                    number=7,
+                    time_ms=NOON_MS,
+                    action="ban",
+                    by="bob",
+                    target="eve",
+                    room="dev",
+                    reason="spam",
+                    detail="3600 s",
+                ),
+            )
+        ),
+        ["[audit 1]", f"[act 7 {NOON} #dev] bob: ban eve (3600 s): spam"],
+    ),
+    (events.Ignored(("eve", "bob")), ["[ignored 2] bob eve"]),
+    (events.Ignored(()), ["[ignored 0]"]),
+    (events.Bye("kicked by bob", ErrorCode.KICKED), ["[bye kicked] kicked by bob"]),
     (PossibleGap(), ["[error lost] more may have been missed than this; CH 500 shows more"]),
     (PossibleGap(has_history=False), ["[error lost] messages may have been missed"]),
     (DeliveryUnknown(Say("hello")), ["[error lost] it is not known whether this was stored, look at CH: hello"]),

@@ -14,6 +14,7 @@ from chatclient.ui import jsonlines, view
 from chatclient.ui.plain import PlainFrontend, StandardInput
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.wire.json import Json
+from chatprotocol.wire.register import Register
 
 if TYPE_CHECKING:
     from chatclient.ui.terminal import TerminalFrontend
@@ -24,6 +25,8 @@ def run(config: Config, script: list[ScriptStep] | None) -> Exit:
     server = (config.server, config.port) if config.server else None
     model = Model(server, config.user, config.password)
     model.invitation = config.invitation
+    parser = _parser(config)
+    frontend = _frontend(config, parser, script)
     session = new_session(
         model,
         dialect=config.protocol,
@@ -32,9 +35,8 @@ def run(config: Config, script: list[ScriptStep] | None) -> Exit:
         retry_seconds=config.retry_seconds,
         silence_seconds=config.silence_seconds,
         tls=config.tls,
+        resends_limited=not frontend.is_person,
     )
-    parser = _parser(config, is_guest=session.client_protocol.is_guest)
-    frontend = _frontend(config, parser, script)
     controller = Controller(session, parser, frontend, (DEFAULT_SERVER, config.port), time.monotonic)
     try:
         return frontend.run(controller, session.inbox)
@@ -42,9 +44,9 @@ def run(config: Config, script: list[ScriptStep] | None) -> Exit:
         session.close()
 
 
-def _parser(config: Config, *, is_guest: bool) -> InputParser:
+def _parser(config: Config) -> InputParser:
     sends_plain_lines = config.frontend is FrontendKind.TERMINAL
-    if is_guest:
+    if config.protocol == Register.name:
         return GuestInputParser(KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines)
     return InputParser(
         KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines, is_json=config.protocol == Json.name
@@ -59,5 +61,6 @@ def _frontend(
         from chatclient.ui.terminal import TerminalFrontend  # noqa: PLC0415
 
         return TerminalFrontend(parser, config.protocol, is_quiet=config.is_quiet, shows_joins=config.shows_joins)
-    lines_of = jsonlines.lines if config.frontend is FrontendKind.JSON else view.lines
-    return PlainFrontend(lines_of, StandardInput() if script is None else ScriptPlayer(script))
+    is_json = config.frontend is FrontendKind.JSON
+    source = StandardInput() if script is None else ScriptPlayer(script)
+    return PlainFrontend(jsonlines.lines if is_json else view.lines, source, is_for_programs=is_json)

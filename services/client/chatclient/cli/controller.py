@@ -14,6 +14,12 @@ Rooms. Messages go to the current room: see current_room.py. It changes on a com
 the user asked to join is entered. No other event changes it, so a line that is being typed reaches only the users that
 it was meant for. For the same reason, a line that a person typed keeps the room in which it was typed.
 
+Moderation. After a login the users whom this user ignores are requested, without a word about it. What the user should
+not see is left out in _visible(), except for programs. The line /delete alone waits until all messages are confirmed.
+
+Rates. Messages of a script or pipe that the server refused for their rate are sent again: the frontend passes Resend
+at `resend_at`. A person reads the error, and decides.
+
 The client ends when exit is set. Reasons: Bye or Left after the goodbye; ConnectionEnded; a final login error; an
 interrupt or the end of input before the login or during an outage. After an interrupt, the goodbye has a time limit:
 the frontend calls on_deadline() at `deadline`.
@@ -21,12 +27,14 @@ the frontend calls on_deadline() at `deadline`.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import replace
 
 from chatclient import notices
 from chatclient.cli.current_room import CurrentRoomTracker
 from chatclient.cli.exits import Exit
-from chatclient.cli.frontend import EndOfInput, Frontend, Input, Interrupt, Line, SelectRoom
+from chatclient.cli.frontend import EndOfInput, Frontend, Input, Interrupt, Line, Resend, SelectRoom
 from chatclient.cli.input import InputParser, LineMeaning, ParsedInput
 from chatclient.cli.login_flow import LoginFlow, LoginState
 from chatclient.model import ConnectionState, UiState
@@ -37,11 +45,12 @@ from chatclient.session import (
     ConnectionEnded,
     Left,
     LoginRefused,
+    RateLimited,
     SessionEvent,
 )
 from chatprotocol import events, requests
 from chatprotocol.address import Address
-from chatprotocol.errors import RequestError
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import room_key
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Online, Ready
 
@@ -90,6 +99,12 @@ class Controller:
         self._asked: notices.Question | None = None
         # True if the delivery of a message is unknown. The exit code is LOST then.
         self._delivery_unknown = False
+        # True while the list of ignored users, which the client itself requested, has not arrived.
+        self._awaits_ignored = False
+        # True if the server ended the connection on purpose. The exit code is REFUSED then.
+        self._was_put_out = False
+        # The time to pass Resend, or None.
+        self.resend_at: float | None = None
         # The time to call on_deadline(), or None: set by an interrupt.
         self.deadline: float | None = None
         self.exit: Exit | None = None
@@ -103,7 +118,7 @@ class Controller:
         self._login.begin()
         self._frontend.update(self._ui_state())
 
-    def react(self, item: Input) -> None:
+    def react(self, item: Input) -> None:  # noqa: C901 - one case for each input
         """Handle one input, then all waiting lines that can be used. Sets :attr:`exit` if the client must end."""
         match item:
             case Line() | EndOfInput():
@@ -111,6 +126,8 @@ class Controller:
             case SelectRoom(number):
                 if (room := self._rooms.by_number(number)) not in (None, self._rooms.current):
                     self._enter_room(room)
+            case Resend():
+                self.resend_at = None
             case Interrupt():
                 if self.deadline is not None:
                     self.on_deadline()  # the second one ends the wait for the goodbye
@@ -119,6 +136,10 @@ class Controller:
                     self._on_interrupt()
             case _:
                 self._handle_events(self._session.handle(item))
+        if not self._session.is_limited:
+            self.resend_at = None
+        elif self.resend_at is None:
+            self._handle_events(self._session.resend_limited())
         self._inform_parser()
         self._ask_operation()
         while self.exit is None and (line := self._next_line()) is not None:
@@ -133,6 +154,7 @@ class Controller:
         parser.names, parser.last_sender = model.online, model.last_sender
         parser.room, parser.other_rooms = self._rooms.target, model.other_rooms
         parser.rooms = tuple(room.name for room in model.rooms.values())
+        parser.last_own_id = model.last_own_id(self._rooms.target)
 
     def on_deadline(self) -> None:
         """End the connection if the goodbye was not answered in time, and the client if that is not reported."""
@@ -165,7 +187,11 @@ class Controller:
         """Remove and return the next line that can be used now, or None."""
         if self._frontend.is_terminal and (self._login.wants_password or self._change is not None):
             return self._secrets.popleft() if self._secrets else None
-        return self._lines.popleft() if self._lines and self._is_ready() else None
+        if not self._lines or not self._is_ready():
+            return None
+        line = self._lines[0]
+        needs_confirmations = isinstance(line, Line) and self._parser.needs_confirmations(line.text)
+        return None if needs_confirmations and self._model.unconfirmed else self._lines.popleft()
 
     def _is_ready(self) -> bool:
         return self._login.question is not None or (self._session.is_ready and not self._session.is_leaving)
@@ -226,7 +252,7 @@ class Controller:
         for event in happened:
             self._on_event(event)
 
-    def _on_event(self, event: SessionEvent) -> None:
+    def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Handle an event that is not shown as it is, or show the event and then handle it."""
         match event:
             case Connected():
@@ -237,6 +263,9 @@ class Controller:
                 self.exit = self._login.on_refused(event) or self.exit
             case Left():
                 self._end()
+            case ConnectionEnded() if self._was_put_out:
+                self._report_unsent()
+                self.exit = Exit.REFUSED
             case ConnectionEnded(reason):
                 end = Exit.LOST if self._login.state is LoginState.DONE else self._login.on_ended()
                 if end is not None:
@@ -245,9 +274,33 @@ class Controller:
                     self.exit = end
             case events.Users():
                 self._on_users(event)
+            case RateLimited(seconds):
+                if self.resend_at is None:
+                    self._report_error("rate_limited", f"The server takes no more; sent again in {seconds:.1f} s.")
+                self.resend_at = max(self.resend_at or 0.0, self._monotonic() + seconds)
+            case events.Ignored() | events.Refused(ErrorCode.UNKNOWN_COMMAND, nonce=None) if self._awaits_ignored:
+                self._awaits_ignored = False
             case _:
-                self._frontend.display(event)
-                self._on_shown(event)
+                if (visible := self._visible(event)) is not None:
+                    self._frontend.display(visible)
+                    self._on_shown(visible)
+
+    def _visible(self, event: ClientEvent | notices.ConnectionLost | notices.Reconnected) -> Any:
+        """The event as the user should see it; None to hide it.
+
+        Public messages of ignored users are left out, and deletions of messages that this client has not shown.
+        """
+        model = self._model
+        if self._frontend.is_for_programs:
+            return event
+        match event:
+            case events.PublicMessage() if model.is_hidden(event):
+                return None
+            case events.History(messages) | events.Found(messages=messages) if any(map(model.is_hidden, messages)):
+                return replace(event, messages=tuple(each for each in messages if not model.is_hidden(each)))
+            case events.Deleted(message_id, by) if not model.has_seen_id(message_id) and not model.is_me(by):
+                return None
+        return event
 
     def _on_shown(self, event: ClientEvent | notices.ConnectionLost | notices.Reconnected) -> None:  # noqa: C901
         match event:
@@ -257,6 +310,8 @@ class Controller:
                 self._change = None
             case events.Bye() if self._session.is_leaving:
                 self._end()
+            case events.Bye(code=code):
+                self._was_put_out = code is not None
             case events.PublicMessage():
                 self._rooms.count(event)
             case events.Joined() | events.Parted():
@@ -276,6 +331,9 @@ class Controller:
         self._login.on_logged_in()
         self._secrets.clear()
         self._asked = None
+        if self._model.knows_rooms and not self._awaits_ignored:  # after a reconnect the session repeats it
+            self._awaits_ignored = True
+            self._handle_events(self._session.request(requests.AskIgnored()))
         if isinstance(event, events.Welcome):
             if self._frontend.is_person:
                 self._frontend.display(notices.Help((self._parser.hint(),)))

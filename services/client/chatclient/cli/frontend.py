@@ -34,7 +34,11 @@ class Interrupt(NamedTuple):
     """A request to end now: a signal, a key, or a failed script."""
 
 
-Input: TypeAlias = Line | SelectRoom | EndOfInput | Interrupt | ClientEvent | Signal
+class Resend(NamedTuple):
+    """The time has come to send messages again that were refused for their rate."""
+
+
+Input: TypeAlias = Line | SelectRoom | EndOfInput | Interrupt | Resend | ClientEvent | Signal
 
 
 class Frontend(Protocol):
@@ -47,6 +51,10 @@ class Frontend(Protocol):
     @property
     def is_terminal(self) -> bool:
         """True if Line.is_secret marks passwords. Otherwise the next line is the password, even if typed earlier."""
+
+    @property
+    def is_for_programs(self) -> bool:
+        """True if the output has everything that arrives. Otherwise messages of ignored users are left out."""
 
     def display(self, shown: ClientEvent | UiNotice) -> None:
         """Show an event or notice. A secret question hides the next line."""

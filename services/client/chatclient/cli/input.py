@@ -24,6 +24,8 @@ from enum import Enum
 from functools import partial
 from typing import Final, NamedTuple
 
+from chatclient.cli import moderation
+from chatclient.cli.words import InputError, checked_recipient, checked_room, checked_user, first_word
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
 from chatprotocol import requests, rules
@@ -82,20 +84,21 @@ class Command(NamedTuple):
 
 
 # Commands that only json has, those for a terminal, and those that need no server.
-_JSON_COMMANDS: Final = frozenset(
-    {"/search", "/password", "/join", "/part", "/rooms", "/room", "/topic", "/invite", "/kick", "/op", "/deop"}
+_ROOM_COMMANDS: Final = frozenset({"/join", "/part", "/rooms", "/room", "/topic", "/invite", "/op", "/deop"})
+_MODERATION_COMMANDS: Final = frozenset(
+    {
+        *("/kick", "/ban", "/unban", "/mute", "/unmute", "/bans", "/delete", "/report", "/audit"),
+        *("/ignore", "/unignore", "/ignored"),
+    }
 )
-_TERMINAL_COMMANDS: Final = frozenset({"/joins", "/quiet"})
-_LOCAL_COMMANDS: Final = frozenset({"/room", "/joins", "/quiet", "/help"})
+_JSON_COMMANDS: Final = _ROOM_COMMANDS | _MODERATION_COMMANDS | {"/search", "/password"}
+_TERMINAL_COMMANDS: Final = frozenset({"/ids", "/joins", "/quiet"})
+_LOCAL_COMMANDS: Final = frozenset({"/room", "/ids", "/joins", "/quiet", "/help"})
 # Removes the topic of a room.
 _NO_TOPIC: Final = "-"
 # Commands of other programs, and our command. Alone on a line such a word is probably not meant as a message.
 _FOREIGN_WORDS: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 _LEAVE: Final = ParsedInput(requests.Leave())
-
-
-class _InputError(Exception):
-    """A line that can't be used. The text says why, and that nothing was done."""
 
 
 class InputParser:
@@ -122,6 +125,8 @@ class InputParser:
         self.room = ""
         self.rooms: tuple[str, ...] = ()
         self.other_rooms: tuple[str, ...] = ()
+        # Id of the user's last message in the current room. Set by the controller.
+        self.last_own_id: int | None = None
         # The room of the public message that was begun.
         self._begun_in = ""
         missing = {*(() if is_json else _JSON_COMMANDS), *(() if sends_plain_lines else _TERMINAL_COMMANDS)}
@@ -133,12 +138,12 @@ class InputParser:
         meaning, self.next_line = self.next_line, LineMeaning.OPERATION
         try:
             return self._operation(line.strip()) if meaning is LineMeaning.OPERATION else self._answer(meaning, line)
-        except _InputError as error:
+        except InputError as error:
             return ParsedInput(error=str(error))
 
     def _answer(self, meaning: LineMeaning, line: str) -> ParsedInput:
         if not line.strip():
-            raise _InputError("Nothing was typed; the operation is cancelled.")
+            raise InputError("Nothing was typed; the operation is cancelled.")
         if meaning is LineMeaning.RECIPIENT:
             return self._take_recipient(line.strip().removeprefix("@").rstrip())
         if meaning is LineMeaning.PUBLIC_TEXT or rules.is_everyone(self._recipient):
@@ -157,6 +162,10 @@ class InputParser:
     def is_leave(self, line: str) -> bool:
         """True if this line, as the next operation, leaves."""
         return self.next_line is LineMeaning.OPERATION and line.strip().upper() in (self._words.leave, "/QUIT")
+
+    def needs_confirmations(self, line: str) -> bool:
+        """True if this line, as the next operation, is about the last message, whose id its confirmation has."""
+        return self.next_line is LineMeaning.OPERATION and line.strip().lower() == "/delete"
 
     def is_leave_at_question(self, line: str) -> bool:
         """True if this line leaves at the question for a server or a name. In lower case the keyword may be a name."""
@@ -246,8 +255,12 @@ class InputParser:
         by_key = " (also: Alt-1 to Alt-9)" if self.sends_plain_lines else ""
         own, target, visible = (Completes.OWN_ROOM,), (Completes.TARGET,), (Completes.VISIBLE_ROOM,)
         user = (Completes.USER, Completes.OWN_ROOM)
-        kinds = (requests.Invite, requests.Kick, requests.MakeOperator, requests.MakeMember)
-        invite, kick, op, deop = (partial(self._about_user, kind) for kind in kinds)
+        invite, op, deop = (
+            partial(self._about_user, kind) for kind in (requests.Invite, requests.MakeOperator, requests.MakeMember)
+        )
+        at = partial(partial, self._moderate)
+        ignore, unignore = (partial(self._ignore, kind) for kind in (requests.Ignore, requests.Unignore))
+        person, someone = (Completes.USER,), (Completes.USER, Completes.TARGET)
         return [
             Command(public, "[MESSAGE]", f"a message to {readers}", self._public, aliases=f"@{EVERYONE}"),
             Command(direct, "[USER [MESSAGE]]", "a message to one user", self._direct, aliases="@USER /msg /w"),
@@ -265,9 +278,31 @@ class InputParser:
             Command("/part", "[ROOM]", "leave a room; ends your membership", self._part, own),
             Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
             Command("/invite", "USER [ROOM]", "let a user join a room", invite, user),
-            Command("/kick", "USER [ROOM]", "remove a user from a room", kick, user),
             Command("/op", "USER [ROOM]", "make a member an operator of the room", op, user),
             Command("/deop", "USER [ROOM]", "make an operator an ordinary member", deop, user),
+            Command(
+                "/kick",
+                "USER [WHY]",
+                "remove from the room; in the lobby: from the server",
+                at(moderation.kick),
+                someone,
+            ),
+            Command("/ban", "USER [7d WHY]", "the same, and keep out; also an address", at(moderation.ban), someone),
+            Command("/unban", "USER", "end a ban", at(moderation.unban), someone),
+            Command("/mute", "USER [7d WHY]", "refuse the messages of a user", at(moderation.mute), someone),
+            Command("/unmute", "USER", "end a mute", at(moderation.unmute), someone),
+            Command("/bans", "[ROOM]", "list the bans and mutes", at(moderation.bans), target),
+            Command("/delete", "[NUMBER]", "delete your last message, or one by its number", self._delete),
+            Command(
+                "/report", "USER [WHY]", "report a user, or a message by its number", at(moderation.report), person
+            ),
+            Command(
+                "/audit", "[NUMBER]", "the last acts of operators", lambda rest: ParsedInput(moderation.audit(rest))
+            ),
+            Command("/ignore", "USER", "see no more messages of a user", ignore, person),
+            Command("/unignore", "USER", "see them again", unignore, person),
+            Command("/ignored", "", "list the users whom you ignore", lambda _: ParsedInput(requests.AskIgnored())),
+            Command("/ids", "", "show or hide the numbers of messages", lambda _: ParsedInput(toggle="ids")),
             Command("/joins", "", "show or hide joins and leaves", lambda _: ParsedInput(toggle="joins")),
             Command("/quiet", "", "switch bell and highlight off or on", lambda _: ParsedInput(toggle="quiet")),
             Command("/help", "", "this list", lambda _: ParsedInput(wants_help=True)),
@@ -275,7 +310,7 @@ class InputParser:
         ]
 
     def _operation(self, line: str) -> ParsedInput:
-        word, rest = _first_word(line)
+        word, rest = first_word(line)
         if not word:
             return ParsedInput()
         if word.startswith("@"):
@@ -283,11 +318,11 @@ class InputParser:
         if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
             # At a terminal, a line with extra words may be meant as a message.
             if rest and not command.arguments and (self.sends_plain_lines or not self._has_questions):
-                raise _InputError(self._unexpected_text(word))
+                raise InputError(self._unexpected_text(word))
             return command.run(rest)
         if self.sends_plain_lines and (message := self._plain_line(line, word, rest)) is not None:
             return message
-        raise _InputError(self._error(word))
+        raise InputError(self._error(word))
 
     def _command(self, word: str) -> Command | None:
         """Find a command by its name or alias, case-insensitively."""
@@ -309,16 +344,16 @@ class InputParser:
         if word.startswith("/"):
             return None
         if intended := _FOREIGN_WORDS.get(line.upper()):
-            raise _InputError(
+            raise InputError(
                 f"Nothing was sent. Type {intended}, or {words.public} {line} to send it to {self._audience()}."
             )
         if word.upper() in WORDS:
             return None
-        recipient, text = _first_word(rest)
+        recipient, text = first_word(rest)
         is_known = rules.name_key(recipient) in map(rules.name_key, self.names)
         is_swapped = word == words.direct[::-1]
         if text and (is_swapped or (is_known and _is_typo(word.upper(), words.direct))):
-            raise _InputError(
+            raise InputError(
                 f"Nothing was sent. {words.direct} {recipient} ... writes to {recipient}, "
                 f"{words.public} {word} {recipient} ... sends it to {self._audience()}."
             )
@@ -332,6 +367,8 @@ class InputParser:
 
     def _error(self, word: str) -> str:
         words = self._words
+        if hint := self._hint_for(word.lower()):
+            return f"There is no {word}, so nothing was sent. {hint}"
         like = difflib.get_close_matches(word.lower(), [each for each in self._commands if each[0] == "/"], 1, 0.75)
         if word.lower() in _JSON_COMMANDS and not self._is_json:
             return f"There is no {word} in this wire format, so nothing was sent; json has it."
@@ -347,8 +384,22 @@ class InputParser:
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
         )
 
+    def _hint_for(self, word: str) -> str:
+        """The command of this client that does what a command of another program does, or ""."""
+        intended, does = {
+            "/leave": ("/part", "leaves a room"),
+            "/list": ("/rooms", "lists the rooms"),
+            **dict.fromkeys(
+                ("/dm", "/pm", "/whisper", "/tell"), (self._words.direct, "USER MESSAGE writes to one user")
+            ),
+            "/nick": ("/nick", ""),
+        }.get(word, ("", ""))
+        if word == "/nick":
+            return "A name can't be changed; another name is another account."
+        return f"{intended} {does}." if intended in self._commands else ""
+
     def _take_recipient(self, recipient: str) -> ParsedInput:
-        self._recipient = _checked_recipient(recipient)
+        self._recipient = checked_recipient(recipient)
         self._begun_in = self.room
         self.next_line = LineMeaning.DIRECT_TEXT
         known = map(rules.name_key, (*self.names, self.last_sender))
@@ -375,30 +426,30 @@ class InputParser:
         if not rest:
             self.next_line = LineMeaning.RECIPIENT
             return ParsedInput(OpenDirect(), question=ASK_RECIPIENT)
-        recipient, text = _first_word(rest)
+        recipient, text = first_word(rest)
         return self._addressed(recipient.removeprefix("@"), text)
 
     def _reply(self, text: str) -> ParsedInput:
         if not self.last_sender:
-            raise _InputError("You have received no direct message yet; nothing was sent.")
+            raise InputError("You have received no direct message yet; nothing was sent.")
         return self._addressed(self.last_sender, text)
 
     def _search(self, words: str) -> ParsedInput:
         if not words:
-            raise _InputError("Nothing was searched for; type /search WORDS.")
+            raise InputError("Nothing was searched for; type /search WORDS.")
         return ParsedInput(requests.Search(words, room=self.room or None))
 
     def _addressed(self, recipient: str, text: str) -> ParsedInput:
         if not text:
             return self._take_recipient(recipient)
-        _checked_recipient(recipient)
+        checked_recipient(recipient)
         recipient = next((name for name in self.names if rules.name_key(name) == rules.name_key(recipient)), recipient)
         return self._say(text) if rules.is_everyone(recipient) else ParsedInput(requests.Whisper(recipient, text))
 
     def _me(self, action: str) -> ParsedInput:
         """Send the line as typed. The receiving client decides how to show it (see text.action_of)."""
         if not action:
-            raise _InputError("Nothing was sent; type /me ACTION, as in /me waves.")
+            raise InputError("Nothing was sent; type /me ACTION, as in /me waves.")
         return self._say(f"{ACTION}{action}")
 
     def _users(self, _: str) -> ParsedInput:
@@ -408,18 +459,18 @@ class InputParser:
         try:
             return ParsedInput(requests.AskHistory(rules.history_limit(rest), room=self.room or None))
         except RequestError:
-            raise _InputError(f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.") from None
+            raise InputError(f"{word} takes a number from 1 to {HISTORY_MAX_MESSAGES}, not {rest[:32]!r}.") from None
 
     # --- rooms ---
 
     def _join(self, rest: str) -> ParsedInput:
-        room, options = _first_word(rest)
+        room, options = first_word(rest)
         room = room.removeprefix("#")
         if not room or options.lower() not in ("", "private"):
-            raise _InputError("Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
+            raise InputError("Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
         if rules.is_lobby(room):
             return ParsedInput(enters="")
-        return ParsedInput(requests.Join(_checked_room(room), bool(options)))
+        return ParsedInput(requests.Join(checked_room(room), bool(options)))
 
     def _room(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#")
@@ -427,37 +478,48 @@ class InputParser:
             return ParsedInput(enters="" if room else self.room)
         known = next((each for each in self.rooms if rules.room_key(each) == rules.room_key(room)), None)
         if known is None:
-            raise _InputError(f"You are not in the room {room[:64]!r}; /join enters it, /rooms lists the rooms.")
+            raise InputError(f"You are not in #{room[:64]}; /join enters it, /rooms lists the rooms.")
         return ParsedInput(enters=known)
 
     def _part(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#") or self.room
         if not room or rules.is_lobby(room):
-            raise _InputError("Every user is in the lobby, and stays there. /part ROOM leaves another room.")
-        return ParsedInput(requests.Part(_checked_room(room)))
+            raise InputError("Every user is in the lobby, and stays there. /part ROOM leaves another room.")
+        return ParsedInput(requests.Part(checked_room(room)))
 
     def _topic(self, text: str) -> ParsedInput:
         if not self.room:
-            raise _InputError("The lobby has no topic. /room ROOM changes to another room.")
+            raise InputError("The lobby has no topic. /room ROOM changes to another room.")
         if not text:
             return ParsedInput(enters=self.room)
         topic = "" if text == _NO_TOPIC else text
         try:
             rules.check_topic(topic)
         except RequestError as refused:
-            raise _InputError(refused.reason) from None
+            raise InputError(refused.reason) from None
         return ParsedInput(requests.SetTopic(self.room, topic))
 
     def _about_user(
-        self, request: type[requests.Invite | requests.Kick | requests.MakeOperator | requests.MakeMember], rest: str
+        self, request: type[requests.Invite | requests.MakeOperator | requests.MakeMember], rest: str
     ) -> ParsedInput:
-        user, room = _first_word(rest)
+        user, room = first_word(rest)
         user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
         if not user:
-            raise _InputError("Nothing was done; name a user.")
+            raise InputError("Nothing was done; name a user.")
         if not room or rules.is_lobby(room):
-            raise _InputError("Nothing was done; name a room after the user, because everyone is in the lobby.")
-        return ParsedInput(request(username=_checked_recipient(user), room=_checked_room(room)))
+            raise InputError("Nothing was done; name a room after the user, because everyone is in the lobby.")
+        return ParsedInput(request(username=checked_user(user), room=checked_room(room)))
+
+    # --- moderation ---
+
+    def _moderate(self, parse: Callable[[moderation.Place, str], Action], rest: str) -> ParsedInput:
+        return ParsedInput(parse(moderation.Place(self.room, self.rooms), rest))
+
+    def _ignore(self, request: type[requests.Ignore | requests.Unignore], rest: str) -> ParsedInput:
+        return ParsedInput(request(checked_user(rest)))
+
+    def _delete(self, rest: str) -> ParsedInput:
+        return ParsedInput(moderation.delete(moderation.Place(self.room, self.rooms), rest, self.last_own_id))
 
 
 class GuestInputParser(InputParser):
@@ -485,7 +547,7 @@ class GuestInputParser(InputParser):
         """A guest's public message must be addressed explicitly."""
 
     def _take_recipient(self, _: str) -> ParsedInput:
-        raise _InputError(self._error(""))
+        raise InputError(self._error(""))
 
     def _unexpected_text(self, word: str) -> str:
         return self._error(word)
@@ -498,33 +560,9 @@ def _text_for(recipients: str) -> Question:
     return Question(Asked.TEXT, f"message for {recipients}")
 
 
-def _first_word(line: str) -> tuple[str, str]:
-    """The first word and the rest, which may have several lines."""
-    word, *rest = line.split(maxsplit=1)[:2] or [""]
-    return word, rest[0] if rest else ""
-
-
 def _is_typo(word: str, intended: str) -> bool:
     """True if the words differ by one changed, missing or extra letter, or are permutations of each other."""
     if len(word) == len(intended):
         return sorted(word) == sorted(intended) or sum(a != b for a, b in zip(word, intended, strict=True)) == 1
     shorter, longer = sorted((word, intended), key=len)
     return len(longer) == len(shorter) + 1 and any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
-
-
-def _checked_room(room: str) -> str:
-    try:
-        rules.check_room_name(room)
-    except RequestError as refused:
-        raise _InputError(f"{refused.reason} Nothing was done.") from None
-    return room
-
-
-def _checked_recipient(name: str) -> str:
-    """The name, if it can be a username. ALL is valid: it means all users."""
-    try:
-        if not rules.is_everyone(name):
-            rules.check_username(name)
-    except RequestError as refused:
-        raise _InputError(f"{refused.reason} Nothing was sent.") from None
-    return name

@@ -5,8 +5,8 @@ and blocks while the inbox is full. close(), and the link's send() and shut_down
 thread closes a link after receive() has returned. A later send() or shut_down() of the link has no effect.
 
 Signals. LinkUp, then the events of the connection, then LinkDown; again after each reconnect. LinkLost is the last one:
-the first connect failed, the time for reconnects is over, or close() was called. After LinkLost, start() can be called
-again.
+the first connect failed, the time for reconnects is over, the server ended the connection on purpose (a Bye with a
+code), or close() was called. After LinkLost, start() can be called again.
 
 Reconnects. Until the first login nothing is tried again, because the user can read the error. After a login the
 connection is tried again until `retry_seconds` have passed. This time begins again only after a connection that served
@@ -113,6 +113,8 @@ class Connection:
         self._address: Address = ("", 0)
         self._welcome_at: float | None = None
         self._was_served = False
+        # The reason of a Bye with a code, or "".
+        self._final_reason = ""
         self._retry_until: float | None = None
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._receiver = threading.Thread(target=self._run, name="receiver", daemon=True)
@@ -141,6 +143,8 @@ class Connection:
                 reason = self._receive_events()
                 if self._closing.is_set():
                     reason = "the client closed the connection"  # instead of the socket's error
+                elif self._final_reason:
+                    reason = self._final_reason
                 else:
                     self._report(LinkDown(reason))
                     reason = self._connect_again(reason)
@@ -202,4 +206,6 @@ class Connection:
             self._welcome_at = self._monotonic()
         elif self._welcome_at is not None and not isinstance(event, Bye | Refused):
             self._was_served = True
+        if isinstance(event, Bye) and event.code is not None:
+            self._final_reason = event.reason or str(event.code)
         self._report(event)

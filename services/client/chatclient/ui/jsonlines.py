@@ -38,12 +38,25 @@ def _as_sent(shown: Any) -> Any:
     match shown:
         case Online(users, room):
             return events.Users(users=users, room=room)
-        case events.PublicMessage(time_ms=time_ms) | events.DirectMessage(time_ms=time_ms):
-            return replace(shown, time_ms=events.TimeMs(min(max(time_ms, 0), _LAST_MS)))
+        case events.PublicMessage() | events.DirectMessage() | events.AuditRow():
+            return replace(shown, time_ms=_in_calendar(shown.time_ms))
+        case events.SanctionState():
+            return replace(shown, time_ms=_in_calendar(shown.time_ms), until=_in_calendar(shown.until))
+        case events.Banned() | events.Muted() | events.Unbanned() | events.Unmuted():
+            return replace(shown, until=_in_calendar(shown.until))
+        case events.Bans(bans):
+            return replace(shown, bans=tuple(map(_as_sent, bans)))
+        case events.Audit(acts):
+            return replace(shown, acts=tuple(map(_as_sent, acts)))
         case events.History(messages) | events.Found(messages=messages):
             return replace(shown, messages=tuple(map(_as_sent, messages)))
         case _:
             return shown
+
+
+def _in_calendar(time_ms: int | None) -> events.TimeMs | None:
+    """The nearest time of the calendar; None is no time."""
+    return None if time_ms is None else events.TimeMs(min(max(time_ms, 0), _LAST_MS))
 
 
 def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:  # noqa: C901 - one case for each event

@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 
 from chatclient.cli.controller import Controller
 from chatclient.cli.exits import Exit
-from chatclient.cli.frontend import EndOfInput, Interrupt, Line
+from chatclient.cli.frontend import EndOfInput, Interrupt, Line, Resend
 from chatclient.cli.script import ScriptError, ScriptPlayer
 from chatclient.cli.signals import ENDING_SIGNALS
 from chatclient.inbox import Inbox
@@ -80,14 +80,22 @@ class StandardInput:
 
 
 class PlainFrontend:
-    """Prints lines immediately. ``lines_of`` converts an event or notice to lines. For the main thread."""
+    """Prints lines immediately. For the main thread.
+
+    ``lines_of`` converts an event or notice to lines. ``is_for_programs``: see Frontend.
+    """
 
     is_terminal = False
 
     def __init__(
-        self, lines_of: Callable[[ClientEvent | UiNotice], list[str]], source: StandardInput | ScriptPlayer
+        self,
+        lines_of: Callable[[ClientEvent | UiNotice], list[str]],
+        source: StandardInput | ScriptPlayer,
+        *,
+        is_for_programs: bool = False,
     ) -> None:
         self._lines_of = lines_of
+        self.is_for_programs = is_for_programs
         self._source = source
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -148,6 +156,12 @@ class PlainFrontend:
                 controller.react(Interrupt())
             if controller.exit is None and controller.deadline is not None and time.monotonic() >= controller.deadline:
                 controller.on_deadline()
+            if (
+                controller.exit is None
+                and controller.resend_at is not None
+                and time.monotonic() >= controller.resend_at
+            ):
+                controller.react(Resend())
         try:
             if is_input_open:
                 self._source.end()
@@ -158,7 +172,8 @@ class PlainFrontend:
     def _wait(self, controller: Controller, *, reads: bool) -> None:
         """Wait for the receiver thread, a signal, a deadline, and with ``reads`` for lines, which are read."""
         descriptor, deadline = (self._source.descriptor, self._source.deadline) if reads else (None, None)
-        until = min((each for each in (controller.deadline, deadline) if each is not None), default=math.inf)
+        times = (controller.deadline, controller.resend_at, deadline)
+        until = min((each for each in times if each is not None), default=math.inf)
         if self._signals_handled < self._signals:
             until = 0.0
         seconds = None if until == math.inf else max(0.0, until - time.monotonic())

@@ -4,6 +4,8 @@
     12:01      bob » alice | psst
     12:02                * | carol joined
     12:03         bob #dev | a message in the room dev
+    12:04          17 alice | with /ids: message 17
+    12:04              bob | (deleted by alice)
 
 Rows fit the width of the window. Control characters in received text are escaped here, once.
 """
@@ -16,7 +18,7 @@ from chatclient.model import ConnectionState, UiState, Unread
 from chatclient.notices import Asked
 from chatclient.ui.layout import Columns, Glyphs, Row, clean, colour_of
 from chatclient.ui.text import action_of, columns_of, wrap
-from chatclient.ui.timeline import Entry, Remark, Rule, Text
+from chatclient.ui.timeline import Deletion, Entry, Remark, Rule, Text
 from chatprotocol.address import format_address
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import name_key
@@ -51,24 +53,45 @@ class RowFormatter:
         # The day of the last row. A new one has a rule.
         self._day: tuple[int, int, int] | None = None
 
-    def rows(self, entry: Entry, username: str, width: int) -> list[Row]:
+    def rows(self, entry: Entry, username: str, width: int, *, shows_ids: bool = False) -> list[Row]:
         """The rows for an entry in a window of this width, after a rule with the date if the day has changed."""
         columns = Columns(width, self._glyphs)
+        if isinstance(entry, Rule):
+            if entry.begins_block:
+                self._day = None
+            return [columns.rule(clean(entry.text))]
+        moment, rows = self._fit(entry, username, columns, shows_ids=shows_ids)
+        return [*self._day_rule(moment, columns), *rows]
+
+    def rows_again(self, entry: Text, username: str, width: int, *, shows_ids: bool = False) -> list[Row]:
+        """The rows for a message that stands among others, without a rule."""
+        return self._fit(entry, username, Columns(width, self._glyphs), shows_ids=shows_ids)[1]
+
+    def _fit(
+        self, entry: Text | Deletion | Remark, username: str, columns: Columns, *, shows_ids: bool
+    ) -> tuple[datetime, list[Row]]:
+        """The time and the rows of an entry."""
         match entry:
-            case Rule(text, begins_block):
-                if begins_block:
-                    self._day = None
-                return [columns.rule(clean(text))]
+            case Deletion(tombstone):
+                moment, style = self._now(), "class:notice"
+                then = f"{self._moment(tombstone.time_ms):%H:%M}"
+                where = f" in #{tombstone.room}" if tombstone.room else ""
+                text = f"{tombstone.deleted_by} deleted the message of {tombstone.sender} from {then}{where}."
+                who: Row = [(style, "*")]
             case Remark(text, is_error):
                 moment, style = self._now(), "class:error" if is_error else "class:notice"
-                who: Row = [(style, "!" if is_error else "*")]
+                who = [(style, "!" if is_error else "*")]
             case _:
                 moment = self._moment(entry.time_ms)
                 who, text = self._sender_and_text(entry, username)
+                if shows_ids and entry.id is not None:
+                    who = [("class:time", f"{entry.id} "), *who]
                 style = "class:direct" if entry.recipient else ""
+                if entry.deleted_by:
+                    style, text = "class:notice", f"(deleted by {entry.deleted_by})"
                 if entry.is_alert:
                     style += " class:alert"
-        return [*self._day_rule(moment, columns), *columns.fit(f"{moment:%H:%M}", who, text, style)]
+        return moment, columns.fit(f"{moment:%H:%M}", who, text, style)
 
     def _day_rule(self, moment: datetime, columns: Columns) -> list[Row]:
         day = (moment.year, moment.month, moment.day)

@@ -4,6 +4,11 @@ Everything runs on prompt_toolkit's event loop in the main thread: keys, drawing
 thread wakes the loop when the inbox has items. They are handled in turns of some milliseconds, so that keys are handled
 in between, and drawn together at the next frame, because drawing is slow.
 
+Deletions. Rows are printed above the prompt and belong to the terminal then. If a message is deleted that was printed
+recently, the cursor moves up by the number of rows that were printed since, or to the top of the window, and the rows
+are printed again with the tombstone: see printed.py. Rows that have left the window at its top can't be changed; a line
+says so. If the prompt was higher before, a row may then stand twice, at the top of the window and above it.
+
 Ends. A key or a signal ends the prompt, and the controller says goodbye; the loop runs on until the controller has
 ended, or its deadline. A signal ends that wait. If the loop is blocked, because the terminal does not read, the
 second signal ends the process.
@@ -21,6 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from prompt_toolkit import PromptSession
@@ -46,10 +52,11 @@ from chatclient.cli.signals import ENDING_SIGNALS
 from chatclient.inbox import Inbox
 from chatclient.model import ConnectionState, UiState
 from chatclient.notices import Asked, ErrorNotice, Help, UiNotice
-from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs
+from chatclient.ui.layout import ASCII_GLYPHS, STYLES, Glyphs, Row
+from chatclient.ui.printed import PrintedRows
 from chatclient.ui.renderer import ComposingContainer, Output, PromptRenderer
 from chatclient.ui.rows import RowFormatter, prompt
-from chatclient.ui.timeline import Timeline
+from chatclient.ui.timeline import Deletion, Timeline
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.wire.base import ClientEvent
 
@@ -78,6 +85,7 @@ class TerminalFrontend:
 
     is_person = True
     is_terminal = True
+    is_for_programs = False
 
     def __init__(self, parser: InputParser, protocol: str, *, is_quiet: bool, shows_joins: bool) -> None:
         self._parser = parser
@@ -86,6 +94,9 @@ class TerminalFrontend:
         self._timeline = Timeline(_now, is_quiet=is_quiet, shows_joins=shows_joins)
         self._formatter = RowFormatter(_now, glyphs=Glyphs() if is_unicode else ASCII_GLYPHS)
         self._output = Output()
+        self._printed = PrintedRows()
+        # The width of the window for which the rows were printed.
+        self._printed_columns = 0
         # Undrawn events and the current state.
         self._shown: deque[ClientEvent | UiNotice] = deque()
         self._ui_state = UiState(ConnectionState.DISCONNECTED, is_secret=True)
@@ -250,19 +261,38 @@ class TerminalFrontend:
             # The drawing ends with a cursor.
             self._output.hold()
             self._output.hide_cursor()
+            screen = app.renderer.last_rendered_screen
             app.renderer.erase()
-            self._print()
+            self._print(prompt_rows=screen.height if screen is not None else 1)
         app.invalidate()
 
-    def _print(self) -> None:
+    def _print(self, prompt_rows: int = 1) -> None:
+        """Print the undrawn events at the cursor, which is at the beginning of the prompt."""
         waiting = [self._shown.popleft() for _ in range(len(self._shown))]
         app = self._session.app
-        columns = self._output.get_size().columns
-        rows: list[tuple[str, str]] = []
+        size = self._output.get_size()
+        columns, username = size.columns, self._timeline.username
+        if columns != self._printed_columns:
+            self._printed.forget()
+            self._printed_columns = columns
+        format_again = partial(
+            self._formatter.rows_again, username=username, width=columns, shows_ids=self._timeline.shows_ids
+        )
+        rows: list[Row] = []
+        rows_before, is_replaced = self._printed.count, False
         for entry in self._timeline.entries(waiting):
-            for row in self._formatter.rows(entry, self._timeline.username, columns):
-                rows += [*row, ("", "\n")]
-        print_formatted_text(self._output, FormattedText(rows), app.style or Style([]), color_depth=app.color_depth)
+            if isinstance(entry, Deletion) and self._printed.replace(entry.tombstone, format_again):
+                is_replaced = True
+                continue
+            new = self._formatter.rows(entry, username, columns, shows_ids=self._timeline.shows_ids)
+            self._printed.add(entry, new)
+            rows += new
+        if is_replaced:
+            rows = self._printed.last(size.rows - prompt_rows)
+            self._output.cursor_up(min(rows_before, size.rows))
+            self._output.erase_down()
+        text = FormattedText([piece for row in rows for piece in (*row, ("", "\n"))])
+        print_formatted_text(self._output, text, app.style or Style([]), color_depth=app.color_depth)
         if self._timeline.needs_bell and time.monotonic() >= self._bell_at + _BELL_SECONDS:
             self._bell_at = time.monotonic()
             self._output.bell()
@@ -281,7 +311,6 @@ class TerminalFrontend:
             input_processors=[ConditionalProcessor(_Hidden(), self._is_secret)],
             key_bindings=self._keys(),
             history=InMemoryHistory(),
-            enable_suspend=True,
             erase_when_done=True,
             prompt_continuation="  ",
             style=Style.from_dict(STYLES),
@@ -306,6 +335,7 @@ class TerminalFrontend:
         keys.add("escape", "enter", filter=is_typing)(lambda event: event.current_buffer.insert_text("\n"))
         keys.add("c-c", filter=is_typing)(self._on_clear)
         keys.add("c-d", filter=is_typing & is_empty)(lambda _: self._stop())
+        keys.add("c-z")(self._on_suspend)
         for number in range(1, 10):
             keys.add("escape", str(number), filter=is_typing)(self._on_room_key)
         # A history search would show the password.
@@ -399,6 +429,11 @@ class TerminalFrontend:
             self._stop()
         else:
             self.display(Help(("Ctrl-D or EX leaves.",)))
+
+    def _on_suspend(self, event: KeyPressEvent) -> None:
+        """Stop the process. The shell prints below our rows, until it continues the process."""
+        self._printed.forget()
+        event.app.suspend_to_background()
 
     def _on_room_key(self, event: KeyPressEvent) -> None:
         self._react(SelectRoom(int(event.key_sequence[-1].key)))

@@ -10,6 +10,9 @@ Rooms. A message in a room shows the room; a message without one is in the lobby
 were printed before a change of the current room keep their meaning. Joins and leaves are shown for the lobby and the
 current room only, because a user who comes online joins all of its rooms at once.
 
+Deletions. A message that was not shown yet is dropped. For one that was shown there is a Deletion, with the tombstone
+that takes its place. The terminal replaces the rows that are still in the window; above it, nothing can be changed.
+
 Once. An own message is shown when it is confirmed, from the unconfirmed ones. If it is received as well, the second one
 is dropped by its id.
 """
@@ -25,6 +28,7 @@ from chatclient.notices import Asked, UiNotice
 from chatclient.ui import view
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
+from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Message
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.rules import LOBBY, name_key, room_key
@@ -35,6 +39,8 @@ _FLOOD_MESSAGES: Final = 500
 _FLOOD_SHOWN_MESSAGES: Final = 100
 # Number of own messages whose ids are remembered: one may be both confirmed and received.
 _OWN_IDS_MAX: Final = 256
+# Number of shown messages to remember, without their texts, for their tombstones.
+_SHOWN_MAX: Final = 2_000
 _PASSWORD_REMARKS: Final = {
     Asked.PASSWORD: "This name has a password.",
     Asked.PASSWORD_NEW_ACCOUNT: "This name is new: choose a password.",
@@ -54,6 +60,16 @@ class Text(NamedTuple):
     is_alert: bool = False
     # Empty for the lobby and for direct messages.
     room: str = ""
+    # None if the wire format has no ids.
+    id: int | None = None
+    # The name of the user who deleted the message, if it is only a tombstone.
+    deleted_by: str = ""
+
+
+class Deletion(NamedTuple):
+    """A message that was shown is deleted. ``tombstone`` takes its place."""
+
+    tombstone: Text
 
 
 class Remark(NamedTuple):
@@ -70,11 +86,12 @@ class Rule(NamedTuple):
     begins_block: bool = False
 
 
-Entry: TypeAlias = Text | Remark | Rule
+Entry: TypeAlias = Text | Deletion | Remark | Rule
 _NOW: Final = Rule("now")
 _RoomEvent: TypeAlias = (
     events.Joined | events.Parted | events.TopicChanged | events.Invited | events.Kicked | events.RoleChanged
 )
+_Sanction: TypeAlias = events.Banned | events.Muted | events.Unbanned | events.Unmuted
 
 
 class Timeline:
@@ -84,6 +101,8 @@ class Timeline:
         self._now = now
         self.is_quiet = is_quiet
         self.shows_joins = shows_joins
+        # True if the numbers of messages are shown: /delete and /report take them.
+        self.shows_ids = False
         # True if a mention or direct message was shown. The caller resets it.
         self.needs_bell = False
         self.username = ""
@@ -96,6 +115,8 @@ class Timeline:
         # The seen id of the welcome, if the server sent it: messages with a greater id are new to the user.
         self._seen_id: int | None = None
         self._own_ids: deque[int] = deque(maxlen=_OWN_IDS_MAX)
+        # The shown messages without their texts, by id, oldest first.
+        self._shown: dict[int, Text] = {}
         # After a reconnect: the highest id of a missed message, and true if a missed message was shown.
         self._missed_upto = 0
         self._has_missed = False
@@ -141,7 +162,8 @@ class Timeline:
                 own_message = self._unconfirmed.pop(nonce or "", None)
                 if not self._is_first(message_id, self.username):
                     return []
-                return [*self._end_of_missed(message_id), *self._own(own_message, view.sent_remark(shown))]
+                own = self._own(own_message, view.sent_remark(shown), message_id)
+                return [*self._end_of_missed(message_id), *own]
             case Outcome(own_message, has_come):
                 self._unconfirmed.pop(own_message.nonce or "", None)
                 failure = "not delivered: no such user, or not acknowledged in time"
@@ -149,11 +171,9 @@ class Timeline:
             case DeliveryUnknown(own_message):
                 self._unconfirmed.pop(own_message.nonce or "", None)
                 return self._own(own_message, "the connection was lost: it is not known whether this was sent")
-            case events.Refused(reason=reason, nonce=nonce):
-                rejected = self._unconfirmed.pop(nonce or "", None)
-                about = f" It was: {rejected.text}" if rejected else ""
+            case events.Refused(nonce=nonce):
                 # An error without a nonce may be the answer to the history request, so the held messages are shown.
-                return [*([] if nonce else self._release_held()), Remark(reason + about, is_error=True)]
+                return [*([] if nonce else self._release_held()), self._refused(shown)]
             case events.History(messages, room):
                 return self._history(messages) if room is None else self._history_of(room, messages)
             case events.Found():
@@ -169,10 +189,13 @@ class Timeline:
                 return [*self._release_held(), Remark(lost, is_error=True)]
             case events.Bye(events.YOU_LEFT):
                 return [Remark("You left.")]
+            case events.Bye(reason, ErrorCode()):
+                return [Remark(f"The server ended this connection: {reason}", is_error=True)]
             case events.Bye(reason):
                 self._goodbye = reason  # shown with the lost connection that follows
             case PossibleGap(has_history):
                 self._own_ids.clear()  # after a restore the ids may belong to other messages
+                self._shown.clear()
                 more = "; CH 500 shows more" if has_history else ""
                 return [Remark(f"More may have been missed than is shown{more}.", is_error=True)]
             case Online(users, room):
@@ -192,6 +215,12 @@ class Timeline:
                 | events.Rooms()
             ):
                 return self._of_rooms(shown)
+            case events.Deleted():
+                return self._deleted(shown)
+            case events.Banned() | events.Muted() | events.Unbanned() | events.Unmuted():
+                return [self._sanction_remark(shown)]
+            case events.Reported() | events.Bans() | events.Audit() | events.Ignored():
+                return _moderation_remarks(shown)
             case notices.ErrorNotice(code, text):
                 return [*(self._release_held() if code == "lost" else []), Remark(text, is_error=True)]
             case notices.Help(lines):
@@ -226,15 +255,49 @@ class Timeline:
                 return _listed(rooms)
             case events.Joined(room, users=users):
                 return [_room_remark(event), _online(users, room)]
-            case events.Parted(room, str(by)) if room_key(room) == room_key(self._room):
+            case events.Parted(room, str(by), reason) if room_key(room) == room_key(self._room):
                 told = f"{_names([by])} removed you from {_named(room)}, and it is still the room that you write to."
-                return [Remark(f"{told} /room {LOBBY} changes that.", is_error=True)]
+                return [Remark(f"{told} /room {LOBBY} changes that.{_because(reason)}", is_error=True)]
             case events.Invited(room, username, by) if self._is_own(username):
                 self.needs_bell |= not self.is_quiet
                 return [Remark(f"{_names([by])} invited you to {_named(room)}; /join {_named(room)} enters it.")]
             case events.Kicked(room=str(room), username=username):
                 self._kicked = (room, username)
         return [_room_remark(event)]
+
+    # --- moderation ---
+
+    def _refused(self, error: events.Refused) -> Remark:
+        rejected = self._unconfirmed.pop(error.nonce or "", None)
+        reason = error.reason
+        if rejected and error.room and error.code in (ErrorCode.UNKNOWN_ROOM, ErrorCode.NOT_A_MEMBER):
+            reason = f"You are not in {_named(error.room)}; /join {_named(error.room)} enters it."
+        return Remark(f"{reason} It was: {rejected.text}" if rejected else reason, is_error=True)
+
+    def _deleted(self, event: events.Deleted) -> list[Entry]:
+        if self._held is not None and self._held.pop(event.id, None) is not None:
+            return []
+        if (shown := self._shown.pop(event.id, None)) is not None:
+            return [Deletion(shown._replace(deleted_by=event.by))]
+        return [Remark(f"Message {event.id} is deleted.")] if self._is_own(event.by) else []
+
+    def _sanction_remark(self, event: _Sanction) -> Remark:
+        """``bob banned eve from #dev until 2026-01-31 12:00 UTC. Reason: spam``."""
+        by, whom = _names([event.by]), escape_control_characters(event.username or event.address or "")
+        is_me = event.username is not None and self._is_own(event.username)
+        whom = "you" if is_me else whom
+        where = _named(event.room) if event.room else "the server"
+        end = f" until {view.minute(event.until)}" if event.until is not None else ""
+        match event:
+            case events.Banned():
+                text = f"{by} banned {whom} from {where}{end}."
+            case events.Muted():
+                text = f"{by} muted {whom}{f' in {where}' if event.room else ''}{end}."
+            case events.Unbanned():
+                text = f"{by} ended the ban of {whom} from {where}."
+            case events.Unmuted():
+                text = f"{by} ended the mute of {whom}{f' in {where}' if event.room else ''}."
+        return Remark(text + _because(event.reason), is_error=is_me and isinstance(event, events.Banned | events.Muted))
 
     # --- messages ---
 
@@ -273,14 +336,27 @@ class Timeline:
             recipient, room, is_alert = "", message.room or "", self._is_mention(message.sender, message.text)
         is_alert = is_alert and not self.is_quiet
         self.needs_bell |= is_alert and is_new
-        return Text(message.sender, message.text, message.time_ms, recipient, is_alert, room)
+        return self._note_shown(
+            Text(message.sender, message.text, message.time_ms, recipient, is_alert, room, message.id)
+        )
 
-    def _own(self, own_message: Say | Whisper | None, remark: str) -> list[Entry]:
+    def _note_shown(self, text: Text) -> Text:
+        """Remember a message that is shown, for its tombstone."""
+        if text.id is not None:
+            self._shown[text.id] = text._replace(text="", is_alert=False)
+            if len(self._shown) > _SHOWN_MAX:
+                del self._shown[next(iter(self._shown))]
+        return text
+
+    def _own(self, own_message: Say | Whisper | None, remark: str, message_id: int | None = None) -> list[Entry]:
         """An own message, and a remark about its outcome."""
         if own_message is None:
             return []
         recipient, room = (own_message.to, "") if isinstance(own_message, Whisper) else ("", own_message.room or "")
-        text = Text(self.username, own_message.text, recipient=recipient, room=room)
+        time_ms = round(self._now().timestamp() * 1000)
+        text = self._note_shown(
+            Text(self.username, own_message.text, time_ms, recipient=recipient, room=room, id=message_id)
+        )
         return [text, Remark(remark)] if remark else [text]
 
     def _is_own(self, sender: str) -> bool:
@@ -368,6 +444,9 @@ class Timeline:
         if what == "quiet":
             self.is_quiet = not self.is_quiet
             return "No bell and no highlight from now on." if self.is_quiet else "Bell and highlight are on."
+        if what == "ids":
+            self.shows_ids = not self.shows_ids
+            return f"Numbers of messages are {'shown' if self.shows_ids else 'hidden'} from now on."
         self.shows_joins = not self.shows_joins
         return f"Joins and leaves are {'shown' if self.shows_joins else 'hidden'} from now on."
 
@@ -429,6 +508,28 @@ _ROLES: Final = {
 }
 
 
+def _because(reason: str) -> str:
+    return f" Reason: {escape_control_characters(reason)}" if reason else ""
+
+
+def _moderation_remarks(event: events.Reported | events.Bans | events.Audit | events.Ignored) -> list[Entry]:
+    """The answers to /report, /bans, /audit and /ignore, one line for each row; and a report for operators."""
+    match event:
+        case events.Reported(username=username, room=room, by=by, reason=reason):
+            what = f"message {event.id}" if username is None else escape_control_characters(username)
+            where = f" in {_named(room)}" if room else ""
+            return [Remark(f"{_names([by])} reported {what}{where} to the operators.{_because(reason)}")]
+        case events.Ignored(users):
+            return [Remark(f"You ignore: {_names(users)}" if users else "You ignore no users.")]
+        case events.Bans(bans, room):
+            where = f" in {_named(room)}" if room else ""
+            count = len(bans)
+            head = f"{count} ban{'s' if count > 1 else ''} and mutes{where}" if count else f"There are no bans{where}."
+        case events.Audit(acts):
+            head = f"The last acts of operators: {len(acts)}"
+    return [Remark(head), *map(Remark, view.lines(event)[1:])]
+
+
 def _room_remark(event: _RoomEvent) -> Remark:
     room, by = _named(event.room or LOBBY), escape_control_characters(getattr(event, "by", None) or "")
     name, topic = (escape_control_characters(getattr(event, each, "")) for each in ("username", "topic"))
@@ -438,12 +539,13 @@ def _room_remark(event: _RoomEvent) -> Remark:
             text = f"You are in {room} ({', '.join(traits)}).{f' Topic: {topic}' if topic else ''}"
         case events.Parted():
             text = f"{by} removed you from {room}." if by else f"You are no longer in {room}."
+            text += _because(event.reason)
         case events.TopicChanged():
             text = f"{by} changed the topic of {room}: {topic}" if topic else f"{by} removed the topic of {room}."
         case events.Invited():
             text = f"{by} invited {name} to {room}."
         case events.Kicked():
-            text = f"{by} removed {name} from {room}."
+            text = f"{by} removed {name} from {room if event.room else 'the server'}.{_because(event.reason)}"
         case events.RoleChanged(role=role):
             whole = f"{_ROLES[role]} of {room}"
             text = f"{by} made {name} {whole}." if by else f"{name} is {whole} now."

@@ -33,6 +33,10 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
             return [_welcome(shown), *(_entered(each) for each in rooms or ())]
         case events.Rooms(rooms):
             return [f"[rooms {len(rooms)}]", *map(_listed, rooms)]
+        case events.Bans(bans, room):
+            return [f"[bans {len(bans)}{_in_room(room)}]", *(_sanction(each, room) for each in bans)]
+        case events.Audit(acts):
+            return [f"[audit {len(acts)}]", *map(_act, acts)]
         case notices.Help(help_lines):
             return [f"[help] {line}" for line in help_lines]
         case _:
@@ -54,22 +58,35 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return f"[error {code}{_in_room(room)}] {escape(reason)}"
         case events.Joined():
             return _entered(shown)
-        case events.Parted(room, by):
-            return f"[parted{_in_room(room)}]{f' by {escape(by)}' if by else ''}"
+        case events.Parted(room, by, reason):
+            return f"[parted{_in_room(room)}]{f' by {escape(by)}' if by else ''}{_because(reason)}"
         case events.TopicChanged(room, topic, by):
             return f"[topic{_in_room(room)}] {escape(by)}: {escape(topic)}".rstrip()
         case events.Invited(room, username, by):
             return f"[invited{_in_room(room)}] {escape(username)} by {escape(by)}"
-        case events.Kicked(room=room, username=username, by=by):
-            return f"[kicked{_in_room(room)}] {escape(username)} by {escape(by)}"
+        case events.Kicked(room=room, username=username, by=by, reason=reason):
+            return f"[kicked{_in_room(room)}] {escape(username)} by {escape(by)}{_because(reason)}"
+        case events.Banned() | events.Muted() | events.Unbanned() | events.Unmuted():
+            whom = escape(shown.username or shown.address or "")
+            end = "" if shown.until is None else f" until {_time(shown.until)}"
+            kind = f"{type(shown).__name__.lower()}{_in_room(shown.room)}"
+            return f"[{kind}] {whom} by {escape(shown.by)}{end}{_because(shown.reason)}"
+        case events.Deleted(message_id, by, room):
+            return f"[deleted #{message_id}{_in_room(room)}] by {escape(by)}"
+        case events.Reported(username=username, room=room, by=by, reason=reason):
+            number = "" if shown.id is None else f" #{shown.id}"
+            whom = "" if username is None else f"{escape(username)} "
+            return f"[reported{number}{_in_room(room)}] {whom}by {escape(by)}{_because(reason)}"
+        case events.Ignored(users):
+            return f"[ignored {len(users)}] {_names(users)}".rstrip()
         case events.RoleChanged(room, username, role, by):
             return f"[role{_in_room(room)}] {escape(username)} {role}{f' by {escape(by)}' if by else ''}"
         case notices.CurrentRoom(room, topic):
             return f"[room{_in_room(room or LOBBY)}] {escape(topic)}".rstrip()
         case events.PasswordChanged():
             return "[password changed]"
-        case events.Bye(reason):
-            return f"[bye] {escape(reason)}".rstrip()
+        case events.Bye(reason, code):
+            return f"[bye{f' {code}' if code else ''}] {escape(reason)}".rstrip()
         case PossibleGap(has_history=True):
             return f"[error lost] more may have been missed than this; CH {HISTORY_MAX_MESSAGES} shows more"
         case PossibleGap():
@@ -100,7 +117,8 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
 
 def _welcome(event: events.Welcome) -> str:
     online = f"; online: {_names(event.users)}" if event.users else ""
-    return f"[welcome {event.account}] {escape(event.username)}{online}"
+    operator = " operator" if event.operator else ""
+    return f"[welcome {event.account}{operator}] {escape(event.username)}{online}"
 
 
 def _in_room(room: str | None) -> str:
@@ -128,6 +146,25 @@ def _listed(room: events.RoomSummary) -> str:
     joined = ["joined"] if room.joined else []
     words = ["listed", f"#{escape(room.room)}", str(room.members), *joined, *room_traits(room)]
     return f"[{' '.join(words)}] {escape(room.topic)}".rstrip()
+
+
+def _sanction(ban: events.SanctionState, room: str | None) -> str:
+    """``[ban 2026-01-31T12:00:00Z] bob by alice until 2026-02-01T12:00:00Z: spam``; or ``mute``."""
+    end = "" if ban.until is None else f" until {_time(ban.until)}"
+    whom = escape(ban.username or ban.address or "")
+    return f"[{ban.kind} {_time(ban.time_ms)}{_in_room(room)}] {whom} by {escape(ban.by)}{end}{_because(ban.reason)}"
+
+
+def _act(act: events.AuditRow) -> str:
+    """``[act 7 2026-01-31T12:00:00Z #dev] alice: ban bob (3600 s): spam``."""
+    words = " ".join(filter(None, (escape(act.action), escape(act.target))))
+    detail = f" ({escape(act.detail)})" if act.detail else ""
+    head = f"[act {act.number} {_time(act.time_ms)}{_in_room(act.room)}]"
+    return f"{head} {escape(act.by)}: {words}{detail}{_because(act.reason)}"
+
+
+def _because(reason: str) -> str:
+    return f": {escape(reason)}" if reason else ""
 
 
 def sent_remark(event: events.Sent) -> str:
@@ -166,6 +203,12 @@ def _time(time_ms: int) -> str:
         return f"{_EPOCH + timedelta(seconds=time_ms // 1000):%Y-%m-%dT%H:%M:%SZ}"
     except OverflowError:
         return f"{time_ms}ms"
+
+
+def minute(time_ms: int) -> str:
+    """The time in minutes, for people: ``2026-01-31 12:00 UTC``."""
+    text = _time(time_ms)
+    return text if text.endswith("ms") else f"{text[:10]} {text[11:16]} UTC"
 
 
 def _names(names: Iterable[str]) -> str:

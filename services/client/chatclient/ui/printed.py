@@ -1,0 +1,56 @@
+"""The rows that were printed last, so that a deleted message is replaced where it stands. Pure.
+
+All rows above the prompt are the client's own until something else prints: other programs after a suspension, or the
+terminal itself when it rewraps rows for another width. forget() is called then, and rows from before stay as they are.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from chatclient.ui.layout import Row
+from chatclient.ui.timeline import Entry, Text
+
+# Number of entries to remember: more than fit in a window. Entries that scrolled out of the window can't be changed.
+_ENTRIES_MAX: Final = 300
+
+
+class _Printed(NamedTuple):
+    entry: Entry
+    rows: list[Row]
+
+
+class PrintedRows:
+    """For one thread."""
+
+    def __init__(self) -> None:
+        self._printed: deque[_Printed] = deque(maxlen=_ENTRIES_MAX)
+
+    def add(self, entry: Entry, rows: list[Row]) -> None:
+        self._printed.append(_Printed(entry, rows))
+
+    def forget(self) -> None:
+        self._printed.clear()
+
+    @property
+    def count(self) -> int:
+        """Number of the remembered rows."""
+        return sum(len(each.rows) for each in self._printed)
+
+    def last(self, count: int) -> list[Row]:
+        """The last rows, at most ``count``."""
+        rows = [row for each in self._printed for row in each.rows]
+        return rows[-count:] if count > 0 else []
+
+    def replace(self, tombstone: Text, rows_of: Callable[[Text], list[Row]]) -> bool:
+        """Put the tombstone in the place of its message. ``rows_of`` returns the rows of a message, without a rule.
+
+        Returns false if the message is not among the remembered entries.
+        """
+        is_found = False
+        for index, (entry, rows) in enumerate(self._printed):
+            if isinstance(entry, Text) and entry.id == tombstone.id and not entry.deleted_by:
+                is_found = True
+                rule = rows[: len(rows) - len(rows_of(entry))]
+                self._printed[index] = _Printed(tombstone, [*rule, *rows_of(tombstone)])
+        return is_found
