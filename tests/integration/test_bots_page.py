@@ -38,7 +38,8 @@ def rows(section: str) -> dict[str, str]:
 
 
 def fields(kind: type) -> str:
-    return ", ".join(f"`{name}: {shown(hint)}`" for name, hint in get_annotations(kind).items())
+    hints = {name: hint for each in reversed(kind.__mro__) for name, hint in get_annotations(each).items()}
+    return ", ".join(f"`{name}: {shown(hint)}`" for name, hint in hints.items() if not name.startswith("_"))
 
 
 def shown(hint: object) -> str:
@@ -71,9 +72,10 @@ def test_calls_table_has_all_arguments_and_defaults() -> None:
             each.replace(annotation=Parameter.empty) for each in told.parameters.values() if each.name != "self"
         ]
         assert row.replace('"', "'") == f"{name}{Signature(arguments)}"
-    rooms = {"rooms", "join", "part", "set_topic", "invite", "kick", "op", "deop"}
+    rooms = {"rooms", "join", "part", "set_topic", "invite", "op", "deop"}
+    moderation = {"kick", "ban", "unban", "mute", "unmute", "bans", "delete", "report", "audit", "ignore", "unignore"}
     others = {"connect", "login", "say", "whisper", "users", "history", "search", "events", "inject", "close"}
-    assert rooms | others < {*calls}
+    assert rooms | moderation | {"ignored"} | others < {*calls}
 
 
 def test_first_program_is_the_example_bot() -> None:
@@ -94,7 +96,7 @@ def test_program_in_a_room_works(room: Room) -> None:
 
 def test_program_with_a_timer_works(room: Room) -> None:
     watcher = room.enter("watcher")
-    program = PROGRAMS[2].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
+    program = PROGRAMS[3].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
     program = program.replace("Timer(3.0", "Timer(0.0")
     subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE_SECONDS)
     said = [each["message"] for each in watcher.until_fence() if each["type"] == "broadcast"]
