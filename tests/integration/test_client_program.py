@@ -444,7 +444,7 @@ def test_script_and_pipe_write_to_rooms(room: Room, tmp_path: Path) -> None:
         "[bye] you left",
     ]  # fmt: skip
     ended = run_client(room.server.port, typed="/room nosuch\n/join dev\nPM one\n", CHAT_PASSWORD="x")
-    assert "[error usage] You are not in the room 'nosuch'; /join enters it, /rooms lists the rooms." in ended.stdout
+    assert "[error usage] You are not in #nosuch; /join enters it, /rooms lists the rooms." in ended.stdout
     bob.ask(command="join", room="secret", private=True)
     ended = run_client(room.server.port, "--json", typed="/join secret\nPM two\n", CHAT_PASSWORD="x")
     codes = [each.get("code") for each in map(json.loads, ended.stdout.splitlines()) if each["type"] == "error"]

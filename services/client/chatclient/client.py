@@ -40,7 +40,7 @@ from chatclient.session import (
     check_unicode,
 )
 from chatprotocol import events, requests
-from chatprotocol.address import check_host, is_address, read_network
+from chatprotocol.address import ban_network, check_host, is_address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
@@ -370,10 +370,7 @@ class ChatClient:
         return self._moderate(requests.AskBans(room=room), events.Bans).bans
 
     def delete(self, message_id: int, room: str | None = None) -> None:
-        """Delete a message: an own one, or as an operator any public one. ``room`` is the room of the message.
-
-        Raises RefusedError (unknown_message) also if the connection was lost after the server had done it.
-        """
+        """Delete a message: an own one, or as an operator any public one. ``room`` is the room of the message."""
         check_whole("message_id", message_id)
         self._moderate(requests.Delete(message_id, room), events.Deleted)
 
@@ -479,10 +476,10 @@ class ChatClient:
     def _moderate(self, action: requests.ModerationRequest, kind: type[Answer]) -> Answer:
         """Make a request about the conduct of users, after the checks of its members."""
         room, reason, seconds = (getattr(action, each, None) for each in ("room", "reason", "seconds"))
-        if (username := getattr(action, "username", None)) is not None:
-            check_str("username", username)
-        if reason is not None:
-            check_str("reason", reason)
+        username = getattr(action, "username", None)
+        for name, value in (("room", room), ("username", username), ("reason", reason)):
+            if value is not None:
+                check_str(name, value)
         if seconds is not None:
             check_whole("seconds", seconds)
         self._check_json("moderation")
@@ -575,7 +572,7 @@ def _user_or_network(target: str) -> tuple[str | None, str | None]:
     if not is_address(target):
         return target, None
     try:
-        return None, str(read_network(target))
+        return None, ban_network(target)
     except ValueError as error:
         raise RefusedError(ErrorCode.BAD_REQUEST, f"{error}.") from None
 

@@ -41,10 +41,10 @@ From then on each message waits for the confirmation of the one before: a server
 Queries. users, history, search and the requests about rooms and moderation stay in _unanswered until their answer or an
 error without a nonce arrives; after a reconnect they are requested again. The oldest query that an event can answer is
 removed, because servers answer in order (see answers). A repeated request may have had its effect before the loss: to
-kick, ban, mute and ignore twice is as good as once; delete, unban and unmute then get an error.
+kick, ban, mute, delete and ignore twice is as good as once; unban and unmute then get an error.
 
-Deletions. A login repeats the deletions of messages that the client may have seen. Each is returned once. A held
-message that is deleted is dropped.
+Deletions. A login repeats the deletions of messages that the client may have seen. Each is returned once, except as the
+answer to a request. A held message that is deleted is dropped.
 
 Rooms. A login names the newest message seen in each room. If the user is no longer in a room, because it was removed
 while the connection was lost, the server's answer lacks the room, and an unknown_room error follows. Then Parted
@@ -62,7 +62,7 @@ from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState, Model
 from chatclient.notices import ConnectionLost, Reconnected
 from chatprotocol import events, requests
-from chatprotocol.address import Address, read_network
+from chatprotocol.address import Address, ban_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Online, Outgoing
@@ -185,12 +185,14 @@ def answers(action: Action, event: Any, username: str) -> bool:
     if isinstance(event, events.Ignored):  # it names all whom the user ignores
         return True
     if target is not None and name_key(getattr(event, "username", None) or "") != name_key(target):
-        return False
+        # A guest has no account: it is banned by its address.
+        return isinstance(event, events.Banned) and event.username is None and name_key(event.by) == name_key(username)
     if message_id is not None and getattr(event, "id", None) != message_id:
         return False
     if address is not None and not _is_same_network(getattr(event, "address", None), address):
         return False
-    by = None if isinstance(event, events.Parted) else getattr(event, "by", None)
+    # A message that another user deletes at the same time is deleted as well.
+    by = None if isinstance(event, events.Parted | events.Deleted) else getattr(event, "by", None)
     return by is None or name_key(by) == name_key(username)
 
 
@@ -201,7 +203,7 @@ def _is_same_room(one: str | None, other: str | None) -> bool:
 def _is_same_network(one: str | None, other: str) -> bool:
     """True if both texts mean the same address or network. The server may write it in another form."""
     try:
-        return one is not None and read_network(one) == read_network(other)
+        return one is not None and ban_network(one) == ban_network(other)
     except ValueError:
         return False
 
@@ -412,7 +414,8 @@ class ClientSession:
                     return ()
             case events.Deleted(message_id):
                 self._held.pop(message_id, None)
-                if self.model.was_deleted(message_id):
+                is_asked_for = any(answers(action, event, self.model.username) for action in self._unanswered)
+                if self.model.was_deleted(message_id) and not is_asked_for:
                     return ()
             case events.Refused(nonce=nonce) if not self.model.is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)

@@ -323,10 +323,10 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
     ("/ban bob ops 1H", ParsedInput(Ban(room="Ops", username="bob", seconds=3_600)), None),
     ("/ban bob forever #ops spam", ParsedInput(Ban(room="Ops", username="bob", reason="spam")), None),
     ("/ban 192.0.2.7/24 2h spam", ParsedInput(Ban(address="192.0.2.0/24", seconds=7_200, reason="spam")), None),
-    ("/ban 2001:db8::1", ParsedInput(Ban(address="2001:db8::1/128")), None),
+    ("/ban 2001:db8::1", ParsedInput(Ban(address="2001:db8::/64")), None),
     ("/unban bob ops", ParsedInput(Unban(room="ops", username="bob")), None),
     ("/unban bob lobby", ParsedInput(Unban(username="bob")), None),
-    ("/unban 192.0.2.7", ParsedInput(Unban(address="192.0.2.7/32")), None),
+    ("/unban 192.0.2.7", ParsedInput(Unban(address="192.0.2.7")), None),
     (
         "/mute bob 10m be kind",
         ParsedInput(Mute(username="bob", seconds=600, reason="be kind")),

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from chatclient.cli.words import InputError, checked_room, checked_user, first_word
 from chatprotocol import requests, rules
-from chatprotocol.address import is_address, read_network
+from chatprotocol.address import ban_network, is_address
 from chatprotocol.duration import is_duration, read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
@@ -135,7 +135,7 @@ def _user_or_network(target: str) -> tuple[str | None, str | None]:
     if not is_address(target):
         return checked_user(target), None
     try:
-        return None, str(read_network(target))
+        return None, ban_network(target)
     except ValueError as error:
         raise InputError(f"{error}. Nothing was done.") from None
 
