@@ -356,6 +356,7 @@ def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: Termin
 FINAL = [
     ErrorCode.BAD_REQUEST,
     ErrorCode.BAD_USERNAME,
+    ErrorCode.BANNED,
     ErrorCode.INVITATION_REQUIRED,
     ErrorCode.PASSWORD_CHANGE_REQUIRED,
     ErrorCode.TLS_REQUIRED,

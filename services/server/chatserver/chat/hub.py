@@ -492,7 +492,7 @@ class Hub:
                 if user is not None:
                     user.note_change()
             text = sanction_text(ActiveSanction(entry.kind, done.until_ms, entry.reason))
-            self._later.append(partial(self._expel, entry, Bye(text[0].lower() + text[1:])))
+            self._later.append(partial(self._expel, entry, Bye(text[0].lower() + text[1:], ErrorCode.BANNED)))
 
     def _publish_lift(self, entry: entries.LiftSanction, done: Moderated, origin: _Origin) -> None:
         kind = events.Unbanned if entry.kind is SanctionKind.BAN else events.Unmuted
@@ -502,7 +502,8 @@ class Hub:
         kicked = events.Kicked(username=entry.username, by=entry.by, reason=entry.reason)
         self._tell_concerned(kicked, entry.account_id, None, origin)
         reason = f": {entry.reason}" if entry.reason else ""
-        self._later.append(partial(self._expel, entry, Bye(f"{entry.by} ended your connections{reason}")))
+        bye = Bye(f"{entry.by} ended your connections{reason}", ErrorCode.KICKED)
+        self._later.append(partial(self._expel, entry, bye))
 
     def _publish_server_role(self, entry: entries.SetServerRole, _: Moderated, __: _Origin) -> None:
         user = self._users.get(entry.account_id)
