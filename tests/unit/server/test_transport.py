@@ -2,12 +2,14 @@
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
 
+from chatserver.net.sendqueue import HALF_CLOSED_SECONDS, SendQueue
 from chatserver.net.transport import TcpTransport
 
 from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end, read_all
@@ -117,3 +119,26 @@ def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
         pair.transport.hang_up()
         pair.transport.close()
     assert (pair.transport.is_socket, pair.transport.descriptor) == (True, -1)
+
+
+def test_peer_that_closed_its_side_is_told_from_one_that_is_lost(pair: Pair) -> None:
+    """A request that waits for its turn is given up at once or after a second: the first peer may still read."""
+    queue = SendQueue(pair.transport, "bytes", lambda _: b"", "1@test", lambda _: None, lambda _: iter(()))
+    assert not queue.is_abandoned(1_000)
+    pair.peer.send(b"login")
+    pair.peer.shutdown(socket.SHUT_WR)
+    eventually(lambda: pair.transport.has_ended)
+    assert not pair.transport.is_lost
+    assert not queue.is_abandoned(HALF_CLOSED_SECONDS)
+    assert queue.is_abandoned(HALF_CLOSED_SECONDS + 0.1)
+    pair.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    pair.peer.close()
+    eventually(lambda: pair.transport.is_lost)
+    assert queue.is_abandoned(0)
+
+
+def test_request_of_a_queue_that_is_finished_is_abandoned(pair: Pair) -> None:
+    """At shutdown."""
+    queue = SendQueue(pair.transport, "bytes", lambda _: b"", "1@test", lambda _: None, lambda _: iter(()))
+    queue.finish()
+    assert queue.is_abandoned(0)
