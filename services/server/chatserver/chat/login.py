@@ -75,7 +75,7 @@ class Peer(NamedTuple):
     is_exempt: bool
     # Wrong passwords on this connection.
     wrong_passwords: int
-    # True if nobody waits for the answer to a login that has waited for so many seconds.
+    # True if a login that has waited for this number of seconds need not be answered: its peer is gone.
     is_abandoned: Callable[[float], bool]
 
 

@@ -25,7 +25,7 @@ Why an owner gets in while strangers guess:
   try then waits among first tries only.
 
 Why guessing is slow, by the constants below: an account takes 24 first and 24 further tries a minute from unknown
-networks; one network makes 48 tries a minute over all accounts. What comes on top is bounded: 500 first tries for an
+networks; one network makes 48 tries a minute over all accounts. In addition there are at most 500 first tries for an
 account, 30 tries of a network, and one for each account that is known in it.
 
 Order. The try with the lowest number is first in a lane, and the older one of two equal ones. The number is how many
@@ -34,7 +34,7 @@ the account in the lane of a network, and the network in the lanes of an account
 connections of one network are not served 16 times as often as an owner's single one, and a connection that has just
 failed comes after one that has not.
 
-A try does not wait for more than 20 s; it is then refused with the time after which it may pass. A refusal at once
+A try does not wait for more than 25 s; it is then refused with the time after which it may pass. A refusal at once
 would let a program ask in a loop.
 
 Memory. A lane exists while a try waits in it, or its charges are not over. A failed try costs a hash and leaves at most
@@ -78,8 +78,9 @@ class ThrottleLimits(NamedTuple):
     network: Pace = Pace(30, 1.25)
     # Changes of the password by a logged-in user.
     change: Pace = Pace(5, 1.25)
-    # Maximum wait of a try: less than the patience of a client (docs/decisions/0020).
-    wait_max_seconds: float = 20.0
+    # Maximum wait of a try: 16 connections of one address, each with a try, and less than a client's patience
+    # (docs/decisions/0020).
+    wait_max_seconds: float = 25.0
     # How long a network counts as one that has tried an account.
     remembered_seconds: float = 3_600.0
     # Maximum remembered pairs of account and network, at about 250 bytes, and lanes, at about 400 bytes.

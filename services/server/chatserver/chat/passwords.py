@@ -88,7 +88,7 @@ class _Task(NamedTuple):
     work: Callable[[], Any]
     outcome: Future[Any]
     queued_at: float
-    # True if nobody waits for the outcome any more, after so many seconds.
+    # True if the outcome is not needed any more, given the seconds that the task has waited.
     is_abandoned: Callable[[float], bool]
 
 

@@ -303,7 +303,7 @@ class SendQueue:
     # --- for the hub, under its lock ---
 
     def is_abandoned(self, waited_seconds: float) -> bool:
-        """True if nobody waits for the answer to a request that has waited for so many seconds.
+        """True if a request that has waited for this number of seconds need not be answered.
 
         The peer is lost, the queue takes nothing more, or the peer has closed its side and a second has passed: it may
         still read, as ``nc`` at the end of its input, but most such peers are gone. For any thread.

@@ -35,7 +35,7 @@ def hash_code(code: str) -> str:
 def insert_invitation(
     connection: sqlite3.Connection, code_hash: str, by: str, now_ms: int, until_ms: int | None
 ) -> None:
-    """Store an invitation that nobody has used."""
+    """Store an unused invitation."""
     connection.execute(
         "INSERT INTO invitation_code VALUES (?, ?, ?, ?, NULL) ON CONFLICT (code_hash) DO NOTHING",
         (code_hash, by, now_ms, until_ms),
