@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from requests.exceptions import ConnectionError as EngineConnectionError
 from requests.exceptions import ReadTimeout
 
 from .programs import Server
-from .stack import CHEAP_HASHES, Stack, own_environment
+from .stack import ADMIN_SECONDS, CHEAP_HASHES, Stack, check_exit, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .programs import Runner
 
 _PORT = 9999
+# As in compose.yaml.
+_RESTRICTIONS = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges:true")
 # The engine sends output in frames: a byte for the stream, three zeros, four bytes for the length.
 _FRAME_HEADER_BYTES = 8
 
@@ -79,6 +82,18 @@ class ContainerRunner:
             self._socket.close()
             self._attached = self._socket = None
 
+    @property
+    def id(self) -> str:
+        """The container's id; empty before its start."""
+        return self._id
+
+    @property
+    def is_running(self) -> bool:
+        try:
+            return bool(self._api.inspect_container(self._id)["State"]["Running"])
+        except NotFound:
+            return False
+
     def published_port(self, port: int) -> int:
         """The port of this machine that leads to a port of the container."""
         return int(self._api.port(self._id, port)[0]["HostPort"])
@@ -118,17 +133,46 @@ class DockerStack(Stack):
         assert self._server is not None
         return "127.0.0.1", self._server.published_port(_PORT)
 
-    def start_server(self) -> Server:
-        binds = [f"{self._volume}:/data"]
-        settings = self._container(self._engine.server_image, CHEAP_HASHES, aliases=["server"], binds=binds)
+    def start_server(self, **settings: str) -> Server:
+        if self._server is not None:
+            self._server.close()
+        environment = {**CHEAP_HASHES, **settings}
+        options = self._container(self._engine.server_image, environment, aliases=["server"], binds=[self._data])
         # Clients wait for the line that the server prints; health checks would only cost time.
-        settings["healthcheck"] = {"test": ["NONE"]}
-        settings["ports"] = [_PORT]
-        self._server = ContainerRunner(self._engine, settings)
+        options["healthcheck"] = {"test": ["NONE"]}
+        options["ports"] = [_PORT]
+        self._server = ContainerRunner(self._engine, options)
         server = Server("server", self._server, self.clock)
         self.programs.append(server)
         server.start()
         return server
+
+    def admin(self, *arguments: str, typed: bytes = b"", code: int = 0) -> bytes:
+        """Without a running server: in a container of its own, as ``docker compose run --rm server admin`` does it."""
+        if self._server is not None and self._server.is_running:
+            command = ["docker", "exec", "--interactive", self._server.id, "chatserver", "admin"]
+        else:
+            command = ["docker", "run", "--rm", "--interactive", "--network", "none", "--volume", self._data]
+            command += [*_RESTRICTIONS, "--env", "CHAT_HASH_MEMORY_KIB=8", self._engine.server_image, "admin"]
+        done = subprocess.run(
+            [*command, *arguments],
+            env=own_environment(),
+            input=typed,
+            capture_output=True,
+            timeout=ADMIN_SECONDS,
+            check=False,
+        )
+        return check_exit(done, code)
+
+    def erase_data(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self._engine.client.api.remove_volume(self._volume)
+        self._volume = self._engine.client.api.create_volume(self._volume, labels=self._engine.labels)["Name"]
+
+    @property
+    def _data(self) -> str:
+        return f"{self._volume}:/data"
 
     def script(self, text: str) -> str:
         raise NotImplementedError("the demo of docker compose plays a script in a container")
@@ -144,8 +188,7 @@ class DockerStack(Stack):
 
     def _terminal_command(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """As ``docker compose run`` does it, which would need the network of a project."""
-        command = ["docker", "run", "--rm", "--interactive", "--tty", "--network", self._network, "--read-only"]
-        command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true"]
+        command = ["docker", "run", "--rm", "--interactive", "--tty", "--network", self._network, *_RESTRICTIONS]
         for name, value in self._engine.labels.items():
             command += ["--label", f"{name}={value}"]
         command += ["--env", "CHAT_SERVER=server", "--env", "TERM=xterm-256color", self._engine.client_image]

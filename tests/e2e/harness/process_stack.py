@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .programs import Server
-from .stack import CHEAP_HASHES, Stack, own_environment
+from .stack import ADMIN_SECONDS, CHEAP_HASHES, Stack, check_exit, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,15 +97,31 @@ class ProcessStack(Stack):
     def published_address(self) -> tuple[str, int]:
         return self.server_address
 
-    def start_server(self) -> Server:
-        data = str(self._folder / "data")
-        environment = {"CHAT_HOST": "127.0.0.1", "CHAT_PORT": "0", "CHAT_DATA": data, **CHEAP_HASHES}
+    def start_server(self, **settings: str) -> Server:
+        environment = {
+            "CHAT_HOST": "127.0.0.1",
+            "CHAT_PORT": self._port or "0",
+            "CHAT_DATA": str(self._folder / "data"),
+            **CHEAP_HASHES,
+            **settings,
+        }
         server = Server("server", ProcessRunner([command_path("chatserver")], environment, self._folder), self.clock)
         self.programs.append(server)
         self._port = str(server.start())
         # After a restart its clients look for it at the same address.
         environment["CHAT_PORT"] = self._port
         return server
+
+    def admin(self, *arguments: str, typed: bytes = b"", code: int = 0) -> bytes:
+        command = [command_path("chatserver"), "admin", "--data", str(self._folder / "data"), *arguments]
+        environment = {**own_environment(), **CHEAP_HASHES}
+        done = subprocess.run(
+            command, env=environment, input=typed, capture_output=True, timeout=ADMIN_SECONDS, check=False
+        )
+        return check_exit(done, code)
+
+    def erase_data(self) -> None:
+        shutil.rmtree(self._folder / "data")
 
     def script(self, text: str) -> str:
         path = self._folder / "script.chat"

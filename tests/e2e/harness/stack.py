@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Password hashes with the default cost would take most of the time of the tests.
 CHEAP_HASHES = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
+# Time limit of an administrator's command.
+ADMIN_SECONDS = 60
 # Programs that are started or ended at the same time.
 _THREADS = 10
 
@@ -41,8 +44,22 @@ class Stack(ABC):
     # --- what the two stacks differ in ---
 
     @abstractmethod
-    def start_server(self) -> Server:
-        """Start the server, and wait until it accepts connections."""
+    def start_server(self, **settings: str) -> Server:
+        """Start the server with these variables, and wait until it accepts connections.
+
+        A later call is an upgrade: it starts another one with the data of the first, which has ended.
+        """
+
+    @abstractmethod
+    def admin(self, *arguments: str, typed: bytes = b"", code: int = 0) -> bytes:
+        """Run ``chatserver admin``, in the container of the server if that runs. Checks the exit code.
+
+        Returns what it printed to standard output; errors of a failed command as well.
+        """
+
+    @abstractmethod
+    def erase_data(self) -> None:
+        """Erase the data folder, as ``docker compose down --volumes`` does. No server runs."""
 
     @property
     @abstractmethod
@@ -129,6 +146,14 @@ class Stack(ABC):
         for guest in self._raw_guests:
             guest.close()
         in_parallel(lambda program: program.close(), self.programs)
+
+
+def check_exit(done: subprocess.CompletedProcess[bytes], code: int) -> bytes:
+    """The output of a command that ended with this exit code."""
+    __tracebackhide__ = True
+    output = done.stdout + done.stderr if code else done.stdout
+    assert done.returncode == code, f"{done.args} failed with {done.returncode}: {done.stderr.decode()}"
+    return output
 
 
 def password_of(name: str) -> str:
