@@ -134,7 +134,7 @@ class Client(Program):
         __tracebackhide__ = True
         self.expect_question(f"password {account or ''}")
         self.type(password)
-        welcome = rf"^\[welcome {account or '(new|existing)'}\] {self.name}"
+        welcome = rf"^\[welcome {account or '(new|existing)'}( operator)?\] {self.name}"
         return self.expect(re.compile(rf"{welcome}(; online: (?P<online>.*))?$"))
 
     def expect_online(self, name: str) -> None:

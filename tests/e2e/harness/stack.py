@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from .programs import Client
 from .raw_guest import RawGuest
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .programs import Program, Runner, Server
@@ -152,7 +152,7 @@ def check_exit(done: subprocess.CompletedProcess[bytes], code: int) -> bytes:
     """The output of a command that ended with this exit code."""
     __tracebackhide__ = True
     output = done.stdout + done.stderr if code else done.stdout
-    assert done.returncode == code, f"{done.args} failed with {done.returncode}: {done.stderr.decode()}"
+    assert done.returncode == code, f"{done.args} ended with {done.returncode}: {(done.stdout + done.stderr).decode()}"
     return output
 
 
