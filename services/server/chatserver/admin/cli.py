@@ -129,8 +129,7 @@ def _print(report: Report, *, as_json: bool) -> int:
     output = sys.stderr if report.is_output_taken else sys.stdout
     try:
         if as_json or report.is_stream:
-            for row in report.rows:
-                print(json.dumps(row, ensure_ascii=False), file=output)
+            output.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in report.rows)
         elif report.done:
             print(report.done, file=output)
         else:

@@ -391,7 +391,8 @@ def find_sent(connection: sqlite3.Connection, found: IdRange, sender_id: int) ->
     values = {"low": found.first_id, "high": found.last_id, "sender": sender_id}
     query = (
         f"SELECT conversation.id, message.id FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
-        " WHERE sender_id = :sender AND text <> '' ORDER BY message.id"
+        # The plus keeps SQLite from an index that begins with the sender, and has all messages.
+        " WHERE +sender_id = :sender AND text <> '' ORDER BY message.id"
     )
     return connection.execute(query, values).fetchall()
 
