@@ -473,6 +473,19 @@ def test_restore_needs_no_folder_and_refuses_a_running_server(admin: Admin, tmp_
     assert "Another server uses" in result.error
 
 
+def test_database_that_a_restore_replaces_is_kept_with_its_log(admin: Admin, tmp_path: Path) -> None:
+    """The server was killed, so its last messages are in the write-ahead log only."""
+    admin(f"backup {tmp_path}/backup.db")
+    with serving(admin.folder) as room:
+        last_id = room.enter("alice").say("before the kill")["id"]
+        shutil.copytree(admin.folder, tmp_path / "killed", ignore=shutil.ignore_patterns("*.sock"))
+    admin.folder = tmp_path / "killed"
+    kept = admin(f"restore {tmp_path}/backup.db --replace").rows[0]["kept"]
+    with closing(sqlite3.connect(kept[0])) as connection:
+        assert connection.execute("SELECT max(id) FROM message").fetchone() == (last_id,)
+    assert last_id not in {row["id"] for row in admin("export").rows}
+
+
 @contextmanager
 def full_disk(size_bytes: int) -> Iterator[None]:
     """No file can become larger than this."""
@@ -550,13 +563,28 @@ def history(peer: Any) -> list[dict[str, Any]]:
 def plant(sql: str, file: str = "chat.db") -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         with closing(sqlite3.connect(folder / file)) as connection:
-            connection.execute(sql)
-            connection.commit()
+            connection.executescript(sql)
 
     return change
 
 
+def lose_index_entry(folder: Path) -> None:
+    """Add a message while SQLite does not know of an index."""
+    schema = "type, name, tbl_name, rootpage, sql"
+    plant(f"""
+        CREATE TABLE hidden AS SELECT {schema} FROM sqlite_schema WHERE name = 'message_recipient';
+        PRAGMA writable_schema = ON;
+        DELETE FROM sqlite_schema WHERE name = 'message_recipient';
+    """)(folder)
+    plant(f"""
+        INSERT INTO message VALUES (99 - (1 << 40), 0, 1, 2, 'text', NULL);
+        PRAGMA writable_schema = ON;
+        INSERT INTO sqlite_schema ({schema}) SELECT * FROM hidden;
+    """)(folder)
+
+
 DAMAGE = {
+    "chat.db is damaged (row": lose_index_entry,
     "number of members": plant("UPDATE conversation SET member_count = 7 WHERE name = 'dev'"),
     "exactly one owner": plant("UPDATE membership SET role = 'member'"),
     "without a recipient": plant("UPDATE message SET recipient_id = NULL"),
