@@ -22,7 +22,11 @@ from chatprotocol.events import (
 from chatprotocol.wire.base import ClientEvent, Ready
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration.room import Room
+
+    Name = Callable[[str], str]
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "bots.md").read_text(encoding="utf-8")
@@ -92,6 +96,19 @@ def test_program_in_a_room_works(room: Room) -> None:
         watcher.ask(command="PM", room="dev", message="who is here?")
         assert watcher.next("broadcast")["message"] == "helper watcher"
         assert process.wait(DEADLINE_SECONDS) == 0
+
+
+def test_program_that_moderates_works(moderated: Room, fresh_name: Name) -> None:
+    mallory = moderated.enter(fresh_name("mallory"), moderation=True)
+    program = PROGRAMS[2].replace("ChatClient()", f"ChatClient('127.0.0.1', {moderated.server.port})")
+    with subprocess.Popen([sys.executable, "-c", program.replace('"guard"', '"op"')]) as process:
+        while "op" not in mallory.next("users")["joined"]:
+            pass
+        mallory.ask(command="PM", message="buy now")
+        number = mallory.next("sent")["id"]
+        assert mallory.next("deleted") == {"type": "deleted", "id": number, "by": "op"}
+        assert mallory.next("muted")["reason"] == "advertising"
+        process.terminate()
 
 
 def test_program_with_a_timer_works(room: Room) -> None:
