@@ -578,12 +578,13 @@ def test_tombstone_replaces_the_rows_of_its_message(window: Window) -> None:
         for entry in window.timeline.entries([shown]):
             printed.add(entry, window.formatter.rows(entry, "alice", 80))
     assert printed.count == 5
-    for number in (12, 13):
+    for number, rows_below in ((12, 2), (13, 0)):
         (deletion,) = window.timeline.entries([events.Deleted(number, "eve")])
         assert isinstance(deletion, Deletion)
         again = partial(window.formatter.rows_again, username="alice", width=80)
-        assert printed.replace(deletion.tombstone, again)
-        assert not printed.replace(deletion.tombstone, again)
+        assert not printed.replace(deletion.tombstone, again, rows_below)  # it is above the window
+        assert printed.replace(deletion.tombstone, again, 24)
+        assert not printed.replace(deletion.tombstone, again, 24)
     assert [text_of(row).rstrip() for row in printed.last(10)] == [
         "12:00              bob \u2502 hello",
         "12:00         bob #dev \u2502 (deleted by eve)",

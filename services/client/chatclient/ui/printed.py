@@ -42,15 +42,19 @@ class PrintedRows:
         rows = [row for each in self._printed for row in each.rows]
         return rows[-count:] if count > 0 else []
 
-    def replace(self, tombstone: Text, rows_of: Callable[[Text], list[Row]]) -> bool:
-        """Put the tombstone in the place of its message. ``rows_of`` returns the rows of a message, without a rule.
+    def replace(self, tombstone: Text, rows_of: Callable[[Text], list[Row]], visible_rows: int) -> bool:
+        """Put the tombstone in the place of its message, if that is among the last ``visible_rows`` rows.
 
-        Returns false if the message is not among the remembered entries.
+        ``rows_of`` returns the rows of a message, without a rule. Returns false if the message is not visible.
         """
-        is_found = False
-        for index, (entry, rows) in enumerate(self._printed):
+        is_found, below = False, 0
+        for index in reversed(range(len(self._printed))):
+            entry, rows = self._printed[index]
+            if below >= visible_rows:
+                break
             if isinstance(entry, Text) and entry.id == tombstone.id and not entry.deleted_by:
                 is_found = True
                 rule = rows[: len(rows) - len(rows_of(entry))]
                 self._printed[index] = _Printed(tombstone, [*rule, *rows_of(tombstone)])
+            below += len(rows)
         return is_found

@@ -279,16 +279,16 @@ class TerminalFrontend:
             self._formatter.rows_again, username=username, width=columns, shows_ids=self._timeline.shows_ids
         )
         rows: list[Row] = []
-        rows_before, is_replaced = self._printed.count, False
+        rows_before, visible_rows, is_replaced = self._printed.count, size.rows - prompt_rows, False
         for entry in self._timeline.entries(waiting):
-            if isinstance(entry, Deletion) and self._printed.replace(entry.tombstone, format_again):
+            if isinstance(entry, Deletion) and self._printed.replace(entry.tombstone, format_again, visible_rows):
                 is_replaced = True
                 continue
             new = self._formatter.rows(entry, username, columns, shows_ids=self._timeline.shows_ids)
             self._printed.add(entry, new)
             rows += new
         if is_replaced:
-            rows = self._printed.last(size.rows - prompt_rows)
+            rows = self._printed.last(visible_rows)
             self._output.cursor_up(min(rows_before, size.rows))
             self._output.erase_down()
         text = FormattedText([piece for row in rows for piece in (*row, ("", "\n"))])
