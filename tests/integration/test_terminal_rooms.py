@@ -66,10 +66,12 @@ def test_user_talks_in_two_rooms_and_the_lobby_over_a_lost_connection(
     say(bob, "two", "ops")
     say(bob, "three", "dev")
     alice.until_shows("bob #dev │ three", "bob #ops │ two")
-    alice.until(lambda: " · 2 #dev (2), 3 #ops (1) · connected" in status(alice), "unread messages are counted")
+    alice.until(
+        lambda: " · [2] #dev (2 new), [3] #ops (1 new) · connected" in status(alice), "unread messages are counted"
+    )
     alice.type("half", THIRD)
     alice.until_line("alice #ops> half")
-    alice.until(lambda: " · 3 #ops · 2 #dev (2) · connected" in status(alice), "ops is read")
+    alice.until(lambda: " · [3] #ops · [2] #dev (2 new) · connected" in status(alice), "ops is read")
     proxy.cut()
     alice.until(lambda: status(alice).endswith("trying again"), "the connection is lost")
     alice.type(" a line", ENTER, SECOND, "and another", ENTER)

@@ -94,10 +94,10 @@ def test_line_is_an_operation(ops: str, line: str, action: Request | None) -> No
 @pytest.mark.parametrize(
     ("ops", "line", "error"),
     [
-        ("pm-dm", "hello everybody", "hello is no operation, so nothing was sent."),
+        ("pm-dm", "hello everybody", "hello is not an operation, so nothing was sent."),
         ("pm-dm", "PMhello", "There are PM (to all users), DM (to one user), CH (history), EX (leave) and /help."),
         ("bm-pm", "DM bob hello", "There are BM (to all users), PM (to one user), CH"),
-        ("pm-dm", "\u0130", "is no operation"),
+        ("pm-dm", "\u0130", "is not an operation"),
         ("pm-dm", "/QUIET", "/QUIET works only at a terminal; nothing was done."),  # not: do you mean /quit?
         ("pm-dm", "DM b\u00f6b hello", "A username is 1 to 32 letters"),
         ("pm-dm", f"@{'x' * 33} hello", "A username is 1 to 32 letters"),
@@ -379,6 +379,7 @@ LOBBY_ERRORS = {
     "/whisper bob hello": "DM USER MESSAGE writes to one user",
     "/nick eve": "A name can't be changed",
 }
+REMOVED_ERRORS = dict.fromkeys(("/room", "/topic"), "You are not in #gone; /join enters it")
 ROOM_ERRORS = {
     "/join": "type /join ROOM",
     "/join a b": "type /join ROOM",
@@ -442,7 +443,11 @@ def test_topic_is_shown_changed_and_removed() -> None:
 
 @pytest.mark.parametrize(
     ("room", "line", "error"),
-    [*(("", *each) for each in LOBBY_ERRORS.items()), *(("dev", *each) for each in ROOM_ERRORS.items())],
+    [
+        *(("", *each) for each in LOBBY_ERRORS.items()),
+        *(("dev", *each) for each in ROOM_ERRORS.items()),
+        *(("gone", *each) for each in REMOVED_ERRORS.items()),
+    ],
 )
 def test_bad_command_about_rooms_names_the_error(room: str, line: str, error: str) -> None:
     parsed = in_rooms(room).parse_line(line)
@@ -521,7 +526,7 @@ def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_
     assert any("to your room" in line for line in lines) == is_json
     assert all(line[19] == " " and line[20] != " " and len(line) <= 75 for line in lines)
     for word in commands:
-        assert "is no operation" not in (made.parse_line(word).error or "")
+        assert "is not an operation" not in (made.parse_line(word).error or "")
         made.parse_line("")
     assert made.completions("") == (0, [f"{word} " for word in commands])
 

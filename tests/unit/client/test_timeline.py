@@ -131,7 +131,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (Online(("bob", "alice", "Carol")), [NOTICE + "3 online: alice, bob, Carol"]),
     (
         events.Welcome(account=AccountKind.NEW, username="alice", users=("bob", "alice"), last_id=0),
-        [NOTICE + "You are alice, which is your name from now on.", NOTICE + "2 online: alice, bob"],
+        [NOTICE + "You are alice. This name is registered now.", NOTICE + "2 online: alice, bob"],
     ),
     (
         events.Welcome(account=AccountKind.GUEST, username="alice", users=(), last_id=None),
@@ -151,7 +151,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
         notices.Ask(Question(Asked.PASSWORD_AGAIN, "password again")),
         [NOTICE + "The same password again, to be sure of it."],
     ),
-    (notices.Ask(Question(Asked.PASSWORD, "password existing")), [NOTICE + "This name has a password."]),
+    (notices.Ask(Question(Asked.PASSWORD, "password existing")), [NOTICE + "This name has a password; type it."]),
     (in_room(11), ["12:00         bob #dev \u2502 hello"]),
     (in_room(11, "/me waves"), ["12:00           * #dev \u2502 bob waves"]),
     (in_room(11, room="r" * 32), [f"12:00 bob #{'r' * 32} \u2502", MORE + "hello"]),
@@ -426,6 +426,12 @@ def test_requested_history_has_rules_and_its_day(window: Window) -> None:
     assert story == "11 -the last message- -Saturday, 31 January 2026- 1 -now- 12"
 
 
+def test_search_in_the_lobby_says_that_rooms_are_not_searched(window: Window) -> None:
+    """Only to a user who is in a room."""
+    window.rows(events.Joined("dev", "", ("alice",), 3))
+    assert window.lines(Found("x", (), 99)) == [NOTICE + "Nothing was found in the lobby and direct messages: x"]
+
+
 def test_search_result_has_its_number_and_words(window: Window) -> None:
     found = Found("caf\u00e9 \x1b[2J", (p(1), d(2)), 2)
     assert window.story(found) == "-2 messages found: caf\u00e9 \\x1b[2J- -Saturday, 31 January 2026- 1 2 -now-"
@@ -509,9 +515,9 @@ def test_only_a_change_of_the_current_room_is_news(window: Window) -> None:
     assert window.lines(notices.CurrentRoom("")) == [NOTICE + "Your messages go to all users."]
     assert window.lines(notices.CurrentRoom("dev", "tea"), notices.CurrentRoom("Dev", "tea")) == [
         NOTICE + "Your messages go to #dev from now on. Topic: tea",
-        NOTICE + "Your messages go to #Dev. Topic: tea",
+        NOTICE + "The topic of #Dev: tea. Your messages go there.",
     ]
-    assert window.lines(notices.CurrentRoom("dev")) == [NOTICE + "Your messages go to #dev. It has no topic."]
+    assert window.lines(notices.CurrentRoom("dev")) == [NOTICE + "#dev has no topic. Your messages go there."]
     assert window.lines(notices.CurrentRoom("")) == [NOTICE + "Your messages go to all users from now on."]
 
 
@@ -761,14 +767,12 @@ def test_status_has_the_current_room_and_unread_messages_of_others() -> None:
     ui_state = UiState(
         ConnectionState.LOGGED_IN, "alice", ("localhost", 9999), 2, room="dev", room_number=2, unread=unread
     )
+    unread_told = "[1] lobby (2 new), [3] #ops (5 new)"
     for width, status in (
-        (
-            85,
-            "alice \u00b7 localhost:9999 \u00b7 2 online \u00b7 2 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected",
-        ),
-        (70, "alice \u00b7 2 online \u00b7 2 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
-        (60, "alice \u00b7 2 #dev \u00b7 1 lobby (2), 3 #ops (5) \u00b7 connected"),
-        (40, "1 lobby (2), 3 #ops (5) \u00b7 connected"),
+        (100, f"alice \u00b7 localhost:9999 \u00b7 2 online \u00b7 [2] #dev \u00b7 {unread_told} \u00b7 connected"),
+        (90, f"alice \u00b7 2 online \u00b7 [2] #dev \u00b7 {unread_told} \u00b7 connected"),
+        (70, f"alice \u00b7 [2] #dev \u00b7 {unread_told} \u00b7 connected"),
+        (50, f"{unread_told} \u00b7 connected"),
         (20, "connected"),
     ):
         assert text_of(Window().formatter.status(ui_state, "json", width)) == status
@@ -776,7 +780,7 @@ def test_status_has_the_current_room_and_unread_messages_of_others() -> None:
     assert " \u00b7 #dev (not a member) \u00b7 connected" in text_of(Window().formatter.status(removed, "json", 200))
     many = tuple(Unread(number, f"room{number}", 1) for number in range(2, 10))
     row = text_of(Window().formatter.status(ui_state._replace(unread=many), "json", 200))
-    assert "2 #room2 (1), 3 #room3 (1), 4 #room4 (1), 5 more" in row
+    assert "[2] #room2 (1 new), [3] #room3 (1 new), [4] #room4 (1 new), 5 more" in row
 
 
 @pytest.mark.parametrize(

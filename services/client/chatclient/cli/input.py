@@ -380,7 +380,7 @@ class InputParser:
             say = f"{words.public} {word} ... sends it to {self._audience()}"
             return f"There is no {word}, so nothing was sent; {say}. /help lists the commands."
         return (
-            f"{word} is no operation, so nothing was sent. There are {words.public} (to all users), "
+            f"{word} is not an operation, so nothing was sent. There are {words.public} (to all users), "
             f"{words.direct} (to one user), {words.history} (history), {words.leave} (leave) and /help."
         )
 
@@ -473,9 +473,9 @@ class InputParser:
         return ParsedInput(requests.Join(checked_room(room), bool(options)))
 
     def _room(self, rest: str) -> ParsedInput:
-        room = rest.removeprefix("#")
+        room = rest.removeprefix("#") or self.room
         if not room or rules.is_lobby(room):
-            return ParsedInput(enters="" if room else self.room)
+            return ParsedInput(enters="")
         known = next((each for each in self.rooms if rules.room_key(each) == rules.room_key(room)), None)
         if known is None:
             raise InputError(f"You are not in #{room[:64]}; /join enters it, /rooms lists the rooms.")
@@ -491,7 +491,7 @@ class InputParser:
         if not self.room:
             raise InputError("The lobby has no topic. /room ROOM changes to another room.")
         if not text:
-            return ParsedInput(enters=self.room)
+            return self._room(self.room)
         topic = "" if text == _NO_TOPIC else text
         try:
             rules.check_topic(topic)

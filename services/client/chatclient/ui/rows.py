@@ -151,7 +151,7 @@ class RowFormatter:
         quiet = "quiet" if is_quiet else ""
         room, number = f"#{clean(ui_state.room)}" if ui_state.room else "", ui_state.room_number
         if room:
-            room = f"{room} (not a member)" if number is None else f"{number} {room}"
+            room = f"{room} (not a member)" if number is None else f"[{number}] {room}"
         words = [(clean(ui_state.username), 5), (server, 3), (protocol, 2), (online, 4), (quiet, 1)]
         words += [(room, 6), (_unread_text(ui_state.unread), 7)]
         for least in range(9):
@@ -212,8 +212,8 @@ def _room_mark(room: str) -> Row:
 
 
 def _unread_text(unread: Sequence[Unread]) -> str:
-    """``1 lobby (2), 3 #ops (5)``: number, name and count of the rooms with unread messages."""
+    """``[1] lobby (2 new), [3] #ops (5 new)``: number, name and count of the rooms with unread messages."""
     rooms = [(each, "" if each.key_number == 1 else "#") for each in unread[:_UNREAD_ROOMS_MAX]]
-    told = [f"{each.key_number} {mark}{clean(each.room)} ({each.messages})" for each, mark in rooms]
+    told = [f"[{each.key_number}] {mark}{clean(each.room)} ({each.messages} new)" for each, mark in rooms]
     more = len(unread) - len(told)
     return ", ".join([*told, *([f"{more} more"] if more > 0 else [])])

@@ -42,7 +42,7 @@ _OWN_IDS_MAX: Final = 256
 # Number of shown messages to remember, without their texts, for their tombstones.
 _SHOWN_MAX: Final = 2_000
 _PASSWORD_REMARKS: Final = {
-    Asked.PASSWORD: "This name has a password.",
+    Asked.PASSWORD: "This name has a password; type it.",
     Asked.PASSWORD_NEW_ACCOUNT: "This name is new: choose a password.",
     Asked.PASSWORD_AGAIN: "The same password again, to be sure of it.",
     Asked.INVITATION: "Type the invitation code that an operator of the server gave you.",
@@ -88,6 +88,7 @@ class Rule(NamedTuple):
 
 Entry: TypeAlias = Text | Deletion | Remark | Rule
 _NOW: Final = Rule("now")
+_IN_LOBBY: Final = " in the lobby and direct messages"
 _RoomEvent: TypeAlias = (
     events.Joined | events.Parted | events.TopicChanged | events.Invited | events.Kicked | events.RoleChanged
 )
@@ -123,8 +124,9 @@ class Timeline:
         self._lost_at: datetime | None = None
         # Reason of the server for ending the connection.
         self._goodbye = ""
-        # The current room; empty for the lobby.
+        # The current room; empty for the lobby. And the lobby in the answer to a search, if the user was in rooms.
         self._room = ""
+        self._lobby = ""
         # Room and name of the last user who was removed from a room. The event that this user left is not shown.
         self._kicked = ("", "")
 
@@ -254,6 +256,7 @@ class Timeline:
             case events.Rooms(rooms):
                 return _listed(rooms)
             case events.Joined(room, users=users):
+                self._lobby = _IN_LOBBY
                 return [_room_remark(event), _online(users, room)]
             case events.Parted(room, str(by), reason) if room_key(room) == room_key(self._room):
                 told = f"{_names([by])} removed you from {_named(room)}, and it is still the room that you write to."
@@ -396,7 +399,7 @@ class Timeline:
     def _found(self, answer: events.Found) -> list[Entry]:
         count = len(answer.messages)
         words = escape_control_characters(answer.words)
-        where = f" in {_named(answer.room)}" if answer.room else ""
+        where = f" in {_named(answer.room)}" if answer.room else self._lobby
         found: list[Entry] = [Remark(f"Nothing was found{where}: {words}")]
         if count:
             found = self._block(f"{count} message{'s' if count > 1 else ''} found{where}: {words}", answer.messages)
@@ -419,10 +422,12 @@ class Timeline:
         is_guest = welcome.account is events.AccountKind.GUEST
         self._held = None if is_guest else {}
         self._seen_id = welcome.seen_id
-        new = ", which is your name from now on" if welcome.account is events.AccountKind.NEW else ""
-        remark = Remark(f"You are {welcome.username}{new}{', a guest' if is_guest else ''}.")
+        kind = ", a guest" if is_guest else ", an operator of this server" if welcome.operator else ""
+        new = " This name is registered now." if welcome.account is events.AccountKind.NEW else ""
+        remark = Remark(f"You are {welcome.username}{kind}.{new}")
         online = [_online(welcome.users)] if welcome.users else []
         rooms = [_rooms_of(welcome.rooms, welcome.seen_id)] if welcome.rooms else []
+        self._lobby = _IN_LOBBY if welcome.rooms else ""
         return [remark, *online, *rooms]
 
     def _reconnected(self, event: notices.Reconnected) -> Remark:
@@ -480,12 +485,12 @@ def _rooms_of(rooms: Sequence[events.RoomState], seen_id: int | None) -> Remark:
 def _current(notice: notices.CurrentRoom, *, is_change: bool) -> Remark:
     """The current room: a new one, or the answer to /room and /topic."""
     where = _named(notice.room) if notice.room else "all users"
-    topic = ""
-    if notice.topic and not notice.was_joined:
-        topic = f" Topic: {escape_control_characters(notice.topic)}"
-    elif notice.room and not is_change and not notice.was_joined:
-        topic = " It has no topic."
-    return Remark(f"Your messages go to {where}{' from now on' if is_change else ''}.{topic}")
+    topic = escape_control_characters(notice.topic)
+    if notice.room and not is_change and not notice.was_joined:
+        told = f"The topic of {where}: {topic}." if topic else f"{where} has no topic."
+        return Remark(f"{told} Your messages go there.")
+    end = f" Topic: {topic}" if topic and not notice.was_joined else ""
+    return Remark(f"Your messages go to {where}{' from now on' if is_change else ''}.{end}")
 
 
 def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
