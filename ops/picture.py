@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PICTURE: Final = TOP / "docs" / "pictures" / "terminal.svg"
 COLUMNS: Final = 84
-ROWS: Final = 23
+ROWS: Final = 24
 PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
 
 # Sizes in pixels. Text is stretched to the width of its columns, so the columns are straight in all fonts.
@@ -89,8 +89,12 @@ def _converse_and_draw(port: int, folder: str) -> str:
         window.until_shows("mia joined")
         mia.say("What did I miss?\nAnd who has the tickets?")
         window.until_shows("tickets?")
+        slip = mia.say("oops, wrong window")
+        window.until_shows("oops")
+        mia.delete(slip or 0)
+        window.until_shows("(deleted by mia)")
         bob.say("the hotel is booked", room="trip")
-        window.until_shows("#trip (1)")
+        window.until_shows("#trip (1 new)")
         window.type("/search late train", ENTER)
         window.until_shows("message found")
         window.type("@mia bob has them, he is at the sta")

@@ -549,7 +549,7 @@ def test_login_names_the_rooms_with_their_keys_and_new_messages() -> None:
         account=AccountKind.EXISTING, username="alice", users=(), last_id=12, seen_id=10, rooms=rooms
     )
     lines = Window(200, is_in=False).lines(welcome)
-    told = "Your rooms: 2 #dev (new messages), 3 #ops. Alt-NUMBER or /room NAME changes to one."
+    told = "Your rooms: [2] #dev (new messages), [3] #ops. Alt-NUMBER or /room NAME changes to one."
     assert lines[-1] == NOTICE + told
 
 

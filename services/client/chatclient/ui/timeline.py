@@ -478,7 +478,7 @@ def _rooms_of(rooms: Sequence[events.RoomState], seen_id: int | None) -> Remark:
     told = []
     for number, room in enumerate(rooms, 2):
         new = " (new messages)" if seen_id is not None and room.last_id > seen_id else ""
-        told.append(f"{number} {_named(room.room)}{new}")
+        told.append(f"[{number}] {_named(room.room)}{new}")
     return Remark(f"Your rooms: {', '.join(told)}. Alt-NUMBER or /room NAME changes to one.")
 
 
