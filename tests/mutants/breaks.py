@@ -107,6 +107,10 @@ _ESCAPES = "Messages can't control the terminal."
 _SECRET = "A password is not shown at the terminal."
 _EXIT_CODES = "The exit code of the client tells what happened."
 _SETTINGS = "Flags win over variables, and variables over .env."
+_HIDDEN = "The client does not show deleted messages, nor messages of ignored users."
+_PUT_OUT = "A client that is banned, kicked or replaced does not come back by itself, and says why."
+_RATES = "Messages of a script that are refused for their rate are sent again, one by one and in order."
+_MEANT = "A command of moderation is about the user, message, room and time that were meant."
 _CLIENT_MEMORY = "The client's memory for unread events is limited."
 
 BREAKS = (
@@ -1066,6 +1070,107 @@ BREAKS = (
         "(address, period, text)",
         "(b'', period, text)",
         "unit/server/test_cookies.py::test_cookie_is_good_for_its_address_and_text",
+    ),
+    # Moderation in the client.
+    _break(
+        _HIDDEN,
+        _CLIENT + "cli/controller.py",
+        "case events.PublicMessage() if model.is_hidden(event):",
+        "case events.PublicMessage() if False:",
+        "unit/client/test_moderation.py::test_messages_of_ignored_users_are_hidden_and_not_counted",
+    ),
+    _break(
+        _HIDDEN,
+        _CLIENT + "ui/timeline.py",
+        "if self._held is not None and self._held.pop(event.id, None) is not None:",
+        "if False:",
+        "unit/client/test_timeline.py::test_deleted_message_that_waits_for_the_history_is_not_shown",
+    ),
+    _break(
+        _HIDDEN,
+        _CLIENT + "ui/terminal.py",
+        "self._output.cursor_up(min(rows_before, size.rows))",
+        "pass",
+        "integration/test_terminal_moderation.py::test_deleted_message_is_replaced_in_a_window_with_space_and_in_a_full_one",
+    ),
+    _break(
+        _HIDDEN,
+        _CLIENT + "ui/printed.py",
+        "if below >= visible_rows:",
+        "if False:",
+        "unit/client/test_timeline.py::test_tombstone_replaces_the_rows_of_its_message",
+    ),
+    _break(
+        _HIDDEN,
+        _CLIENT + "session.py",
+        "if self.model.was_deleted(message_id) and not is_asked_for:",
+        "if False:",
+        "unit/client/test_session.py::test_deletion_is_returned_once",
+    ),
+    _break(
+        _PUT_OUT,
+        _CLIENT + "links/connection.py",
+        "if isinstance(event, Bye) and event.code is not None:",
+        "if False:",
+        "unit/client/test_connection.py::test_server_that_ends_the_connection_on_purpose_is_not_asked_again",
+        "integration/test_chat_client_moderation.py::test_user_who_is_put_out_does_not_reconnect",
+    ),
+    _break(
+        _PUT_OUT,
+        _CLIENT + "cli/controller.py",
+        "self._was_put_out = code is not None",
+        "self._was_put_out = False",
+        "unit/client/test_moderation.py::test_user_who_was_put_out_does_not_come_back",
+    ),
+    _break(
+        _RATES,
+        _CLIENT + "session.py",
+        "self._unconfirmed_max = 1",
+        "pass",
+        "unit/client/test_session.py::test_messages_refused_for_their_rate_are_sent_again_one_by_one_in_order",
+    ),
+    _break(
+        _RATES,
+        _CLIENT + "session.py",
+        " or len(unconfirmed) > len(self._limited):",
+        ":",
+        "unit/client/test_session.py::test_messages_refused_for_their_rate_are_sent_again_one_by_one_in_order",
+    ),
+    _break(
+        _RATES,
+        _CLIENT + "cli/controller.py",
+        "elif self.resend_at is None:",
+        "elif False:",
+        "unit/client/test_moderation.py::test_pipe_waits_for_the_rate_of_the_server",
+    ),
+    _break(
+        _MEANT,
+        _CLIENT + "cli/controller.py",
+        "return None if needs_confirmations and self._model.unconfirmed else self._lines.popleft()",
+        "return self._lines.popleft()",
+        "unit/client/test_moderation.py::test_own_last_message_of_the_room_is_deleted",
+    ),
+    _break(
+        _MEANT,
+        _CLIENT + "session.py",
+        'if message_id is not None and getattr(event, "id", None) != message_id:',
+        "if False:",
+        "unit/client/test_rooms.py::test_request_is_answered_by_its_own_event_only",
+    ),
+    _break(
+        _MEANT,
+        _CLIENT + "cli/moderation.py",
+        'here = Place("", place.rooms) if is_network else place',
+        "here = place",
+        "unit/client/test_input.py::test_line_is_about_the_current_room",
+    ),
+    _break(
+        _MEANT,
+        _CLIENT + "cli/moderation.py",
+        "if is_duration(word):",
+        "if False:",
+        "unit/client/test_input.py::test_line_is_about_the_current_room",
+        "unit/client/test_input.py::test_bad_command_about_rooms_names_the_error",
     ),
     # The client.
     _break(

@@ -1,4 +1,4 @@
-"""The rows that were printed last, so that a deleted message is replaced where it stands. Pure.
+"""The rows that were printed last, so that a tombstone replaces a deleted message. Pure.
 
 All rows above the prompt are the client's own until something else prints: other programs after a suspension, or the
 terminal itself when it rewraps rows for another width. forget() is called then, and rows from before stay as they are.
