@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,13 @@ import pytest
 import structlog
 from integration.room import Room
 
-from chatserver.admin import cli, target
-from chatserver.admin.requests import AdminError
+from chatserver.admin import cli, requests, target
+from chatserver.admin.requests import AdminError, Answer
 from chatserver.config import load_config
 from chatserver.control import ADMIN_FILE
 from chatserver.log import configure_log
 from chatserver.net.admin_socket import AdminSocket
+from chatserver.store.files import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,21 +133,21 @@ STORY = [
     ("ban carol --for 1h --reason spam", "", 0, '"banned": "carol", "until": "2'),
     ("ban 192.0.2.7/24 --for forever", "", 0, '"banned": "192.0.2.0/24", "until": "for ever"'),
     ("ban 2001:db8::7", "", 0, '"banned": "2001:db8::/64"'),
-    ("ban 192.0.2.300", "", 1, "not an address"),
-    ("ban 10.0.0.0/99", "", 1, "not an address"),
-    ("ban carol --for 0d", "", 1, "no time at all"),
-    ("ban carol --for 10000y", "", 1, "100 years"),
-    ("ban carol --for soon", "", 1, "not a duration"),
+    ("ban 192.0.2.300", "", 2, "not an address"),
+    ("ban 10.0.0.0/99", "", 2, "not an address"),
+    ("ban carol --for 0d", "", 2, "no time at all"),
+    ("ban carol --for 10000y", "", 2, "100 years"),
+    ("ban carol --for soon", "", 2, "not a duration"),
     ("ban nobody", "", 1, "no user nobody"),
     ("bans", "", 0, '"kind": "ban", "target": "carol", "room": "", "by": "admin"'),
     ("unban 192.0.2.0/24", "", 0, '"unbanned": "192.0.2.0/24"'),
     ("unban 192.0.2.0/24", "", 1, "is not banned"),
     ("unban carol", "", 0, '"unbanned": "carol"'),
     ("invite --for 7d", "", 0, '"code": "'),
-    ("invite --for 0s", "", 1, "no time at all"),
+    ("invite --for 0s", "", 2, "no time at all"),
     ("prune --older-than 1d", "", 0, '"deleted": 0'),
-    ("prune --older-than forever", "", 1, "age"),
-    ("prune --older-than 0d", "", 1, "no time"),
+    ("prune --older-than forever", "", 2, "age"),
+    ("prune --older-than 0d", "", 2, "no time"),
     ("rooms", "", 0, '"room": "dev", "members": 1, "invited": 0, "private": true, "owner": "alice"'),
     ("export", "", 0, '"to": "bob", "from": "alice", "message": "psst"'),
     ("export --room lobby", "", 0, '"room": "lobby", "from": "alice", "message": "hello bob"'),
@@ -160,7 +162,7 @@ STORY = [
     ("add ALICE", "secret\n", 0, '"user": "ALICE"'),
     ("delete-user carol --messages erase", "", 0, '"erased": 0'),
     ("audit --limit 2", "", 0, '"action": "delete_user", "by": "admin", "target": "carol"'),
-    ("audit --limit 0", "", 1, "--limit"),
+    ("audit --limit 0", "", 2, "--limit"),
     ("check", "", 0, ""),
     ("users", "", 0, '"user": "bob", "role": "operator"'),
 ]
@@ -332,6 +334,24 @@ def test_bad_input_gets_one_sentence_and_changes_nothing(
     assert expected in (result.error or json.dumps(result.rows))
     assert contents(admin.folder) == before
     assert not (tmp_path / "backup").exists()
+
+
+def test_commands_at_the_same_time_wait_for_each_other(admin: Admin) -> None:
+    """With a server and without one. Only two backups to one file are refused."""
+
+    def ask(name: str) -> Answer:
+        with target.open_target(admin.folder) as ask:
+            return ask(requests.Add(name, "hash"))
+
+    with ThreadPoolExecutor(4) as threads:
+        offline = list(threads.map(ask, ["erin", "frank", "grace", "heidi"]))
+        with serving(admin.folder):
+            running = list(threads.map(ask, ["ivan", "judy", "mallory", "niaj"]))
+    assert [answer.error for answer in (*offline, *running)] == [""] * 8
+    with lock(admin.folder.parent / "backup.db.new"):
+        result = admin(f"backup {admin.folder.parent}/backup.db")
+    assert (result.code, "Another command is writing" in result.error) == (1, True), result
+    assert admin(f"backup {admin.folder.parent}/backup.db").code == 0
 
 
 def test_locked_folder_without_an_answer_is_an_error(admin: Admin) -> None:

@@ -70,6 +70,7 @@ def main(make_server: Callable[..., Server] | None = None) -> int:
 
     ``chatserver admin`` runs a command instead: see ``admin/cli.py`` for its exit codes.
     """
+    _forbid_core_dumps()
     if sys.argv[1:2] == ["admin"]:
         return cli.main(sys.argv[2:])
     from chatserver import app  # noqa: PLC0415 -- commands of administrators start faster without the whole server
@@ -78,7 +79,6 @@ def main(make_server: Callable[..., Server] | None = None) -> int:
     watchdog = Watchdog()
     try:
         _fill_standard_descriptors()
-        _forbid_core_dumps()
         environment = read_environment()
         config = load_config(sys.argv[1:], environment)
         app.prepare_threads()

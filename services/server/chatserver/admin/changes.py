@@ -67,6 +67,11 @@ class Target(Protocol):
 _DECODER: Final[msgspec.json.Decoder[ChangeRequest]] = msgspec.json.Decoder(ChangeRequest)
 
 
+def is_network(target: str) -> bool:
+    """True for what is meant as an address or a network: no username has these characters."""
+    return any(each in target for each in ".:/")
+
+
 class _Call:
     """A request for a target, by a system user."""
 
@@ -95,8 +100,8 @@ class _Call:
         return {"account_id": account.id, "username": account.name}
 
     def about_target(self, target: str) -> dict[str, Any]:
-        """The same about a user, or about an address or network, which no username looks like."""
-        if not any(each in target for each in ".:/"):
+        """The same about a user, or about an address or a network."""
+        if not is_network(target):
             return self.about(target)
         try:
             return {"network": ban_network(target)}

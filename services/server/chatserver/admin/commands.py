@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from chatprotocol.address import ban_network
 from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_password, check_username, room_key
-from chatprotocol.settings import SERVER_SETTINGS, read_settings
+from chatprotocol.settings import SERVER_SETTINGS, ConfigError, read_settings
 from chatserver.admin import doctor, requests
+from chatserver.admin.changes import is_network
 from chatserver.admin.requests import AdminError
 from chatserver.admin.target import become_owner, check_folder, open_target
 from chatserver.chat.passwords import HashCost, hash_password
@@ -95,7 +97,7 @@ def _list_of(read: Callable[[Any, int], Iterator[Row]]) -> Callable[[_Call], Rep
 def _audit(call: _Call) -> Report:
     limit = call.options.limit
     if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= _AUDIT_MAX:
-        raise AdminError(f"--limit is {limit!r}; it must be a whole number from 1 to {_AUDIT_MAX:,}.")
+        raise ConfigError(f"--limit is {limit!r}; it must be a whole number from 1 to {_AUDIT_MAX:,}.")
     with closing(ReadOnlyDatabase(call.folder)) as database, database.reading() as connection:
         return Report(list(reports.read_audit(connection, int(limit))))
 
@@ -134,6 +136,11 @@ def _operator(call: _Call) -> Report:
 
 def _ban(call: _Call) -> Report:
     seconds = _read_duration(call.options.duration)
+    try:
+        if is_network(call.options.target):
+            ban_network(call.options.target)
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from error
     return _ask(call, requests.Ban(call.options.target, seconds, call.options.reason))
 
 
@@ -161,7 +168,7 @@ def _delete_user(call: _Call) -> Report:
 def _prune(call: _Call) -> Report:
     seconds = _read_duration(call.options.older_than)
     if seconds is None:
-        raise AdminError("All messages are younger; name an age such as 90d.")
+        raise ConfigError("All messages are younger; name an age such as 90d.")
     before_ms = wall_ms() - seconds * 1000
     with open_target(call.folder) as ask:
         count, error = _repeat(ask, lambda after_id: requests.PruneStep(before_ms, after_id))
@@ -198,11 +205,11 @@ def _invite(call: _Call) -> Report:
 
 
 def _read_duration(text: str) -> int | None:
-    """Seconds, or None for ever. Raises AdminError."""
+    """Seconds, or None for ever. Raises ConfigError."""
     try:
         return read_duration(text)
     except ValueError as error:
-        raise AdminError(f"{error}.") from error
+        raise ConfigError(f"{error}.") from error
 
 
 def _sessions(call: _Call) -> Report:

@@ -501,6 +501,8 @@ class Hub:
     def _publish_kick_off(self, entry: entries.KickFromServer, _: Moderated, origin: _Origin) -> None:
         kicked = events.Kicked(username=entry.username, by=entry.by, reason=entry.reason)
         self._tell_concerned(kicked, entry.account_id, None, origin)
+        if (user := self._users.get(entry.account_id)) is not None:
+            user.note_change()  # perhaps the account is deleted
         reason = f": {entry.reason}" if entry.reason else ""
         bye = Bye(f"{entry.by} ended your connections{reason}", ErrorCode.KICKED)
         self._later.append(partial(self._expel, entry, bye))

@@ -284,8 +284,8 @@ class Login:
 
         ``is_counted``: the limit of connections of a user applies.
 
-        RequestError: the user is banned. StoreError, ShortOfMemoryError: missed messages can't be read. Nothing was
-        sent then. LoginAbortedError: reading failed after the welcome.
+        RequestError: the user is banned or deleted. StoreError, ShortOfMemoryError: missed messages can't be read.
+        Nothing was sent then. LoginAbortedError: reading failed after the welcome.
         """
         knows_rooms = login.rooms or isinstance(login.since, dict)
         member = Member(
@@ -351,10 +351,12 @@ class Login:
         return joined, rooms
 
     def _read_standing(self, member: Member) -> list[RoomView]:
-        """Read the role of the user on the server, and its rooms. RequestError: it is banned."""
+        """Read the role of the user on the server, and its rooms. RequestError: it is banned or deleted."""
         standing = self._records.standing(member.account_id, member.address)
         if standing.ban is not None:
             raise sanction_error(standing.ban)
+        if standing.is_deleted:
+            raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {member.name} was deleted.")
         member.is_operator = standing.is_operator
         return self._rooms.of_account(member.account_id)
 

@@ -23,6 +23,7 @@ A process that is killed in between leaves all data in the folder, and a second 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -128,18 +129,27 @@ def _replace(folder: Path, new: Path) -> list[Path]:
 
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
-    """An empty private file beside the path; deleted at the end, if it has not been renamed. Raises StoreError."""
+    """An empty private file beside the path; deleted at the end, if it has not been renamed. Raises StoreError.
+
+    It is locked, because two commands may have the same destination. The file of a killed one is used again.
+    """
     new = path.with_name(f"{path.name}{_NEW}")
     try:
-        new.unlink(missing_ok=True)  # of a process that was killed
-        os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
-        try:
-            yield new
-        finally:
-            new.unlink(missing_ok=True)
+        descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(descriptor), new.lstat()):
+                raise BlockingIOError  # noqa: TRY301 -- it was renamed meanwhile
+            file.truncate(0)
+            try:
+                yield new
+            finally:
+                new.unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise StoreError(f"Another command is writing {path}; wait for its end.") from error
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error
 
 

@@ -18,7 +18,7 @@ from msgspec import Struct
 from chatprotocol.address import format_network
 from chatprotocol.events import AuditRow, Deleted, SanctionKind, SanctionState, TimeMs
 from chatprotocol.limits import DELETIONS_REPORTED_MAX
-from chatserver.store.accounts import is_operator
+from chatserver.store.accounts import is_operator, read_name
 from chatserver.store.rooms import DIRECT_ID
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Standing(NamedTuple):
 
     ban: ActiveSanction | None
     is_operator: bool
+    # True if the account was deleted after its password was checked.
+    is_deleted: bool = False
 
 
 class ModerationRecords:
@@ -84,7 +86,8 @@ class ModerationRecords:
         with self._database.reading() as connection:
             now_ms = self._now_ms()
             ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
-            return Standing(ban, is_operator(connection, account_id, now_ms))
+            is_deleted = read_name(connection, account_id) is None
+            return Standing(ban, is_operator(connection, account_id, now_ms), is_deleted)
 
     def ban_of_address(self, address: str) -> ActiveSanction | None:
         """The ban of a network that the address is in; None if there is none."""
