@@ -147,11 +147,12 @@ class FakeRecords:
     def __init__(self, accounts: FakeAccounts) -> None:
         self._accounts = accounts
         self.banned: dict[int, ActiveSanction] = {}
+        self.deleted: set[int] = set()
         self.stored: tuple[Deleted, ...] = ()
 
     def standing(self, account_id: int, _: str) -> Standing:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
-        return Standing(self.banned.get(account_id), account_id in operators)
+        return Standing(self.banned.get(account_id), account_id in operators, account_id in self.deleted)
 
     def ban_of_address(self, _: str) -> None:
         return None

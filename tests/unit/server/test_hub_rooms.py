@@ -369,6 +369,17 @@ def test_login_reads_again_if_the_rooms_changed_meanwhile(journal: Journal, *, i
     ]
 
 
+def test_kick_during_a_login_lets_it_read_again(journal: Journal) -> None:
+    """Perhaps the account was deleted after the password was checked."""
+    late = Member(0, "alice", FakeSendQueue(journal.lobby))
+    journal.hub.begin_join(late)
+    kick = entries.KickFromServer(by_id=0, by="admin", account_id=0, username="alice")
+    journal.append(kick, entries.Moderated(), None)
+    journal.commit()
+    assert journal.hub.join(late, []) is None
+    assert journal.hub.join(late, []) is not None
+
+
 def test_login_that_fails_leaves_nothing(journal: Journal) -> None:
     member = Member(0, "alice", FakeSendQueue(journal.lobby), knows_rooms=True)
     journal.members["dev"].add("alice")

@@ -390,6 +390,14 @@ def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, err
     assert codes(peer.ask(LOGIN))[0] is Welcome
 
 
+def test_account_that_is_deleted_during_a_login_is_refused(services: ChatFixture) -> None:
+    services.records.deleted = {account.id for account in services.accounts.by_key.values()}
+    peer = services.connect()
+    assert services.records.deleted
+    assert codes(peer.ask(LOGIN)) == [ErrorCode.WRONG_PASSWORD]
+    assert services.presence.names() == ()
+
+
 def test_login_that_fails_unexpectedly_leaves_no_member(long_services: ChatFixture) -> None:
     peer = long_services.connect()
     fail_after(0, long_services, "missed", OSError("disk"))

@@ -29,7 +29,7 @@ _FOLDER: Final = tuple(
     replace(setting, meaning="data folder of the server") for setting in SERVER_SETTINGS if setting.name == "data"
 )
 _EPILOG: Final = """
-Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command or a setting is wrong.
+Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command, a value in it or a setting is wrong.
 Passwords are read from the terminal, or from the first line of standard input. FILE may be - for standard input or
 output. The commands work while the server runs and while it does not, except for: sessions and kick only while it runs,
 restore only while it does not.
