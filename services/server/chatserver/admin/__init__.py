@@ -26,6 +26,6 @@ user who can write to the folder could lead root elsewhere.
 ``open_target`` decides in this order. If the socket accepts, a server runs. If not, and the locks are free, none runs.
 Otherwise another command has the locks for a moment, or a server starts or stops: it tries again, for five seconds.
 
-An error is one sentence. Exit codes: 0 done; 1 refused or failed, and nothing changed; 2 the command, a value or a setting is
-wrong.
+An error is one sentence. Exit codes: 0 done; 1 refused or failed, and nothing changed; 2 the command, a value or a
+setting is wrong.
 """
