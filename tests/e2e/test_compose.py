@@ -6,7 +6,11 @@ import json
 import re
 import subprocess
 import time
-from typing import TYPE_CHECKING
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
 
 import pytest
 
@@ -16,11 +20,11 @@ from .harness.transcript import EXPECT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .harness.engine import Engine
 
 DEMO = ("alice", "bob", "carol")
+DASHBOARD = Path(__file__).parents[2] / "ops" / "observe" / "grafana" / "chat.json"
 
 
 @pytest.fixture
@@ -145,3 +149,40 @@ def test_each_project_has_images_of_its_own(engine: Engine) -> None:
     )
     assert len(own) == len(others) == 3
     assert not own & others
+
+
+def test_prometheus_reads_the_server_and_answers_the_dashboard(engine: Engine) -> None:
+    """With the profile observe. It also has the alerts, and none of them fires."""
+    settings = {"CHAT_METRICS": "0.0.0.0:9464", "PROMETHEUS_PORT": "0"}
+    engine.compose("--profile", "observe", "build", "--quiet", "prometheus", **settings)
+    engine.compose("--profile", "observe", "up", "--detach", "--no-build", "server", "prometheus", **settings)
+    try:
+        address = engine.compose("--profile", "observe", "port", "prometheus", "9090", **settings).strip()
+        deadline = time.monotonic() + EXPECT_SECONDS
+        while not prometheus(address, "query", query="chat_build_info"):
+            assert time.monotonic() < deadline, "Prometheus does not read the server"
+            time.sleep(0.2)
+        panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+        for query in (target["expr"] for panel in panels for target in panel["targets"]):
+            prometheus(address, "query", query=query.replace("$__rate_interval", "1m").replace("$instance", ".*"))
+        assert prometheus(address, "query", query="sum(chat_connections_max)")[0]["value"][1] == "10000"
+        states = {rule["name"]: rule["state"] for group in prometheus(address, "rules") for rule in group["rules"]}
+        assert len(states) > 10
+        assert [name for name, state in states.items() if state == "firing"] == []
+    finally:
+        engine.compose("--profile", "observe", "down", "--volumes", **settings)
+
+
+def prometheus(address: str, page: str, **asked: str) -> list[dict[str, Any]]:
+    """Ask Prometheus; returns the result or the groups of rules. Nothing while it does not answer."""
+    url = f"http://{address}/api/v1/{page}?{urlencode(asked)}"
+    try:
+        with urllib.request.urlopen(url, timeout=EXPECT_SECONDS) as answer:
+            data = json.load(answer)["data"]
+    except HTTPError as error:
+        with error:
+            raise AssertionError(f"{url}: {error.read().decode()}") from error
+    except OSError:  # it does not listen yet
+        return []
+    found: list[dict[str, Any]] = data.get("result", data.get("groups"))
+    return found

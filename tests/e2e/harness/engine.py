@@ -103,5 +103,5 @@ class Engine:
             api.remove_network(network["Id"])
         for volume in api.volumes(filters=own)["Volumes"] or []:
             api.remove_volume(volume["Name"])
-        self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
+        self.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--rmi", "all")
         self.client.close()
