@@ -22,6 +22,8 @@ from integration.proxies import UdpProxy
 from integration.room import DEADLINE_SECONDS, MALFORMED, NOT_SENT, Peer, message_to, sent
 from reliability.program import Program
 
+from chatclient import ChatClient, RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -450,3 +452,21 @@ def test_script_and_pipe_write_to_rooms(room: Room, tmp_path: Path) -> None:
     codes = [each.get("code") for each in map(json.loads, ended.stdout.splitlines()) if each["type"] == "error"]
     assert codes == ["unknown_room", "unknown_room"]
     assert said_by(room.server.port, "alice") == ["hello all"]
+
+
+def test_pipe_waits_for_the_rate_of_the_server(open_room: Callable[..., Room]) -> None:
+    """All lines are sent, in their order. A program gets the time and decides."""
+    room = open_room(exempt=(), message_burst=3, message_rate=2.0, message_delay_seconds=0.0)
+    bob = room.enter("bob")
+    lines = "".join(f"PM {number}\n" for number in range(5))
+    result = run_client(room.server.port, typed=f"{lines}EX\n", CHAT_PASSWORD="x")
+    assert result.returncode == 0
+    assert "[error rate_limited] The server takes no more; sent again in" in result.stdout
+    assert result.stdout.count("[sent #") == 5
+    assert [bob.next("broadcast")["message"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    with ChatClient("127.0.0.1", room.server.port) as client:
+        client.login("alice", "x")
+        with pytest.raises(RefusedError) as refused:
+            list(map(client.say, ["hello"] * 5))
+    assert refused.value.code == "rate_limited"
+    assert 0.0 < (refused.value.retry_seconds or 0.0) <= 0.5

@@ -1144,9 +1144,17 @@ BREAKS = (
         "unit/client/test_moderation.py::test_pipe_waits_for_the_rate_of_the_server",
     ),
     _break(
+        _RATES,
+        _CLIENT + "cli/controller.py",
+        "return self._session.resends_limited",
+        "return False",
+        "unit/client/test_moderation.py::test_pipe_waits_for_the_rate_of_the_server",
+        "integration/test_client_program.py::test_pipe_waits_for_the_rate_of_the_server",
+    ),
+    _break(
         _MEANT,
         _CLIENT + "cli/controller.py",
-        "return None if needs_confirmations and self._model.unconfirmed else self._lines.popleft()",
+        "return None if self._model.unconfirmed and self._needs_confirmations(line) else self._lines.popleft()",
         "return self._lines.popleft()",
         "unit/client/test_moderation.py::test_own_last_message_of_the_room_is_deleted",
     ),

@@ -238,7 +238,7 @@ class ClientSession:
         # message, so only the confirmation, which has the id, decides.
         self._held: dict[int, events.Message] = {}
         # Nonces of unconfirmed messages that the server refused for their rate; and the limit of unconfirmed messages.
-        self._resends_limited = resends_limited
+        self.resends_limited = resends_limited
         self._limited: set[str] = set()
         self._unconfirmed_max = _UNCONFIRMED_MAX
         # Unanswered queries, oldest first.
@@ -420,7 +420,7 @@ class ClientSession:
             case events.Refused(nonce=nonce) if not self.model.is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)
             case events.Refused(code=ErrorCode.RATE_LIMITED, nonce=str(nonce), retry_seconds=float(seconds)) if (
-                self._resends_limited and nonce in self.model.unconfirmed
+                self.resends_limited and nonce in self.model.unconfirmed
             ):
                 self._limited.add(nonce)
                 self._unconfirmed_max = 1

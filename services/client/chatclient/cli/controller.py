@@ -18,7 +18,7 @@ Moderation. After a login the users whom this user ignores are requested, withou
 not see is left out in _visible(), except for programs. The line /delete alone waits until all messages are confirmed.
 
 Rates. Messages of a script or pipe that the server refused for their rate are sent again: the frontend passes Resend
-at `resend_at`. A person reads the error, and decides.
+at `resend_at`. So a script or pipe leaves after all messages are confirmed. A person reads the error, and decides.
 
 The client ends when exit is set. Reasons: Bye or Left after the goodbye; ConnectionEnded; a final login error; an
 interrupt or the end of input before the login or during an outage. After an interrupt, the goodbye has a time limit:
@@ -190,8 +190,17 @@ class Controller:
         if not self._lines or not self._is_ready():
             return None
         line = self._lines[0]
-        needs_confirmations = isinstance(line, Line) and self._parser.needs_confirmations(line.text)
-        return None if needs_confirmations and self._model.unconfirmed else self._lines.popleft()
+        return None if self._model.unconfirmed and self._needs_confirmations(line) else self._lines.popleft()
+
+    def _needs_confirmations(self, line: Line | EndOfInput) -> bool:
+        """True if the line waits until all messages are confirmed.
+
+        A script or pipe leaves only then, because refused messages are sent again.
+        """
+        leaves = isinstance(line, EndOfInput) or self._parser.is_leave(line.text)
+        if leaves:
+            return self._session.resends_limited
+        return isinstance(line, Line) and self._parser.needs_confirmations(line.text)
 
     def _is_ready(self) -> bool:
         return self._login.question is not None or (self._session.is_ready and not self._session.is_leaving)
