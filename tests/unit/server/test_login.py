@@ -198,7 +198,9 @@ def test_new_name_needs_an_invitation_which_is_used_once(invited: tuple[ChatFixt
 def test_operators_name_needs_an_invitation_on_an_open_server() -> None:
     """Otherwise the first stranger who registers it would be the operator."""
     services = ChatFixture(operators=["Root"])
-    assert codes(services.connect().ask(Login("rOOt", "secret"))) == [ErrorCode.INVITATION_REQUIRED]
+    for password in (None, "secret"):
+        assert codes(services.connect().ask(Login("rOOt", password))) == [ErrorCode.INVITATION_REQUIRED]
+    assert services.passwords.hashed == []
     code = new_code()
     services.accounts.invitations.add(hash_code(code))
     assert codes(services.connect().ask(LOGIN)) == [Welcome]

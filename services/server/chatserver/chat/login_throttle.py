@@ -141,8 +141,6 @@ class LoginThrottle:
 
     def __init__(self, limits: ThrottleLimits | None = None) -> None:
         self.limits = limits or ThrottleLimits()
-        # Tries that were refused because their time was over, since the start.
-        self.refused = 0
         # Guards everything below.
         self._lock = threading.Lock()
         self._number = 0
