@@ -1,14 +1,16 @@
 """Logins and registrations: waiting for a turn, limits, invitations, and passwords that must be changed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import PasswordChanged, PasswordPrompt, Refused, Welcome
 from chatprotocol.requests import ChangePassword, GuestLogin, Login, Password, Side, StepLogin
 from chatserver.chat.login_throttle import Pace, ThrottleLimits
-from chatserver.chat.passwords import Urgency
+from chatserver.chat.passwords import Urgency, Verdict
 from chatserver.store.accounts import Role
 from chatserver.store.invitations import hash_code, new_code
 
@@ -119,6 +121,24 @@ def test_known_network_is_noted_once_a_day(services: ChatFixture) -> None:
     services.connect("::ffff:10.0.0.9").ask(LOGIN)
     services.connect("10.0.0.8").ask(WRONG)
     assert {network for _, network in services.accounts.networks} == {HOME, "2001:db8::/64", "10.0.0.9"}
+
+
+@pytest.mark.parametrize(("new_hash", "answer"), [("another", ErrorCode.WRONG_PASSWORD), ("terces", Welcome)])
+def test_password_that_is_changed_during_the_wait_is_checked_again(
+    services: ChatFixture, new_hash: str, answer: object
+) -> None:
+    """An operator's reset holds for logins that wait already. Another login may have replaced an outdated hash."""
+    services.accounts.by_key["alice"] = replace(services.accounts.by_key["alice"], password_hash="!terces")
+    check = services.passwords.check
+
+    def slow_check(*asked: Any) -> Verdict:
+        services.passwords.check = check  # type: ignore[method-assign]
+        verdict = check(*asked)
+        services.accounts.by_key["alice"] = replace(services.accounts.by_key["alice"], password_hash=new_hash)
+        return verdict
+
+    services.passwords.check = slow_check  # type: ignore[method-assign]
+    assert codes(services.connect().ask(LOGIN)) == [answer]
 
 
 # --- registrations ---

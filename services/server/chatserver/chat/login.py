@@ -152,7 +152,8 @@ class Login:
             account = self._accounts.find(login.username)  # another login registered it at the same time
             if account is None:
                 raise name_in_use(login.username)
-        last_login_ms = self._accounts.last_login_ms(account.id, peer.network) if account is not None else None
+        # Of an unknown user, too: the time of a login does not tell if it exists.
+        last_login_ms = self._accounts.last_login_ms(account.id if account is not None else 0, peer.network)
         is_known = last_login_ms is not None
         enter = partial(
             self._throttle.enter,
@@ -166,18 +167,34 @@ class Login:
         verdict = self._check(enter, login.username, password_hash, password, urgency, peer.is_abandoned)
         if verdict is Verdict.WRONG or account is None:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {login.username}.")
+        account = self._accept(account, login, password, verdict)
+        self._note_network(account.id, peer.network, last_login_ms)
+        return account, AccountKind.EXISTING
+
+    def _accept(self, checked: Account, login: requests.Login, password: str, verdict: Verdict) -> Account:
+        """Return the account after a right password. Replace the password or its hash, if needed.
+
+        RequestError: the password must be changed, or was changed meanwhile.
+        """
+        account = self._accounts.find(login.username)
+        if account is not None and account.password_hash != checked.password_hash:
+            # It was replaced during the wait: by an operator, or by another login that found it outdated.
+            verdict = self._passwords.check(account.password_hash, password)
+        if verdict is Verdict.WRONG or account is None or account.id != checked.id:
+            raise RequestError(
+                ErrorCode.WRONG_PASSWORD, f"The password of {login.username} was changed meanwhile; log in again."
+            )
         if login.new_password is not None:
-            account = self._replace_password(account, login.new_password)
-        elif account.must_change_password:
+            return self._replace_password(account, login.new_password)
+        if account.must_change_password:
             raise RequestError(
                 ErrorCode.PASSWORD_CHANGE_REQUIRED,
                 f"{account.name} must choose a new password: log in with the project's client, or with json.",
             )
-        elif verdict is Verdict.OUTDATED:
+        if verdict is Verdict.OUTDATED:
             new_hash = self._passwords.hash(password)
             self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
-        self._note_network(account.id, peer.network, last_login_ms)
-        return account, AccountKind.EXISTING
+        return account
 
     def change_password(self, username: str, old: str, new: str, is_abandoned: Callable[[float], bool]) -> None:
         """Replace the password of a logged-in user; on return it is committed. Raises RequestError.
