@@ -7,13 +7,16 @@ import re
 import shutil
 import subprocess
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import pytest
 from certificates import Authority
+from integration.room import wait_for
 from prometheus_client.parser import text_string_to_metric_families
+from reliability.peers import NarrowPeer
 
 if TYPE_CHECKING:
     import io
@@ -98,6 +101,16 @@ def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> N
     assert found["chat_sent_bytes_total"] > found["chat_received_bytes_total"] > 300
     assert found["process_resident_memory_bytes"] > 2**20
     assert not re.search("alice|bob|127.0.0", text)
+
+
+def test_clients_that_do_not_read_are_counted_with_their_bytes(room: Room, scrape: Callable[[], str]) -> None:
+    with closing(NarrowPeer(room.server.port)) as slow:
+        slow.login("slow")
+        alice = room.enter("alice")
+        for _ in range(200):
+            alice.say("x" * 8_000)
+        wait_for(lambda: values(scrape())["chat_slow_clients"] == 1, "the slow client")
+        assert 1_000_000 < values(scrape())["chat_unread_bytes"] < 2_000_000
 
 
 def test_server_is_not_ready_while_the_reserve_of_the_disk_is_used(

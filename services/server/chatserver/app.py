@@ -355,6 +355,7 @@ class Server:
             hub=self._hub,
             presence=self._presence,
             acked_delivery=self._acked_delivery,
+            sender=self._sender,
             journal=self._journal,
             passwords=self._passwords,
             data=config.data,

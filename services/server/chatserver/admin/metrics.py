@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from chatserver.journal.local import LocalJournal
     from chatserver.net.certificates import Certificates
     from chatserver.net.connections import Connections
+    from chatserver.net.sender import Sender
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Sources:
     hub: Hub
     presence: Presence
     acked_delivery: AckedDelivery
+    sender: Sender
     journal: LocalJournal
     passwords: Passwords
     data: Path
@@ -106,9 +108,11 @@ class _ServerCollector(Collector):
 
     def _clients(self) -> Iterator[Metric]:
         sources = self._sources
-        by_protocol, unread_bytes = sources.connections.count()
         yield _gauges(
-            "chat_connections", "Open connections; the protocol none is not known yet.", "protocol", by_protocol
+            "chat_connections",
+            "Open connections; the protocol none is not known yet.",
+            "protocol",
+            sources.connections.count(),
         )
         yield _gauge("chat_connections_max", "Maximum number of connections.", sources.max_connections)
         yield _counter("chat_connections_accepted", "Connections accepted.", sources.counters.accepted_connections)
@@ -118,7 +122,9 @@ class _ServerCollector(Collector):
         yield _gauge(
             "chat_rooms_online", "Rooms with members who are online, including the lobby.", sources.hub.rooms_online
         )
-        yield _gauge("chat_unread_bytes", "Bytes that wait until their clients read.", unread_bytes)
+        slow, unread_bytes = sources.sender.slow_peers()
+        yield _gauge("chat_slow_clients", "Clients that are sent more than they read, at this moment.", slow)
+        yield _gauge("chat_unread_bytes", "Bytes that wait for these clients.", unread_bytes)
 
     def _traffic(self) -> Iterator[Metric]:
         counters = self._sources.counters

@@ -282,6 +282,8 @@ class Session:
             request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
         )
         guests.confirm_registration(self._guest, request.side)
+        if self._guest.is_online:  # this was the second connection
+            self._services.counters.logins["guest"] += 1
         self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         return State.GUEST
 

@@ -255,10 +255,6 @@ class Connection:
         """The name of the wire protocol; ``none`` if it is not known. For any thread."""
         return "none" if self._send_queue is None else self._send_queue.protocol
 
-    def unread_bytes(self) -> int:
-        """Bytes that wait until the peer reads. For any thread."""
-        return 0 if self._send_queue is None else self._send_queue.unread_bytes()
-
     def disconnect(self) -> None:
         """Let the reader thread end, even if the peer has not closed its side. For any thread."""
         self._transport.hang_up()

@@ -101,11 +101,11 @@ class Connections:
         with self._lock:
             return len(self._connections)
 
-    def count(self) -> tuple[Counter[str], int]:
-        """Return the open connections by wire protocol, and the bytes that they have not read. For any thread."""
+    def count(self) -> Counter[str]:
+        """Return the numbers of open connections by wire protocol. For any thread."""
         with self._lock:
             connections = list(self._connections)
-        return Counter(each.protocol for each in connections), sum(each.unread_bytes() for each in connections)
+        return Counter(each.protocol for each in connections)
 
     def is_reserved(self) -> bool:
         """True if the free places are for known users only. For any thread."""

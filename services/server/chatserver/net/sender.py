@@ -240,6 +240,11 @@ class Sender:
         with suppress(BlockingIOError):  # the pipe is full, so the sender will wake up
             os.write(self._wakeup_writer, b"\0")
 
+    def slow_peers(self) -> tuple[int, int]:
+        """Return the number of peers whose sockets are full, and the bytes that wait for them. For any thread."""
+        full = list(self._full)
+        return len(full), sum(send_queue.unread_bytes() for send_queue in full)
+
     def _run(self) -> None:
         try:
             self._run_rounds()

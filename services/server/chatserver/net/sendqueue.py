@@ -575,10 +575,8 @@ class SendQueue:
         return self._reply_bytes + self._inserted_bytes
 
     def unread_bytes(self) -> int:
-        """All unsent bytes. For any thread; an estimate for the metrics."""
-        with self._lock:
-            caught_up = self.caught_up
-        return 0 if caught_up else self.kept_bytes + self.lag_bytes() - self._inserted_bytes
+        """Unsent bytes of all kinds, if the queue is not caught up. For any thread; an estimate."""
+        return self._reply_bytes + self.lag_bytes()
 
     def lag_bytes(self) -> int:
         """Unsent bytes of all buffers and of insertions; replies do not count."""
