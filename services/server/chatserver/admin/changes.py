@@ -21,7 +21,7 @@ from chatserver.clock import wall_ms
 from chatserver.journal import entries
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import AccountProblem, ModerationEntry, Problem, Removed
-from chatserver.store.accounts import Accounts, Role, is_last_operator
+from chatserver.store.accounts import Accounts, Role, find_closed, is_last_operator
 from chatserver.store.errors import StoreError
 from chatserver.store.reports import to_iso
 from chatserver.store.rooms import list_rooms_of
@@ -77,7 +77,7 @@ class _Call:
 
     def __init__(self, target: Target, system_user: str) -> None:
         self.target = target
-        # Of entries: who acts. The account 0 stands for the administrator, who may do everything.
+        # Fields of entries. The account 0 stands for the administrator, who may do everything.
         self.acting: dict[str, Any] = {"by_id": 0, "by": ADMINISTRATOR, "system_user": system_user}
 
     def append(self, *together: Entry[Any]) -> Any:
@@ -195,7 +195,14 @@ def _kick(call: _Call, request: requests.Kick) -> Answer:
 
 
 def _delete_user(call: _Call, request: requests.DeleteUser) -> Answer:
-    """The parts come first, because the hub tells them to the rooms, and the kick, because it needs the account."""
+    """The parts come first, because the hub tells them to the rooms, and the kick, because it needs the account.
+
+    An account that is deleted already is left alone: perhaps its messages are to be erased now.
+    """
+    with call.target.database.reading() as connection:
+        closed_id = find_closed(connection, request.user)
+    if closed_id is not None:
+        return _done(f"{request.user} is deleted already.", user=request.user, account_id=closed_id)
     about = call.about(request.user)
     account_id, name = about["account_id"], about["username"]
     with call.target.database.reading() as connection:
@@ -209,12 +216,17 @@ def _delete_user(call: _Call, request: requests.DeleteUser) -> Answer:
 
 
 def _erase_step(call: _Call, request: requests.EraseStep) -> Answer:
-    by = call.acting["by"]
-    return _step(call.append(entries.EraseMessages(request.account_id, by, request.after_id, STEP_IDS)))
+    step = entries.EraseMessages(request.account_id, call.acting["by"], request.after_id, STEP_IDS)
+    if request.after_id:
+        return _step(call.append(step))
+    act = entries.NoteAct(action="erase_messages", target=f"deleted-{request.account_id}", **call.acting)
+    return _step(call.append(act, step))
 
 
 def _prune_step(call: _Call, request: requests.PruneStep) -> Answer:
-    removed = call.append(entries.Prune(request.before_ms, request.after_id, STEP_IDS))
+    act = entries.NoteAct(action="prune", target="", detail=f"before {to_iso(request.before_ms)}", **call.acting)
+    step = entries.Prune(request.before_ms, request.after_id, STEP_IDS)
+    removed = call.append(step) if request.after_id else call.append(act, step)
     if removed.after_id is None:
         call.target.note_pruned()
     return _step(removed)

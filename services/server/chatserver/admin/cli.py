@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
 def _print(report: Report, *, as_json: bool) -> int:
     if report.error:
         return _print_error(report.error, EXIT_FAILED, as_json=as_json)
-    # Of a backup to standard output, which is not to be mixed with text.
+    # Standard output may have a backup, which is not to be mixed with text.
     output = sys.stderr if report.is_output_taken else sys.stdout
     try:
         if as_json or report.is_stream:

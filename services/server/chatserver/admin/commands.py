@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 import time
 from contextlib import closing, contextmanager
@@ -19,7 +20,7 @@ from chatserver.admin import doctor, requests
 from chatserver.admin.changes import is_network
 from chatserver.admin.requests import AdminError
 from chatserver.admin.target import become_owner, check_folder, open_target
-from chatserver.chat.passwords import HashCost, hash_password
+from chatserver.chat.passwords import HashCost, PasswordsFailedError, hash_password
 from chatserver.clock import wall_ms
 from chatserver.log import configure_log
 from chatserver.store import reports
@@ -76,11 +77,18 @@ def run(options: argparse.Namespace, folder: Path, environment: Mapping[str, str
     configure_log("warning", "text", sys.stderr)
     command: Callable[[_Call], Report] = _COMMANDS[options.command]
     try:
-        if command is not _doctor and (command is not _restore or folder.exists()):
+        if command is not _doctor and (command is not _restore or os.path.lexists(folder)):
             check_folder(folder)
         return command(_Call(options, folder, environment))
     except (AdminError, RequestError, StoreError) as error:
         return Report(error=str(error))
+    except PasswordsFailedError as error:
+        return Report(error=f"The password can't be hashed: {error}; allow more memory, or lower CHAT_HASH_MEMORY_KIB.")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return Report(error=f"The command failed: {error.strerror or error}{where}.")
 
 
 # --- lists ---
@@ -109,7 +117,12 @@ def _export(call: _Call) -> Report:
             room_id = reports.find_room_id(connection, room_key(call.options.room))
         if room_id is None:
             raise AdminError(f"There is no room {call.options.room}.")
-    return Report(reports.read_messages(database, room_id), is_stream=True)
+
+    def rows() -> Iterator[Row]:
+        with closing(database):
+            yield from reports.read_messages(database, room_id)
+
+    return Report(rows(), is_stream=True)
 
 
 # --- changes ---
@@ -161,7 +174,8 @@ def _delete_user(call: _Call) -> Report:
         account_id, name = answer.rows[0]["account_id"], answer.rows[0]["user"]
         count, error = _repeat(ask, lambda after_id: requests.EraseStep(account_id, after_id))
     if error:
-        return Report(error=f"{name} is deleted, but only {count:,} of the messages: {error}")
+        rest = f"delete-user deleted-{account_id} --messages erase continues"
+        return Report(error=f"{name} is deleted, but only {count:,} messages are erased ({error}); {rest}.")
     return Report([{**answer.rows[0], "erased": count}], f"{name} is deleted, and {count:,} messages are erased.")
 
 
@@ -252,7 +266,7 @@ def _backup(call: _Call) -> Report:
 def _restore(call: _Call) -> Report:
     newest_schema = max(schema_files())  # read before root becomes another user, who perhaps can't read the program
     with _open_backup(call.options.file) as source:
-        if call.folder.exists():
+        if os.path.lexists(call.folder):
             become_owner(call.folder)
         kept = restore_backup(call.folder, source, newest_schema, may_replace=call.options.replace)
     files = [str(path) for path in kept]

@@ -21,12 +21,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver import __version__
 from chatserver.clock import wall_ms
 from chatserver.config import load_config
 from chatserver.control import HEALTHY, ask
 from chatserver.memory import SystemMemory
+from chatserver.net.broadcast import ROOM_LIMITS
 from chatserver.net.certificates import WARNING_DAYS, CertificateError, load
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
 from chatserver.store.errors import StoreError
@@ -46,7 +48,7 @@ _SYNC_BAD_SECONDS: Final = 0.2
 # Memory of a connection, in the process and in the kernel (docs/performance.md).
 _CONNECTION_BYTES: Final = 46 * 1024
 # Open files besides connections: see chatserver.app.
-_OTHER_FILES: Final = 1_000
+_OTHER_FILES: Final = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # adjtimex(2): size of struct timex, and the return value for a clock that nothing synchronises.
 _TIMEX_BYTES: Final = 208
 _TIME_ERROR: Final = 5
@@ -135,23 +137,24 @@ def _check_settings(config: Config, environment: Mapping[str, str | None]) -> It
 def _check_folder(folder: Path) -> Iterator[Finding]:
     try:
         mode, owner = folder.stat().st_mode & 0o777, folder.stat().st_uid
+        database = folder / DATABASE_FILE
+        used_bytes = database.stat().st_size if database.exists() else 0
         disk = os.statvfs(folder)
         seconds = _measure_sync(folder)
     except OSError as error:
-        hint = (
-            owner_hint(folder).strip() if folder.exists() else "Start the server once, or name the folder with --data."
-        )
+        missing = "Start the server once, or name the folder with --data."
+        hint = owner_hint(folder).strip() if os.path.lexists(folder) else missing
         yield Finding("folder", Verdict.PROBLEM, f"{folder} can't be used: {error.strerror or error}.", hint)
         return
     free_bytes = disk.f_bavail * disk.f_frsize
     if mode & 0o077:
         remedy = f"chmod 700 {folder}"
         yield Finding("folder", Verdict.WARNING, f"Other users can look into {folder} (mode {mode:o}).", remedy)
-    elif not (folder / DATABASE_FILE).exists():
+    elif not used_bytes:
         yield Finding("folder", Verdict.WARNING, f"{folder} has no database.", "The server makes one at its start.")
     else:
         yield Finding("folder", Verdict.OK, f"{folder} belongs to user {owner}, and to no other.")
-    yield _graded_disk(free_bytes, folder)
+    yield _graded_disk(free_bytes, used_bytes)
     state = f"A sync of the disk takes {seconds * 1000:.1f} ms (median of {_SYNCS})."
     if seconds > _SYNC_SLOW_SECONDS:
         verdict = Verdict.PROBLEM if seconds > _SYNC_BAD_SECONDS else Verdict.WARNING
@@ -160,10 +163,8 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         yield Finding("disk speed", Verdict.OK, state)
 
 
-def _graded_disk(free_bytes: int, folder: Path) -> Finding:
+def _graded_disk(free_bytes: int, used_bytes: int) -> Finding:
     """Backups, upgrades and the write-ahead log need as much space as the database has."""
-    database = folder / DATABASE_FILE
-    used_bytes = database.stat().st_size if database.exists() else 0
     state = f"{free_bytes / 1e9:.1f} GB are free, and the database has {used_bytes / 1e9:.2f} GB."
     if free_bytes < 2 * used_bytes or free_bytes < 2**30:
         return Finding(

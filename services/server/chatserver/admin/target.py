@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import structlog
 
 from chatserver.admin.changes import answer_line, answer_request
 from chatserver.admin.requests import AdminError, Answer
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from chatserver.admin.requests import ChangeRequest
     from chatserver.net.connections import Connections
+
+_log = structlog.get_logger()
 
 # Time for a server that starts or stops, or for another command, to release the folder.
 BUSY_SECONDS: Final = 5.0
@@ -63,8 +66,12 @@ class RunningServer:
             yield each._asdict()
 
     def answer(self, line: bytes, user_id: int) -> bytes:
-        """Answer a request of this system user on the socket."""
-        return answer_line(self, line, user_name(user_id))
+        """Answer a request of this system user on the socket. A defect ends the command, and not the server."""
+        try:
+            return answer_line(self, line, user_name(user_id))
+        except Exception:
+            _log.exception("admin command failed")
+            return msgspec.json.encode(Answer(error="The server failed; its log says where."))
 
 
 class StoppedServer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import socket
 import struct
 import time
@@ -26,6 +26,8 @@ _log = structlog.get_logger()
 REQUEST_MAX_BYTES: Final = 64 * 1024
 # Time for a peer to send its request, and to take the answer. The next peer waits meanwhile.
 _PEER_SECONDS: Final = 5.0
+# Pause after a connection that could not be accepted.
+_PAUSE_SECONDS: Final = 0.2
 # Peers that wait for their turn; the system makes others wait in connect().
 _BACKLOG: Final = 8
 # struct ucred: process, user and group of the peer (unix(7)).
@@ -73,7 +75,12 @@ class AdminSocket:
     def _run(self) -> None:
         assert self._socket is not None
         while self._wait_for(self._socket, None):
-            with suppress(OSError), self._socket.accept()[0] as peer:  # a peer may have ended
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:  # the peer has ended, or the system has no more descriptors
+                self._wait_for(None, time.monotonic() + _PAUSE_SECONDS)
+                continue
+            with suppress(OSError), peer:  # the peer may end
                 self._serve(peer)
 
     def _serve(self, peer: socket.socket) -> None:
@@ -93,11 +100,11 @@ class AdminSocket:
             peer.settimeout(self._peer_seconds)
             peer.sendall(self._answer(request, user_id) + b"\n")
 
-    def _wait_for(self, sock: socket.socket, deadline: float | None) -> bool:
+    def _wait_for(self, sock: socket.socket | None, deadline: float | None) -> bool:
         """Wait until the socket is readable. False after the deadline, or if the thread is to stop."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(sock, selectors.EVENT_READ)
-            selector.register(self._thread, selectors.EVENT_READ)
-            timeout = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            ready = [key.fileobj for key, _ in selector.select(timeout)]
-        return bool(ready) and self._thread not in ready
+        poll = select.poll()  # takes no descriptor, of which there may be none left
+        for each in (self._thread, sock):
+            if each is not None:
+                poll.register(each, select.POLLIN)
+        ready = dict(poll.poll(None if deadline is None else max(deadline - time.monotonic(), 0.0) * 1000))
+        return bool(ready) and self._thread.fileno() not in ready

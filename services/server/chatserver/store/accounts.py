@@ -188,6 +188,12 @@ def close_account(connection: sqlite3.Connection, account_id: int, now_ms: int) 
     )
 
 
+def find_closed(connection: sqlite3.Connection, name: str) -> int | None:
+    """The id of the closed account with this name; None if there is none."""
+    row = connection.execute("SELECT id FROM account WHERE name = ? AND deleted_ms NOTNULL", (name,)).fetchone()
+    return int(row[0]) if row else None
+
+
 def update_delivered(connection: sqlite3.Connection, account_id: int, message_id: int) -> None:
     """Store the newest direct message that the account received; it never goes back."""
     connection.execute(

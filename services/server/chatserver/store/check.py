@@ -11,8 +11,9 @@ from chatserver.store.database import DATABASE_FILE
 from chatserver.store.errors import describe
 from chatserver.store.identity import read_highest_id
 from chatserver.store.messages import Messages, read_bulk
+from chatserver.store.moderation import read_last_deletion
 from chatserver.store.rooms import LOBBY_ID
-from chatserver.store.search_index import SEARCH_FILE, finds, read_reached
+from chatserver.store.search_index import SEARCH_FILE, finds, is_current, read_reached
 from chatserver.store.sqlite import connect
 from chatserver.store.state import STATE_FILE, StateFile
 from chatserver.store.words import words_of
@@ -88,8 +89,16 @@ def _check_index(database: ReadOnlyDatabase, path: Path) -> Iterator[str]:
             if verdict != "ok":
                 yield f"{SEARCH_FILE} is damaged ({' '.join(verdict.split())}): {remedy}"
                 return
+            if not is_current(index):
+                return
             reached_id, mark = read_reached(index)
-            if reached_id and Messages(database).fingerprint(reached_id) != mark:
+            (done,) = index.execute("SELECT deletions FROM reached").fetchone()
+            with database.reading() as connection:
+                is_waiting = read_last_deletion(connection) > done
+                is_beyond = reached_id > read_highest_id(connection)
+            # A message that was deleted or removed a moment ago has another fingerprint than the index knows.
+            found = Messages(database).fingerprint(reached_id)
+            if is_beyond or (reached_id and found not in (None, mark) and not is_waiting):
                 yield f"{SEARCH_FILE} is of another database: the next start of the server rebuilds it."
                 return
             missing = _count_missing(database, index, reached_id)

@@ -187,6 +187,11 @@ class Index:
         self._writer.close()
 
 
+def is_current(connection: sqlite3.Connection) -> bool:
+    """True if the file has the present format; the server rebuilds any other one."""
+    return bool(connection.execute("PRAGMA user_version").fetchone() == (_VERSION,))
+
+
 def read_reached(connection: sqlite3.Connection) -> tuple[int, str | None]:
     """The id up to which messages are indexed, and the fingerprint of that message."""
     message_id, mark = connection.execute("SELECT id, mark FROM reached").fetchone()
