@@ -71,6 +71,10 @@ def test_client_reports_that_a_message_got_no_answer(server: Program, protocol: 
 @pytest.mark.parametrize("protocol", ["json", pytest.param("frames", marks=LONG)])
 def test_listening_client_notices_silence_and_reconnects(server: Program, protocol: str) -> None:
     with client(server.port, f"listens{protocol}", "--dialect", protocol) as process:
+        assert process.stdin is not None
+        process.stdin.write("CH\n")
+        process.stdin.flush()
+        wait_for(process, "[history")  # no answer is missing
         with stopped(server):
             wait_for(process, "[lost] the server was silent")
         wait_for(process, "[back]")
