@@ -111,8 +111,8 @@ class Watchdog:
 def log_stacks() -> None:
     """Log the stacks of all threads, innermost call first. Equal stacks are one entry, with the names of the threads.
 
-    The other threads go on. Reads no source files, takes none of the server's locks but the log's, and shows no
-    variables.
+    The entries are warnings, because most levels show those. The other threads go on. Reads no source files, takes none
+    of the server's locks but the log's, and shows no variables.
     """
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     by_stack: dict[str, list[str]] = defaultdict(list)
@@ -129,5 +129,5 @@ def log_stacks() -> None:
     stacks = sorted(by_stack.items(), key=lambda item: len(item[1]))
     for stack, its_names in stacks[:_STACKS_MAX]:
         shown = ", ".join(its_names[:_STACK_NAMES_MAX])
-        _log.info("stack", count=len(its_names), threads=shown, stack=stack)
-    _log.info("stacks logged", threads=len(frames), left_out=max(0, len(stacks) - _STACKS_MAX) or None)
+        _log.warning("stack", count=len(its_names), threads=shown, stack=stack)
+    _log.warning("stacks logged", threads=len(frames), left_out=max(0, len(stacks) - _STACKS_MAX) or None)
