@@ -199,7 +199,8 @@ def test_sigusr1_logs_the_stacks_of_all_threads(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGUSR1)
         server.wait_until(lambda: "stacks logged" in server.log(), "the stacks")
         log = server.log()
-        assert re.search(r"\[WARNING\] stack count=1 threads=sender time=\S+\n(?:  \S+:\d+ \S+\n)*  \S+/sender.py:", log)
+        sender = r"\[WARNING\] stack count=1 threads=sender time=\S+\n(?:  \S+:\d+ \S+\n)*  \S+/sender.py:"
+        assert re.search(sender, log)
         assert re.search(r"\[WARNING\] stack count=\d+ threads='reader \d+@", log)
         assert log.count("[WARNING] stack ") < len(peers)
         for peer in peers:
