@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ ANSWER_MAX_BYTES: Final = 1_024
 # Answer of a healthy server to ``health``. Any other answer describes the problem.
 HEALTHY: Final = "ok"
 
+# struct ucred: process, user and group of the peer (unix(7)).
+_CREDENTIALS: Final = struct.Struct("3i")
 # Longest path of a Unix socket: sockaddr_un has 108 bytes, including the final zero.
 _PATH_MAX_BYTES: Final = 107
 
@@ -44,6 +47,14 @@ def fallback_address(descriptor: int, file: str = CONTROL_FILE) -> str:
     """The address for a file system without sockets: an abstract name (Linux, unix(7))."""
     status = os.fstat(descriptor)
     return f"\0chatserver-{'' if file == CONTROL_FILE else f'{file}-'}{status.st_dev:x}-{status.st_ino:x}"
+
+
+def peer_user_id(connection: socket.socket) -> int:
+    """The system user at the other end of a Unix stream. Without SO_PEERCRED (Linux) this one: the mode let it in."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return os.geteuid()
+    _, user_id, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(user_id)
 
 
 def ask(folder: Path, request: str, timeout_seconds: float) -> str:

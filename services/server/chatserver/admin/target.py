@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-import struct
 import time
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -17,7 +16,7 @@ import structlog
 from chatserver.admin.changes import answer_line, answer_request
 from chatserver.admin.requests import AdminError, Answer
 from chatserver.clock import Clock
-from chatserver.control import ADMIN_FILE, address_in, fallback_address
+from chatserver.control import ADMIN_FILE, address_in, fallback_address, peer_user_id
 from chatserver.journal.local import LocalJournal
 from chatserver.store.database import DATABASE_FILE, Database, ReadOnlyDatabase
 from chatserver.store.errors import InUseError
@@ -41,8 +40,6 @@ _POLL_SECONDS: Final = 0.1
 # Time limit of an answer: a commit, after the commands that are served before this one.
 _ANSWER_SECONDS: Final = 60.0
 _READ_BYTES: Final = 64 * 1024
-# struct ucred: process, user and group of the peer (unix(7)).
-_CREDENTIALS: Final = struct.Struct("3i")
 _ROOT: Final = 0
 _FILES: Final = (
     *(DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"),
@@ -197,7 +194,6 @@ def _connect(folder: Path) -> socket.socket:
 
 def _check_server(connection: socket.socket, owner_id: int) -> None:
     """Raise AdminError if another user's program answers, which only an abstract address allows."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, server_id, _ = _CREDENTIALS.unpack(credentials)
+    server_id = peer_user_id(connection)
     if server_id not in {_ROOT, os.geteuid(), owner_id}:
         raise AdminError(f"The program that answers on {ADMIN_FILE} is of user {server_id}, and not the server.")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from chatserver.control import ADMIN_FILE, open_folder
+from chatserver.control import ADMIN_FILE, open_folder, peer_user_id
 from chatserver.net.control_socket import bind_in
 from chatserver.net.selector_thread import SelectorThread
 
@@ -30,8 +29,6 @@ _PEER_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.2
 # Peers that wait for their turn; the system makes others wait in connect().
 _BACKLOG: Final = 8
-# struct ucred: process, user and group of the peer (unix(7)).
-_CREDENTIALS: Final = struct.Struct("3i")
 _ROOT: Final = 0
 
 
@@ -84,7 +81,7 @@ class AdminSocket:
                 self._serve(peer)
 
     def _serve(self, peer: socket.socket) -> None:
-        _, user_id, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        user_id = peer_user_id(peer)
         if user_id not in self._allowed:
             _log.warning("admin command refused", user_id=user_id)
             return
