@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 
 import pytest
 from certificates import Authority
-from integration.room import wait_for
+from integration.room import leave, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from reliability.peers import NarrowPeer
 
@@ -32,7 +32,7 @@ ALERTS = OPS / "alerts.yml"
 @pytest.fixture
 def room(open_room: Callable[..., Room], tmp_path: Path) -> Room:
     files = Authority().write(tmp_path)
-    return open_room(metrics=("127.0.0.1", 0), tls_cert=files.certificate, tls_key=files.key)
+    return open_room(metrics=("127.0.0.1", 0), tls_cert=files.certificate, tls_key=files.key, waiting_from_sender=1)
 
 
 @pytest.fixture
@@ -59,6 +59,8 @@ def values(text: str) -> dict[str, float]:
 
 def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> None:
     """Users of each protocol; a message is delivered to each connection of its receivers."""
+    leave(room.enter("erin"))
+    room.wait_for_connections(0)
     alice, second, bob = room.enter("alice"), room.enter("alice"), room.enter("bob")
     room.enter_frames("carol")
     guest = room.enter_guest("guest")
@@ -71,6 +73,9 @@ def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> N
     alice.ask(command="DM", to="bob", message="x", nonce="1")
     bob.next("direct")
     second.next("direct")
+    for answer in ("sent", "error"):
+        alice.ask(command="DM", to="erin", message="x")
+        alice.next(answer)
 
     text = scrape()
     found = values(text)
@@ -83,20 +88,22 @@ def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> N
         "chat_members{protocol=datagram}": 1,
         "chat_members{protocol=register}": 1,
         "chat_users_online": 5,
-        "chat_connections_accepted_total": 8,
+        "chat_connections_accepted_total": 9,
         "chat_messages_total{kind=public}": 1,
-        "chat_messages_total{kind=direct}": 1,
-        "chat_deliveries_total": 5 + 2,
-        "chat_logins_total{result=ok}": 5,
+        "chat_messages_total{kind=direct}": 2,
+        "chat_deliveries_total": 5 + 2 + 1,
+        "chat_logins_total{result=ok}": 6,
+        "chat_logins_total{result=guest}": 1,
         "chat_logins_total{result=wrong_password}": 1,
         "chat_requests_refused_total{code=wrong_password}": 1,
-        "chat_confirmation_seconds_count": 2,
+        "chat_requests_refused_total{code=mailbox_full}": 1,
         "chat_unread_bytes": 0,
         "chat_journal_failing": 0,
         "chat_log_entries_dropped_total": 0,
     }
     assert {name: found.get(name) for name in expected} == expected
     assert found["chat_commit_seconds_count"] >= 7
+    assert found["chat_confirmation_seconds_count"] >= 3  # the last one is counted after its answer was sent
     assert found["chat_delivery_seconds_count"] >= 1
     assert found["chat_sent_bytes_total"] > found["chat_received_bytes_total"] > 300
     assert found["process_resident_memory_bytes"] > 2**20

@@ -428,6 +428,7 @@ class Hub:
                 error = problem_error(outcome, asked, batch.recipient if isinstance(batch, DirectMessage) else None)
             else:
                 error = sanction_error(outcome, asked)
+            self._counters.refusals[error.code.value] += len(batch.nonces)
             origin.send_queue.insert([Refused(error.code, error.reason, nonce, asked) for nonce in batch.nonces])
 
     # --- rooms: the lock is held ---
