@@ -93,6 +93,16 @@ def test_user_who_is_put_out_does_not_reconnect(moderated: Room, enter: Enter, f
         op.unban(name)
 
 
+def test_client_that_is_replaced_does_not_replace_the_newer_one(open_room: Callable[..., Room], enter: Enter) -> None:
+    """Two clients would otherwise end each other's connections for ever."""
+    port = open_room(exempt=(), user_connections=1).server.port
+    older, newer = enter(port, "alice"), enter(port, "alice")
+    with pytest.raises(LostError) as lost:
+        list(older.events(DEADLINE_SECONDS))
+    assert lost.value.code == "replaced"
+    assert newer.users() == ("alice",)
+
+
 def test_message_in_a_room_is_deleted_once(moderated: Room, enter: Enter, fresh_name: Name) -> None:
     port, room = moderated.server.port, fresh_name("room")
     owner, bob = enter(port, fresh_name("owner")), enter(port, fresh_name("bob"))

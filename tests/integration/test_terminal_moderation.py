@@ -59,6 +59,10 @@ def test_deleted_message_is_replaced_in_a_window_with_space_and_in_a_full_one(
     window.until_shows("Numbers of messages are shown")
     last = say("last")
     window.until_shows(f"{last} bob")
+    window.resize(70, 20)  # the terminal wraps the rows again, so it is not known where they stand
+    bob.ask(command="delete", id=last)
+    window.until(lambda: len(rows_with(window, "deleted the message of bob")) == 2, "the second one is told")
+    assert texts_with(window, "│ last") == ["last"]
 
 
 def test_user_who_is_kicked_reads_why_and_is_at_the_shell_again(

@@ -71,7 +71,9 @@ def bans(place: Place, rest: str) -> requests.AskBans:
 
 def delete(place: Place, rest: str, last_own_id: int | None) -> requests.Delete:
     if not rest and last_own_id is None:
-        raise InputError("You have sent no message here that this client knows; type /delete NUMBER (see /ids).")
+        raise InputError(
+            "You have sent no message here that this client knows; /delete NUMBER deletes one by its number."
+        )
     number = _ID.fullmatch(rest)
     if rest and number is None:
         raise InputError(f"/delete takes the number of a message, as in /delete 17, not {rest[:32]!r}.")
