@@ -204,10 +204,10 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Muted(username="eve", by="bob"), [NOTICE + "bob muted eve."]),
     (events.Muted(room="dev", username="alice", by="bob"), [PROBLEM + "bob muted you in #dev."]),
     (events.Unmuted(room="dev", username="alice", by="bob"), [NOTICE + "bob ended the mute of you in #dev."]),
-    (events.Bans(()), [NOTICE + "There are no bans."]),
+    (events.Bans(()), [NOTICE + "There are no bans and mutes."]),
     (
         events.Bans((events.SanctionState(kind=SanctionKind.MUTE, username="eve", by="bob", time_ms=NOON_MS),), "dev"),
-        [NOTICE + "1 ban and mutes in #dev", NOTICE + "[mute 2026-01-31T12:00:00Z #dev] eve by bob"],
+        [NOTICE + "Bans and mutes in #dev: 1", NOTICE + "[mute 2026-01-31T12:00:00Z #dev] eve by bob"],
     ),
     (events.Audit(()), [NOTICE + "The last acts of operators: 0"]),
     (

@@ -528,8 +528,7 @@ def _moderation_remarks(event: events.Reported | events.Bans | events.Audit | ev
             return [Remark(f"You ignore: {_names(users)}" if users else "You ignore no users.")]
         case events.Bans(bans, room):
             where = f" in {_named(room)}" if room else ""
-            count = len(bans)
-            head = f"{count} ban{'s' if count > 1 else ''} and mutes{where}" if count else f"There are no bans{where}."
+            head = f"Bans and mutes{where}: {len(bans)}" if bans else f"There are no bans and mutes{where}."
         case events.Audit(acts):
             head = f"The last acts of operators: {len(acts)}"
     return [Remark(head), *map(Remark, view.lines(event)[1:])]
