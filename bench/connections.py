@@ -20,6 +20,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, Self
 
 from bench.protocols import RefusedError, Role, Transport
+from bench.tls import TlsSocket, unchecked
 from bench.udp import RESEND_CHECK_SECONDS, UdpSocket
 from chatprotocol.udp.session import PING_SECONDS
 
@@ -99,7 +100,8 @@ class Connections:
         self._logout_seconds = logout_seconds
         self._poll = _Poll()
         # Sockets by descriptor. Either all connections are UDP sessions, or none.
-        self.sockets: dict[int, socket.socket | UdpSocket] = {}
+        self.sockets: dict[int, socket.socket | TlsSocket | UdpSocket] = {}
+        self._tls = unchecked()
         self._udp_sockets: dict[int, UdpSocket] = {}
         self._check_resend_at = 0.0
         self._keep_alive_at = perf_counter() + PING_SECONDS
@@ -165,7 +167,7 @@ class Connections:
         self._poll.register(fd, _READABLE)
         return fd
 
-    def _connect(self, receive_bytes: int) -> socket.socket | UdpSocket:
+    def _connect(self, receive_bytes: int) -> socket.socket | TlsSocket | UdpSocket:
         if self.protocol.transport is Transport.UDP:
             udp_socket = UdpSocket(self._port, receive_bytes)
             self._udp_sockets[udp_socket.fileno()] = udp_socket
@@ -180,7 +182,7 @@ class Connections:
             raise
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
-        return sock
+        return TlsSocket(sock, self._tls) if self.protocol.transport is Transport.TLS else sock
 
     @property
     def pending_logins(self) -> int:

@@ -37,6 +37,8 @@ class Transport(Enum):
     """The transport of the bytes."""
 
     TCP = "tcp"
+    # The same inside TLS: tls.py.
+    TLS = "tls"
     # One frame in each datagram of a session: udp.py.
     UDP = "udp"
 
@@ -295,6 +297,7 @@ PROTOCOLS: Final = {
     protocol.name: protocol
     for protocol in (
         WireProtocol("json", _log_in_json, _frame_json),
+        WireProtocol("json-tls", _log_in_json, _frame_json, Transport.TLS),
         WireProtocol("frames", _log_in_frames, _frame_frames),
         WireProtocol("datagram", _log_in_frames, _frame_frames, Transport.UDP),
         WireProtocol("raw", _log_in_raw, _frame_raw),

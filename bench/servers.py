@@ -26,6 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import trustme
+
 from bench.connections import LOGINS_AT_ONCE
 from bench.machine import on_processor
 
@@ -36,6 +38,7 @@ OURS: Final = "chatserver"
 # The same server, with clients that use another protocol.
 OURS_IN_FRAMES: Final = "chatserver-frames"
 OURS_IN_DATAGRAMS: Final = "chatserver-datagram"
+OURS_IN_TLS: Final = "chatserver-tls"
 # A relay in C that only copies bytes: baseline.c.
 BASELINE: Final = "baseline"
 CHEAPEST_HASH: Final = ("--hash-time-cost", "1", "--hash-memory-kib", "8")
@@ -83,9 +86,19 @@ def chatserver(*flags: str, data: Path | None = None, name: str = OURS, protocol
     def command(port: int, folder: Path) -> list[str]:
         settings = ("--host", "127.0.0.1", "--log-level", "warning", "--max-connections", _CONNECTIONS_MAX)
         data_folder = str(data or folder / "data")
-        return [sys.executable, "-m", "chatserver", str(port), "--data", data_folder, *settings, *flags]
+        tls = _certificate(folder) if name == OURS_IN_TLS else ()
+        return [sys.executable, "-m", "chatserver", str(port), "--data", data_folder, *settings, *flags, *tls]
 
     return Server(name, protocol, "this commit", command)
+
+
+def _certificate(folder: Path) -> Sequence[str]:
+    """Make a certificate with the key type that Let's Encrypt issues (ECDSA P-256); returns the flags that use it."""
+    issued = trustme.CA().issue_cert("localhost", key_type=trustme.KeyType.ECDSA)
+    files = folder / "cert.pem", folder / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(files[0])
+    issued.private_key_pem.write_to_path(files[1])
+    return "--tls", "required", "--tls-cert", str(files[0]), "--tls-key", str(files[1])
 
 
 # --- the baseline ---

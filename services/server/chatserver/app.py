@@ -157,9 +157,11 @@ class Server:
         self._started = False
         self._stopping = False
         self._certificates: Certificates | None = None
+        self._tls: TlsAcceptor | None = None
         try:
             if config.tls != "off" and config.tls_cert is not None and config.tls_key is not None:
                 self._certificates = Certificates(config.tls_cert, config.tls_key, self._crash)
+                self._tls = TlsAcceptor(self._certificates.context)
             self._database = Database(config.data)
             try:
                 self._build(config, protocols, udp_silence_seconds, dropped_log_entries)
@@ -308,7 +310,7 @@ class Server:
             open_session=partial(Session, services),
             limits=limits,
             overflow=overflow,
-            tls=None if self._certificates is None else TlsAcceptor(self._certificates.context),
+            tls=self._tls,
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
             counters=self._counters,
         )
@@ -424,8 +426,9 @@ class Server:
         self._acked_delivery.start()
         self._passwords.start()
         self._indexer.start()
-        if self._certificates is not None:
+        if self._certificates is not None and self._tls is not None:
             self._certificates.start()
+            self._tls.start()
         self._udp_listener.start()
         self._listener.start()
         self._control.start()
@@ -463,6 +466,8 @@ class Server:
         self._hub.track_newest()
         self._acked_delivery.shorten_timeouts(_ACK_SECONDS)
         connections = self._connections.drain(_DRAIN_SECONDS)
+        if self._tls is not None:
+            self._tls.stop()
         if self._turns is not None:
             self._turns.stop()
         self._acked_delivery.stop()

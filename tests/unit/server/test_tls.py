@@ -1,7 +1,7 @@
 """The TLS transport: two ends in memory, with a socket between them that takes and delivers what the test says."""
 
 import ssl
-import threading
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -17,10 +17,13 @@ from chatserver.net.tls import ALERT_NO_TLS, ANSWERS_MAX_BYTES, BATCH_RECORDS, F
 from .tls_peer import Line, TlsPeer
 from .udp_line import Clock
 
-TURN = threading.Lock()
 # The ciphertext that may be in a transport: records of 8 KiB, with their overhead.
 WAITING_MAX_BYTES = BATCH_RECORDS * (8 * 1024 + 64)
 SECONDS = 10.0
+
+
+def call(step: Callable[[], None]) -> None:
+    step()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ class Pair:
     def shake(self) -> "Pair":
         self.peer.feed(b"")
         self.line.arrivals.append(self.peer.says())
-        self.transport.handshake(SECONDS, TURN)
+        self.transport.handshake(SECONDS, call)
         return self
 
     def take(self, size_bytes: int = 1_000) -> bytes:
@@ -206,7 +209,7 @@ def test_handshake_that_fails_or_never_ends(
     pair.line.seconds_each = seconds_each
     began = pair.clock.now
     with pytest.raises(error):
-        pair.transport.handshake(SECONDS, TURN)
+        pair.transport.handshake(SECONDS, call)
     assert pair.clock.now - began <= SECONDS
     assert b"".join(sent)[:1] == (b"\x15" if error is ssl.SSLError else b"")
 

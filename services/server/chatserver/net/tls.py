@@ -28,8 +28,9 @@ the ciphertext, and ``_unsent`` is a part of what is written and not acknowledge
 "acknowledged up to ``written()``" still mean that the peer's system has all plain bytes taken before. ``_unsent`` is
 read before the socket's counters: bytes that move from one to the other meanwhile are counted twice, never not at all.
 
-Handshakes compute for 0.1 to 4 ms, outside of the interpreter's lock. Two thousand at once would compete with all other
-threads for the processors, so they take turns: one step of one handshake at a time. A step never waits for a peer.
+Handshakes compute in one thread, one step of one connection after the other, while their readers wait. A step takes 0.1
+to 4 ms and never waits for a peer. In their readers, two thousand steps would compete with all other threads for the
+processors. And OpenSSL keeps random generators for each thread that computes a handshake, which take 18 KiB.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -60,12 +62,11 @@ _RECORD_BYTES: Final = 8 * 1024
 BATCH_RECORDS: Final = 4
 # Maximum plain bytes that the sender prepares for one write.
 _WRITE_MAX_BYTES: Final = 64 * 1024
-# Maximum size of a read: that of a record. OpenSSL and the BIO keep what they once needed.
-_READ_MAX_BYTES: Final = 16 * 1024
-# Size of a read during the handshake: a ClientHello with a post-quantum key share fits.
-_HANDSHAKE_READ_BYTES: Final = 2 * 1024
-# Bytes of a record besides its data: header, explicit nonce, tag (RFC 5246, 6.2.3.3).
-_RECORD_OVERHEAD_BYTES: Final = 32
+# Maximum plain bytes of a record (RFC 8446, section 5.1), and maximum size of a read: the BIO keeps the size that it
+# once needed.
+_RECORD_MAX_BYTES: Final = 16 * 1024
+# Size of a read during the handshake, and of a small one. A ClientHello with a post-quantum key share fits.
+_READ_BYTES: Final = 2 * 1024
 # Maximum answers of TLS itself that wait to be sent, such as key updates.
 ANSWERS_MAX_BYTES: Final = 16 * 1024
 
@@ -118,18 +119,16 @@ class TlsTransport:
     def descriptor(self) -> int:
         return self._inner.descriptor
 
-    def handshake(self, timeout_seconds: float, turn: threading.Lock) -> None:
-        """Complete the handshake. Its steps take turns with those of other connections: ``turn`` is held during each.
+    def handshake(self, timeout_seconds: float, compute: Callable[[Callable[[], None]], None]) -> None:
+        """Complete the handshake; ``compute`` runs each step. For the reader, before the send queue exists.
 
-        For the reader, before the send queue exists. TimeoutError: it took longer. ssl.SSLError: it failed, and the
-        peer was told. OSError: the peer is lost.
+        TimeoutError: it took longer. ssl.SSLError: it failed, and the peer was told. OSError: the peer is lost.
         """
         deadline = self._clock() + timeout_seconds
         while True:
             is_done = False
             try:
-                with turn:
-                    self._object.do_handshake()
+                compute(self._object.do_handshake)
                 is_done = True
             except ssl.SSLWantReadError:
                 pass
@@ -143,7 +142,7 @@ class TlsTransport:
             remaining_seconds = deadline - self._clock()
             if remaining_seconds <= 0:
                 raise TimeoutError
-            received = self._inner.read(_HANDSHAKE_READ_BYTES, remaining_seconds)
+            received = self._inner.read(_READ_BYTES, remaining_seconds)
             if not received:
                 raise ConnectionAbortedError("the peer closed the connection")
             self._incoming.write(received)
@@ -166,7 +165,7 @@ class TlsTransport:
                 deadline = self._clock() + timeout_seconds
             elif (timeout_seconds := deadline - self._clock()) <= 0:
                 raise TimeoutError
-            received = self._inner.read(min(size_bytes, _READ_MAX_BYTES) + _RECORD_OVERHEAD_BYTES, timeout_seconds)
+            received = self._inner.read(_RECORD_MAX_BYTES if size_bytes > _READ_BYTES else _READ_BYTES, timeout_seconds)
             if not received:
                 return b""
             with self._lock:
@@ -174,19 +173,26 @@ class TlsTransport:
         return self._inner.read(size_bytes, timeout_seconds)
 
     def _decrypt(self, size_bytes: int) -> bytes | None:
-        """The next plain bytes that have arrived: empty after close_notify, None if a record is incomplete."""
-        plain = problem = None
+        """The plain bytes that have arrived: empty after close_notify, None if the next record is incomplete.
+
+        All complete records: a client may put each message into a record, and they are handled together.
+        """
+        parts: list[bytes] = []
+        problem = None
         with self._lock:
             try:
-                plain = self._object.read(size_bytes)
+                while size_bytes and (part := self._object.read(min(size_bytes, _RECORD_MAX_BYTES))):
+                    parts.append(part)
+                    size_bytes -= len(part)
+                plain: bytes | None = b"".join(parts)
             except ssl.SSLWantReadError:
-                pass
+                plain = b"".join(parts) if parts else None
             except ssl.SSLError as error:  # there is an alert in _outgoing
-                problem = error
+                plain, problem = b"".join(parts), error
             answers_bytes = self._outgoing.pending
         if answers_bytes:
             self._wake()
-        if problem is not None:
+        if problem is not None and not plain:  # else the next call raises it
             raise problem
         if answers_bytes > ANSWERS_MAX_BYTES:
             raise ConnectionAbortedError("the peer does not read what TLS answers")
@@ -292,19 +298,29 @@ class TlsTransport:
 
 
 class TlsAcceptor:
-    """Accepts TLS on connections whose first byte is FIRST_BYTE. For any thread."""
+    """Accepts TLS on connections whose first byte is FIRST_BYTE. ``accept`` is for any thread."""
 
     def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         """``context`` returns the current context, which has the certificate."""
         self._context = context
-        # Held during one step of one handshake, which computes only: see the module's docstring.
-        self._turn = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "handshakes")
+
+    def start(self) -> None:
+        """Start the thread that computes. Raises RuntimeError if the system can't create one."""
+        self._compute(_do_nothing)
+
+    def stop(self) -> None:
+        """Stop and join the thread, after all connections have ended."""
+        self._thread.shutdown()
 
     def accept(self, transport: Transport, received: bytes, timeout_seconds: float) -> TlsTransport:
         """Run the handshake on a connection that began with ``received``. Errors: see TlsTransport.handshake."""
         encrypted = TlsTransport(transport, self._context(), received)
-        encrypted.handshake(timeout_seconds, self._turn)
+        encrypted.handshake(timeout_seconds, self._compute)
         return encrypted
+
+    def _compute(self, step: Callable[[], None]) -> None:
+        self._thread.submit(step).result()
 
 
 def reason_of(error: OSError) -> str:
@@ -325,4 +341,4 @@ def _joined(pieces: Sequence[bytes | memoryview]) -> bytes:
 
 
 def _do_nothing() -> None:
-    """Do nothing: there is no send queue."""
+    """Do nothing."""
