@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 
 import pytest
 from certificates import Authority
-from integration.room import leave, wait_for
+from integration.room import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from reliability.peers import NarrowPeer
 
@@ -59,7 +59,7 @@ def values(text: str) -> dict[str, float]:
 
 def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> None:
     """Users of each protocol; a message is delivered to each connection of its receivers."""
-    leave(room.enter("erin"))
+    room.enter("erin").close()
     room.wait_for_connections(0)
     alice, second, bob = room.enter("alice"), room.enter("alice"), room.enter("bob")
     room.enter_frames("carol")
