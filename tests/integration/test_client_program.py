@@ -461,7 +461,7 @@ def test_pipe_waits_for_the_rate_of_the_server(open_room: Callable[..., Room]) -
     lines = "".join(f"PM {number}\n" for number in range(5))
     result = run_client(room.server.port, typed=f"{lines}EX\n", CHAT_PASSWORD="x")
     assert result.returncode == 0
-    assert "[error rate_limited] The server takes no more; sent again in" in result.stdout
+    assert "[error rate_limited] The server takes no more messages now; they are sent again in" in result.stdout
     assert result.stdout.count("[sent #") == 5
     assert [bob.next("broadcast")["message"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
     with ChatClient("127.0.0.1", room.server.port) as client:

@@ -202,7 +202,11 @@ class Model:
 
     def is_hidden(self, message: ClientEvent) -> bool:
         """True for a public message of a user whom this user ignores."""
-        return isinstance(message, events.PublicMessage) and name_key(message.sender) in self._ignored
+        return (
+            bool(self._ignored)
+            and isinstance(message, events.PublicMessage)
+            and name_key(message.sender) in self._ignored
+        )
 
     def last_own_id(self, room: str) -> int | None:
         """Id of the user's last message in this room; in the lobby it may be a direct message."""

@@ -79,6 +79,7 @@ def guest() -> GuestInputParser:
         ("bm-pm", "PM bob hello", Whisper("bob", "hello")),
         ("pm-dm", "@Bob  two  blanks ", Whisper("Bob", "two  blanks")),
         ("pm-dm", "@ALLY hello", Whisper("ALLY", "hello")),
+        ("pm-dm", "@Bob: hello", Whisper("Bob", "hello")),
         ("pm-dm", "CH", AskHistory(50)),
         ("pm-dm", "Ch  007 ", AskHistory(7)),
         ("pm-dm", " ex now", Leave()),

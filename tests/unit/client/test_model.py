@@ -4,7 +4,7 @@ import pytest
 
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Event, History, Refused, Users, Welcome
+from chatprotocol.events import AccountKind, Deleted, Event, History, Ignored, Refused, Users, Welcome
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
@@ -131,3 +131,19 @@ def test_invalid_names_are_not_offered(model: Model) -> None:
     after(model, WELCOME, Users(None, ("alice", "bob", *evil)), direct(11), *(direct(12, sender=name) for name in evil))
     assert model.online == ("alice", "bob")
     assert model.last_sender == "bob"
+
+
+def test_deletions_and_own_messages_are_remembered_up_to_a_limit(model: Model) -> None:
+    """A server may send any number of them. Own ids are in order, whatever the order in which they were seen."""
+    model.apply(WELCOME)
+    for number in (*range(30, 90), *range(11, 30)):
+        model.apply(public(number, "x", "ALICE"))
+    for number in range(89, 39, -1):
+        assert model.last_own_id("") == model.last_own_id("Lobby") == number
+        model.apply(Deleted(number, "eve"))
+    assert model.last_own_id("") is None
+    for number in range(1_000, 2_000):
+        model.apply(Deleted(number, "eve"))
+    assert [model.was_deleted(number) for number in (40, 1_000, 1_999)] == [False, True, True]
+    model.apply(Ignored(("Bob",)))
+    assert [model.is_hidden(each) for each in (public(1), public(1, sender="eve"), direct(1))] == [True, False, False]

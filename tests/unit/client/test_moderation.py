@@ -101,7 +101,7 @@ def test_pipe_waits_for_the_rate_of_the_server() -> None:
     client.end_input()
     client.give(confirmation(11, "n1"), "[sent #11]")
     limited = Refused(ErrorCode.RATE_LIMITED, "Too fast.", "n2", retry_seconds=2.5)
-    client.give(limited, "[error rate_limited] The server takes no more; sent again in 2.5 s.")
+    client.give(limited, "[error rate_limited] The server takes no more messages now; they are sent again in 2.5 s.")
     assert client.controller.resend_at == client.now + 2.5
     client.give(Resend(), sends(Say("2", "n2")))
     assert client.controller.resend_at is None

@@ -285,7 +285,10 @@ class Controller:
                 self._on_users(event)
             case RateLimited(seconds):
                 if self.resend_at is None:
-                    self._report_error("rate_limited", f"The server takes no more; sent again in {seconds:.1f} s.")
+                    self._report_error(
+                        "rate_limited",
+                        f"The server takes no more messages now; they are sent again in {seconds:.1f} s.",
+                    )
                 self.resend_at = max(self.resend_at or 0.0, self._monotonic() + seconds)
             case events.Ignored() | events.Refused(ErrorCode.UNKNOWN_COMMAND, nonce=None) if self._awaits_ignored:
                 self._awaits_ignored = False

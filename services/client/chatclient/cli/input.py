@@ -314,7 +314,7 @@ class InputParser:
         if not word:
             return ParsedInput()
         if word.startswith("@"):
-            return self._addressed(word[1:], rest)
+            return self._addressed(word[1:].rstrip(":,"), rest)
         if (command := self._command(word)) is not None and not (rest and self._is_sentence(word)):
             # At a terminal, a line with extra words may be meant as a message.
             if rest and not command.arguments and (self.sends_plain_lines or not self._has_questions):
