@@ -377,11 +377,20 @@ BREAKS = (
         "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
     ),
     _break(
+        _PLACES,
+        _NET + "limits.py",
+        "if bucket.wait_seconds(self._each_max, 1.0, now):",
+        "if False:",
+        "unit/server/test_limits.py::test_origin_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those_of_others",
+        "reliability/test_attacks_connections.py::test_openings_over_udp_delay_nobody",
+    ),
+    _break(
         _BOUNDED,
         _SERVER + "log.py",
         "if count >= self._max_lines:",
         "if False:",
         "unit/server/test_log.py::test_entries_of_one_kind_about_one_address_are_limited_and_counted",
+        "reliability/test_attacks_connections.py::test_refused_requests_do_not_fill_the_log",
     ),
     _break(
         _BOUNDED,

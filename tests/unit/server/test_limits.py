@@ -75,6 +75,18 @@ def test_origin_opens_a_number_of_connections_in_ten_minutes() -> None:
     refusal(limits, HOST)
 
 
+def test_origin_is_told_a_few_refusals() -> None:
+    """The others cost next to nothing: neither a line nor an answer."""
+    clock = Clock(0.0)
+    limits = connections(clock, at_once=1)
+    limits.admit(HOST)
+    limits.admit(OTHER)
+    assert [refusal(limits, HOST).is_repeated for _ in range(20)] == [False] * 10 + [True] * 10
+    assert not refusal(limits, OTHER).is_repeated
+    clock.now += 1.0
+    assert [refusal(limits, HOST).is_repeated for _ in range(2)] == [False, True]
+
+
 def test_origins_are_forgotten() -> None:
     """Promise: memory stays bounded, also if there are very many origins."""
     clock = Clock(0.0)

@@ -126,7 +126,8 @@ class Connections:
             origin = None if is_proxied else limits.admit(address)
         except RefusedError as error:
             self._services.counters.limits_hit[error.limit] += 1
-            _log.warning("connection rejected", reason=error.limit, address=address)
+            if not error.is_repeated:
+                _log.warning("connection rejected", reason=error.limit, address=address)
             raise
         connection = Connection(
             open_transport(),

@@ -32,9 +32,12 @@ if TYPE_CHECKING:
 
 # Time in which the bucket of new connections is filled.
 NEW_SECONDS: Final = 600.0
-# Maximum answers to datagrams without a session, in a second. They take a tenth of a processor; more would delay
+# Maximum answers to datagrams without a session, in a second. They take a twentieth of a processor; more would delay
 # sessions.
 OPENINGS_MAX: Final = 2_000
+# Refusals of an origin that its peers are told, at once and then in this time. One costs a tenth of a millisecond.
+_TOLD_MAX: Final = 10
+_TOLD_SECONDS: Final = 10.0
 # Maximum origins without connections that are remembered, at about 300 bytes each.
 _REMEMBERED_MAX: Final = 20_000
 # Error of sums of fractions.
@@ -42,12 +45,16 @@ _ROUNDING_SECONDS: Final = 1e-6
 
 
 class RefusedError(Exception):
-    """A connection is refused. ``limit`` is a word for the log and the metrics, ``refused`` the error for the peer."""
+    """A connection is refused. ``limit`` is a word for the log and the metrics, ``refused`` the error for the peer.
 
-    def __init__(self, limit: str, refused: Refused) -> None:
+    ``is_repeated``: its origin was told often in the last seconds, so the connection is closed without a word.
+    """
+
+    def __init__(self, limit: str, refused: Refused, *, is_repeated: bool = False) -> None:
         super().__init__(refused.reason)
         self.limit = limit
         self.refused = refused
+        self.is_repeated = is_repeated
 
 
 class Bucket:
@@ -72,11 +79,20 @@ class Bucket:
 
 
 class _Origin:
-    __slots__ = ("bucket", "connections")
+    __slots__ = ("bucket", "connections", "told")
 
     def __init__(self) -> None:
         self.connections = 0
+        # Tokens for new connections, and for refusals that the peer is told.
         self.bucket = Bucket()
+        self.told = Bucket()
+
+    def refuse(self, limit: str, refused: Refused, now: float) -> RefusedError:
+        """Return the error for a refused connection."""
+        is_repeated = self.told.wait_seconds(_TOLD_MAX, _TOLD_SECONDS, now) > 0
+        if not is_repeated:
+            self.told.take(_TOLD_MAX, _TOLD_SECONDS, now)
+        return RefusedError(limit, refused, is_repeated=is_repeated)
 
 
 class ConnectionLimits:
@@ -127,12 +143,12 @@ class ConnectionLimits:
             origin = self._connected.get(name) or self._remembered.get(name) or _Origin()
             if self._at_once_max and origin.connections >= self._at_once_max:
                 reason = f"Your address has {origin.connections} connections; close one, or try again later."
-                raise RefusedError("address_connections", Refused(ErrorCode.RATE_LIMITED, reason))
+                raise origin.refuse("address_connections", Refused(ErrorCode.RATE_LIMITED, reason), now)
             if self._new_max:
                 if wait_seconds := math.ceil(origin.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):
                     reason = f"Your address opened too many connections; try again in {wait_seconds} s."
                     refused = Refused(ErrorCode.RATE_LIMITED, reason, retry_seconds=wait_seconds)
-                    raise RefusedError("address_new_connections", refused)
+                    raise origin.refuse("address_new_connections", refused, now)
                 origin.bucket.take(self._new_max, NEW_SECONDS, now)
             origin.connections += 1
             self._remembered.pop(name, None)

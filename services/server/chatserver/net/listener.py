@@ -96,5 +96,8 @@ class Listener:
             try:
                 self._connections.add(partial(TcpTransport, sock, self._turns), str(peer[0]))
             except RefusedError as error:
-                self._reject_queue.add(sock, error.refused, time.monotonic())
+                if error.is_repeated:
+                    sock.close()
+                else:
+                    self._reject_queue.add(sock, error.refused, time.monotonic())
         return True

@@ -1,0 +1,43 @@
+"""Users who chat during an attack, and the server that they chat on: it has one processor."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from typing import Self
+
+from integration.room import Peer
+
+ONE_PROCESSOR = ("taskset", "--cpu-list", str(min(os.sched_getaffinity(0))))
+P99_MAX_SECONDS = 0.1
+
+
+class Bystanders:
+    """Two users who chat: the delays of their messages."""
+
+    def __init__(self, port: int) -> None:
+        self._one, self._other = Peer(port), Peer(port)
+        for peer, name in ((self._one, "one"), (self._other, "other")):
+            peer.login(name)
+        self.delays: list[float] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._one.close()
+        self._other.close()
+
+    def chat(self, until: float) -> None:
+        """Chat, twenty messages a second."""
+        while (began_at := time.monotonic()) < until:
+            self._one.ask(command="PM", message="hello")
+            self._other.next("broadcast")
+            self.delays.append(time.monotonic() - began_at)
+            self._one.next("sent")
+            time.sleep(0.05)
+
+    @property
+    def p99_seconds(self) -> float:
+        return statistics.quantiles(self.delays, n=100)[-1]
