@@ -291,7 +291,7 @@ BREAKS = (
     _break(
         _BOUNDED,
         _NET + "sendqueue.py",
-        "        if self._unread_bytes() <= UNREAD_MAX_BYTES:\n            return self.state < DRAINING\n",
+        "        if self._unread_bytes() <= self._unread_max_bytes:\n            return self.state < DRAINING\n",
         "        if self._unread_bytes() >= 0:\n            return self.state < DRAINING\n",
         "unit/server/test_sendqueue.py::test_reader_waits_while_its_peer_leaves_too_much_unread",
     ),

@@ -46,7 +46,7 @@ from chatserver.counters import Counters
 from chatserver.journal.apply import StoreLimits
 from chatserver.journal.entries import ServerStart, SetServerRole
 from chatserver.journal.local import LocalJournal
-from chatserver.memory import system_memory
+from chatserver.memory import share_of_memory, system_memory
 from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
 from chatserver.net.certificates import CertificateError, Certificates
@@ -194,7 +194,13 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         protocols = protocols_with_register(register)
-        self._sender = Sender(config.lag_max_bytes, self._crash, memory.is_short, counters=self._counters)
+        self._sender = Sender(
+            config.lag_max_bytes,
+            self._crash,
+            memory.is_short,
+            unread_max_bytes=share_of_memory(config.unread_percent),
+            counters=self._counters,
+        )
         # Guests, who use register, have no buffer: see AckedDelivery.
         buffers = {
             protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
@@ -310,6 +316,7 @@ class Server:
             open_session=partial(Session, services),
             limits=limits,
             overflow=overflow,
+            answer_max_bytes=config.answer_max_bytes,
             tls=self._tls,
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
             counters=self._counters,

@@ -6,8 +6,10 @@ their memory first and are rejected while memory is short: new connections, and 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -85,6 +87,10 @@ class SystemMemory:
             spare = left if spare is None else min(left, spare)
         return spare
 
+    def limit_bytes(self) -> int | None:
+        """The tightest limit; None if none can be read."""
+        return min((limit for _, limit in self._readings()), default=None)
+
     def _readings(self) -> Iterator[tuple[int, int]]:
         """For each limit: the free bytes, and the limit in bytes."""
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -101,6 +107,12 @@ class SystemMemory:
         with suppress(OSError, ValueError):
             total, available = _fields(Path("/proc/meminfo"), (b"MemTotal:", b"MemAvailable:"))
             yield available * 1024, total * 1024
+
+
+def trim_heap() -> None:
+    """Give free memory inside the heap back to the system. It takes 1 ms, or 40 ms for 700 MB: call it rarely."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def no_limit(_: int) -> None:
@@ -126,6 +138,12 @@ def _fields(path: Path, names: tuple[bytes, ...]) -> Sequence[int]:
         return [int(found[name]) for name in names]
     except KeyError as error:
         raise ValueError(str(path)) from error
+
+
+def share_of_memory(percent: int) -> int:
+    """So much of the memory that this process may have, in bytes; sys.maxsize if no limit can be read."""
+    limit_bytes = SystemMemory().limit_bytes()
+    return sys.maxsize if limit_bytes is None else limit_bytes * percent // 100
 
 
 def system_memory() -> Memory:

@@ -20,7 +20,7 @@ from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.net.connection import Connection, ConnectionServices
 from chatserver.net.limits import ConnectionLimits
 from chatserver.net.sender import Sender
-from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, State
+from chatserver.net.sendqueue import ANSWER_MAX_BYTES, SendQueue, State
 from chatserver.net.transport import TcpTransport
 
 from .helpers import DEADLINE_SECONDS, FakeSession, eventually, in_background, must_end, read_all
@@ -385,7 +385,7 @@ def test_reads_before_the_login_are_small() -> None:
 
 def test_peer_that_does_not_read_is_not_read(wire: Wire) -> None:
     """Promise: back-pressure. However much a peer sends, memory stays bounded."""
-    text = "x" * UNREAD_MAX_BYTES
+    text = "x" * (ANSWER_MAX_BYTES // 4)
     wire.answer = lambda session: session.send_queue.put([Bye(text)])
     wire.connection.start()  # without its sender, as if the socket were full
     wire.peer.sendall(PING)
@@ -438,7 +438,7 @@ def test_disconnect_ends_the_reader(wire: Wire, says: bytes) -> None:
 
 def test_reader_that_waits_for_its_peer_is_freed_by_the_shutdown(wire: Wire) -> None:
     """Promise: shutdown. Every thread is joined."""
-    wire.answer = lambda session: session.send_queue.put([Bye("x" * (UNREAD_MAX_BYTES + 1))])
+    wire.answer = lambda session: session.send_queue.put([Bye("x" * (ANSWER_MAX_BYTES // 4 + 1))])
     wire.connection.start()
     wire.peer.sendall(PING)
     eventually(lambda: wire.sessions and wire.session.handled)

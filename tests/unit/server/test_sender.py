@@ -362,11 +362,30 @@ def test_short_memory_disconnects_the_peer_with_most_unsent_data() -> None:
         modest, greedy, small = (fixture.peer() for _ in range(3))
         fixture.put(modest.send_queue, b"x" * 2_000_000)
         fixture.put(greedy.send_queue, b"x" * 3_000_000)
-        fixture.put(small.send_queue, b"x" * 500_000)
+        fixture.put(small.send_queue, b"x" * 1_000)
         for broken in ([False, True, False], [True, True, False], [True, True, False]):
             shortages.append(True)
             fixture.pass_time(1)
             assert [is_closed(peer) for peer in (modest, greedy, small)] == broken
+
+
+def test_unread_bytes_of_all_peers_are_limited_and_their_memory_is_trimmed() -> None:
+    """Promise: memory stays bounded. The peers with the most unread bytes are disconnected, also before their login."""
+    trims: list[int] = []
+    with closing(SenderFixture(unread_max_bytes=15_000_000, trim=lambda: trims.append(1))) as fixture:
+        fixture.pass_time(1)
+        modest, greedy, stranger = fixture.peer(), fixture.peer(), fixture.peer(follows=False)
+        fixture.put(modest.send_queue, b"x" * 9_000_000)
+        fixture.put(greedy.send_queue, b"x" * 10_000_000)
+        fixture.put(stranger.send_queue, b"x" * 11_000_000)
+        fixture.pass_time(1)
+        assert [is_closed(peer) for peer in (modest, greedy, stranger)] == [False, True, True]
+        assert 8_000_000 < fixture.sender.unread_bytes < 15_000_000
+        assert not trims
+        assert len(modest.received()) == 9_000_000
+        fixture.pass_time(1)
+        fixture.pass_time(1)
+        assert trims == [1]
 
 
 def test_closed_connections_are_forgotten(fixture: SenderFixture) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatprotocol.events import Pong
 from chatserver.net.broadcast import AHEAD_MAX_BYTES, SEND_MAX_BYTES, SPAN_MIN_BYTES, BroadcastBuffer, SendLimits, Span
-from chatserver.net.sendqueue import UNREAD_MAX_BYTES, SendQueue, Shared, State
+from chatserver.net.sendqueue import ANSWER_MAX_BYTES, SendQueue, Shared, State
 from chatserver.net.transport import TcpTransport
 
 from .helpers import (
@@ -440,7 +440,7 @@ def test_buffer_keeps_what_was_not_offered_and_kept_bytes_of_the_rest() -> None:
 def test_reader_waits_while_its_peer_leaves_too_much_unread(broadcast: BroadcastBuffer) -> None:
     """Promise: back-pressure. Data that others told the peer counts, broadcast data does not."""
     send_queue = following(broadcast)
-    put(send_queue, b"x" * (UNREAD_MAX_BYTES - 10))
+    put(send_queue, b"x" * (ANSWER_MAX_BYTES // 4 - 10))
     publish(broadcast, b"x" * KEPT_BYTES)
     assert send_queue.wait_for_room()
     insert(send_queue, b"x" * 20)
@@ -541,7 +541,7 @@ def test_held_queue_does_not_wait_for_insertions(broadcast: BroadcastBuffer) -> 
     """They can't be sent before the release, which comes after the wait: a login would wait for itself."""
     send_queue = new_queue(broadcast)
     send_queue.follow(broadcast)
-    insert(send_queue, b"x" * (UNREAD_MAX_BYTES + 1))
+    insert(send_queue, b"x" * (ANSWER_MAX_BYTES // 4 + 1))
     assert send_queue.wait_for_room()
 
 

@@ -30,7 +30,7 @@ from chatprotocol.errors import ProtocolError
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, proxy, sniff
 from chatserver.counters import Counters
 from chatserver.net.limits import RefusedError
-from chatserver.net.sendqueue import SendQueue, State
+from chatserver.net.sendqueue import ANSWER_MAX_BYTES, SendQueue, State
 from chatserver.net.tls import ALERT_FULL, ALERT_NO_TLS, FIRST_BYTE, reason_of
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class ConnectionServices:
     limits: ConnectionLimits
     # See SendQueue.
     overflow: BroadcastBuffer | None = None
+    answer_max_bytes: int = ANSWER_MAX_BYTES
     # None: there is no TLS.
     tls: TlsAcceptor | None = None
     # The error for a connection without TLS; None if TLS is not required.
@@ -301,6 +302,7 @@ class Connection:
             self._services.sender.mark_ready,
             server.encode_long,
             self._services.overflow,
+            self._services.answer_max_bytes,
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()

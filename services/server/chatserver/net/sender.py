@@ -47,6 +47,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -56,6 +57,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from chatserver.counters import Counters
+from chatserver.memory import trim_heap
 from chatserver.net.broadcast import Span
 from chatserver.net.sendqueue import CLOSED, HANGING_UP, SHUT, Shared
 from chatserver.threads import Worker
@@ -75,7 +77,9 @@ LINGER_SECONDS = 5.0
 # Broadcast data needs no such limit, because the lag limit covers it.
 STALL_SECONDS = 60.0
 # Minimum unsent data for a disconnect while memory is short: with less, a disconnect would free too little.
-_SHORT_MEMORY_UNSENT_BYTES = 1024 * 1024
+_SHORT_MEMORY_UNSENT_BYTES = 64 * 1024
+# Peak of the unread bytes from which on the memory is trimmed after it: less is soon used again.
+_TRIM_BYTES = 8 * 1024 * 1024
 # Maximum visits per round: thousands of clients may send requests at once, a visit takes 10 to 50 microseconds, and
 # broadcast data must not wait for all of them.
 _VISITS_MAX = 500
@@ -130,6 +134,8 @@ class Sender:
         on_crash: Callable[[str], None],
         is_memory_short: Callable[[], bool] = lambda: False,
         *,
+        unread_max_bytes: int = sys.maxsize,
+        trim: Callable[[], None] = trim_heap,
         visits_max: int = _VISITS_MAX,
         write: Callable[[int, bytes], int] = os.write,
         clock: Callable[[], float] = time.monotonic,
@@ -142,6 +148,11 @@ class Sender:
         self._clock = clock
         self._is_memory_short = is_memory_short
         self._lag_max_bytes = lag_max_bytes
+        self._unread_max_bytes = unread_max_bytes
+        self._trim = trim
+        # Unread bytes of all queues at the last check, and their peak since the memory was last trimmed.
+        self.unread_bytes = 0
+        self._unread_peak_bytes = 0
         self._worker = Worker("sender", self._run, on_crash)
         self._selector = selectors.DefaultSelector()
         self._wakeup_reader, self._wakeup_writer = os.pipe()
@@ -282,7 +293,7 @@ class Sender:
         """
         # Read without the lock: a change of these makes the pipe readable, so select returns.
         busy = bool(self._ready or self._growing)
-        has_checks = self._closing or self._full or self._tracked or self._stop_at is not None
+        has_checks = self._closing or self._full or self._tracked or self._stop_at is not None or self._awaits_trim
         timeout = _TICK_SECONDS if has_checks else None
         ready = self._selector.select(timeout if wait and not busy else 0)
         for key, _ in ready:
@@ -532,6 +543,7 @@ class Sender:
         self._next_check_at = now + _TICK_SECONDS
         self._check_tracked()
         self._disconnect_stalled(now)
+        self._limit_unread()
         if self._is_memory_short():
             self._disconnect_largest()
 
@@ -557,6 +569,33 @@ class Sender:
             if send_queue.has_unsent_replies:
                 _log.warning("disconnected", reason="replies_unread", connection=send_queue.label)
                 self._disconnect(send_queue)
+
+    def _limit_unread(self) -> None:
+        """Disconnect the peers with the most unread bytes if those of all together exceed the limit."""
+        kept = {send_queue: send_queue.kept_bytes for queues in (self._placed, self._full) for send_queue in queues}
+        self.unread_bytes = sum(kept.values())
+        if self.unread_bytes > self._unread_max_bytes:
+            for send_queue in sorted(kept, key=kept.__getitem__, reverse=True):
+                if self.unread_bytes <= self._unread_max_bytes:
+                    break
+                self.unread_bytes -= kept[send_queue]
+                self._counters.limits_hit["unread_percent"] += 1
+                _log.warning(
+                    "disconnected",
+                    reason="unread_limit",
+                    connection=send_queue.label,
+                    unsent_bytes=kept[send_queue],
+                )
+                self._disconnect(send_queue)
+        self._unread_peak_bytes = max(self._unread_peak_bytes, self.unread_bytes)
+        if self._awaits_trim and self.unread_bytes < self._unread_peak_bytes // 4:
+            self._unread_peak_bytes = 0
+            self._trim()
+
+    @property
+    def _awaits_trim(self) -> bool:
+        """True if many bytes were unread: malloc keeps their memory after they were sent or dropped."""
+        return self._unread_peak_bytes >= _TRIM_BYTES
 
     def _disconnect_largest(self) -> None:
         """While memory is short, disconnect the peer with the most unsent data, one per tick."""

@@ -62,10 +62,12 @@ if TYPE_CHECKING:
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.transport import Transport
 
-# Maximum unsent replies per connection: above it, the server stops reading requests from this client.
-UNREAD_MAX_BYTES = 64 * 1024
-# Maximum insertions in bytes of the queue's own. More are spans of the overflow buffer, which all queues share.
-INSERTED_MAX_BYTES = 128 * 1024
+# Maximum bytes of its own that wait in a queue until the peer reads. A quarter of it are replies: above that, no more
+# requests are read, and no more of an answer is made. Half of it are insertions: more are spans of
+# the overflow buffer, which all queues share. The last quarter is the page of an answer that is being made.
+ANSWER_MAX_BYTES = 256 * 1024
+# Memory of a page of an answer, and of the piece that is made of it. The reader thread has it, not the queue.
+_PAGE_BYTES = 64 * 1024
 # Maximum size of a span that carries a number and is still extended.
 _NUMBERED_MAX_BYTES = 64 * 1024
 # Maximum pieces per send: one connection must not occupy the sender for long.
@@ -149,6 +151,7 @@ class SendQueue:
         "_encode",
         "_encode_long",
         "_inserted_bytes",
+        "_inserted_max_bytes",
         "_last",
         "_leaving",
         "_lock",
@@ -161,6 +164,7 @@ class SendQueue:
         "_segments",
         "_shared_bytes",
         "_tracked",
+        "_unread_max_bytes",
         "_waiting",
         "buffers",
         "caught_up",
@@ -179,12 +183,14 @@ class SendQueue:
         mark_ready: Callable[[SendQueue], None],
         encode_long: Callable[[Event, Collection[Message]], Iterator[bytes]] = lambda *_: iter(()),
         overflow: BroadcastBuffer | None = None,
+        answer_max_bytes: int = ANSWER_MAX_BYTES,
         pieces_max: int = _PIECES_MAX,
     ) -> None:
         """``protocol`` is the name of the wire protocol.
 
         ``encode`` encodes the events for this connection alone, and ``encode_long`` a long answer in pieces.
-        ``overflow`` takes the insertions above INSERTED_MAX_BYTES; its position is that of a buffer without followers.
+        ``overflow`` takes the insertions above half of ``answer_max_bytes``; its position is that of a buffer without
+        followers.
         """
         self.transport = transport
         self.label = label
@@ -193,6 +199,8 @@ class SendQueue:
         self._encode_long = encode_long
         self._overflow = overflow
         self._mark_ready = mark_ready
+        self._unread_max_bytes = answer_max_bytes // 4
+        self._inserted_max_bytes = answer_max_bytes // 2
         self._pieces_max = pieces_max
         # Guards everything below. ``state``, ``caught_up`` and ``buffers`` may be read without it.
         self._lock = threading.Lock()
@@ -283,14 +291,16 @@ class SendQueue:
         self._mark_ready(self)
 
     def wait_for_room(self) -> bool:
-        """Wait while more than UNREAD_MAX_BYTES of replies are unsent; false if the queue takes no more."""
+        """Wait while too many bytes of replies are unsent; false if the queue takes no more."""
         # Read without the lock: a stale value admits the requests of one more read, or costs a check under the lock.
-        if self._unread_bytes() <= UNREAD_MAX_BYTES:
+        if self._unread_bytes() <= self._unread_max_bytes:
             return self.state < DRAINING
         with self._lock:
             if self._room_available is None:
                 self._room_available = threading.Condition(self._lock)
-            self._room_available.wait_for(lambda: self.state >= DRAINING or self._unread_bytes() <= UNREAD_MAX_BYTES)
+            self._room_available.wait_for(
+                lambda: self.state >= DRAINING or self._unread_bytes() <= self._unread_max_bytes
+            )
             return self.state < DRAINING
 
     def pause(self, seconds: float) -> bool:
@@ -352,7 +362,7 @@ class SendQueue:
             if first is None:
                 return
             self._close_spans(is_staged=True)
-            if self._overflow is not None and self._inserted_bytes + len(data) > INSERTED_MAX_BYTES:
+            if self._overflow is not None and self._inserted_bytes + len(data) > self._inserted_max_bytes:
                 self._add_overflow(self._overflow, data)
             else:
                 self._add(data, _INSERTION)
@@ -488,7 +498,7 @@ class SendQueue:
                 self._drop_sent(sent_bytes)
             if self._leaving:
                 self._release_buffers()
-            if self._room_available is not None and self._unread_bytes() <= UNREAD_MAX_BYTES:
+            if self._room_available is not None and self._unread_bytes() <= self._unread_max_bytes:
                 self._room_available.notify_all()
 
     def catch_up(self, buffers: tuple[BroadcastBuffer, ...]) -> bool:
@@ -570,9 +580,10 @@ class SendQueue:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes kept for this connection alone."""
+        """Bytes kept for this connection alone, with the page of an answer that is being made."""
         # Read without the lock: an estimate, compared with a limit in megabytes.
-        return self._reply_bytes + self._inserted_bytes
+        page_bytes = _PAGE_BYTES if self._reply_bytes and self.state <= ANSWERING else 0
+        return self._reply_bytes + self._inserted_bytes + page_bytes
 
     def unread_bytes(self) -> int:
         """Unsent bytes of all kinds, if the queue is not caught up. For any thread; an estimate."""
