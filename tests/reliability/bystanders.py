@@ -11,6 +11,7 @@ from integration.room import Peer
 
 ONE_PROCESSOR = ("taskset", "--cpu-list", str(min(os.sched_getaffinity(0))))
 P99_MAX_SECONDS = 0.1
+DELAYS_OF_A_LONG_TEST = 300
 
 
 class Bystanders:
@@ -38,6 +39,8 @@ class Bystanders:
             self._one.next("sent")
             time.sleep(0.05)
 
-    @property
-    def p99_seconds(self) -> float:
-        return statistics.quantiles(self.delays, n=100)[-1]
+    def assert_quick(self) -> None:
+        """The 99th percentile, or the median of a test that is too short for it."""
+        is_long = len(self.delays) > DELAYS_OF_A_LONG_TEST
+        found = statistics.quantiles(self.delays, n=100)[-1] if is_long else statistics.median(self.delays)
+        assert found < P99_MAX_SECONDS, sorted(self.delays)[-10:]

@@ -6,15 +6,14 @@ Attackers have addresses in 127.1.0.0/16. Each test has the numbers of a known a
 from __future__ import annotations
 
 import json
-import os
 import socket
-import statistics
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import Peer
+from reliability.bystanders import ONE_PROCESSOR, Bystanders
 from reliability.guessers import Guessers
 from reliability.program import Program
 
@@ -30,42 +29,7 @@ SETTINGS = {
     "CHAT_WAITING_PERCENT": "100",
 }
 DEFAULT_HASHES = {"CHAT_HASH_TIME_COST": "", "CHAT_HASH_MEMORY_KIB": ""}
-ONE_PROCESSOR = ("taskset", "--cpu-list", str(min(os.sched_getaffinity(0))))
-DELAY_MAX_SECONDS = 0.1
-DELAYS_OF_A_LONG_TEST = 300
 LOGIN_MAX_SECONDS = 2.0
-
-
-class Bystanders:
-    """Two users who chat: the delays of their messages."""
-
-    def __init__(self, port: int) -> None:
-        self._one, self._other = Peer(port), Peer(port)
-        for peer, name in ((self._one, "one"), (self._other, "other")):
-            peer.login(name)
-        self.delays: list[float] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._one.close()
-        self._other.close()
-
-    def chat(self, until: float) -> None:
-        """Chat, twenty messages a second."""
-        while (began_at := time.monotonic()) < until:
-            self._one.ask(command="PM", message="hello")
-            self._other.next("broadcast")
-            self.delays.append(time.monotonic() - began_at)
-            self._one.next("sent")
-            time.sleep(0.05)
-
-    def assert_quick(self) -> None:
-        """The 99th percentile, or the median of a test that is too short for it."""
-        is_long = len(self.delays) > DELAYS_OF_A_LONG_TEST
-        found = statistics.quantiles(self.delays, n=100)[-1] if is_long else statistics.median(self.delays)
-        assert found < DELAY_MAX_SECONDS, sorted(self.delays)[-10:]
 
 
 def seconds_to_log_in(port: int, name: str, address: str) -> float:

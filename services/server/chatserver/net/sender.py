@@ -79,7 +79,7 @@ STALL_SECONDS = 60.0
 # Minimum unsent data for a disconnect while memory is short: with less, a disconnect would free too little.
 _SHORT_MEMORY_UNSENT_BYTES = 64 * 1024
 # Peak of the unread bytes from which on the memory is trimmed after it: less is soon used again.
-_TRIM_BYTES = 8 * 1024 * 1024
+_TRIM_BYTES = 2 * 1024 * 1024
 # Maximum visits per round: thousands of clients may send requests at once, a visit takes 10 to 50 microseconds, and
 # broadcast data must not wait for all of them.
 _VISITS_MAX = 500

@@ -7,6 +7,7 @@ next. So a user without a debt waits for one of the running searches only, howev
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import contextmanager
@@ -15,12 +16,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# Searches that run at the same time. More would take all processors from the delivery of messages.
+# Maximum searches that run at the same time. One processor is left for the delivery of messages.
 SEARCHES_MAX = 2
 # A search of one second puts its user behind all who did not search in this many seconds.
 DEBT_FACTOR = 20.0
 # Maximum wait of a search. Its client has waited for an answer for some time, and its thread is needed.
 WAIT_SECONDS = 5.0
+
+
+def _processors() -> int:
+    """Number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class TurnsClosedError(Exception):
@@ -47,11 +55,12 @@ class SearchTurns:
 
     def __init__(
         self,
-        searches_max: int = SEARCHES_MAX,
+        searches_max: int | None = None,
         wait_seconds: float = WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._searches_max = searches_max
+        """``searches_max``: by default as many as there are processors, less one, at most SEARCHES_MAX."""
+        self._searches_max = searches_max or max(1, min(SEARCHES_MAX, _processors() - 1))
         self._wait_seconds = wait_seconds
         self._clock = clock
         # Guards everything below.
