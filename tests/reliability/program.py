@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 30.0
 # No test must wait for the hash of a password.
 CHEAP_HASHES = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
-# Tests run on small disks, too.
-NO_RESERVE = {"CHAT_DISK_RESERVE": "0"}
+# Tests run on small disks, too; they disconnect many peers, and send thousands of messages to users who are offline.
+NO_LIMITS = {
+    "CHAT_DISK_RESERVE": "0",
+    "CHAT_LOG_LINES_PER_ADDRESS": "0",
+    "CHAT_WAITING_FROM_SENDER": "0",
+    "CHAT_WAITING_MESSAGES": "0",
+}
 _POLL_SECONDS = 0.005
 _PROGRAM = """
 import sys
@@ -34,7 +39,7 @@ sys.exit(main(partial(Server, {})))
 def own_environment() -> dict[str, str]:
     """The environment of this process without settings of the chat programs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CHAT_")}
-    return {**inherited, **CHEAP_HASHES, **NO_RESERVE, "PYTHONUNBUFFERED": "1"}
+    return {**inherited, **CHEAP_HASHES, **NO_LIMITS, "PYTHONUNBUFFERED": "1"}
 
 
 class Program:
