@@ -23,6 +23,7 @@ from chatclient import (
     Unmuted,
     UsageError,
 )
+from chatprotocol.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,18 @@ def test_calls_of_operators_return_their_answers(moderated: Room, enter: Enter, 
     with pytest.raises(RefusedError) as refused:
         bob.kick(None, "op")
     assert refused.value.code == "not_permitted"
+
+
+def test_user_of_another_protocol_who_is_kicked_does_not_reconnect(
+    moderated: Room, enter: Enter, fresh_name: Name
+) -> None:
+    name = fresh_name("bob")
+    op, bob = enter(moderated.server.port, "op"), enter(moderated.server.port, name, "datagram")
+    op.kick(None, name, "spam")
+    assert next_of(bob, Bye) == Bye("op ended your connections: spam", ErrorCode.KICKED)
+    with pytest.raises(LostError) as lost:
+        list(bob.events(DEADLINE_SECONDS))
+    assert lost.value.code == "kicked"
 
 
 @pytest.mark.parametrize("code", ["kicked", "banned"])

@@ -68,7 +68,7 @@ def test_ban_ends_the_connections_and_refuses_logins_in_every_protocol(
         assert peer.is_closed()
     for steps in (frames, datagram):
         *_, last = steps.rest()
-        assert last.startswith("C BYE you are banned until 20"), last
+        assert last.startswith("C BYE banned: you are banned until 20"), last
         assert last.endswith(": spam")
     again = moderated.peer()
     assert code(again, command="login", username=bob, password="wrong") == "wrong_password"
@@ -96,7 +96,7 @@ def test_ban_of_a_guest_or_a_network_ends_what_comes_from_there(moderated: Room,
     assert answer(op, "banned", command="ban", username=erin) == {"type": "banned", "address": host, "by": "op"}
     assert guest.is_over()
     assert user.next("bye")["reason"] == "you are banned"
-    assert datagram.rest()[-1] == "C BYE you are banned"
+    assert datagram.rest()[-1] == "C BYE banned: you are banned"
     refused = Guest(moderated.server.port, erin, host)
     assert refused.sending.register("TOSEND", erin) == NOT_REGISTERED
     refused.close()

@@ -248,6 +248,7 @@ FRAMES = Samples(
         events.UserUnknown(ErrorCode.UNKNOWN_USER, unknown_user("bob").reason, about="bob"),
         events.Pong(),
         events.Bye("The server is shutting down."),
+        events.Bye("alice ended your connections: spam", ErrorCode.KICKED),
     ),
     changed=(
         (events.Bye("you left"), (events.Bye(""),)),

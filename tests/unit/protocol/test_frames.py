@@ -257,6 +257,8 @@ LATER: list[tuple[bytes, list[Event]]] = [
     (b"ERROR too_long", [Refused(ErrorCode.TOO_LONG, "")]),
     (b"DENIED", [Refused(ErrorCode.WRONG_PASSWORD, "")]),
     (b"BYE ", [Bye("")]),
+    (b"BYE replaced: by a newer one", [Bye("by a newer one", ErrorCode.REPLACED)]),
+    (b"BYE internal: no such code", [Bye("internal: no such code")]),
     (b"PONG 12:00 UTC", [Pong()]),
     (b"ONLINE  alice  bob ", [Online(("alice", "bob"))]),
     *(

@@ -91,6 +91,13 @@ def _refused(event: events.Refused) -> tuple[Step]:
     return _command("ERROR", event.code, event.reason)
 
 
+def _bye(event: events.Bye) -> tuple[Step]:
+    """The answer to EX is BYE without a reason."""
+    if event.code is not None:
+        return _command("BYE", f"{event.code}:", event.reason)
+    return _command("BYE") if event.reason == YOU_LEFT else _command("BYE", event.reason)
+
+
 _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.PasswordPrompt: lambda event: _command("PASSWORD", event.account),
     events.Welcome: _welcome,
@@ -103,13 +110,14 @@ _STEPS_OF: Final[dict[type, Callable[[Any], Iterable[Step]]]] = {
     events.Refused: _refused,
     events.UserUnknown: lambda event: _command("NOUSER", event.about),
     events.Pong: lambda _: _command("PONG"),
-    # The reply to EX is BYE without a reason.
-    events.Bye: lambda event: _command("BYE") if event.reason == YOU_LEFT else _command("BYE", event.reason),
+    events.Bye: _bye,
 }
 
 
 # --- events, decoded by the client ---
 
+# Codes of a Bye after which the client does not reconnect.
+_BYE_CODES: Final = frozenset({ErrorCode.BANNED, ErrorCode.KICKED, ErrorCode.REPLACED})
 
 # History limit of a client: other servers may send longer histories than ours.
 _HISTORY_MAX_BYTES: Final = 64 * 1024 * 1024
@@ -203,6 +211,11 @@ def _read_no_user(name: str) -> ClientEvent:
     return events.UserUnknown(error.code, error.reason, about=name)
 
 
+def _read_bye(rest: str) -> events.Bye:
+    word, _, reason = rest.partition(": ")
+    return events.Bye(reason, ErrorCode(word)) if word in _BYE_CODES else events.Bye(rest)
+
+
 _READ: Final[dict[str, Callable[[str], ClientEvent]]] = {
     "PASSWORD": lambda rest: events.PasswordPrompt(account=AccountKind(rest)),
     "WELCOME": _read_welcome,
@@ -214,5 +227,5 @@ _READ: Final[dict[str, Callable[[str], ClientEvent]]] = {
     "NOUSER": _read_no_user,
     "ERROR": _read_error,
     "PONG": lambda _: events.Pong(),
-    "BYE": events.Bye,
+    "BYE": _read_bye,
 }
