@@ -9,7 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import NOT_REGISTERED, c, deadline, leave
+from certificates import Authority
+from integration.room import NOT_REGISTERED, c, deadline, leave, wait_for
 
 from chatprotocol.address import read_networks
 from chatprotocol.wire.proxy import SIGNATURE
@@ -17,6 +18,7 @@ from chatprotocol.wire.proxy import SIGNATURE
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable
+    from pathlib import Path
 
     from integration.room import Peer, Room
 
@@ -82,6 +84,22 @@ def test_silent_connections_keep_no_user_out(open_room: Callable[..., Room]) -> 
     assert bob.next("broadcast")
 
 
+def test_handshake_that_never_ends_keeps_no_user_out(open_room: Callable[..., Room], tmp_path: Path) -> None:
+    files = Authority().write(tmp_path)
+    settings = {"tls_cert": files.certificate, "tls_key": files.key}
+    room = open_room(exempt=(), max_connections=4, waiting_percent=25, reserved_percent=0, **settings)
+    stuck = room.peer("127.0.0.2")
+    stuck.send(b"\x16\x03\x01")
+
+    def logs_in() -> bool:
+        peer = room.peer()
+        peer.ask(command="login", username="alice", password="secret")
+        return json.loads(peer.line())["type"] == "login"
+
+    wait_for(logs_in, "a login")  # the server may not have begun the handshake at the first time
+    assert stuck.is_closed()
+
+
 def test_last_places_are_for_known_users(open_room: Callable[..., Room]) -> None:
     room = open_room(exempt=(), max_connections=6, waiting_percent=100, reserved_percent=67)
     known = room.enter("known")
@@ -134,6 +152,18 @@ def test_client_behind_a_trusted_proxy_has_its_own_address(proxied: Room, log: i
     for byte in HEADER:
         again.send(bytes([byte]))
     again.login("alice")
+
+
+def test_tls_follows_the_header(open_room: Callable[..., Room], tmp_path: Path, log: io.StringIO) -> None:
+    authority = Authority()
+    files = authority.write(tmp_path)
+    settings = {"tls": "required", "tls_cert": files.certificate, "tls_key": files.key}
+    room = open_room(exempt=(), trusted_proxies=read_networks("127.0.0.2"), **settings)
+    peer = room.peer("127.0.0.2")
+    peer.send(HEADER)
+    peer.socket = authority.client_context().wrap_socket(peer.socket, server_hostname="localhost")
+    peer.login("alice")
+    assert f"login user=alice account=new connection=1@{REAL}" in log.getvalue()
 
 
 def test_health_checks_of_a_proxy_are_not_logged(proxied: Room, log: io.StringIO) -> None:
