@@ -5,10 +5,9 @@ Attackers have addresses in 127.1.0.0/16. Each test has the numbers of a known a
 
 from __future__ import annotations
 
-import json
-import socket
+import resource
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +28,7 @@ SETTINGS = {
     "CHAT_WAITING_PERCENT": "100",
 }
 DEFAULT_HASHES = {"CHAT_HASH_TIME_COST": "", "CHAT_HASH_MEMORY_KIB": ""}
+MANY = 2_000
 LOGIN_MAX_SECONDS = 2.0
 
 
@@ -127,19 +127,25 @@ def test_one_address_registers_names(tmp_path: Path, connections: int, seconds: 
             assert server.log().count("account=new") == registered
 
 
-@pytest.mark.parametrize("many", [200, pytest.param(2_000, marks=[pytest.mark.long, pytest.mark.timeout(200)])])
+@pytest.mark.parametrize("many", [200, pytest.param(MANY, marks=[pytest.mark.long, pytest.mark.timeout(200)])])
 def test_many_register_and_hang_up_at_once(tmp_path: Path, many: int) -> None:
     """Their hashes are dropped, and a login does not wait for them. Without any limit of registrations."""
     limits = {"CHAT_ADDRESS_REGISTRATIONS": "0", "CHAT_REGISTRATIONS": "0"}
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2 * many:
+        pytest.skip(f"the system allows only {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS, **DEFAULT_HASHES, **limits) as server:
         seconds_to_log_in(server.port, "alice", HOME)
         with Bystanders(server.port) as bystanders:
-            for number in range(many):
-                with socket.create_connection(("127.0.0.1", server.port), source_address=("127.1.0.1", 0)) as peer:
-                    login = {"command": "login", "username": f"new{number}", "password": "secret"}
-                    peer.send(json.dumps(login).encode() + b"\n")
-            assert seconds_to_log_in(server.port, "alice", HOME) < LOGIN_MAX_SECONDS
+            with ExitStack() as stack:
+                peers = [stack.enter_context(closing(Peer(server.port, "127.1.0.1"))) for _ in range(many)]
+                for number, peer in enumerate(peers):
+                    peer.ask(command="login", username=f"new{number}", password="secret")
+            # The server reads what the others sent first: 2 s for 2,000, and not 45 s, as for their hashes.
+            assert seconds_to_log_in(server.port, "alice", HOME) < LOGIN_MAX_SECONDS * (1 if many < MANY else 2)
             bystanders.chat(time.monotonic() + 1)
+            bystanders.assert_quick()
             assert seconds_to_log_in(server.port, "new", HOTEL) < LOGIN_MAX_SECONDS
         # Those of the first second are hashed: a peer that closed its side may still read.
-        assert server.log().count("account=new") < 4 + max(100, many / 10)
+        assert server.log().count("account=new") < 4 + 100
