@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
+    Banned,
+    Bye,
+    Deleted,
     Event,
     Invited,
     Joined,
@@ -17,10 +20,13 @@ from chatprotocol.events import (
     Parted,
     PublicMessage,
     Refused,
+    Reported,
     RoleChanged,
     RoomRole,
+    SanctionKind,
     Sent,
     SentStatus,
+    TimeMs,
     TopicChanged,
     Users,
 )
@@ -31,8 +37,10 @@ from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal import entries
 from chatserver.journal.base import Applied
-from chatserver.journal.entries import Entry, Problem, PublicMessages, RoomChange, Stored
-from chatserver.store.rooms import RoomView
+from chatserver.journal.entries import DeletedMessage, Entry, Moderated, Problem, PublicMessages, RoomChange, Stored
+from chatserver.store.accounts import Role
+from chatserver.store.messages import IndexedMessage
+from chatserver.store.rooms import LOBBY_ID, RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, join_hub
 
@@ -407,3 +415,79 @@ def test_update_of_a_room_reaches_followers_that_have_seen_less(
     for each in (alice, bob, again, old):
         journal.log_out(each)
     journal.hub.announce(ROOMS["dev"], update, version)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        entries.Sanction(kind=SanctionKind.BAN, account_id=1, username="bob", by_id=0, by="admin"),
+        entries.Sanction(kind=SanctionKind.BAN, network="192.0.2.0/24", by_id=0, by="admin"),
+        entries.SetServerRole(account_id=1, username="bob", role=Role.OPERATOR, by_id=0, by="admin"),
+    ],
+)
+@pytest.mark.parametrize("is_online", [False, True])
+def test_login_reads_again_if_its_user_was_banned_or_appointed_meanwhile(
+    journal: Journal, entry: Entry[object], *, is_online: bool
+) -> None:
+    """Else a ban between the check of a login and its join would have no effect."""
+    if is_online:
+        journal.log_in("bob", knows_rooms=True)
+    member = Member(1, "bob", FakeSendQueue(journal.lobby))
+    journal.hub.begin_join(member)
+    journal.append(entry, Moderated(), None)
+    journal.commit()
+    assert journal.hub.join(member, []) is None
+    assert journal.hub.join(member, []) is not None
+
+
+def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal) -> None:
+    """All of its connections end, and no other one. Guests and the search index are told without the hub's lock."""
+    bobs = [journal.log_in("bob", knows_rooms=True) for _ in range(2)]
+    alice = journal.log_in("alice", knows_rooms=True)
+    for each in (*bobs, alice):
+        each.member.knows_moderation = True
+    expelled: list[object] = []
+    deleted: list[object] = []
+
+    def note(what: list[object], value: object) -> None:
+        journal.hub.last_id()  # takes the lock
+        what.append(value)
+
+    journal.hub.on_moderation(partial(note, expelled), partial(note, deleted))
+    batch = PublicMessages(0, "alice", ["before"], [None])
+    ban = entries.Sanction(
+        kind=SanctionKind.BAN, account_id=1, username="bob", reason="spam", seconds=60, by_id=0, by="alice"
+    )
+    journal.append(batch, (Stored(0, 1, 11),), alice)
+    journal.append(ban, Moderated(None, 60_000), alice)
+    delete = entries.DeleteMessage(message_id=11, by_id=0, by="alice")
+    journal.append(delete, DeletedMessage(LOBBY_ID, 0, None, "before"), alice)
+    journal.append(delete, DeletedMessage(LOBBY_ID, 0, None, ""), alice)
+    journal.commit()
+    banned = Banned(username="bob", by="alice", until=TimeMs(60_000), reason="spam")
+    for bob in bobs:
+        message, *told = bob.queue.received()
+        assert (message.text, told) == ("before", [banned, Deleted(11, "alice")])  # type: ignore[union-attr]
+        assert bob.queue.replies == [Bye("you are banned until 1970-01-01 00:01 UTC: spam")]
+        assert bob.queue.hangs_up
+    assert alice.queue.received()[1:] == [banned, Deleted(11, "alice"), Deleted(11, "alice")]
+    assert not alice.queue.is_finished
+    assert expelled == [ban]
+    assert deleted == [IndexedMessage(11, LOBBY_ID, 0, None, "before")]
+
+
+def test_operators_of_the_server_are_told_from_their_appointment_on(journal: Journal) -> None:
+    """Members of other connections, and operators that don't know moderation, are not told."""
+    alice, old, bob = (journal.log_in(name, knows_rooms=True) for name in ("alice", "alice", "bob"))
+    alice.member.knows_moderation = bob.member.knows_moderation = True
+    report = entries.Report(account_id=2, username="carol", reason="rude", by_id=1, by="bob")
+    for role in (Role.OPERATOR, Role.USER):
+        journal.append(report, Moderated(), bob)
+        appointed = entries.SetServerRole(account_id=0, username="alice", role=role, by_id=0, by="admin")
+        journal.append(appointed, Moderated(), None)
+    journal.append(report, Moderated(), bob)
+    journal.commit()
+    reported = Reported(username="carol", by="bob", reason="rude")
+    assert (alice.queue.received(), old.queue.received()) == ([reported], [])
+    assert bob.queue.received() == [reported] * 3
+    assert not alice.member.is_operator

@@ -515,8 +515,9 @@ def _set_server_role(transaction: Transaction, entry: entries.SetServerRole) -> 
     connection = transaction.connection
     if not is_person(connection, entry.account_id):
         return Problem.UNKNOWN_USER
-    if not _is_administrator(transaction, entry.by_id):
-        return Problem.NOT_PERMITTED
+    problem = _find_problem(transaction, entry.by_id, entry.account_id, None)
+    if problem is not None:
+        return problem
     if entry.role is not Role.OPERATOR and is_last_operator(connection, entry.account_id, transaction.time_ms):
         return Problem.LAST_OPERATOR
     update_role(connection, entry.account_id, entry.role)
