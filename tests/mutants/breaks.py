@@ -58,6 +58,10 @@ _MEMBERS = "A member of a room gets the messages of its membership: each once, i
 _QUIET_ROOM = "A room with no members online costs no memory and no descriptor."
 _UNAWARE = "Clients that don't know rooms get nothing of them."
 _ROOMS = "Only its members read and write in a room; a private room can't be told from a missing one."
+_MODERATED = "Operators act only where they may, and each act is in the audit table."
+_SANCTIONS = "A banned user is out, and a muted one is silent, until it ends; also after a restart."
+_DELETED = "A deleted message is in no history, search or `since`; its id and nonce stay used."
+_IGNORED = "The direct messages of an ignored user reach no device, and the user does not learn it."
 _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
 _CONNECTIONS = "The number of connections is limited."
@@ -1426,5 +1430,74 @@ BREAKS = (
         "    raise_highest_id(connection, transaction.last_id)\n",
         "",
         "integration/test_admin.py::test_removed_messages_are_gone_and_their_ids_are_not_used_again",
+    ),
+    # Moderation.
+    _break(
+        _MODERATED,
+        _JOURNAL + "apply.py",
+        "is_protected = role is RoomRole.OWNER or",
+        "is_protected = False and",
+        "unit/server/test_moderation.py::test_who_may_do_what_to_whom",
+    ),
+    _break(
+        _MODERATED,
+        _STORE + "accounts.py",
+        " AND kind = 'person' AND deleted_ms ISNULL AND NOT EXISTS (",
+        " AND NOT (role = 'user') AND NOT EXISTS (SELECT 1 FROM sanction WHERE id < 0) OR NOT EXISTS (",
+        "unit/server/test_moderation.py::test_last_operator_stays",
+    ),
+    _break(
+        _SANCTIONS,
+        _JOURNAL + "apply.py",
+        "        if not self._has_sanctions:\n",
+        "        if not self._has_sanctions or room_id == LOBBY_ID:\n",
+        "unit/server/test_moderation.py::test_sanction_ends_at_its_time",
+        "integration/test_moderation.py::test_muted_user_gets_the_sentence_in_its_protocol",
+    ),
+    _break(
+        _SANCTIONS,
+        _CHAT + "login.py",
+        "        if standing.ban is not None:\n",
+        "        if False and standing.ban is not None:\n",
+        "integration/test_moderation.py::test_ban_ends_the_connections_and_refuses_logins_in_every_protocol",
+        "integration/test_moderation.py::test_restart_keeps_sanctions_deletions_roles_and_ignored_users",
+    ),
+    _break(
+        _SANCTIONS,
+        _CHAT + "hub.py",
+        "                member.send_queue.finish([bye], hang_up=True)\n",
+        "                pass\n",
+        "unit/server/test_hub_rooms.py::test_banned_user_gets_what_came_before_and_then_the_reason",
+        "integration/test_moderation.py::test_ban_ends_the_connections_and_refuses_logins_in_every_protocol",
+    ),
+    _break(
+        _DELETED,
+        _STORE + "messages.py",
+        """_PRESENT: Final = " AND text <> ''\"""",
+        """_PRESENT: Final = " AND text <> 'x'\"""",
+        "unit/server/test_messages.py::test_long_answer_is_read_in_pages",
+        "integration/test_moderation.py::test_deleted_message_is_gone_and_its_nonce_and_id_stay",
+    ),
+    _break(
+        _DELETED,
+        _STORE + "moderation.py",
+        "UPDATE message SET text = '' WHERE key = ?",
+        "DELETE FROM message WHERE key = ?",
+        "unit/server/test_moderation.py::test_deleted_message_keeps_its_id_and_nonce",
+        "integration/test_moderation.py::test_deleted_message_is_gone_and_its_nonce_and_id_stay",
+    ),
+    _break(
+        _DELETED,
+        _STORE + "search_index.py",
+        "if word and finds(",
+        "if not word and finds(",
+        "unit/server/test_indexer.py::test_deleted_message_leaves_the_index",
+    ),
+    _break(
+        _IGNORED,
+        _CHAT + "hub.py",
+        "members = [] if part.is_ignored else recipients",
+        "members = recipients",
+        "integration/test_moderation.py::test_ignored_user_does_not_learn_it",
     ),
 )
