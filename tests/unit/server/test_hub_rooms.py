@@ -468,7 +468,7 @@ def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal)
     for bob in bobs:
         message, *told = bob.queue.received()
         assert (message.text, told) == ("before", [banned, Deleted(11, "alice")])  # type: ignore[union-attr]
-        assert bob.queue.replies == [Bye("you are banned until 1970-01-01 00:01 UTC: spam")]
+        assert bob.queue.replies == [Bye("you are banned until 1970-01-01 00:01 UTC: spam", ErrorCode.BANNED)]
         assert bob.queue.hangs_up
     assert alice.queue.received()[1:] == [banned, Deleted(11, "alice"), Deleted(11, "alice")]
     assert not alice.queue.is_finished

@@ -108,10 +108,10 @@ def read_name(connection: sqlite3.Connection, account_id: int) -> str | None:
     return None if row is None else str(row[0])
 
 
-# Operators of the server who are not banned from it.
+# Operators of the server who are not banned from it. The plus takes the type from the id: else no index is used.
 _OPERATORS = (
     "SELECT id FROM account WHERE role = 'operator' AND kind = 'person' AND deleted_ms ISNULL AND NOT EXISTS ("
-    "SELECT 1 FROM sanction WHERE sanction.kind = 'ban' AND ifnull(account_id, 0) = account.id"
+    "SELECT 1 FROM sanction WHERE sanction.kind = 'ban' AND ifnull(account_id, 0) = +account.id"
     " AND ifnull(conversation_id, -1) = -1 AND (until_ms ISNULL OR until_ms > :now))"
 )
 
@@ -124,8 +124,9 @@ def is_operator(connection: sqlite3.Connection, account_id: int, now_ms: int) ->
 
 def is_last_operator(connection: sqlite3.Connection, account_id: int, now_ms: int) -> bool:
     """True if the account is the only operator of the server who is not banned from it."""
-    operators = connection.execute(f"{_OPERATORS} LIMIT 2", {"now": now_ms}).fetchall()
-    return operators == [(account_id,)]
+    if not is_operator(connection, account_id, now_ms):  # the query below reads all accounts
+        return False
+    return len(connection.execute(f"{_OPERATORS} LIMIT 2", {"now": now_ms}).fetchall()) == 1
 
 
 def update_role(connection: sqlite3.Connection, account_id: int, role: Role) -> None:

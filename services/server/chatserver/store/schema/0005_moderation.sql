@@ -14,7 +14,7 @@ CREATE TABLE sanction (
 ) STRICT;
 
 CREATE UNIQUE INDEX sanction_target
-ON sanction (kind, ifnull(account_id, 0), ifnull(network, ''), ifnull(conversation_id, -1));
+ON sanction (ifnull(account_id, 0), kind, ifnull(network, ''), ifnull(conversation_id, -1));
 
 -- Acts of moderation and administration. Rows are only added.
 CREATE TABLE audit (
