@@ -8,9 +8,11 @@ import random
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from certificates import Authority
 from integration.room import Room, appoint
 from integration.terminals import Terminals
 
@@ -18,6 +20,7 @@ from chatserver.config import load_config
 from chatserver.log import configure_log
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -49,8 +52,8 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
     before = set(threading.enumerate())
     with ExitStack() as rooms:
 
-        def open_room(**settings: Any) -> Room:
-            room = Room(replace(config, **settings))
+        def open_room(tls_client: ssl.SSLContext | None = None, **settings: Any) -> Room:
+            room = Room(replace(config, **settings), tls_client)
             rooms.callback(room.close)
             return room
 
@@ -63,6 +66,18 @@ def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]
 def chance(request: pytest.FixtureRequest) -> random.Random:
     """A random generator with the same seed in each run of the test."""
     return random.Random(request.node.name)
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def open_tls_room(open_room: Callable[..., Room], authority: Authority, tmp_path: Path) -> Callable[..., Room]:
+    """Opens rooms with a certificate, in which all peers over TCP are encrypted."""
+    files = authority.write(tmp_path)
+    return partial(open_room, authority.client_context(), tls_cert=files.certificate, tls_key=files.key)
 
 
 @pytest.fixture

@@ -36,10 +36,12 @@ _POLL_SECONDS = 0.01
 class _Peer:
     """One TCP connection. Every read has a deadline."""
 
-    def __init__(self, port: int, address: str | None = None) -> None:
-        """``address`` is the peer's own address, to look like another host."""
+    def __init__(self, port: int, address: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        """``address`` is the peer's own address, to look like another host. With ``tls`` it is encrypted."""
         source = None if address is None else (address, 0)
         self.socket = socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS, source)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self._buffer = b""
 
     def send(self, data: bytes) -> None:
@@ -448,9 +450,9 @@ class RegisterPeer(_Peer):
 class Guest:
     """A user of register, with its two connections."""
 
-    def __init__(self, port: int, name: str, address: str | None = None) -> None:
+    def __init__(self, port: int, name: str, address: str | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.name = name
-        self.sending, self.receiving = RegisterPeer(port, address), RegisterPeer(port, address)
+        self.sending, self.receiving = (RegisterPeer(port, address, tls) for _ in range(2))
 
     def register(self) -> None:
         for side, peer in (("TOSEND", self.sending), ("TORECV", self.receiving)):
@@ -515,8 +517,10 @@ AnyPeer = TypeVar("AnyPeer", Peer, FramesPeer, RegisterPeer, Guest)
 class Room:
     """A running server and its peers."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tls: ssl.SSLContext | None = None) -> None:
+        """With ``tls`` all peers over TCP are encrypted."""
         self.config = config
+        self._tls = tls
         self.has_crashed = False
         self._peers = ExitStack()
         self._datagram_peers: list[DatagramPeer] = []
@@ -532,10 +536,10 @@ class Room:
         return peer
 
     def peer(self, address: str | None = None) -> Peer:
-        return self._close_later(Peer(self.server.port, address))
+        return self._close_later(Peer(self.server.port, address, self._tls))
 
     def frames_peer(self, address: str | None = None) -> FramesPeer:
-        return self._close_later(FramesPeer(self.server.port, address))
+        return self._close_later(FramesPeer(self.server.port, address, self._tls))
 
     def datagram_peer(self, address: str | None = None) -> DatagramPeer:
         peer = DatagramPeer(self.server.port, address)
@@ -543,11 +547,11 @@ class Room:
         return peer
 
     def register_peer(self, address: str | None = None) -> RegisterPeer:
-        return self._close_later(RegisterPeer(self.server.port, address))
+        return self._close_later(RegisterPeer(self.server.port, address, self._tls))
 
     def guest(self, name: str, address: str | None = None) -> Guest:
         """Two connections, not registered."""
-        return self._close_later(Guest(self.server.port, name, address))
+        return self._close_later(Guest(self.server.port, name, address, self._tls))
 
     def enter_guest(self, name: str, address: str | None = None) -> Guest:
         guest = self.guest(name, address)

@@ -29,8 +29,15 @@ def heard(peer: Peer | FramesPeer, count: int) -> list[tuple[str, str]]:
     return found
 
 
-def test_messages_reach_users_of_every_protocol(room: Room) -> None:
-    """A public message reaches all others, a direct one its recipient only; the sender gets the confirmation."""
+@pytest.mark.parametrize("has_tls", [False, True])
+def test_messages_reach_users_of_every_protocol(
+    open_room: Callable[..., Room], open_tls_room: Callable[..., Room], *, has_tls: bool
+) -> None:
+    """A public message reaches all others, a direct one its recipient only; the sender gets the confirmation.
+
+    With TLS the same, also between encrypted and other users.
+    """
+    room = open_tls_room() if has_tls else open_room()
     alice, bob, carol = room.enter("alice"), room.enter_frames("bob"), room.enter_frames("carol bm-pm")
     dave, erin = room.enter_datagram("dave"), room.enter_guest("erin")
     users = [alice, bob, carol, dave]

@@ -142,6 +142,27 @@ BREAKS = (
     ),
     _break(
         _ENCRYPTED,
+        _SERVER + "app.py",
+        'tls_required=_TLS_REQUIRED if config.tls == "required" else None',
+        "tls_required=None",
+        "integration/test_tls.py::test_required_tls_refuses_others_in_their_protocol",
+    ),
+    _break(
+        _ENCRYPTED,
+        _SERVER + "app.py",
+        'tls_required=config.tls == "required"',
+        "tls_required=False",
+        "integration/test_tls.py::test_required_tls_refuses_others_in_their_protocol",
+    ),
+    _break(
+        _ENCRYPTED,
+        _CLIENT + "links/tls.py",
+        "return ssl.create_default_context(cafile=ca)",
+        "return ssl._create_unverified_context(cafile=ca)",
+        "integration/test_tls.py::test_client_says_why_it_does_not_trust_a_server",
+    ),
+    _break(
+        _ENCRYPTED,
         _SERVER + "config.py",
         'if config.tls == "required" and config.tls_cert is None:',
         "if False:",

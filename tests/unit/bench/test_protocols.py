@@ -57,6 +57,7 @@ REFUSALS = {
 TEXT = b"|0000000000000042" + b"x" * 47
 FRAMES = {
     "json": b'{"command":"PM","message":"' + TEXT + b'"}\n',
+    "json-tls": b'{"command":"PM","message":"' + TEXT + b'"}\n',
     "frames": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "datagram": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "raw": TEXT + b"\n",
