@@ -24,6 +24,7 @@ from chatprotocol.wire.readers import frame
 from chatserver.app import Server
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterable, Iterator
 
     from chatprotocol.udp.arq import Frame

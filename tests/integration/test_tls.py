@@ -48,15 +48,20 @@ def answer_of(port: int, first: bytes) -> bytes:
 def test_required_tls_refuses_others_in_their_protocol(
     open_tls_room: Callable[..., Room], log: io.StringIO, first: bytes, answer: bytes
 ) -> None:
-    """Promise: where TLS is required, nothing else is served. Datagrams have none."""
+    """Promise: where TLS is required, nothing else is served."""
     room = open_tls_room(tls="required")
     assert answer in answer_of(room.server.port, first)
     assert "connection rejected reason=tls_required" in log.getvalue()
-    alice = room.enter("alice")
-    assert alice.say("hello")["id"] == 1
-    datagram = room.datagram_peer()
-    datagram.command("bob")
-    assert datagram.frame().startswith("C ERROR tls_required The server requires TLS")
+    assert room.enter("alice").say("hello")["id"] == 1
+
+
+def test_required_tls_refuses_datagrams(open_tls_room: Callable[..., Room]) -> None:
+    """They are not encrypted. Nothing is opened."""
+    room = open_tls_room(tls="required")
+    peer = room.datagram_peer()
+    peer.command("bob")
+    assert peer.frame().startswith("C ERROR tls_required The server requires TLS")
+    assert room.server.connections == 0
 
 
 def test_optional_tls_serves_both_in_one_room(open_tls_room: Callable[..., Room]) -> None:
