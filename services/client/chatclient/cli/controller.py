@@ -154,7 +154,6 @@ class Controller:
         parser.names, parser.last_sender = model.online, model.last_sender
         parser.room, parser.other_rooms = self._rooms.target, model.other_rooms
         parser.rooms = tuple(room.name for room in model.rooms.values())
-        parser.last_own_id = model.last_own_id(self._rooms.target)
 
     def on_deadline(self) -> None:
         """End the connection if the goodbye was not answered in time, and the client if that is not reported."""
@@ -262,8 +261,10 @@ class Controller:
             self._on_event(event)
 
     def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
-        """Handle an event that is not shown as it is, or show the event and then handle it."""
+        """Handle an event that is not shown as it is, or show it."""
         match event:
+            case events.PublicMessage():  # the most frequent one first
+                self._show(event)
             case Connected():
                 self._handle_events(self._login.on_connected())
             case events.PasswordPrompt() if not self._model.is_logged_in:  # else it would hide a message that is typed
@@ -293,9 +294,13 @@ class Controller:
             case events.Ignored() | events.Refused(ErrorCode.UNKNOWN_COMMAND, nonce=None) if self._awaits_ignored:
                 self._awaits_ignored = False
             case _:
-                if (visible := self._visible(event)) is not None:
-                    self._frontend.display(visible)
-                    self._on_shown(visible)
+                self._show(event)
+
+    def _show(self, event: ClientEvent | notices.ConnectionLost | notices.Reconnected) -> None:
+        """Show an event, and then handle it."""
+        if (visible := self._visible(event)) is not None:
+            self._frontend.display(visible)
+            self._on_shown(visible)
 
     def _visible(self, event: ClientEvent | notices.ConnectionLost | notices.Reconnected) -> Any:
         """The event as the user should see it; None to hide it.
@@ -398,6 +403,7 @@ class Controller:
         else:
             self._asked = None
             self._parser.room = self._rooms.target if line.room is None else line.room
+            self._parser.last_own_id = self._model.last_own_id(self._parser.room)
             self._run_parsed(self._parser.parse_line(line.text))
             self._inform_parser()
 

@@ -346,7 +346,7 @@ class Timeline:
     def _note_shown(self, text: Text) -> Text:
         """Remember a message that is shown, for its tombstone."""
         if text.id is not None:
-            self._shown[text.id] = text._replace(text="", is_alert=False)
+            self._shown[text.id] = Text(text.sender, "", text.time_ms, text.recipient, False, text.room, text.id)
             if len(self._shown) > _SHOWN_MAX:
                 del self._shown[next(iter(self._shown))]
         return text
