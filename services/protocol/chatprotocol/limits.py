@@ -36,6 +36,8 @@ SANCTION_MAX_SECONDS = 100 * 365 * 86_400
 # Users whom one user ignores, bans and mutes of a room or of the server: each list is one answer.
 IGNORED_MAX = 1_000
 SANCTIONS_MAX = 10_000
+# Each user may make a room, and send its list to many connections.
+SANCTIONS_OF_ROOM_MAX = 1_000
 
 # Deletions that a login with ``since`` reports.
 DELETIONS_REPORTED_MAX = 500

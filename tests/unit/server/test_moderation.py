@@ -8,7 +8,7 @@ import pytest
 
 from chatprotocol.address import ban_network
 from chatprotocol.events import Deleted, RoomRole, SanctionKind
-from chatprotocol.limits import DELETIONS_REPORTED_MAX, IGNORED_MAX, SANCTIONS_MAX
+from chatprotocol.limits import DELETIONS_REPORTED_MAX, IGNORED_MAX, SANCTIONS_MAX, SANCTIONS_OF_ROOM_MAX
 from chatserver.chat.problems import problem_error, sanction_error
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
@@ -283,12 +283,13 @@ def test_network_is_banned_from_the_whole_server_only(store: Store) -> None:
 
 def test_lists_have_limits(store: Store) -> None:
     """Each is one answer."""
-    store.connection.executemany(
-        "INSERT INTO sanction VALUES (?, 'ban', NULL, NULL, ?, NULL, '', 'op', 0)",
-        [(number, f"network {number}") for number in range(1, SANCTIONS_MAX + 1)],
-    )
-    assert store.do(ban(OP, MEMBER)) is Problem.TOO_MANY
-    assert isinstance(store.do(ban(OP, MEMBER, ROOM)), Moderated)
+    for room_id, count in ((None, SANCTIONS_MAX), (ROOM, SANCTIONS_OF_ROOM_MAX)):
+        assert isinstance(store.do(ban(OP, MEMBER, room_id)), Moderated)
+        store.connection.executemany(
+            "INSERT INTO sanction VALUES ((SELECT max(id) + 1 FROM sanction), 'ban', ?, NULL, ?, NULL, '', 'op', 0)",
+            [(room_id, f"network {number}") for number in range(count - 1)],
+        )
+        assert store.do(ban(OP, OTHER, room_id)) is Problem.TOO_MANY
     for number in range(IGNORED_MAX + 1):
         outcome = store.do(NewAccount(f"user{number}", "hash"))
         assert store.do(SetIgnored(MEMBER, outcome.id, is_ignored=True)) is (

@@ -79,7 +79,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 # Limit of all other events: a list of 30,000 users. In memory a name takes up to twenty times its bytes on the wire.
 _SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
-_LONG_EVENTS: Final = frozenset({"history", "found", "rooms"})
+_LONG_EVENTS: Final = frozenset({"history", "found", "rooms", "bans"})
 
 _REQUESTS: Final[msgspec.json.Decoder[TaggedRequest]] = msgspec.json.Decoder(TaggedRequest)
 _REQUEST_TYPES: Final = frozenset(get_args(TaggedRequest))

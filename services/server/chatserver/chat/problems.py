@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import SanctionKind
-from chatprotocol.limits import IGNORED_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, SANCTIONS_MAX
+from chatprotocol.limits import (
+    IGNORED_MAX,
+    MEMBERS_MAX,
+    ROOMS_JOINED_MAX,
+    ROOMS_MAX,
+    SANCTIONS_MAX,
+    SANCTIONS_OF_ROOM_MAX,
+)
 from chatprotocol.rules import not_a_member, unknown_room, unknown_user
 from chatserver.journal.base import DiskFullError
 from chatserver.journal.entries import Problem
@@ -52,8 +59,8 @@ _REASONS: Final = {
     Problem.TOO_MANY: (
         ErrorCode.BAD_REQUEST,
         (
-            f"A room or the server has {SANCTIONS_MAX:,} bans and mutes at most, and a user ignores {IGNORED_MAX:,} "
-            "others at most; end some first."
+            f"The server has {SANCTIONS_MAX:,} bans and mutes at most, a room {SANCTIONS_OF_ROOM_MAX:,}, and a user "
+            f"ignores {IGNORED_MAX:,} others at most; end some first."
         ),
     ),
 }

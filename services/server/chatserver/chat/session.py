@@ -14,7 +14,7 @@ it is for have acknowledged it (see delivery.py). Until then the reader thread t
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import structlog
 
@@ -84,7 +84,9 @@ _PAUSE_SECONDS = 0.002
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 # Requests whose number is limited, because their answers are long or expensive.
-_QUERIES = frozenset({requests.AskHistory, requests.Search, requests.AskRooms, requests.Join})
+_QUERIES = frozenset({requests.AskHistory, requests.Search, requests.AskRooms, requests.Join}) | frozenset(
+    get_args(requests.ModerationRequest)
+)
 # The same, but delayed like messages: they come before a direct message.
 _QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 

@@ -32,6 +32,7 @@ from chatprotocol.limits import (
     ROOMS_MAX,
     SANCTION_MAX_SECONDS,
     SANCTIONS_MAX,
+    SANCTIONS_OF_ROOM_MAX,
 )
 from chatserver.journal import entries
 from chatserver.journal.entries import AccountProblem, DeletedMessage, Moderated, Problem, Removed, RoomChange, Stored
@@ -458,7 +459,8 @@ def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | 
     if is_ban and room_id is None and is_last_operator(connection, entry.account_id, time_ms):
         return Problem.LAST_OPERATOR
     moderation.delete_expired(connection, time_ms)
-    if moderation.count_sanctions(connection, room_id) >= SANCTIONS_MAX:
+    count_max = SANCTIONS_MAX if room_id is None else SANCTIONS_OF_ROOM_MAX
+    if moderation.count_sanctions(connection, room_id) >= count_max:
         return Problem.TOO_MANY
     until_ms = None if entry.seconds is None else time_ms + min(entry.seconds, SANCTION_MAX_SECONDS) * 1000
     sanction = ActiveSanction(entry.kind, until_ms, entry.reason)
