@@ -24,8 +24,8 @@ install: $(VENV)/.installed ## Install both programs and the tools into .venv, w
 	@echo "Installed: $(BIN)/chatserver, $(BIN)/chatclient"
 
 .PHONY: demo
-demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients
-	@$(BIN)/python -m ops.demo --stack $(STACK)
+demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients; TLS=1 encrypts it
+	@$(BIN)/python -m ops.demo --stack $(STACK) $(if $(TLS),--tls)
 
 .PHONY: test
 test: $(VENV)/.installed ## Run the tests; STACK=docker requires containers, STACK=process leaves them out

@@ -13,8 +13,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import trustme
 
 from ops.base_image import base_image
 
@@ -43,7 +46,9 @@ def main() -> int:
     """Show the conversation. Returns 0 if all programs ended with exit code 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", choices=["auto", "docker", "process"], default="auto")
-    stack = parser.parse_args().stack
+    parser.add_argument("--tls", action="store_true", help="encrypt all connections, with certificates for this demo")
+    options = parser.parse_args()
+    stack = options.stack
     bin_folder = BIN.relative_to(TOP) if BIN.is_relative_to(TOP) else BIN
     # SIGTERM ends the demo like Ctrl-C, so that its programs are ended as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -51,12 +56,14 @@ def main() -> int:
         if stack == "docker" or (stack == "auto" and _engine_answers()):
             reason = ", because a Docker engine answers" if stack == "auto" else ""
             _show(f"The demo runs in containers (compose.yaml, project {PROJECT}){reason}.")
-            failed = _run_containers()
+            with _certificates(options.tls) as certificates:
+                failed = _run_containers(certificates)
             next_command = "docker compose up -d server && docker compose run --rm client dave"
         else:
             reason = ", because no Docker engine with Compose answers" if stack == "auto" else ""
             _show(f"The demo runs as plain processes{reason}.")
-            failed = _run_processes()
+            with _certificates(options.tls) as certificates:
+                failed = _run_processes(certificates)
             next_command = f"{bin_folder}/chatserver, and in another terminal: {bin_folder}/chatclient dave"
     except DemoError as error:
         _show(f"The demo failed: {error}")
@@ -76,6 +83,42 @@ def _show(text: str) -> None:
     print(f"==> {text}", flush=True)
 
 
+class Certificates(NamedTuple):
+    """The server's certificate and key, and the folder with the root that the clients trust."""
+
+    server: Path
+    trusted: Path
+
+    @property
+    def flags(self) -> list[str]:
+        """The server's flags."""
+        files = self.server / "cert.pem", self.server / "key.pem"
+        return ["--tls", "required", "--tls-cert", str(files[0]), "--tls-key", str(files[1])]
+
+
+@contextmanager
+def _certificates(is_wanted: bool) -> Iterator[Certificates | None]:  # noqa: FBT001
+    """Make certificates for this demo, and remove them at its end."""
+    if not is_wanted:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="chatroom-demo-") as name:
+        certificates = Certificates(Path(name) / "server", Path(name) / "trusted")
+        for folder in certificates:
+            folder.mkdir()
+        authority = trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1", "server")
+        authority.cert_pem.write_to_path(certificates.trusted / "root.pem")
+        issued.cert_chain_pems[0].write_to_path(certificates.server / "cert.pem")
+        issued.private_key_pem.write_to_path(certificates.server / "key.pem")
+        # For the user of the containers. The files are of no use after the demo.
+        Path(name).chmod(0o755)
+        for file in Path(name).glob("*/*"):
+            file.chmod(0o644)
+        _show("All connections are encrypted (--tls required, --ca), with certificates that exist for this demo only.")
+        yield certificates
+
+
 # --- in containers ---
 
 
@@ -90,15 +133,25 @@ def _engine_answers() -> bool:
     return True
 
 
-def _run_containers() -> list[str]:
+def _run_containers(certificates: Certificates | None) -> list[str]:
     """Returns the programs that failed, as text."""
+    settings = {}
+    if certificates is not None:
+        settings = {
+            "CHAT_TLS": "required",
+            "CHAT_TLS_CERT": "/certificates/cert.pem",
+            "CHAT_TLS_KEY": "/certificates/key.pem",
+            "CHAT_CERTIFICATES": str(certificates.server),
+            "CHAT_TRUSTED": str(certificates.trusted),
+            "CHAT_CA": "/trusted/root.pem",
+        }
     try:
         _show("Building the images (a minute the first time)")
         _compose("build", "--quiet")
         _show("Starting the server")
-        _compose("up", "--detach", "--quiet-pull", "server")
+        _compose("up", "--detach", "--quiet-pull", "server", **settings)
         _show("The conversation; > marks the input of a client")
-        _compose("up", "--no-deps", *CLIENTS, shown=" | ")
+        _compose("up", "--no-deps", *CLIENTS, shown=" | ", **settings)
         failed = [f"{name} ended with {code}" for name, code in _exit_codes() if code]
         _show("The server's log; stopping it")
         _compose("stop", "--timeout", str(STOP_SECONDS), "server")
@@ -109,10 +162,10 @@ def _run_containers() -> list[str]:
         _compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
 
 
-def _compose(*arguments: str, shown: str | None = None) -> None:
+def _compose(*arguments: str, shown: str | None = None, **settings: str) -> None:
     """Run docker compose on the demo's project, and print the output lines that contain ``shown``."""
     # On any free port, because a running room may have the default port.
-    environment = {**base_image(), **inherited(), "CHAT_PORT": "0"}
+    environment = {**base_image(), **inherited(), "CHAT_PORT": "0", **settings}
     with subprocess.Popen(
         ["docker", "compose", "--project-name", PROJECT, "--env-file", os.devnull, *arguments],
         cwd=TOP,
@@ -147,18 +200,19 @@ def _exit_codes(*names: str) -> Iterator[tuple[str, int]]:
 # --- as plain processes ---
 
 
-def _run_processes() -> list[str]:
+def _run_processes(certificates: Certificates | None) -> list[str]:
     """Returns the programs that failed, as text."""
     with tempfile.TemporaryDirectory(prefix="chatroom-demo-") as data:
         _show("Starting the server on a free port with an empty data folder")
-        server = start(data, "chatserver", "0", "--host", "127.0.0.1", "--data", data)
+        tls = () if certificates is None else certificates.flags
+        server = start(data, "chatserver", "0", "--host", "127.0.0.1", "--data", data, *tls)
         try:
             server_log: list[str] = []
             port = await_port(server, server_log)
             reader = threading.Thread(target=lambda: server_log.extend(_lines(server)), name="server log")
             reader.start()
             _show("The conversation; > marks the input of a client")
-            failed = _run_clients(data, port)
+            failed = _run_clients(data, port, certificates)
         finally:
             end(server)
         reader.join()
@@ -207,15 +261,17 @@ def await_port(server: subprocess.Popen[str], server_log: list[str]) -> str:
     raise DemoError("the server did not start\n" + "".join(server_log))
 
 
-def _run_clients(folder: str, port: str) -> list[str]:
+def _run_clients(folder: str, port: str, certificates: Certificates | None) -> list[str]:
     """Run the three clients, and print their lines in the order of arrival. Returns the clients that failed."""
     scripts = TOP / "services" / "client" / "scripts"
+    settings = {} if certificates is None else {"CHAT_CA": str(certificates.trusted / "root.pem")}
     clients = {
         name: start(
             folder,
             "chatclient",
             *("127.0.0.1", port, name, "--script", str(scripts / f"{name}.chat")),
             CHAT_PASSWORD=secrets.token_urlsafe(),
+            **settings,
         )
         for name in CLIENTS
     }

@@ -558,7 +558,14 @@ CLIENT_SETTINGS: Final = (
 )
 
 # Variables of compose.yaml and of the tests.
-_OTHER_VARIABLES: Final = ("CHAT_PUBLISH", "CHAT_TEST_LONG", "CHAT_TEST_SEED", "CHAT_TEST_STACK")
+_OTHER_VARIABLES: Final = (
+    "CHAT_CERTIFICATES",
+    "CHAT_PUBLISH",
+    "CHAT_TEST_LONG",
+    "CHAT_TEST_SEED",
+    "CHAT_TEST_STACK",
+    "CHAT_TRUSTED",
+)
 
 VARIABLES: Final = frozenset(_OTHER_VARIABLES) | {
     setting.variable for setting in (*SERVER_SETTINGS, *CLIENT_SETTINGS) if setting.variable
