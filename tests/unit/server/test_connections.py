@@ -32,13 +32,13 @@ EXEMPT = "10.0.0.1"
 class Fixture:
     """Real connections over socket pairs. A session is logged in if its address ends with .7."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, **more: int) -> None:
         self.sender = Sender(1_000_000, lambda _: None)
         self.sender.start()
         limits = ConnectionLimits(exempt=read_networks("10.0.0.0/8"))
         services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, limits)
         self.counters = services.counters
-        self.connections = Connections(services, places)
+        self.connections = Connections(services, places, **more)
         self.peers: list[socket.socket] = []
         # Called by the session of each request.
         self.answer: Callable[[FakeSession], None] = lambda _: None
@@ -78,7 +78,7 @@ class Fixture:
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Fixture]]:
     with ExitStack() as stack:
-        yield lambda *places: stack.enter_context(closing(Fixture(Places(*places))))
+        yield lambda *places, **more: stack.enter_context(closing(Fixture(Places(*places), **more)))
 
 
 def is_closed(peer: socket.socket) -> bool:
@@ -138,6 +138,22 @@ def test_connection_whose_request_is_being_answered_is_not_displaced(opened: Cal
     eventually(lambda: connection.is_silent)
     fixture.connect()
     assert is_closed(busy)
+
+
+def test_silent_connection_is_found_behind_others(opened: Callable[..., Fixture]) -> None:
+    """A flood of connections looks at a few for each of them, and goes on with the next ones."""
+    fixture = opened(10, 3, 0, looked_at_max=1)
+    fixture.answer = lambda _: fixture.may_go_on.wait(DEADLINE_SECONDS) and None
+    for _ in range(2):
+        busy, connection = fixture.connect()
+        busy.sendall(PING)
+        eventually(lambda: not connection.is_silent)  # noqa: B023
+    silent, _ = fixture.connect()
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="The server is full"):
+            fixture.connect()
+    fixture.connect()
+    assert is_closed(silent)
 
 
 def test_last_places_are_reserved(opened: Callable[..., Fixture]) -> None:

@@ -50,6 +50,9 @@ _CONNECTION_BYTES = 128 * 1024
 _RESERVED_SECONDS = 10.0
 # Maximum connections that have lost their places and whose threads have not ended yet.
 _DISPLACED_MAX = 64
+# Maximum connections that are looked at to find a silent one. All are looked at if an eighth of them is new.
+_LOOKED_AT_MAX = 64
+_CLEANED_UP_PART = 8
 
 _FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
 _SHUTTING_DOWN = Refused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
@@ -76,11 +79,13 @@ class Connections:
         services: ConnectionServices,
         places: Places,
         claim: Callable[[int], None] = no_limit,
+        looked_at_max: int = _LOOKED_AT_MAX,
     ) -> None:
         """``claim`` raises ShortOfMemoryError if there is no memory for one more."""
         self._services = services
         self._claim = claim
         self._places = places
+        self._looked_at_max = looked_at_max
         self._numbers = itertools.count(1)
         # True after a refusal was logged: a flood is logged once. Both listeners may set it at the same time: harmless.
         self._is_refusing = False
@@ -91,6 +96,8 @@ class Connections:
         self._connections: set[Connection] = set()
         # Not exempt, and not logged in when last looked at; oldest first.
         self._waiting: dict[Connection, None] = {}
+        # Connections that were added to _waiting since all of it was looked at.
+        self._unchecked = 0
         # Connections that have lost their places.
         self._displaced: set[Connection] = set()
         # Threads to join: they have ended or are about to end.
@@ -188,6 +195,7 @@ class Connections:
                 if self._free() <= places.reserved:
                     connection.shorten_login(_RESERVED_SECONDS)
                 self._waiting[connection] = None
+                self._unchecked += 1
             self._connections.add(connection)
         self._services.counters.accepted_connections += 1
         return silent
@@ -197,11 +205,21 @@ class Connections:
         return self._places.total - len(self._connections) + len(self._displaced)
 
     def _oldest_silent(self) -> Connection | None:
-        """Find the oldest silent connection, and remove those that have logged in. The lock is held."""
-        for connection in list(self._waiting):
-            if connection.is_logged_in:
-                del self._waiting[connection]
-        return next((each for each in self._waiting if each.is_silent), None)
+        """Find the oldest silent connection, and remove those that have logged in. The lock is held.
+
+        A flood of connections calls this for each of them. So all are looked at once in a while only, and otherwise the
+        oldest ones; those that are not silent become the newest.
+        """
+        if self._unchecked >= len(self._waiting) // _CLEANED_UP_PART:
+            self._unchecked = 0
+            self._waiting = {each: None for each in self._waiting if not each.is_logged_in}
+        for connection in list(itertools.islice(self._waiting, self._looked_at_max)):
+            if connection.is_silent:
+                return connection
+            del self._waiting[connection]
+            if not connection.is_logged_in:
+                self._waiting[connection] = None
+        return None
 
     def drain(self, timeout_seconds: float) -> int:
         """End all connections at shutdown, and refuse new ones; returns how many there were.
