@@ -101,7 +101,8 @@ def test_ban_of_a_guest_or_a_network_ends_what_comes_from_there(moderated: Room,
     assert refused.sending.register("TOSEND", erin) == NOT_REGISTERED
     refused.close()
     late = Peer(moderated.server.port, host)
-    assert code(late, command="login", username=fresh_name("new"), password="x") == "banned"
+    for name in ("op", fresh_name("new")):
+        assert code(late, command="login", username=name, password="wrong") == "banned"
     for peer in (user, late):
         peer.close()
     op.ask(command="DM", to=frank, message="still there?")
