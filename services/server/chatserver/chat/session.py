@@ -241,21 +241,20 @@ class Session:
         return self._authenticate(self._login, request.password)
 
     def _authenticate(self, login: requests.Login, password: str) -> State:
-        self._services.moderation.check_address(self._address)
         try:
+            self._services.moderation.check_address(self._address)
             peer = Peer(
                 self._network, self._is_exempt, self._wrong_passwords, is_abandoned=self._send_queue.is_abandoned
             )
             account, kind = self._services.login.authenticate(login, password, peer)
+            self._member = self._services.login.join(
+                self._send_queue, account, kind, login, self._address, is_counted=not self._is_exempt
+            )
         except RequestError as error:
             self._services.counters.logins[error.code.value] += 1
             if error.code is ErrorCode.WRONG_PASSWORD:
                 return self._note_wrong_password(error)
             raise
-        try:
-            self._member = self._services.login.join(
-                self._send_queue, account, kind, login, self._address, is_counted=not self._is_exempt
-            )
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
             cause = str(error.__cause__) or str(error)
@@ -283,6 +282,8 @@ class Session:
         self._guest = guests.claim(
             request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
         )
+        # Again: a ban that was published before the claim could not end this connection.
+        self._services.moderation.check_address(self._address)
         guests.confirm_registration(self._guest, request.side)
         if self._guest.is_online:  # this was the second connection
             self._services.counters.logins["guest"] += 1
