@@ -359,17 +359,17 @@ BREAKS = (
     _break(
         _PLACES,
         _NET + "limits.py",
-        "if self._at_once_max and origin.connections >= self._at_once_max:",
+        "if self._at_once_max and counts.connections >= self._at_once_max:",
         "if False:",
-        "unit/server/test_limits.py::test_origin_has_a_number_of_connections_at_once",
+        "unit/server/test_limits.py::test_network_has_a_number_of_connections_at_once",
         "integration/test_limits.py::test_address_has_a_number_of_connections_over_tcp_and_udp",
     ),
     _break(
         _PLACES,
         _NET + "limits.py",
-        "if wait_seconds := math.ceil(origin.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):",
+        "if wait_seconds := math.ceil(counts.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):",
         "if wait_seconds := 0:",
-        "unit/server/test_limits.py::test_origin_opens_a_number_of_connections_in_ten_minutes",
+        "unit/server/test_limits.py::test_network_opens_a_number_of_connections_in_ten_minutes",
         "integration/test_limits.py::test_address_opens_a_number_of_connections_in_ten_minutes",
     ),
     _break(
@@ -411,7 +411,7 @@ BREAKS = (
     _break(
         _PLACES,
         _NET + "connection.py",
-        "            self.origin = self._services.limits.admit(address)",
+        "            self.network = self._services.limits.admit(address)",
         "            pass",
         "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
     ),
@@ -420,7 +420,7 @@ BREAKS = (
         _NET + "limits.py",
         "if bucket.wait_seconds(self._each_max, 1.0, now):",
         "if False:",
-        "unit/server/test_limits.py::test_origin_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those_of_others",
+        "unit/server/test_limits.py::test_network_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those_of_others",
         "reliability/test_attacks_connections.py::test_openings_over_udp_delay_nobody",
     ),
     _break(
@@ -434,9 +434,9 @@ BREAKS = (
     _break(
         _BOUNDED,
         _NET + "limits.py",
-        "if self._origins[oldest].is_full(now):",
+        "if self._networks[oldest].is_full(now):",
         "if False:",
-        "unit/server/test_limits.py::test_all_origins_open_a_number_of_sessions_in_a_second",
+        "unit/server/test_limits.py::test_all_networks_open_a_number_of_sessions_in_a_second",
     ),
     _break(
         _BOUNDED,

@@ -1,4 +1,4 @@
-"""Limits of connections and UDP openings by origin."""
+"""Limits of connections and UDP openings by network."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def test_addresses_of_exempt_networks_are_exempt(address: str, *, is_exempt: boo
 
 
 @pytest.mark.parametrize(("one", "other"), [(HOST, "::ffff:192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:2")])
-def test_origin_has_a_number_of_connections_at_once(one: str, other: str) -> None:
-    """A /64 is one origin. Other origins are not concerned."""
+def test_network_has_a_number_of_connections_at_once(one: str, other: str) -> None:
+    """A /64 is one network. Other networks are not concerned."""
     limits = connections(Clock(0.0), at_once=2)
-    origin = limits.admit(one)
+    network = limits.admit(one)
     limits.admit(other)
     error = refusal(limits, one)
     assert (error.limit, error.refused.retry_seconds) == ("address_connections", None)
     limits.admit(OTHER)
     limits.admit("2001:db8:0:1::1")
-    limits.release(origin)
+    limits.release(network)
     limits.admit(other)
     refusal(limits, other)
 
 
-def test_origin_opens_a_number_of_connections_in_ten_minutes() -> None:
+def test_network_opens_a_number_of_connections_in_ten_minutes() -> None:
     """All at once, or one after the other; the refusal names the time that works."""
     clock = Clock(1_000.0)
     limits = connections(clock, new=7)
@@ -75,7 +75,7 @@ def test_origin_opens_a_number_of_connections_in_ten_minutes() -> None:
     refusal(limits, HOST)
 
 
-def test_origin_is_told_a_few_refusals() -> None:
+def test_network_is_told_a_few_refusals() -> None:
     """The others cost next to nothing: neither a line nor an answer."""
     clock = Clock(0.0)
     limits = connections(clock, at_once=1)
@@ -87,8 +87,8 @@ def test_origin_is_told_a_few_refusals() -> None:
     assert [refusal(limits, HOST).is_repeated for _ in range(2)] == [False, True]
 
 
-def test_origins_are_forgotten() -> None:
-    """Promise: memory stays bounded, also if there are very many origins."""
+def test_networks_are_forgotten() -> None:
+    """Promise: memory stays bounded, also if there are very many networks."""
     clock = Clock(0.0)
     limits = connections(clock, new=2, remembered_max=100)
     for number in range(1_000):
@@ -141,7 +141,7 @@ def openings(each: int, in_all: int, counters: Counters | None = None) -> Openin
     return OpeningLimits(lambda host: host == "10.0.0.1", counters or Counters(), each_max=each, all_max=in_all)
 
 
-def test_origin_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those_of_others() -> None:
+def test_network_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those_of_others() -> None:
     counters = Counters()
     limits = openings(20, 100, counters)
     assert sum(limits.take(HOST, 5.0) for _ in range(1_000)) == 20
@@ -152,11 +152,11 @@ def test_origin_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those
     assert not limits.take(HOST, 5.05)
 
 
-def test_all_origins_open_a_number_of_sessions_in_a_second() -> None:
+def test_all_networks_open_a_number_of_sessions_in_a_second() -> None:
     """Sources may be forged. Promise: memory stays bounded."""
     limits = openings(20, 100)
     for second in range(50):
         hosts = [f"192.0.{number // 256}.{number % 256}" for number in range(second * 300, second * 300 + 300)]
         assert sum(limits.take(host, float(second)) for host in hosts) == 100
         assert len(limits) <= 200
-    assert sum(limits.take("10.0.0.1", 100.0) for _ in range(1_000)) == 100, "exempt origins share the limit of all"
+    assert sum(limits.take("10.0.0.1", 100.0) for _ in range(1_000)) == 100, "exempt networks share the limit of all"

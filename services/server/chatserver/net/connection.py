@@ -151,7 +151,7 @@ class Connection:
         "_transport",
         "label",
         "login_seconds",
-        "origin",
+        "network",
         "thread",
     )
 
@@ -164,7 +164,7 @@ class Connection:
         on_end: Callable[[Connection], None],
         protocol: WireProtocol | None = None,
         *,
-        origin: str | None = None,
+        network: str | None = None,
         is_proxied: bool = False,
     ) -> None:
         """Without ``protocol``, the first bytes decide. ``on_end`` is called last, in the reader thread.
@@ -172,8 +172,8 @@ class Connection:
         ``is_proxied``: the connection begins with a header of the PROXY protocol.
         """
         self.label = f"{number}@{address}"
-        # The origin that counts the connection, which ``on_end`` releases. For the reader thread, after the start.
-        self.origin = origin
+        # The network that counts the connection, which ``on_end`` releases. For the reader thread, after the start.
+        self.network = network
         self._number = number
         self._is_proxied = is_proxied
         # True while the reader waits for input before the login. Other threads read it.
@@ -365,7 +365,7 @@ class Connection:
         self._address = address
         self.label = f"{self._number}@{address}"
         try:
-            self.origin = self._services.limits.admit(address)
+            self.network = self._services.limits.admit(address)
         except RefusedError as error:
             _log.warning("connection rejected", reason=error.limit, address=address)
             self._refuse(error.refused)

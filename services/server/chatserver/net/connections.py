@@ -130,7 +130,7 @@ class Connections:
         limits = self._services.limits
         is_proxied = protocol is None and limits.is_trusted_proxy(address)
         try:
-            origin = None if is_proxied else limits.admit(address)
+            network = None if is_proxied else limits.admit(address)
         except RefusedError as error:
             self._services.counters.limits_hit[error.limit] += 1
             if not error.is_repeated:
@@ -143,13 +143,13 @@ class Connections:
             self._services,
             self._note_end,
             protocol,
-            origin=origin,
+            network=network,
             is_proxied=is_proxied,
         )
         try:
-            displaced = self._take_place(connection, is_exempt=origin is None and not is_proxied)
+            displaced = self._take_place(connection, is_exempt=network is None and not is_proxied)
         except RefusedError as error:
-            limits.release(origin)
+            limits.release(network)
             if error.limit != "shutting_down":
                 self._log_refusing(error.limit)
             raise
@@ -252,7 +252,7 @@ class Connections:
             self._connections.discard(connection)
             self._waiting.pop(connection, None)
             self._displaced.discard(connection)
-        self._services.limits.release(connection.origin)
+        self._services.limits.release(connection.network)
 
     def _note_end(self, connection: Connection) -> None:
         """Remove a connection. Called by its reader thread, which is about to end."""

@@ -1,13 +1,13 @@
-"""Limits of connections and UDP openings by origin: an IPv4 address, or the /64 network of an IPv6 address.
+"""Limits of connections and UDP openings by network: an IPv4 address, or the /64 network of an IPv6 address.
 
-An origin may have a number of connections at once, and open a number of new ones. New connections take tokens from a
-bucket, which is full again after ten minutes: an origin may open all of them at once, and then one whenever a token has
+A network may have a number of connections at once, and open a number of new ones. New connections take tokens from a
+bucket, which is full again after ten minutes: a network may open all of them at once, and then one whenever a token has
 come back. A refused attempt takes no token, so the time that a refusal names is true.
 
 Exempt networks have no limits. The connections of trusted proxies begin with a header that has the real address
 (chatprotocol.wire.proxy); the limits apply to that address.
 
-Memory is bounded: an origin is forgotten if it has no connection and its bucket is full, and the oldest ones without
+Memory is bounded: a network is forgotten if it has no connection and its bucket is full, and the oldest ones without
 connections are forgotten if there are too many. Their buckets are then full again.
 """
 
@@ -35,10 +35,10 @@ NEW_SECONDS: Final = 600.0
 # Maximum answers to datagrams without a session, in a second. They take a twentieth of a processor; more would delay
 # sessions.
 OPENINGS_MAX: Final = 2_000
-# Refusals of an origin that its peers are told, at once and then in this time. One costs a tenth of a millisecond.
+# Refusals of a network that its peers are told, at once and then in this time. One costs a tenth of a millisecond.
 _TOLD_MAX: Final = 10
 _TOLD_SECONDS: Final = 10.0
-# Maximum origins without connections that are remembered, at about 300 bytes each.
+# Maximum networks without connections that are remembered, at about 300 bytes each.
 _REMEMBERED_MAX: Final = 20_000
 # Error of sums of fractions.
 _ROUNDING_SECONDS: Final = 1e-6
@@ -47,7 +47,7 @@ _ROUNDING_SECONDS: Final = 1e-6
 class RefusedError(Exception):
     """A connection is refused. ``limit`` is a word for the log and the metrics, ``refused`` the error for the peer.
 
-    ``is_repeated``: its origin was told often in the last seconds, so the connection is closed without a word.
+    ``is_repeated``: its network was told often in the last seconds, so the connection is closed without a word.
     """
 
     def __init__(self, limit: str, refused: Refused, *, is_repeated: bool = False) -> None:
@@ -78,7 +78,7 @@ class Bucket:
         return self._full_at <= now
 
 
-class _Origin:
+class _Counts:
     __slots__ = ("bucket", "connections", "told")
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class _Origin:
 
 
 class ConnectionLimits:
-    """Counts the connections of each origin. For any thread."""
+    """Counts the connections of each network. For any thread."""
 
     def __init__(
         self,
@@ -108,18 +108,18 @@ class ConnectionLimits:
         clock: Callable[[], float] = time.monotonic,
         remembered_max: int = _REMEMBERED_MAX,
     ) -> None:
-        """``at_once_max`` and ``new_max`` are the connections of an origin, at once and in ten minutes; 0: no limit."""
+        """``at_once_max`` and ``new_max`` are the connections of a network, at once and in ten minutes; 0: no limit."""
         self._exempt = tuple(exempt)
         self._trusted_proxies = tuple(trusted_proxies)
         self._at_once_max = at_once_max
         self._new_max = new_max
         self._clock = clock
         self._remembered_max = remembered_max
-        # Guards the limits, and both dicts. An origin with connections is in the first one, any other in the second,
+        # Guards the limits, and both dicts. A network with connections is in the first one, any other in the second,
         # oldest first.
         self._lock = threading.Lock()
-        self._connected: dict[str, _Origin] = {}
-        self._remembered: dict[str, _Origin] = {}
+        self._connected: dict[str, _Counts] = {}
+        self._remembered: dict[str, _Counts] = {}
 
     def change(self, exempt: Iterable[Network], at_once_max: int, new_max: int) -> None:
         """Change the limits, for new connections."""
@@ -135,68 +135,68 @@ class ConnectionLimits:
         return _is_in(address, self._trusted_proxies)
 
     def admit(self, address: str) -> str | None:
-        """Count a new connection. Returns its origin for :meth:`release`. Raises RefusedError."""
+        """Count a new connection. Returns its network for :meth:`release`. Raises RefusedError."""
         if self.is_exempt(address):
             return None
-        name, now = network_of(address), self._clock()
+        network, now = network_of(address), self._clock()
         with self._lock:
-            origin = self._connected.get(name) or self._remembered.get(name) or _Origin()
-            if self._at_once_max and origin.connections >= self._at_once_max:
-                reason = f"Your address has {origin.connections} connections; close one, or try again later."
-                raise origin.refuse("address_connections", Refused(ErrorCode.RATE_LIMITED, reason), now)
+            counts = self._connected.get(network) or self._remembered.get(network) or _Counts()
+            if self._at_once_max and counts.connections >= self._at_once_max:
+                reason = f"Your address has {counts.connections} connections; close one, or try again later."
+                raise counts.refuse("address_connections", Refused(ErrorCode.RATE_LIMITED, reason), now)
             if self._new_max:
-                if wait_seconds := math.ceil(origin.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):
+                if wait_seconds := math.ceil(counts.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):
                     reason = f"Your address opened too many connections; try again in {wait_seconds} s."
                     refused = Refused(ErrorCode.RATE_LIMITED, reason, retry_seconds=wait_seconds)
-                    raise origin.refuse("address_new_connections", refused, now)
-                origin.bucket.take(self._new_max, NEW_SECONDS, now)
-            origin.connections += 1
-            self._remembered.pop(name, None)
-            self._connected[name] = origin
-        return name
+                    raise counts.refuse("address_new_connections", refused, now)
+                counts.bucket.take(self._new_max, NEW_SECONDS, now)
+            counts.connections += 1
+            self._remembered.pop(network, None)
+            self._connected[network] = counts
+        return network
 
-    def release(self, name: str | None) -> None:
-        """Count the end of a connection of this origin; nothing for None."""
-        if name is None:
+    def release(self, network: str | None) -> None:
+        """Count the end of a connection of this network; nothing for None."""
+        if network is None:
             return
         now = self._clock()
         with self._lock:
-            origin = self._connected[name]
-            origin.connections -= 1
-            if origin.connections:
+            counts = self._connected[network]
+            counts.connections -= 1
+            if counts.connections:
                 return
-            del self._connected[name]
-            if not origin.bucket.is_full(now):
-                self._remembered[name] = origin
+            del self._connected[network]
+            if not counts.bucket.is_full(now):
+                self._remembered[network] = counts
             # Each call adds one at most, and forgets two at most.
             for oldest in list(islice(self._remembered, 2)):
                 if self._remembered[oldest].bucket.is_full(now) or len(self._remembered) > self._remembered_max:
                     del self._remembered[oldest]
 
     def __len__(self) -> int:
-        """Number of origins in memory. For any thread."""
+        """Number of networks in memory. For any thread."""
         with self._lock:
             return len(self._connected) + len(self._remembered)
 
 
 class OpeningLimits:
-    """Limits datagrams without a session by origin, before they cost an answer. For the UDP listener's thread.
+    """Limits datagrams without a session by network, before they cost an answer. For the UDP listener's thread.
 
-    The source of a datagram may be forged, so there is a limit for all origins together, too. A datagram takes tokens
-    from both buckets, or from neither; so one origin can't use up the tokens of all.
+    The source of a datagram may be forged, so there is a limit for all networks together, too. A datagram takes tokens
+    from both buckets, or from neither; so one network can't use up the tokens of all.
     """
 
     def __init__(
         self, is_exempt: Callable[[str], bool], counters: Counters, *, each_max: int = 0, all_max: int = OPENINGS_MAX
     ) -> None:
-        """``each_max`` and ``all_max`` are datagrams in a second, of an origin (0: no limit) and of all."""
+        """``each_max`` and ``all_max`` are datagrams in a second, of a network (0: no limit) and of all."""
         self._is_exempt = is_exempt
         self._counters = counters
         self._each_max = each_max
         self._all_max = all_max
         self._all = Bucket()
-        # The origins that have taken a token within about a second, in this order: ``all_max`` of them, or a few more.
-        self._origins: dict[str, Bucket] = {}
+        # The networks that have taken a token within about a second, in this order: ``all_max`` of them, or a few more.
+        self._networks: dict[str, Bucket] = {}
 
     def take(self, host: str, now: float) -> bool:
         """True if a datagram from this address may be answered."""
@@ -208,11 +208,11 @@ class OpeningLimits:
         return may_take
 
     def _take(self, host: str, now: float) -> bool:
-        """Take a token from the bucket of the origin, if it has one."""
+        """Take a token from the bucket of the network, if it has one."""
         if not self._each_max:
             return True
         name = network_of(host) if ":" in host else host
-        bucket = self._origins.get(name)
+        bucket = self._networks.get(name)
         if bucket is None:
             if self._is_exempt(host):
                 return True
@@ -220,16 +220,16 @@ class OpeningLimits:
         if bucket.wait_seconds(self._each_max, 1.0, now):
             return False
         bucket.take(self._each_max, 1.0, now)
-        self._origins.pop(name, None)
-        self._origins[name] = bucket
-        for oldest in list(islice(self._origins, 2)):
-            if self._origins[oldest].is_full(now):
-                del self._origins[oldest]
+        self._networks.pop(name, None)
+        self._networks[name] = bucket
+        for oldest in list(islice(self._networks, 2)):
+            if self._networks[oldest].is_full(now):
+                del self._networks[oldest]
         return True
 
     def __len__(self) -> int:
-        """Number of origins in memory."""
-        return len(self._origins)
+        """Number of networks in memory."""
+        return len(self._networks)
 
 
 def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
