@@ -274,15 +274,15 @@ def test_deleted_message_is_gone_and_its_nonce_and_id_stay(moderated: Room, op: 
     assert answer(bob, "deleted", command="delete", id=first)["id"] == first
     assert first in [each.get("id") for each in events(op)]
     assert answer(op, "deleted", command="delete", id=second)["by"] == "op"
-    assert word not in str(answer(new, "history", command="CH", limit=500))
+    assert not {first, second} & {each["id"] for each in answer(new, "history", command="CH", limit=500)["messages"]}
     assert answer(new, "found", command="search", words=word)["messages"] == []
-    assert not [each for each in frames.history("CH 500") if word in each[-1]]
+    assert not [each for each in frames.history("CH 500") if word in each[-1] or not each[-1]]
     assert bob.say("again", nonce="n1")["id"] == first
     late = moderated.peer()
     login = late.login(fresh_name("frank"), since=first, moderation=True)
     assert login["last_id"] >= second
     found = events(late)
-    assert word not in str(found)
+    assert second not in [each["id"] for each in found if each["type"] == "broadcast"]
     assert [each["id"] for each in found if each["type"] == "deleted"][-1:] == [first]
     assert [
         each for each in events(moderated.enter(fresh_name("gina"), since=first)) if each["type"] == "deleted"
