@@ -11,6 +11,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.net.reject_queue import RejectQueue
+from chatserver.net.tls import ALERT_FULL
 
 from .helpers import DEADLINE_SECONDS
 
@@ -81,10 +82,11 @@ def fixture() -> Iterator[Fixture]:
         (b"C\0\0\0\5alice" * 10_000, IN_FRAMES),
         (b"C", IN_JSON),
         (b"GET / HTTP/1.1", IN_JSON),
+        (b"\x16\x03\x01\x02\x00", ALERT_FULL),
     ],
 )
 def test_peer_that_spoke_is_told_at_once_in_its_protocol(fixture: Fixture, first: bytes, answer: bytes) -> None:
-    """In json if the protocol is unknown, or not yet known. Nothing more follows."""
+    """In json if the protocol is unknown, or not yet known; by an alert in TLS. Nothing more follows."""
     peer = fixture.reject(first)
     fixture.queue.check(NOW)
     assert peer.heard() == answer
