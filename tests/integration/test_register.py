@@ -119,6 +119,20 @@ def test_silent_guest_is_disconnected_after_five_seconds(room: Room) -> None:
     assert alice.sending.section() == sent("ALL")
 
 
+def test_guest_that_rejects_messages_is_disconnected(room: Room) -> None:
+    """Promise: it can't keep others from sending to all. Success means that all others have the message."""
+    alice, bob, mallory = guests(room, "alice", "bob", "mallory")
+    for number in range(3):
+        alice.send("ALL", f"message {number}")
+        assert mallory.forwarded() == bob.take() == ("alice", f"message {number}")
+        mallory.receiving.send(b"ERROR 103 Header Incomplete\n\n")
+        assert alice.sending.section() == NOT_SENT
+    assert mallory.is_over()
+    alice.send("ALL", "hello")
+    assert bob.take() == ("alice", "hello")
+    assert alice.sending.section() == sent("ALL")
+
+
 def test_lagging_guest_is_disconnected(open_room: Callable[..., Room], log: io.StringIO) -> None:
     """Promises: memory stays bounded; others do not wait; the sender of an undelivered message is told at once."""
     room = open_room(lag_max_bytes=64 * 1024)

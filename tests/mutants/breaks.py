@@ -66,6 +66,7 @@ _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
 _CONNECTIONS = "The number of connections is limited."
 _PLACES = "No address, and no crowd of silent connections, keeps users out."
+_USER_LIMITS = "No user harms the others by how much it sends, asks, or leaves unread."
 _MEMORY = "If memory is short, the server refuses requests, and does not crash."
 _STARVING = "Thousands of active clients don't starve the others."
 _LOST_NETWORK = "A client whose network is gone leaves the room."
@@ -444,6 +445,67 @@ BREAKS = (
         "> _SOCKETS_MAX:",
         "> 10**9:",
         "unit/server/test_reject_queue.py::test_flood_evicts_told_peers_first_and_then_the_oldest",
+    ),
+    _break(
+        _USER_LIMITS,
+        _CHAT + "rate_limit.py",
+        "full_at = max(self._full_at.get(key, now), now) + count",
+        "full_at = now + count",
+        "unit/server/test_rate_limit.py::test_limit_is_a_bucket_of_tokens_for_each_user",
+        "integration/test_limits.py::test_rates_hold_over_all_connections_of_a_user",
+    ),
+    _break(
+        _USER_LIMITS,
+        _JOURNAL + "apply.py",
+        "if 0 < limits.waiting_from_sender <= waiting.get(entry.sender_id, 0):",
+        "if False:",
+        "unit/server/test_apply.py::test_mailbox_of_an_offline_user_is_limited",
+        "integration/test_limits.py::test_direct_messages_to_an_offline_user_are_limited",
+    ),
+    _break(
+        _USER_LIMITS,
+        _JOURNAL + "local.py",
+        "                    self._refuse_growth(taken)",
+        "                    pass",
+        "unit/server/test_disk.py::test_journal_refuses_what_needs_space_until_the_reserve_is_restored",
+        "integration/test_limits.py::test_messages_are_refused_while_the_reserve_of_the_disk_is_used",
+    ),
+    _break(
+        _USER_LIMITS,
+        _STORE + "messages.py",
+        "PAGE_CHARACTERS: Final = 32 * 1024",
+        "PAGE_CHARACTERS: Final = 1 << 40",
+        "unit/server/test_messages.py::test_long_answer_is_read_in_pages",
+        "reliability/test_attacks_messages.py::test_peers_ask_for_long_answers_and_read_nothing",
+    ),
+    _break(
+        _USER_LIMITS,
+        _STORE + "search_turns.py",
+        "DEBT_FACTOR = 20.0",
+        "DEBT_FACTOR = 0.0",
+        "unit/server/test_search_turns.py::test_user_who_has_not_searched_lately_is_next",
+    ),
+    _break(
+        _USER_LIMITS,
+        _NET + "sender.py",
+        "if self.unread_bytes > self._unread_max_bytes:",
+        "if False:",
+        "unit/server/test_sender.py::test_unread_bytes_of_all_peers_are_limited_and_their_memory_is_trimmed",
+    ),
+    _break(
+        _USER_LIMITS,
+        _CHAT + "delivery.py",
+        "if window.rejected_points >= REJECTED_MAX_POINTS:",
+        "if False:",
+        "integration/test_register.py::test_guest_that_rejects_messages_is_disconnected",
+    ),
+    _break(
+        _USER_LIMITS,
+        _CHAT + "hub.py",
+        "if len(counted) > self._user_connections:",
+        "if False:",
+        "unit/server/test_rate_limit.py::test_new_connection_replaces_the_oldest_of_its_user",
+        "integration/test_limits.py::test_ninth_connection_ends_the_first",
     ),
     _break(
         _MEMORY,
