@@ -471,6 +471,8 @@ class Server:
         self._journal.stop()  # messages are rejected from now on
         self._presence.stop()
         self._hub.track_newest()
+        if self._tls is not None:
+            self._tls.close()
         self._acked_delivery.shorten_timeouts(_ACK_SECONDS)
         connections = self._connections.drain(_DRAIN_SECONDS)
         if self._tls is not None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatserver.net.certificates import load
-from chatserver.net.tls import ALERT_NO_TLS, ANSWERS_MAX_BYTES, BATCH_RECORDS, FIRST_BYTE, TlsTransport
+from chatserver.net.tls import ALERT_NO_TLS, ANSWERS_MAX_BYTES, BATCH_RECORDS, FIRST_BYTE, TlsAcceptor, TlsTransport
 
 from .tls_peer import Line, TlsPeer
 from .udp_line import Clock
@@ -212,6 +212,20 @@ def test_handshake_that_fails_or_never_ends(
         pair.transport.handshake(SECONDS, call)
     assert pair.clock.now - began <= SECONDS
     assert b"".join(sent)[:1] == (b"\x15" if error is ssl.SSLError else b"")
+
+
+def test_shutdown_does_not_wait_for_handshakes(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """Thousands may wait for their turns. They fail, and the thread ends."""
+    acceptor = TlsAcceptor(lambda: contexts[0])
+    acceptor.start()
+    acceptor.close()
+    peer = TlsPeer(contexts[1])
+    peer.feed(b"")
+    sent: list[bytes] = []
+    with pytest.raises(ConnectionAbortedError):
+        acceptor.accept(Line(Clock(), sent.append), peer.says(), SECONDS)
+    acceptor.stop()
+    assert sent == []
 
 
 def test_old_protocols_and_renegotiation_are_off(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

@@ -304,10 +304,16 @@ class TlsAcceptor:
         """``context`` returns the current context, which has the certificate."""
         self._context = context
         self._thread = ThreadPoolExecutor(1, "handshakes")
+        # Written once; the thread that computes reads it before each step.
+        self._is_closing = False
 
     def start(self) -> None:
         """Start the thread that computes. Raises RuntimeError if the system can't create one."""
         self._compute(_do_nothing)
+
+    def close(self) -> None:
+        """Let all handshakes fail from now on: thousands of steps may wait, and a shutdown does not wait for them."""
+        self._is_closing = True
 
     def stop(self) -> None:
         """Stop and join the thread, after all connections have ended."""
@@ -320,7 +326,12 @@ class TlsAcceptor:
         return encrypted
 
     def _compute(self, step: Callable[[], None]) -> None:
-        self._thread.submit(step).result()
+        self._thread.submit(self._run, step).result()
+
+    def _run(self, step: Callable[[], None]) -> None:
+        if self._is_closing:
+            raise ConnectionAbortedError("the server is shutting down")
+        step()
 
 
 def reason_of(error: OSError) -> str:
