@@ -470,6 +470,26 @@ def test_backup_under_load_has_all_that_was_confirmed_before(admin: Admin, tmp_p
     assert admin("check").rows == []
 
 
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda new, used: new.symlink_to(used),
+        lambda new, used: new.hardlink_to(used),
+        pytest.param(lambda new, _: (new.touch(0o666), os.chown(new, NOT_ROOT, NOT_ROOT)), marks=IS_ROOT),
+    ],
+)
+def test_backup_is_not_written_to_a_file_that_another_prepared(
+    admin: Admin, tmp_path: Path, prepare: Callable[[Path, Path], object]
+) -> None:
+    """In a folder such as /tmp another user could read it, or lead the command to a third file."""
+    file, used = tmp_path / "backup.db", tmp_path / "used"
+    used.write_text("of another user")
+    prepare(tmp_path / "backup.db.new", used)
+    result = admin(f"backup {file}")
+    assert (result.code, file.exists(), used.read_text()) == (1, False, "of another user")
+    assert str(file) in result.error
+
+
 def test_backup_and_restore_through_pipes(admin: Admin, tmp_path: Path) -> None:
     """The program ``chatserver``, as in a container. A reader that ends early is no error to talk about."""
     run = [sys.executable, "-m", "chatserver", "admin", "--data"]

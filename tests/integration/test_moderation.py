@@ -109,6 +109,9 @@ def test_ban_of_a_guest_or_a_network_ends_what_comes_from_there(moderated: Room,
     assert stays.take() == ("op", "still there?")
     for text in ("127.0.0.0/8", "127.0.0.1"):
         assert code(op, command="ban", address=text) == "not_permitted", "the operator's own"
+    near = fresh_name("gina")
+    moderated.enter_guest(near)
+    assert code(op, command="ban", username=near) == "not_permitted", "the guest has the operator's address"
     assert code(op, command="ban", address="192.0.2.0/99") == "bad_request"
     assert answer(op, "unbanned", command="unban", address=host)["address"] == host
     moderated.enter_guest(erin, host)
@@ -186,6 +189,11 @@ def test_owner_moderates_a_room_and_an_operator_of_the_server_every_room(
     for request in ({"command": "ban", "username": bobs}, {"command": "bans"}, {"command": "delete", "id": 1}):
         assert code(mallory, room=private, **request) == "unknown_room"
         assert code(mallory, room=fresh_name("none"), **request) == "unknown_room"
+    name = mallory.say("elsewhere, too") and alice.next("broadcast")["from"]
+    events(mallory)
+    for act in ("ban", "unban", "mute"):
+        answer(alice, "banned", "unbanned", "muted", command=act, room=private, username=name)
+    assert events(mallory) == [], "the target may not know of the room"
     topic = answer(op, "topic", command="topic", room=private, topic="hello")
     assert alice.next("topic") == topic, "an operator of the server runs every room"
     assert answer(op, "kicked", command="kick", room=private, username=banned["by"])["room"] == private

@@ -255,6 +255,7 @@ class Server:
             self._log_waiting,
             limits=registration_limits,
             allowed=config.guests_allowed,
+            reserved=self._operators,
         )
         registration = Registration(
             accounts=accounts,

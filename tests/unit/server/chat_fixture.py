@@ -147,6 +147,8 @@ class FakeRecords:
     def __init__(self, accounts: FakeAccounts) -> None:
         self._accounts = accounts
         self.banned: dict[int, ActiveSanction] = {}
+        # What each look for the ban of an address finds, in order; then none.
+        self.bans_of_address: list[ActiveSanction | None] = []
         self.deleted: set[int] = set()
         self.stored: tuple[Deleted, ...] = ()
 
@@ -154,8 +156,8 @@ class FakeRecords:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
         return Standing(self.banned.get(account_id), account_id in operators, account_id in self.deleted)
 
-    def ban_of_address(self, _: str) -> None:
-        return None
+    def ban_of_address(self, _: str) -> ActiveSanction | None:
+        return self.bans_of_address.pop(0) if self.bans_of_address else None
 
     def deletions(self, _: int, seen_ids: Mapping[int, int]) -> tuple[Deleted, ...]:
         return tuple(each for each in self.stored if each.id <= max(seen_ids.values()))
@@ -389,6 +391,7 @@ class ChatFixture:
             self._note_empty,
             limits=new_names,
             allowed=guests_allowed,
+            reserved=operators,
             clock=lambda: time.monotonic() + self.now,
         )
         login = Login(

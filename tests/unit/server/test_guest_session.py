@@ -9,8 +9,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Bye, DirectMessage, Event, PublicMessage, Sent, SentStatus, Welcome
+from chatprotocol.events import (
+    Bye,
+    DirectMessage,
+    Event,
+    PublicMessage,
+    SanctionKind,
+    Sent,
+    SentStatus,
+    Welcome,
+)
 from chatprotocol.requests import Acknowledge, GuestLogin, Request, Say, Side, Whisper
+from chatserver.store.moderation import ActiveSanction
 
 from .chat_fixture import ChatFixture, GuestPeers, Peer, codes
 from .helpers import assert_waits, eventually, in_background, must_end
@@ -51,6 +61,17 @@ def test_login_timeout_ends_with_the_second_registration(services: ChatFixture) 
     receiving.ask(GuestLogin(Side.RECEIVING, "carol"))
     assert sending.session.is_logged_in
     assert receiving.session.is_logged_in
+
+
+def test_ban_of_the_address_during_the_login_ends_it(services: ChatFixture) -> None:
+    """The ban did not find the guest yet, which had no name. Both of its connections end."""
+    sending, receiving = services.connect(), services.connect()
+    sending.ask(GuestLogin(Side.SENDING, "carol"))
+    services.records.bans_of_address = [None, ActiveSanction(SanctionKind.BAN, None, "")]
+    assert codes(receiving.ask(GuestLogin(Side.RECEIVING, "carol"))) == [ErrorCode.BANNED]
+    assert not services.services.guests.is_claimed("carol")
+    assert sending.send_queue.hangs_up
+    assert services.presence.users()[0] == ()
 
 
 # --- sending ---

@@ -220,6 +220,7 @@ def test_operators_name_needs_an_invitation_on_an_open_server() -> None:
     services = ChatFixture(operators=["Root"])
     for password in (None, "secret"):
         assert codes(services.connect().ask(Login("rOOt", password))) == [ErrorCode.INVITATION_REQUIRED]
+    assert codes(services.connect().ask(GuestLogin(Side.SENDING, "ROOT"))) == [ErrorCode.BAD_USERNAME]
     assert services.passwords.hashed == []
     code = new_code()
     services.accounts.invitations.add(hash_code(code))
@@ -243,6 +244,7 @@ def test_password_that_must_be_changed_needs_a_new_one(services: ChatFixture) ->
     required = [ErrorCode.PASSWORD_CHANGE_REQUIRED]
     assert codes(services.connect().ask(Login("carol", "secret"))) == required
     assert codes(services.connect().ask(StepLogin("carol"), Password("secret")))[1:] == required
+    assert codes(services.connect().ask(Login("carol", "secret", new_password="secret"))) == required
     assert codes(services.connect().ask(Login("carol", "wrong", new_password="new"))) == [ErrorCode.WRONG_PASSWORD]
     assert codes(services.connect().ask(Login("carol", "secret", new_password=""))) == [ErrorCode.BAD_REQUEST]
     assert services.journal.changed_hashes == []

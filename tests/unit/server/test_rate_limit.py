@@ -1,5 +1,7 @@
 """The rate of a user's messages and queries, with a clock that the tests move."""
 
+from typing import Any, get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,9 +9,22 @@ from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Bye, Refused, Sent, Users
-from chatprotocol.requests import AskHistory, AskUsers, Login, Ping, Say, SayBatch, Whisper
+from chatprotocol.requests import (
+    AskHistory,
+    AskUsers,
+    Login,
+    ModerationRequest,
+    Ping,
+    Report,
+    RoomRequest,
+    Say,
+    SayBatch,
+    Whisper,
+)
 from chatserver.chat.rate_limit import RateLimit, UserLimits
 from chatserver.counters import Counters
+from chatserver.journal.base import Applied
+from chatserver.journal.entries import Moderated, SetServerRole
 from chatserver.store.accounts import Role
 
 from .chat_fixture import ChatFixture, Peer
@@ -118,6 +133,30 @@ def test_operators_and_exempt_addresses_have_no_rates(*, is_exempt: bool) -> Non
     answers = alice.ask(*[Say("hello")] * 100, *[AskHistory()] * 100)
     assert Refused not in map(type, answers)
     assert alice.send_queue.pauses == []
+
+
+def test_operator_who_is_one_no_longer_has_rates() -> None:
+    """Also on connections that were open before."""
+    fixture = Fixture()
+    fixture.services.accounts.by_key["alice"] = replace(fixture.services.accounts.by_key["alice"], role=Role.OPERATOR)
+    alice = fixture.enter()
+    revoked = SetServerRole(account_id=1, username="alice", role=Role.USER, by_id=0, by="admin")
+    fixture.services.hub.handle_applied([Applied(revoked, Moderated(), None, 0)])
+    assert Refused in map(type, alice.ask(*[AskHistory()] * 3))
+
+
+@pytest.mark.parametrize("request_type", [*get_args(RoomRequest), *get_args(ModerationRequest)])
+def test_every_request_about_rooms_and_conduct_has_a_rate(request_type: type[Any]) -> None:
+    """Each may wait for the disk, and be told to others."""
+    fixture = Fixture()
+    alice = fixture.enter()
+    values = {"room": "dev", "topic": "", "id": 1}
+    if request_type is not Report:
+        values["username"] = "bob"
+    request = request_type(**{name: value for name, value in values.items() if name in request_type.__struct_fields__})
+    *_, last = alice.ask(*[AskHistory()] * 2, request)
+    assert isinstance(last, Refused)
+    assert last.code is ErrorCode.RATE_LIMITED
 
 
 def test_wait_of_a_lost_peer_ends_its_session() -> None:

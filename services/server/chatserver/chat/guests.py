@@ -18,7 +18,7 @@ from chatserver.chat.room import Member
 from chatserver.journal.entries import GuestClaim, GuestRelease, KickFromServer, Sanction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.presence import Presence
@@ -106,11 +106,12 @@ class Guests:
         *,
         limits: RegistrationLimits,
         allowed: bool,
+        reserved: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``allowed``: true if guests may register. ``on_empty`` is called after the last user left.
+        """``allowed``: true if guests may register. ``reserved``: names that they can't have.
 
-        ``clock`` returns seconds.
+        ``on_empty`` is called after the last user left. ``clock`` returns seconds.
         """
         self._accounts = accounts
         self._journal = journal
@@ -119,6 +120,7 @@ class Guests:
         self._on_empty = on_empty
         self._limits = limits
         self._allowed = allowed
+        self._reserved = frozenset(map(name_key, reserved))
         self._clock = clock
         # Guards everything below, and all guests. Taken before the hub's lock. Single dict lookups need no lock.
         self._lock = threading.Lock()
@@ -146,7 +148,7 @@ class Guests:
         check_username(name)
         if not self._allowed:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
-        if not self.is_claimed(name) and self._accounts.find(name) is not None:
+        if name_key(name) in self._reserved or (not self.is_claimed(name) and self._accounts.find(name) is not None):
             raise _name_taken(name)
         self._remove_late(name, side, address)
         with self._lock:

@@ -487,7 +487,8 @@ class Hub:
         kind = events.Banned if entry.kind is SanctionKind.BAN else events.Muted
         until = None if done.until_ms is None else TimeMs(done.until_ms)
         event = kind(**_target(entry, done), by=entry.by, until=until, reason=entry.reason)
-        self._tell_concerned(event, entry.account_id, entry.room_id, origin)
+        target_id = 0 if done.is_hidden else entry.account_id
+        self._tell_concerned(event, target_id, entry.room_id, origin)
         if entry.kind is SanctionKind.BAN and entry.room_id is None:
             for user in [self._users.get(entry.account_id)] if entry.account_id else self._users.values():
                 if user is not None:
@@ -497,7 +498,8 @@ class Hub:
 
     def _publish_lift(self, entry: entries.LiftSanction, done: Moderated, origin: _Origin) -> None:
         kind = events.Unbanned if entry.kind is SanctionKind.BAN else events.Unmuted
-        self._tell_concerned(kind(**_target(entry, done), by=entry.by), entry.account_id, entry.room_id, origin)
+        target_id = 0 if done.is_hidden else entry.account_id
+        self._tell_concerned(kind(**_target(entry, done), by=entry.by), target_id, entry.room_id, origin)
 
     def _publish_kick_off(self, entry: entries.KickFromServer, _: Moderated, origin: _Origin) -> None:
         kicked = events.Kicked(username=entry.username, by=entry.by, reason=entry.reason)
@@ -540,7 +542,7 @@ class Hub:
         self._tell(reported, origin, members=self._operators)
 
     def _tell_concerned(self, event: Event, account_id: int, room_id: int | None, origin: _Origin) -> None:
-        """Tell the target, the operators of the server, and the members of the room."""
+        """Tell the target (0: none), the operators of the server, and the members of the room."""
         room = self._rooms.get(room_id) if room_id is not None else None
         members = room.members() if room is not None else []
         self._tell(event, origin, account_id, members=[*self._operators, *members])

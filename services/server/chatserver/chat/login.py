@@ -184,13 +184,16 @@ class Login:
             raise RequestError(
                 ErrorCode.WRONG_PASSWORD, f"The password of {login.username} was changed meanwhile; log in again."
             )
-        if login.new_password is not None:
-            return self._replace_password(account, login.new_password)
-        if account.must_change_password:
+        new = login.new_password
+        if account.must_change_password and (
+            new is None or self._passwords.check(account.password_hash, new) is not Verdict.WRONG
+        ):
             raise RequestError(
                 ErrorCode.PASSWORD_CHANGE_REQUIRED,
                 f"{account.name} must choose a new password: log in with the project's client, or with json.",
             )
+        if new is not None:
+            return self._replace_password(account, new)
         if verdict is Verdict.OUTDATED:
             new_hash = self._passwords.hash(password)
             self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])

@@ -110,11 +110,11 @@ class Moderation:
                 return entries.DeleteMessage(message_id=request.id, room_id=room_id or LOBBY_ID, **by)
             case requests.Report(id=int(message_id)):
                 return entries.Report(message_id=message_id, room_id=room_id or LOBBY_ID, reason=request.reason, **by)
-            case requests.Ban(address=str()) | requests.Unban(address=str()):
-                target = {"network": _read_network(member, request, room_id)}
-            case requests.Ban(username=str(name)) if self._guests.address_of(name) is not None:
+            case requests.Ban(address=str(address)) | requests.Unban(address=str(address)):
+                target = {"network": _read_network(member, request, address, room_id)}
+            case requests.Ban(username=str(name)) if (guest_address := self._guests.address_of(name)) is not None:
                 # A guest has no account that could be banned.
-                target = {"network": ban_network(self._guests.address_of(name) or "")}
+                target = {"network": _read_network(member, request, guest_address, room_id)}
             case _:
                 account = self._find_user(request.username or "")
                 target = {"account_id": account.id, "username": account.name}
@@ -157,15 +157,15 @@ def _check_operator(member: Member) -> None:
         raise problem_error(Problem.NOT_PERMITTED)
 
 
-def _read_network(member: Member, request: requests.Ban | requests.Unban, room_id: int | None) -> str:
-    """Return the network to ban, which must not be the operator's own."""
+def _read_network(member: Member, request: requests.Ban | requests.Unban, address: str, room_id: int | None) -> str:
+    """Return the network to ban, which must not be the operator's own. Others don't learn if a guest is near them."""
     if room_id is not None:
         reason = "Addresses can be banned from the whole server only; leave the room out."
         raise RequestError(ErrorCode.BAD_REQUEST, reason, room=request.room)
     try:
-        network = ban_network(request.address or "")
+        network = ban_network(address)
     except ValueError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, f"{str(error)[:200]}; nothing was done.") from error
-    if isinstance(request, requests.Ban) and is_in_network(member.address, network):
+    if isinstance(request, requests.Ban) and member.is_operator and is_in_network(member.address, network):
         raise problem_error(Problem.ONESELF)
     return network

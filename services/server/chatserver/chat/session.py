@@ -84,8 +84,12 @@ _PAUSE_SECONDS = 0.002
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 # Requests whose number is limited, because their answers are long or expensive.
-_QUERIES = frozenset({requests.AskHistory, requests.Search, requests.AskRooms, requests.Join}) | frozenset(
-    get_args(requests.ModerationRequest)
+_QUERIES = frozenset(
+    {
+        *(requests.AskHistory, requests.Search, requests.AskRooms),
+        *get_args(requests.RoomRequest),
+        *get_args(requests.ModerationRequest),
+    }
 )
 # The same, but delayed like messages: they come before a direct message.
 _QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
@@ -126,7 +130,7 @@ class Session:
         self._address = address
         self._network = network_of(address)
         self._is_exempt = is_exempt
-        # True if the rates of messages and queries apply; set at the login.
+        # True if the rates of messages and queries apply, except to operators; set at the login.
         self._is_limited = False
         self._label = label
         self._state = State.NOT_LOGGED_IN
@@ -262,7 +266,7 @@ class Session:
             _log.error("login aborted", user=account.name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
-        self._is_limited = not (self._is_exempt or self._services.limits.are_off or self._member.is_operator)
+        self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         self._services.counters.logins["ok"] += 1
         _log.info("login", user=account.name, account=kind.value, connection=self._label)
         return State.LOGGED_IN
@@ -280,11 +284,13 @@ class Session:
         """Register one of a guest's two connections."""
         self._services.moderation.check_address(self._address)
         guests = self._services.guests
-        self._guest = guests.claim(
-            request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
-        )
-        # Again: a ban that was published before the claim could not end this connection.
-        self._services.moderation.check_address(self._address)
+        guest = guests.claim(request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt)
+        try:  # again, because a ban before the claim did not find the guest
+            self._services.moderation.check_address(self._address)
+        except BaseException:
+            guests.leave(guest, self._send_queue)
+            raise
+        self._guest = guest
         guests.confirm_registration(self._guest, request.side)
         if self._guest.is_online:  # this was the second connection
             self._services.counters.logins["guest"] += 1
@@ -325,7 +331,8 @@ class Session:
         return self._state
 
     def _say_all(self, request: requests.SayBatch) -> State:
-        if self._is_limited and not self._services.limits.messages.take_all(self._user_key(), len(request.texts)):
+        is_limited = self._is_limited and not self._is_operator()
+        if is_limited and not self._services.limits.messages.take_all(self._user_key(), len(request.texts)):
             # Each message waits for its own turn.
             return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
         batch = self._public_batch(LOBBY_ID, "")
@@ -369,6 +376,8 @@ class Session:
 
     def _await_turn(self, kind: type) -> bool:
         """Wait until the user's rate allows this request. False if the connection ends. RequestError: it does not."""
+        if self._is_operator():
+            return True
         limits = self._services.limits
         user = self._user_key()
         if kind in (requests.Say, requests.Whisper):
@@ -390,6 +399,10 @@ class Session:
             return False
         count = sum(type(request) in _MESSAGES for request in incoming)
         return count > 1 and self._services.limits.messages.take_all(self._user_key(), count)
+
+    def _is_operator(self) -> bool:
+        """True for an operator of the server; the role may change while the session lasts."""
+        return self._member is not None and self._member.is_operator
 
     def _user_key(self) -> int | str:
         """The key of the user's rates: an account, or the name of a guest."""
@@ -523,7 +536,7 @@ class Session:
 
     def _change_room(self, request: requests.RoomRequest) -> State:
         """The hub answers, in the order of the journal."""
-        made = self._services.limits.rooms if self._is_limited else None
+        made = self._services.limits.rooms if self._is_limited and not self._is_operator() else None
         self._services.rooms.change(self._show_rooms(), request, made)
         return State.LOGGED_IN
 

@@ -466,7 +466,7 @@ def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | 
     sanction = ActiveSanction(entry.kind, until_ms, entry.reason)
     moderation.replace_sanction(connection, sanction, room_id, entry.account_id, entry.network, entry.by, time_ms)
     transaction.note_moderation()
-    change = None
+    is_hidden, change = _is_hidden(transaction, room, entry.account_id), None
     if room is not None and is_ban:
         role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
         if role is not None or is_invited:
@@ -475,7 +475,7 @@ def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | 
     detail = "" if entry.seconds is None else f"for {entry.seconds} s"
     target = entry.username or entry.network
     _audit(transaction, entry, entry.kind, target, room=name, reason=entry.reason, detail=detail)
-    return Moderated(name, until_ms, change)
+    return Moderated(name, until_ms, change, is_hidden)
 
 
 def _lift(transaction: Transaction, entry: entries.LiftSanction) -> Moderated | Problem:
@@ -490,7 +490,12 @@ def _lift(transaction: Transaction, entry: entries.LiftSanction) -> Moderated | 
         return Problem.NOT_SANCTIONED
     name = room.name if room else None
     _audit(transaction, entry, f"un{entry.kind}", entry.username or entry.network, room=name)
-    return Moderated(name)
+    return Moderated(name, is_hidden=_is_hidden(transaction, room, entry.account_id))
+
+
+def _is_hidden(transaction: Transaction, room: RoomView | None, account_id: int) -> bool:
+    """True if the account may not know of the room."""
+    return room is not None and rooms.find_room_by_id(transaction.connection, account_id, room.room_id) is None
 
 
 def _find_target_problem(transaction: Transaction, entry: entries.Sanction | entries.LiftSanction) -> Problem | None:

@@ -287,6 +287,8 @@ class Moderated(Struct, frozen=True, gc=False):
     until_ms: int | None = None
     # The membership that a ban from a room ended.
     change: RoomChange | None = None
+    # True if the room is private, and the target neither is a member nor was invited: it must not learn of the room.
+    is_hidden: bool = False
 
 
 class DeletedMessage(Struct, frozen=True, gc=False):

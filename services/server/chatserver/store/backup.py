@@ -23,6 +23,7 @@ A process that is killed in between leaves all data in the folder, and a second 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -138,8 +139,12 @@ def _new_file(path: Path) -> Iterator[Path]:
         descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(descriptor), new.lstat()):
+            found = os.fstat(descriptor)
+            if not os.path.samestat(found, new.lstat()):
                 raise BlockingIOError  # noqa: TRY301 -- it was renamed meanwhile
+            if found.st_uid != os.geteuid() or found.st_nlink != 1:  # another user prepared it
+                raise PermissionError(errno.EPERM, f"{new} exists already and is not private")
+            os.fchmod(descriptor, 0o600)
             file.truncate(0)
             try:
                 yield new
