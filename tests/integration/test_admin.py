@@ -407,6 +407,21 @@ def test_root_leaves_files_that_the_server_can_use(admin: Admin) -> None:
         assert {path.stat().st_uid for path in Path(folder).iterdir()} == {NOT_ROOT}
 
 
+@IS_ROOT
+def test_root_reads_nothing_that_the_owner_of_the_folder_could_not(admin: Admin) -> None:
+    """The owner could put a link to a file of root there, between the check for links and the use."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as open_folder:
+        Path(open_folder).chmod(0o755)
+        folder = shutil.move(admin.folder, f"{open_folder}/data")
+        os.chown(folder, NOT_ROOT, NOT_ROOT)
+        run = [sys.executable, "-m", "chatserver", "admin", "--data", folder]
+        for command in ("users", "export", "check", "backup -", f"backup {open_folder}/backup.db", "add erin"):
+            done = subprocess.run(
+                [*run, *command.split()], input="secret\n", capture_output=True, text=True, check=False, timeout=30
+            )
+            assert (done.returncode, "Permission denied" in done.stderr) == (1, True), (command, done)
+
+
 def test_silent_and_talkative_peers_are_given_up(tmp_path: Path) -> None:
     """A peer of the socket that sends nothing, half a line or too much delays others by the time limit only."""
     crashes: list[str] = []

@@ -19,7 +19,7 @@ from chatprotocol.settings import SERVER_SETTINGS, ConfigError, read_settings
 from chatserver.admin import doctor, requests
 from chatserver.admin.changes import is_network
 from chatserver.admin.requests import AdminError
-from chatserver.admin.target import become_owner, check_folder, open_target
+from chatserver.admin.target import as_owner, become_owner, check_folder, open_target
 from chatserver.chat.passwords import HashCost, PasswordsFailedError, hash_password
 from chatserver.clock import wall_ms
 from chatserver.log import configure_log
@@ -42,6 +42,8 @@ _STANDARD_STREAM: Final = "-"
 _AUDIT_MAX: Final = 1_000_000
 # Pause between the steps of a removal.
 STEP_PAUSE_SECONDS: Final = 0.02
+# Commands that only read the data folder. Changes have their own way: see open_target.
+_READING: Final = frozenset({"users", "bans", "rooms", "audit", "export", "check", "doctor"})
 _HASHING: Final = ("hash_time_cost", "hash_memory_kib", "hash_parallelism")
 
 
@@ -79,6 +81,8 @@ def run(options: argparse.Namespace, folder: Path, environment: Mapping[str, str
     try:
         if command is not _doctor and (command is not _restore or os.path.lexists(folder)):
             check_folder(folder)
+        if options.command in _READING and os.path.lexists(folder):
+            become_owner(folder)
         return command(_Call(options, folder, environment))
     except (AdminError, RequestError, StoreError) as error:
         return Report(error=str(error))
@@ -251,10 +255,13 @@ def _read_hash(call: _Call) -> str:
 
 
 def _backup(call: _Call) -> Report:
-    with closing(ReadOnlyDatabase(call.folder)) as database:
+    with as_owner(call.folder):
+        database = ReadOnlyDatabase(call.folder)
+    with closing(database):
         if call.options.file == _STANDARD_STREAM:
             if sys.stdout.isatty():
                 raise AdminError("A backup is not for a terminal; name a file, or pipe it to a program.")
+            become_owner(call.folder)  # the file is in the data folder first
             size_bytes = stream_backup(database, sys.stdout.buffer)
         else:
             size_bytes = write_backup(database, Path(call.options.file), may_replace=call.options.replace)
@@ -264,11 +271,10 @@ def _backup(call: _Call) -> Report:
 
 
 def _restore(call: _Call) -> Report:
-    newest_schema = max(schema_files())  # read before root becomes another user, who perhaps can't read the program
     with _open_backup(call.options.file) as source:
         if os.path.lexists(call.folder):
             become_owner(call.folder)
-        kept = restore_backup(call.folder, source, newest_schema, may_replace=call.options.replace)
+        kept = restore_backup(call.folder, source, max(schema_files()), may_replace=call.options.replace)
     files = [str(path) for path in kept]
     aside = f" The former files are kept: {', '.join(files)}." if kept else ""
     done = f"The backup is restored to {call.folder / DATABASE_FILE}; start the server.{aside}"

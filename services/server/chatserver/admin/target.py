@@ -18,7 +18,7 @@ from chatserver.admin.requests import AdminError, Answer
 from chatserver.clock import Clock
 from chatserver.control import ADMIN_FILE, address_in, fallback_address, peer_user_id
 from chatserver.journal.local import LocalJournal
-from chatserver.store.database import DATABASE_FILE, Database, ReadOnlyDatabase
+from chatserver.store.database import DATABASE_FILE, Database, ReadOnlyDatabase, schema_files
 from chatserver.store.errors import InUseError
 from chatserver.store.files import LOCK_FILE, owner_hint
 from chatserver.store.reconcile import reconcile
@@ -76,8 +76,8 @@ class StoppedServer:
 
     def __init__(self, folder: Path) -> None:
         """Raises StoreError; InUseError if a server or another command has the folder."""
-        ReadOnlyDatabase(folder).close()  # fails if there is no database of this version: none is made or migrated
         become_owner(folder)
+        ReadOnlyDatabase(folder).close()  # fails if there is no database of this version: none is made or migrated
         self.database = Database(folder)
         try:
             reconcile(self.database)
@@ -142,12 +142,31 @@ def open_target(folder: Path, busy_seconds: float = BUSY_SECONDS) -> Iterator[Ca
 
 
 def become_owner(folder: Path) -> None:
-    """Let root act as the owner of the folder, because the server could not use files of root. Raises OSError."""
+    """Let root act as the owner of the folder. Raises OSError.
+
+    The server could not use files of root. And root must not follow a link that the owner puts in the place of a file
+    after ``check_folder``.
+    """
+    schema_files()  # perhaps the owner can't read the program
     found = folder.stat()
     if os.geteuid() == _ROOT != found.st_uid:
         os.setgroups([found.st_gid])
         os.setegid(found.st_gid)
         os.seteuid(found.st_uid)
+
+
+@contextmanager
+def as_owner(folder: Path) -> Iterator[None]:
+    """As :func:`become_owner`, for the time of the block."""
+    user_id, group_id, groups = os.geteuid(), os.getegid(), os.getgroups()
+    become_owner(folder)
+    try:
+        yield
+    finally:
+        if os.geteuid() != user_id:
+            os.seteuid(user_id)
+            os.setegid(group_id)
+            os.setgroups(groups)
 
 
 def user_name(user_id: int) -> str:

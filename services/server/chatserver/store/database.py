@@ -6,6 +6,7 @@ import os
 import secrets
 import sqlite3
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -369,7 +370,8 @@ def _damaged_error(path: Path, how: str) -> StoreError:
     )
 
 
-def schema_files() -> dict[int, str]:
-    """Step number to SQL: ``0001_what_it_does.sql`` is step 1."""
+@cache
+def schema_files() -> Mapping[int, str]:
+    """Step number to SQL: ``0001_what_it_does.sql`` is step 1. They are read once."""
     folder = resources.files("chatserver.store") / "schema"
     return {int(entry.name[:4]): entry.read_text() for entry in folder.iterdir() if entry.name.endswith(".sql")}
