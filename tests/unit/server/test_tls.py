@@ -171,6 +171,19 @@ def test_end_says_so_after_all_data(pair: Pair, *, is_full: bool) -> None:
     assert pair.take() == b""
 
 
+def test_end_of_a_lost_peer_waits_for_nothing(pair: Pair) -> None:
+    """The connection can be closed at once. What the peer did not get never counts as acknowledged."""
+    pair.line.room = 100
+    pair.transport.write([bytes(5_000)])
+    pair.line.acknowledged_bytes = pair.line.taken
+    pair.line.is_lost = True
+    pair.transport.end()
+    assert pair.transport.can_be_closed
+    assert "end" in pair.line.calls
+    assert pair.transport.unacknowledged_bytes() > 0
+    assert pair.transport.acknowledged() < pair.transport.written()
+
+
 def test_peer_ends_with_close_notify_or_without(pair: Pair) -> None:
     pair.line.arrivals += [pair.peer.says(b"last") + pair.peer.closes()]
     assert (pair.take(), pair.take()) == (b"last", b"")

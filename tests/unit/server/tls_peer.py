@@ -53,7 +53,6 @@ class Line:
     can_be_closed = True
     write_max_bytes = 1_000_000
     descriptor = 7
-    is_lost = False
 
     def __init__(self, clock: Clock, receive: Callable[[bytes], None]) -> None:
         self._clock = clock
@@ -67,6 +66,7 @@ class Line:
         self.arrivals: deque[bytes] = deque()
         self.seconds_each = 0.0
         self.calls: list[str] = []
+        self.is_lost = False
 
     def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
         assert timeout_seconds > 0
@@ -80,6 +80,8 @@ class Line:
         return data[:size_bytes]
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> int:
+        if self.is_lost:
+            raise ConnectionResetError
         data = b"".join(pieces)[: self.room]
         if not data:
             raise BlockingIOError

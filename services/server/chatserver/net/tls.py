@@ -258,7 +258,7 @@ class TlsTransport:
             self.flush()
         except BlockingIOError:
             self._wake()
-        except OSError:
+        except OSError:  # the peer is lost; what it did not get stays unacknowledged
             self._inner.end()
             self._state = _SHUT
 
@@ -279,7 +279,7 @@ class TlsTransport:
 
     @property
     def can_be_closed(self) -> bool:
-        return self._state is not _ENDING and not self._unsent
+        return self._state is _SHUT or (self._state is _OPEN and not self._unsent)
 
     # --- for any thread ---
 
