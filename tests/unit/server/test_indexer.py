@@ -2,6 +2,7 @@
 
 import random
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -31,8 +32,10 @@ class GatedMessages(Messages):
 
     gate: Gate | None = None
     fault: StoreError | None = None
+    reads = 0
 
     def after(self, after_id: int, limit: int) -> list[IndexedMessage]:
+        self.reads += 1
         if self.gate is not None:
             self.gate.pass_through()
         if self.fault is not None:
@@ -81,14 +84,16 @@ class Library:
             insert_direct(connection, message_id, 1_000, self.alice.id, self.bob.id, text, None)
         return message_id
 
-    def delete(self, message_id: int, *, is_told: bool = True) -> None:
+    def delete(self, message_id: int, *, is_told: bool = True) -> IndexedMessage:
         """Delete a message of alice to the lobby. The indexer is told its text, or the process ends before."""
         with self.database.transaction() as connection:
             stored = find_stored(connection, LOBBY_ID, message_id)
             assert stored is not None
             insert_deletion(connection, message_id, LOBBY_ID, "alice", 1_000)
+        message = IndexedMessage(message_id, LOBBY_ID, stored.sender_id, None, stored.text)
         if is_told:
-            self.indexer.note_deleted(IndexedMessage(message_id, LOBBY_ID, stored.sender_id, None, stored.text))
+            self.indexer.note_deleted(message)
+        return message
 
     def search(self, query: str, newest_id: int | None = None, limit: int = 50) -> tuple[list[int], int]:
         """As bob."""
@@ -347,6 +352,30 @@ def test_deleted_message_leaves_the_index(library: Library) -> None:
     with closing(sqlite3.connect(library.path)) as index:
         found = index.execute("SELECT rowid FROM public WHERE public MATCH 'word' ORDER BY rowid").fetchall()
     assert found == [(1,), (5,)]
+
+
+@pytest.mark.parametrize("is_indexed", [False, True], ids=["told late", "another text is missing"])
+def test_deleted_texts_that_wait_do_not_keep_the_indexer_busy(library: Library, *, is_indexed: bool) -> None:
+    """The text of a deleted message is told when the deletion is done already, or while that of an earlier is missing.
+
+    The first happens if a message is deleted before it is indexed, and the indexer looks right after the commit.
+    """
+    library.publish("word one", "word two")
+    if is_indexed:
+        library.start()
+        assert library.search("word")[1] == 2
+    deleted = library.delete(1, is_told=False)
+    if is_indexed:
+        deleted = library.delete(2, is_told=False)
+    else:
+        library.start()
+        assert library.search("word")[0] == [2]
+    before = library.messages.reads
+    library.indexer.note_deleted(deleted)
+    eventually(lambda: library.messages.reads > before)
+    before = library.messages.reads
+    time.sleep(0.05)  # the time to see that nothing happens
+    assert library.messages.reads <= before + 1, "the indexer looks again and again"
 
 
 def test_index_is_rebuilt_after_half_of_its_messages_were_pruned(library: Library) -> None:

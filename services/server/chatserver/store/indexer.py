@@ -37,7 +37,7 @@ from chatserver.store.search_turns import NoTurnError, SearchTurns, TurnsClosedE
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from chatprotocol.events import Message
@@ -126,8 +126,10 @@ class Indexer:
         # The last error; None while the index is usable.
         self._fault: Exception | None = None
         self._closed = False
-        # Deleted messages as they were, by id; and the time since which the text of the next deletion is missing.
+        # Deleted messages as they were, by id; true if one came since the thread looked; and the time since which the
+        # text of the next deletion is missing.
         self._deleted: dict[int, IndexedMessage] = {}
+        self._was_deleted = False
         self._missing_since: float | None = None
         # True if messages were removed because of their age, perhaps before the start.
         self._was_pruned = True
@@ -154,6 +156,7 @@ class Indexer:
         with self._lock:
             if len(self._deleted) < _DELETED_MAX_MESSAGES:  # without the others, the index is stale
                 self._deleted[message.id] = message
+                self._was_deleted = True
                 self._work_available.notify()
 
     def note_pruned(self) -> None:
@@ -266,12 +269,18 @@ class Indexer:
 
     def _remove_deleted(self, index: Index) -> None:
         """Remove deleted messages from the index. Raises _StaleError if the text of one is not known."""
-        while deletions := self._messages.deletions(index.deletions, _SLICE_DELETIONS):
+        while True:
             with self._lock:
-                known = {message_id: self._deleted.get(message_id) for _, message_id in deletions}
+                known = dict(self._deleted)
+                self._was_deleted = False
+            # Read after the texts, which are told after the commits of their deletions.
+            deletions = self._messages.deletions(index.deletions, _SLICE_DELETIONS)
+            if not deletions:
+                self._forget_deleted(known)  # told after the deletion was done, because the message was not indexed
+                return
             removed, done = [], index.deletions
             for number, message_id in deletions:
-                message = known[message_id]
+                message = known.get(message_id)
                 if message is not None:
                     removed.append(message)
                 elif message_id <= index.last_id:
@@ -281,10 +290,13 @@ class Indexer:
                 self._check_missing()
                 return
             index.remove(removed, done)
-            with self._lock:
-                for message in removed:
-                    self._deleted.pop(message.id, None)
+            self._forget_deleted(message.id for message in removed)
             self._missing_since = None
+
+    def _forget_deleted(self, ids: Iterable[int]) -> None:
+        with self._lock:
+            for message_id in ids:
+                self._deleted.pop(message_id, None)
 
     def _check_pruned(self, index: Index) -> None:
         """Raise _StaleError if half of the indexed ids are gone because of their age."""
@@ -319,7 +331,7 @@ class Indexer:
                 lambda: (
                     self._closed
                     or self._fault is not None
-                    or self._deleted
+                    or self._was_deleted
                     or self._was_pruned
                     or self._requested_id > self._indexed_id
                 ),
