@@ -14,6 +14,8 @@ from chatprotocol.rules import check_port
 Network: TypeAlias = IPv4Network | IPv6Network
 # The part of an IPv6 address that one customer of a provider has (RFC 6177).
 _CUSTOMER_BITS = 64
+# Shortest prefixes of networks that are banned, by version of IP: a typing error must not ban all users.
+_BANNED_BITS_MIN = {4: 8, 6: 16}
 # Results of network_of that are kept, at about 300 bytes each. One takes 20 us, and attackers come again and again.
 _CACHED_MAX = 4_096
 # Host without brackets, port.
@@ -107,6 +109,15 @@ def ban_network(text: str) -> str:
     A single address counts as its origin: see :func:`network_of`. Raises ValueError with one sentence.
     """
     return format_network(read_network(network_of(text.strip())))
+
+
+def new_ban_network(text: str) -> str:
+    """The same, for a new ban: a network of at most a /8, or a /16 of IPv6. Otherwise raises ValueError, too."""
+    network = ban_network(text)
+    parsed = ip_network(network)
+    if parsed.prefixlen < _BANNED_BITS_MIN[parsed.version]:
+        raise ValueError(f"{network} is too large a network to ban: at most a /8, or a /16 of IPv6")
+    return network
 
 
 def format_network(network: Network) -> str:

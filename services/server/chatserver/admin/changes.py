@@ -238,10 +238,10 @@ def _step(removed: Removed) -> Answer:
 
 def _invite(call: _Call, request: requests.Invite) -> Answer:
     until_ms = None if request.seconds is None else wall_ms() + request.seconds * 1000
-    until = "for ever" if until_ms is None else to_iso(until_ms)
-    act = entries.NoteAct(action="invite", target="", detail=f"valid until {until}", **call.acting)
+    until = "for ever" if until_ms is None else f"until {to_iso(until_ms)}"
+    act = entries.NoteAct(action="invite", target="", detail=f"valid {until}", **call.acting)
     call.append(entries.AddInvitation(request.code_hash, call.acting["by"], until_ms), act)
-    return _done("One name can be registered with this code.", until=until)
+    return _done("One name can be registered with this code.", until=until.removeprefix("until "))
 
 
 def _sessions(call: _Call, _: requests.Sessions) -> Answer:

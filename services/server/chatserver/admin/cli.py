@@ -28,6 +28,11 @@ PROGRAM: Final = "chatserver admin"
 _FOLDER: Final = tuple(
     replace(setting, meaning="data folder of the server") for setting in SERVER_SETTINGS if setting.name == "data"
 )
+_POSITIONALS: Final = {
+    "NAME": "the user",
+    "TARGET": "a user, an address, or a network such as 192.0.2.0/24",
+    "FILE": "the backup; - is standard input or output",
+}
 _EPILOG: Final = """
 Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command, a value in it or a setting is wrong.
 Passwords are read from the terminal, or from the first line of standard input. FILE may be - for standard input or
@@ -47,14 +52,14 @@ def make_admin_parser() -> argparse.ArgumentParser:
         usage=f"{PROGRAM} [--data DIR] [--json] COMMAND ...",
     )
     parser.add_argument("--json", action="store_true", help="print JSON objects, one per line, also for errors")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=PROGRAM)
 
     def add(name: str, meaning: str, *positionals: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(
             name, help=meaning, description=f"{meaning[0].upper()}{meaning[1:]}.", allow_abbrev=False
         )
         for each in positionals:
-            command.add_argument(each.lower(), metavar=each)
+            command.add_argument(each.lower(), metavar=each, help=_POSITIONALS[each])
         # Also after the command. Without SUPPRESS the default would replace a value that was given before it.
         command.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
@@ -64,15 +69,17 @@ def make_admin_parser() -> argparse.ArgumentParser:
         command.add_argument(flag, action="store_true", help=meaning)
 
     def add_for(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--for", dest="duration", metavar="TIME", default="forever", help="such as 1h, 7d, 1y")
+        meaning = "such as 10m, 2h or 7d; default: for ever"
+        command.add_argument("--for", dest="duration", metavar="TIME", default="forever", help=meaning)
 
     add("users", "list the registered users")
     add("add", "register a user; the password is asked for, or read from standard input", "NAME")
     password = add("password", "give a user another password, and end its connections; as for add", "NAME")
     add_switch(password, "--must-change", "the next login must bring a new password")
     operator = add("operator", "make a user an operator of the server, or take the role back")
-    operator.add_argument("action", choices=("grant", "revoke"))
-    operator.add_argument("name", metavar="NAME")
+    # Not choices of an optional argument: argparse would lose the name in `operator --json revoke alice`.
+    operator.add_argument("words", nargs="+", metavar="NAME", help="the user; grant is the default")
+    operator.usage = f"{PROGRAM} operator [-h] [grant | revoke] NAME"
     ban = add("ban", "keep a user, an address or a network out of the server", "TARGET")
     add_for(ban)
     ban.add_argument("--reason", metavar="TEXT", default="", help="one line, which the target reads")
@@ -135,6 +142,8 @@ def _print(report: Report, *, as_json: bool) -> int:
         else:
             _print_table(report.rows, output)
         output.flush()
+        if report.note and not as_json:
+            print(report.note, file=sys.stderr)
     except report.errors as error:  # rows of an export are read while they are printed
         return _print_error(str(error), EXIT_FAILED, as_json=as_json)
     return EXIT_FAILED if report.has_problems else EXIT_OK
@@ -147,9 +156,10 @@ def _print_error(sentence: str, code: int, *, as_json: bool) -> int:
 
 
 def _print_table(rows: Iterable[dict[str, Any]], output: TextIO) -> None:
-    """Print columns with a heading. An empty list prints nothing."""
+    """Print columns with a heading."""
     texts = [[(key, _cell(value)) for key, value in row.items()] for row in rows]
     if not texts:
+        print("(none)", file=output)
         return
     widths = [max(len(column[0][0]), *(len(cell) for _, cell in column)) for column in zip(*texts, strict=True)]
     heading = [(key, key.upper().replace("_", " ")) for key, _ in texts[0]]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from chatprotocol.address import ban_network
+from chatprotocol.address import new_ban_network
 from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_password, check_username, room_key
@@ -24,8 +24,9 @@ from chatserver.chat.passwords import HashCost, PasswordsFailedError, hash_passw
 from chatserver.clock import wall_ms
 from chatserver.log import configure_log
 from chatserver.store import reports
+from chatserver.store.accounts import Accounts
 from chatserver.store.backup import restore_backup, stream_backup, write_backup
-from chatserver.store.check import check_files
+from chatserver.store.check import check_files, find_missing_state
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase, schema_files
 from chatserver.store.errors import StoreError
 from chatserver.store.invitations import hash_code, new_code
@@ -63,6 +64,8 @@ class Report:
     is_output_taken: bool = False
     # Errors of reading the rows.
     errors: tuple[type[Exception], ...] = (StoreError,)
+    # For people, on standard error after the result.
+    note: str = ""
 
 
 class _Call:
@@ -144,18 +147,27 @@ def _add(call: _Call) -> Report:
 
 
 def _password(call: _Call) -> Report:
+    # The change checks the name again. But a person is to know before typing a password twice.
+    with closing(ReadOnlyDatabase(call.folder)) as database:
+        if Accounts(database).find(call.options.name) is None:
+            raise AdminError(f"There is no user {call.options.name}.")
     return _ask(call, requests.Password(call.options.name, _read_hash(call), call.options.must_change))
 
 
 def _operator(call: _Call) -> Report:
-    return _ask(call, requests.Operator(call.options.name, call.options.action == "grant"))
+    match call.options.words:
+        case [name] | ["grant", name]:
+            return _ask(call, requests.Operator(name, is_operator=True))
+        case ["revoke", name]:
+            return _ask(call, requests.Operator(name, is_operator=False))
+    raise ConfigError("The arguments are NAME, grant NAME or revoke NAME; see chatserver admin operator --help.")
 
 
 def _ban(call: _Call) -> Report:
     seconds = _read_duration(call.options.duration)
     try:
         if is_network(call.options.target):
-            ban_network(call.options.target)
+            new_ban_network(call.options.target)
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
     return _ask(call, requests.Ban(call.options.target, seconds, call.options.reason))
@@ -219,7 +231,10 @@ def _invite(call: _Call) -> Report:
     if report.error:
         return report
     rows = [{"code": code, **row} for row in report.rows]
-    return Report(rows, code)
+    until = rows[0]["until"]
+    valid = until if until == "for ever" else f"until {until}"
+    note = f"One new name can be registered with this code, {valid}. The client asks for it."
+    return Report(rows, code, note=note)
 
 
 def _read_duration(text: str) -> int | None:
@@ -267,7 +282,8 @@ def _backup(call: _Call) -> Report:
             size_bytes = write_backup(database, Path(call.options.file), may_replace=call.options.replace)
     is_stream = call.options.file == _STANDARD_STREAM
     row = {"file": call.options.file, "bytes": size_bytes}
-    return Report([row], f"{call.options.file} has a backup of {size_bytes:,} bytes.", is_output_taken=is_stream)
+    place = "Standard output" if is_stream else call.options.file
+    return Report([row], f"{place} has a backup of {size_bytes:,} bytes.", is_output_taken=is_stream)
 
 
 def _restore(call: _Call) -> Report:
@@ -297,8 +313,10 @@ def _open_backup(file: str) -> Iterator[BinaryIO]:
 def _check(call: _Call) -> Report:
     with closing(ReadOnlyDatabase(call.folder)) as database:
         problems = list(check_files(database))
+        note = find_missing_state(database)
     rows = [{"problem": problem} for problem in problems]
-    return Report(rows, "" if problems else "No problem was found.", has_problems=bool(problems))
+    done = "" if problems else "No problem was found."
+    return Report(rows + [{"note": note}] * bool(note), done, note=note, has_problems=bool(problems))
 
 
 def _doctor(call: _Call) -> Report:

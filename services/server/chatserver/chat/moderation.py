@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import structlog
 
 from chatprotocol import requests
-from chatprotocol.address import ban_network, is_in_network
+from chatprotocol.address import ban_network, is_in_network, new_ban_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Audit, Bans, Ignored, RoomRole, SanctionKind
 from chatprotocol.rules import check_reason, is_lobby, unknown_user
@@ -158,12 +158,12 @@ def _check_operator(member: Member) -> None:
 
 
 def _read_network(member: Member, request: requests.Ban | requests.Unban, address: str, room_id: int | None) -> str:
-    """Return the network to ban, which must not be the operator's own. Others don't learn if a guest is near them."""
+    """Return the network to ban: not the operator's own, nor too large. Others don't learn if a guest is near them."""
     if room_id is not None:
         reason = "Addresses can be banned from the whole server only; leave the room out."
         raise RequestError(ErrorCode.BAD_REQUEST, reason, room=request.room)
     try:
-        network = ban_network(address)
+        network = new_ban_network(address) if isinstance(request, requests.Ban) else ban_network(address)
     except ValueError as error:
         raise RequestError(ErrorCode.BAD_REQUEST, f"{str(error)[:200]}; nothing was done.") from error
     if isinstance(request, requests.Ban) and member.is_operator and is_in_network(member.address, network):

@@ -13,7 +13,7 @@ from chatserver.store.invitations import is_open
 if TYPE_CHECKING:
     import sqlite3
 
-    from chatserver.store.database import Database
+    from chatserver.store.database import Readable
 
 
 # Networks from which an account is known to log in: home, work, a phone and some journeys.
@@ -51,7 +51,7 @@ class Account(Struct, frozen=True, gc=False):
 class Accounts:
     """Reads accounts, for any thread. The functions below write; only the journal calls them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Readable) -> None:
         self._database = database
 
     def find(self, username: str) -> Account | None:

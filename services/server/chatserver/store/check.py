@@ -67,8 +67,10 @@ def check_files(database: ReadOnlyDatabase) -> Iterator[str]:
                 yield f"{DATABASE_FILE} has {what}: {number}. Restore a backup, or report it as a defect."
         highest_id, account_id = read_highest_id(connection), read_last_account_id(connection)
         history_id = connection.execute("SELECT history_id FROM history_identity").fetchone()
-    if not state.history_id:
-        yield f"{STATE_FILE} is missing or damaged: the next start gives the history a new identity."
+    if not (folder / STATE_FILE).exists():
+        pass  # see find_missing_state
+    elif not state.history_id:
+        yield f"{STATE_FILE} is damaged: the next start gives the history a new identity."
     elif history_id != (state.history_id,):
         yield f"{STATE_FILE} is of another database: the next start gives the history a new identity."
     elif highest_id < state.last_id or account_id < state.account_id:
@@ -77,6 +79,16 @@ def check_files(database: ReadOnlyDatabase) -> Iterator[str]:
             "confirmed. Restore a newer backup, if there is one."
         )
     yield from _check_index(database, folder / SEARCH_FILE)
+
+
+def find_missing_state(database: ReadOnlyDatabase) -> str:
+    """A sentence if there is no chat.state: no problem after a restore into an empty folder. Otherwise empty."""
+    if (database.path.parent / STATE_FILE).exists():
+        return ""
+    return (
+        f"There is no {STATE_FILE}, as after a restore into an empty folder: after the next start of the server, "
+        "clients fetch the history again."
+    )
 
 
 def _check_index(database: ReadOnlyDatabase, path: Path) -> Iterator[str]:
