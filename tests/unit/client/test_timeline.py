@@ -194,7 +194,7 @@ ROWS: list[tuple[Shown, list[str]]] = [
     ),
     (
         events.Banned(room="dev", username="eve", by="bob", until=NOON_MS),
-        [NOTICE + "bob banned eve from #dev until 2026-01-31 12:00 UTC."],
+        [NOTICE + "bob banned eve from #dev until 2026-01-31 12:01 UTC."],
     ),
     (
         events.Banned(username="ALICE", by="bob", reason="spam"),
@@ -203,13 +203,38 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Unbanned(address="192.0.2.7", by="bob"), [NOTICE + "bob ended the ban of 192.0.2.7 from the server."]),
     (events.Muted(username="eve", by="bob"), [NOTICE + "bob muted eve."]),
     (events.Muted(room="dev", username="alice", by="bob"), [PROBLEM + "bob muted you in #dev."]),
-    (events.Unmuted(room="dev", username="alice", by="bob"), [NOTICE + "bob ended the mute of you in #dev."]),
+    (events.Unmuted(room="dev", username="alice", by="bob"), [NOTICE + "bob ended your mute in #dev."]),
     (events.Bans(()), [NOTICE + "There are no bans and mutes."]),
     (
-        events.Bans((events.SanctionState(kind=SanctionKind.MUTE, username="eve", by="bob", time_ms=NOON_MS),), "dev"),
-        [NOTICE + "Bans and mutes in #dev: 1", NOTICE + "[mute 2026-01-31T12:00:00Z #dev] eve by bob"],
+        events.Bans(
+            (
+                events.SanctionState(kind=SanctionKind.MUTE, username="eve", by="bob", time_ms=NOON_MS),
+                events.SanctionState(
+                    kind=SanctionKind.BAN, address="::1", by="bob", time_ms=0, until=NOON_MS, reason="spam"
+                ),
+            ),
+            "dev",
+        ),
+        [
+            NOTICE + "Bans and mutes in #dev: 2",
+            NOTICE + "eve: muted by bob.",
+            NOTICE + "::1: banned by bob until 2026-01-31 12:01 UTC. Reason: spam",
+        ],
     ),
-    (events.Audit(()), [NOTICE + "The last acts of operators: 0"]),
+    (events.Audit(()), [NOTICE + "Operators have done nothing yet."]),
+    (
+        events.Audit(
+            (
+                events.AuditRow(
+                    number=7, time_ms=NOON_MS, by="bob", action="ban", target="eve", room="dev", detail="for 60 s"
+                ),
+            )
+        ),
+        [
+            NOTICE + "The last acts of operators: 1",
+            NOTICE + "2026-01-31 12:00 UTC, bob: ban eve in #dev (for 60 s).",
+        ],
+    ),
     (
         events.Reported(id=17, by="eve", reason="spam"),
         [NOTICE + "eve reported message 17 to the operators. Reason: spam"],

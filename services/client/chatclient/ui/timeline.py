@@ -290,16 +290,17 @@ class Timeline:
         is_me = event.username is not None and self._is_own(event.username)
         whom = "you" if is_me else whom
         where = _named(event.room) if event.room else "the server"
-        end = f" until {view.minute(event.until)}" if event.until is not None else ""
+        end = _until(event.until)
         match event:
             case events.Banned():
                 text = f"{by} banned {whom} from {where}{end}."
             case events.Muted():
                 text = f"{by} muted {whom}{f' in {where}' if event.room else ''}{end}."
             case events.Unbanned():
-                text = f"{by} ended the ban of {whom} from {where}."
+                text = f"{by} ended {'your ban' if is_me else f'the ban of {whom}'} from {where}."
             case events.Unmuted():
-                text = f"{by} ended the mute of {whom}{f' in {where}' if event.room else ''}."
+                mute = "your mute" if is_me else f"the mute of {whom}"
+                text = f"{by} ended {mute}{f' in {where}' if event.room else ''}."
         return Remark(text + _because(event.reason), is_error=is_me and isinstance(event, events.Banned | events.Muted))
 
     # --- messages ---
@@ -513,6 +514,11 @@ _ROLES: Final = {
 }
 
 
+def _until(time_ms: int | None) -> str:
+    """The end of a ban or mute, in minutes, rounded up as in the server's errors: it is over then."""
+    return "" if time_ms is None else f" until {view.minute(time_ms + 59_999)}"
+
+
 def _because(reason: str) -> str:
     return f" Reason: {escape_control_characters(reason)}" if reason else ""
 
@@ -528,10 +534,27 @@ def _moderation_remarks(event: events.Reported | events.Bans | events.Audit | ev
             return [Remark(f"You ignore: {_names(users)}" if users else "You ignore no users.")]
         case events.Bans(bans, room):
             where = f" in {_named(room)}" if room else ""
-            head = f"Bans and mutes{where}: {len(bans)}" if bans else f"There are no bans and mutes{where}."
+            if not bans:
+                return [Remark(f"There are no bans and mutes{where}.")]
+            return [Remark(f"Bans and mutes{where}: {len(bans)}"), *map(_sanction_row, bans)]
         case events.Audit(acts):
-            head = f"The last acts of operators: {len(acts)}"
-    return [Remark(head), *map(Remark, view.lines(event)[1:])]
+            head = f"The last acts of operators: {len(acts)}" if acts else "Operators have done nothing yet."
+            return [Remark(head), *map(_act_row, acts)]
+
+
+def _sanction_row(ban: events.SanctionState) -> Remark:
+    """``eve: muted by bob until 2026-01-31 12:00 UTC. Reason: spam``."""
+    whom = escape_control_characters(ban.username or ban.address or "")
+    what = "banned" if ban.kind is events.SanctionKind.BAN else "muted"
+    return Remark(f"{whom}: {what} by {_names([ban.by])}{_until(ban.until)}.{_because(ban.reason)}")
+
+
+def _act_row(act: events.AuditRow) -> Remark:
+    """``2026-01-31 12:00 UTC, alice: ban bob (for 3600 s). Reason: spam``."""
+    words = " ".join(escape_control_characters(each) for each in (act.action, act.target) if each)
+    where = f" in {_named(act.room)}" if act.room else ""
+    detail = f" ({escape_control_characters(act.detail)})" if act.detail else ""
+    return Remark(f"{view.minute(act.time_ms)}, {_names([act.by])}: {words}{where}{detail}.{_because(act.reason)}")
 
 
 def _room_remark(event: _RoomEvent) -> Remark:
