@@ -18,6 +18,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -547,6 +548,48 @@ def test_database_that_a_restore_replaces_is_kept_with_its_log(admin: Admin, tmp
     with closing(sqlite3.connect(kept[0])) as connection:
         assert connection.execute("SELECT max(id) FROM message").fetchone() == (last_id,)
     assert last_id not in {row["id"] for row in admin("export").rows}
+
+
+_CHANGES_OF_FILES = ("os.link", "os.rename", "os.remove", "os.truncate")
+
+
+def killed_before(change: int, arguments: list[str]) -> bool:
+    """Run a command in a child that dies before this one of its changes of files. False if it has ended before."""
+    child = os.fork()
+    if not child:
+        changes = count(1)
+
+        def die(event: str, _: object) -> None:
+            if event in _CHANGES_OF_FILES and next(changes) == change:
+                os._exit(9)
+
+        sys.addaudithook(die)
+        os._exit(cli.main(arguments))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def test_restore_that_is_killed_at_any_step_keeps_the_database_with_its_log(admin: Admin, tmp_path: Path) -> None:
+    """Promise: a second restore completes it, and the database that the first one replaced has all messages."""
+    admin(f"backup {tmp_path}/backup.db")
+    with serving(admin.folder) as room:
+        last_id = room.enter("alice").say("before the kill")["id"]
+        shutil.copytree(admin.folder, tmp_path / "killed", ignore=shutil.ignore_patterns("*.sock"))
+    for change in count(1):
+        admin.folder = tmp_path / f"killed {change}"
+        shutil.copytree(tmp_path / "killed", admin.folder)
+        restore = ["restore", f"{tmp_path}/backup.db", "--replace"]
+        if not killed_before(change, ["--data", str(admin.folder), *restore]):
+            break
+        assert admin(" ".join(restore)).code == 0, change
+        assert last_id not in {row["id"] for row in admin("export").rows}
+        found = set()
+        for kept in admin.folder.glob("chat.db.before-restore*"):
+            if not kept.name.endswith(("-wal", "-shm")):
+                with closing(sqlite3.connect(kept)) as connection:
+                    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",), (change, kept)
+                    found |= set(connection.execute("SELECT max(id) FROM message").fetchone())
+        assert last_id in found, change
+    assert change > 5
 
 
 @contextmanager

@@ -13,12 +13,14 @@ new file beside its destination. It is checked, synced and renamed, so the desti
 ``restore_backup`` holds the locks of the folder, so no server runs. It copies the backup into the folder under another
 name and checks it. Only then it replaces files, in this order:
 
-1. The database gets a second name, ``chat.db.before-restore``.
-2. The backup is renamed to ``chat.db``. A write-ahead log (WAL) of the old database is now beside a file to which it
-   does not belong. A server that starts in this moment refuses both: see ``Database``.
-3. The WAL is renamed to ``chat.db.before-restore-wal``, and the search index is deleted.
+1. The database is renamed to ``chat.db.before-restore``. A server that starts in this moment refuses to make another
+   one: see ``Database``.
+2. Its write-ahead log (WAL), which may have the last messages, is renamed to ``chat.db.before-restore-wal``. It is
+   never beside another database, which it would damage.
+3. The search index is deleted, and the backup is renamed to ``chat.db``.
 
-A process that is killed in between leaves all data in the folder, and a second restore completes it.
+A process that is killed in between leaves all data in the folder, and a second restore completes it. A WAL without a
+database then belongs to the newest one that was kept, if ``chat.state`` says so.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from chatserver.store.database import DATABASE_FILE
+from chatserver.store.database import DATABASE_FILE, may_own_wal
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import LOCK_FILE, lock, owner_hint
 from chatserver.store.search_index import remove_index
@@ -110,22 +112,39 @@ def restore_backup(folder: Path, source: BinaryIO, newest_schema: int, *, may_re
 
 def _replace(folder: Path, new: Path) -> list[Path]:
     """Steps 1 to 3: see above."""
-    database, kept = folder / DATABASE_FILE, []
-    numbers = (f"{_BEFORE}{'' if number == 1 else number}" for number in count(1))
-    aside = next(path for path in (folder / f"{DATABASE_FILE}{each}" for each in numbers) if not path.exists())
-    wal = folder / f"{DATABASE_FILE}-wal"
+    database = folder / DATABASE_FILE
+    wal, kept = _wal_of(database), []
+    newest = None
+    for number in count(1):
+        aside = folder / f"{DATABASE_FILE}{_BEFORE}{'' if number == 1 else number}"
+        if not aside.exists() and not _wal_of(aside).exists():
+            break
+        newest = aside
     if database.exists():
-        aside.hardlink_to(database)
-        kept.append(aside)
-    new.replace(database)
-    _sync_folder(folder)
+        kept.append(database.rename(aside))
+        _sync_folder(folder)
+    elif newest is not None and not _wal_of(newest).exists() and _may_own_wal(newest):
+        aside = newest
     if wal.exists() and wal.stat().st_size:
-        kept.append(wal.rename(f"{aside}-wal"))
+        kept.append(wal.rename(_wal_of(aside)))
     wal.unlink(missing_ok=True)
     (folder / f"{DATABASE_FILE}-shm").unlink(missing_ok=True)
     remove_index(folder)
     _sync_folder(folder)
+    new.replace(database)
+    _sync_folder(folder)
     return kept
+
+
+def _wal_of(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
+
+
+def _may_own_wal(aside: Path) -> bool:
+    """True if a WAL in the folder may be that of this database, according to ``chat.state``."""
+    with suppress(StoreError):  # it is damaged
+        return may_own_wal(aside, aside.parent)
+    return False
 
 
 @contextmanager

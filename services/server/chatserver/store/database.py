@@ -254,7 +254,7 @@ class ReadOnlyDatabase:
             if header is None:
                 raise StoreError(f"There is no database in the data folder {folder}; name the right one with --data.")
             wal_path = Path(f"{self.path}-wal")
-            if _size_of(wal_path) and not self._may_own_wal(folder):
+            if _size_of(wal_path) and not may_own_wal(self.path, folder):
                 raise StoreError(f"The write-ahead log {wal_path} is not of the database {self.path}.")
             self._connection = connect(self.path, "ro")
             with self.reading() as connection:
@@ -272,14 +272,6 @@ class ReadOnlyDatabase:
                 + ("use the program of the server." if version > newest else "start the server once, to upgrade it.")
             )
 
-    def _may_own_wal(self, folder: Path) -> bool:
-        """True if the WAL may be of the database. A server that starts meanwhile changes both files: look twice."""
-        for _ in range(2):
-            header = _read_header(self.path)
-            if header is not None and header.may_own_wal(StateFile(folder / STATE_FILE).state):
-                return True
-        return False
-
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """The connection; each statement sees the committed data of its moment. Raises StoreError, DamagedError."""
@@ -291,6 +283,18 @@ class ReadOnlyDatabase:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def may_own_wal(path: Path, folder: Path) -> bool:
+    """True if the WAL in the folder may be of this database. A server that starts changes both files: look twice.
+
+    Raises StoreError if the file is not a SQLite database, OSError.
+    """
+    for _ in range(2):
+        header = _read_header(path)
+        if header is not None and header.may_own_wal(StateFile(folder / STATE_FILE).state):
+            return True
+    return False
 
 
 def touch_page(connection: sqlite3.Connection) -> None:
