@@ -209,16 +209,14 @@ ROWS: list[tuple[Shown, list[str]]] = [
         events.Bans(
             (
                 events.SanctionState(kind=SanctionKind.MUTE, username="eve", by="bob", time_ms=NOON_MS),
-                events.SanctionState(
-                    kind=SanctionKind.BAN, address="::1", by="bob", time_ms=0, until=NOON_MS, reason="spam"
-                ),
+                events.SanctionState(kind=SanctionKind.BAN, address="::1", by="bob", time_ms=0, until=NOON_MS),
             ),
             "dev",
         ),
         [
             NOTICE + "Bans and mutes in #dev: 2",
             NOTICE + "eve: muted by bob.",
-            NOTICE + "::1: banned by bob until 2026-01-31 12:01 UTC. Reason: spam",
+            NOTICE + "::1: banned by bob until 2026-01-31 12:01 UTC.",
         ],
     ),
     (events.Audit(()), [NOTICE + "Operators have done nothing yet."]),
