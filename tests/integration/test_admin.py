@@ -37,6 +37,8 @@ from chatserver.store.files import lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from certificates import Authority
+
 SETTINGS = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
 IS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOT_ROOT = 65_534
@@ -724,11 +726,18 @@ def test_check_after_a_restore_into_an_empty_folder_finds_no_problem(admin: Admi
         assert admin("check").rows == []
 
 
-def test_doctor_names_problems_and_remedies(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_problems_and_remedies(
+    admin: Admin, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     admin.folder.chmod(0o755)
     monkeypatch.setenv("CHAT_GEUSTS", "off")
+    files = authority.write(admin.folder)
+    files.key.chmod(0o644)
+    monkeypatch.setenv("CHAT_TLS_CERT", str(files.certificate))
+    monkeypatch.setenv("CHAT_TLS_KEY", str(files.key))
     found = {(row["check"], row["verdict"]): row["to_do"] for row in admin("doctor").rows}
     assert found["folder", "warning"] == f"chmod 700 {admin.folder}"
+    assert found["certificate", "warning"] == f"chmod o= {files.key}"
     assert found["settings", "warning"] in {"Is it CHAT_GUESTS?", found["settings", "warning"]}
     monkeypatch.setenv("CHAT_PORT", "no")
     plant("UPDATE message SET time_ms = 4000000000000")(admin.folder)

@@ -22,6 +22,8 @@ JSON = [
     b'{"command":"login","username":"carol","password":"hunter2"}\n{"command":"PM","message":"publ1c"\n',
     b'{"command":"change_password","old":"wr0ng","new":"hunter2"}\n{"command":"search","words":"pr1vate %b"}\n'
     % (b"x" * 300),
+    b'{"command":"login","username":"dave","password":"hunter2","new_password":"hunter2","invitation":"hunter2"}\n',
+    b'{"command":"report","username":"carol","reason":"pr1vate"}\n{"command":"topic","room":"x","topic":"pr1vate"}\n',
 ]
 FRAMES = [
     c("no name: hunter2") + d("hunter2") + c("hunter2!") + c("") + c("carol") + d("hunter2") + c("hunter2"),

@@ -7,12 +7,13 @@ import pytest
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import PasswordChanged, PasswordPrompt, Refused, Welcome
+from chatprotocol.events import PasswordChanged, PasswordPrompt, Refused, SanctionKind, Welcome
 from chatprotocol.requests import ChangePassword, GuestLogin, Login, Password, Side, StepLogin
 from chatserver.chat.login_throttle import Pace, ThrottleLimits
 from chatserver.chat.passwords import Urgency, Verdict
 from chatserver.store.accounts import Role
 from chatserver.store.invitations import hash_code, new_code
+from chatserver.store.moderation import ActiveSanction
 
 from .chat_fixture import ChatFixture, Peer, codes
 from .helpers import assert_waits, in_background, must_end
@@ -250,6 +251,14 @@ def test_password_that_must_be_changed_needs_a_new_one(services: ChatFixture) ->
     assert services.journal.changed_hashes == []
     assert codes(services.connect().ask(Login("carol", new_password="new"), Password("secret")))[1:] == [Welcome]
     assert services.journal.changed_hashes == [(3, "wen")]
+
+
+def test_banned_user_does_not_replace_the_password(services: ChatFixture) -> None:
+    """A refused request has no effect."""
+    services.connect().ask(LOGIN)
+    services.records.banned[1] = ActiveSanction(SanctionKind.BAN, None, "")
+    assert codes(services.connect().ask(Login("alice", "secret", new_password="new"))) == [ErrorCode.BANNED]
+    assert services.journal.changed_hashes == []
 
 
 def test_new_password_at_a_login_is_stored_before_the_welcome(services: ChatFixture) -> None:

@@ -194,6 +194,22 @@ def test_last_operator_stays(store: Store, act: str) -> None:
     assert isinstance(store.do(ACTS[act](store, OP2, OP)), Moderated)
 
 
+@pytest.mark.parametrize("act", [act for act in ACTS if "unmute" not in act])
+@pytest.mark.parametrize("is_banned", [False, True])
+def test_act_that_follows_the_loss_of_the_role_is_refused(store: Store, act: str, *, is_banned: bool) -> None:
+    """Also in the same transaction: the request may have been read before."""
+    actor = RUNNER if "room" in act else OP
+    if not is_banned and actor == RUNNER:
+        store.do(SetRole(ROOM, RUNNER, "runner", OWNER, "owner", RoomRole.MEMBER))
+    elif not is_banned:
+        store.do(SetServerRole(role=Role.USER, **about(OP), **by(ADMIN)))
+    else:
+        store.do(ban(ADMIN, actor, ROOM if actor == RUNNER else None))
+    before = store.dump()
+    assert isinstance(store.do(ACTS[act](store, actor, MEMBER)), Problem)
+    assert store.dump() == before
+
+
 @pytest.mark.parametrize(("room_id", "elsewhere"), [(None, False), (ROOM, True)])
 @pytest.mark.parametrize("kind", SanctionKind)
 def test_sanction_ends_at_its_time(store: Store, room_id: int | None, kind: SanctionKind, *, elsewhere: bool) -> None:

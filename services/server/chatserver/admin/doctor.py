@@ -251,6 +251,9 @@ def _check_certificate(config: Config) -> Iterator[Finding]:
         remedy = "Correct CHAT_TLS_CERT and CHAT_TLS_KEY."
         yield Finding("certificate", Verdict.PROBLEM, str(error), remedy)
         return
+    if config.tls_key.stat().st_mode & 0o007:
+        state = f"Every user of this machine can read the TLS key {config.tls_key}."
+        yield Finding("certificate", Verdict.WARNING, state, f"chmod o= {config.tls_key}")
     remedy = "Renew it, and send SIGHUP to the server."
     if days < 0:
         yield Finding("certificate", Verdict.PROBLEM, f"It expired {-days:.0f} days ago.", remedy)

@@ -193,6 +193,9 @@ class Login:
                 f"{account.name} must choose a new password: log in with the project's client, or with json.",
             )
         if new is not None:
+            ban = self._records.standing(account.id, "").ban  # of the account; that of the address was looked at before
+            if ban is not None:
+                raise sanction_error(ban)
             return self._replace_password(account, new)
         if verdict is Verdict.OUTDATED:
             new_hash = self._passwords.hash(password)
