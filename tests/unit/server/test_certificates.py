@@ -84,6 +84,20 @@ def test_files_that_cannot_be_used(
     assert certificates.expires_at > before[1]
 
 
+def test_certificate_that_vanishes_during_the_reload(authority: Authority, tmp_path: Path) -> None:
+    """An operator may renew it in this moment. The server goes on."""
+
+    class Vanishing(type(tmp_path)):  # type: ignore[misc]
+        def read_bytes(self) -> bytes:
+            data: bytes = super().read_bytes()
+            self.unlink()
+            return data
+
+    files = authority.write(tmp_path)
+    with pytest.raises(CertificateError, match=r"server.pem or the key in .*server.key can't be read: No such file"):
+        load(Vanishing(files.certificate), files.key)
+
+
 def test_expiry_is_logged_at_30_7_and_1_days(authority: Authority, tmp_path: Path) -> None:
     """Each once, and again after a reload."""
     files = authority.write(tmp_path)

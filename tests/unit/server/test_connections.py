@@ -164,6 +164,7 @@ def test_last_places_are_reserved(opened: Callable[..., Fixture]) -> None:
     connections.append(fixture.connect()[1])
     assert fixture.connections.is_reserved()
     assert [each.login_seconds for each in connections] == [1_000.0, 1_000.0, 10.0]
+    assert all(info.seconds < DEADLINE_SECONDS for info in fixture.connections.infos())
 
 
 def test_place_is_free_after_the_end(opened: Callable[..., Fixture]) -> None:

@@ -577,6 +577,22 @@ def test_lost_peer_costs_a_slower_one_no_data() -> None:
         assert is_closed(lost)
 
 
+def test_lack_of_memory_for_one_peer_ends_its_connection_only() -> None:
+    """Promise: the server survives a lack of memory. TLS allocates for each record."""
+
+    class Short(TcpTransport):
+        is_plain = False
+
+        def write(self, _: Sequence[bytes | memoryview]) -> int:
+            raise MemoryError
+
+    with closing(SenderFixture(bytes_broadcast(LAG_MAX_BYTES))) as fixture:
+        short, other = fixture.peer(transport=Short), fixture.peer()
+        fixture.publish(b"hello")
+        assert other.received() == b"hello"
+        assert is_closed(short)
+
+
 @pytest.mark.parametrize("is_reserved", [False, True])
 def test_peer_that_leaves_costs_a_slower_one_no_data(*, is_reserved: bool) -> None:
     """Promise: no client waits for another one. The one that leaves has everything; the other one has one byte."""

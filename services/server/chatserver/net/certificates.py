@@ -152,6 +152,10 @@ def load(certificate_file: Path, key_file: Path) -> Certificate:
             detail = (error.reason or "one of them is damaged").replace("_", " ").lower()
             reason = f"The TLS certificate in {certificate_file} and the key in {key_file} can't be used: {detail}."
         raise CertificateError(reason) from error
+    except OSError as error:  # a file was removed meanwhile
+        raise CertificateError(
+            f"The TLS certificate in {certificate_file} or the key in {key_file} can't be read: {error.strerror}."
+        ) from error
 
 
 def _read_expiry(context: ssl.SSLContext, certificate_file: Path) -> float:

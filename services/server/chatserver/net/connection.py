@@ -212,7 +212,7 @@ class Connection:
             session.username if session is not None else "",
             send_queue.protocol if send_queue is not None else "",
             self._address,
-            round(self._services.clock() - self._login_by + self._services.login_seconds),
+            round(self._services.clock() - self._login_by + self.login_seconds),
             max(send_queue.kept_bytes, send_queue.lag_bytes()) if send_queue is not None else 0,
         )
 
@@ -367,8 +367,10 @@ class Connection:
         try:
             self.network = self._services.limits.admit(address)
         except RefusedError as error:
-            _log.warning("connection rejected", reason=error.limit, address=address)
-            self._refuse(error.refused)
+            self._services.counters.limits_hit[error.limit] += 1
+            if not error.is_repeated:
+                _log.warning("connection rejected", reason=error.limit, address=address)
+                self._refuse(error.refused)
             return False
         return True
 

@@ -412,7 +412,7 @@ class Sender:
                     sent_bytes = send(target, data)
                 except BlockingIOError:
                     pass
-                except OSError:
+                except (OSError, MemoryError):  # TLS allocates
                     incomplete.append((send_queue, -1))
                     continue
                 if sent_bytes == size:
