@@ -129,7 +129,7 @@ def test_sighup_applies_what_can_change_and_names_the_rest(tmp_path: Path) -> No
             server.process.send_signal(signal.SIGHUP)
             server.wait_until(lambda: expected in server.log(), expected)
 
-        reload("", "[INFO] settings reloaded time=")
+        reload("", "[INFO] settings reloaded changed=none")
         alice = Peer(server.port)
         alice.login("alice")
         reload("CHAT_REGISTRATION=closed\nCHAT_LOG_LEVEL=loud\n", "reload failed error=\"CHAT_LOG_LEVEL is 'loud'")

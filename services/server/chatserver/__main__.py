@@ -179,7 +179,7 @@ def _reload(config: Config, server: Server, log: LogWriter) -> Config:
     changed = changed_settings(config, new)
     applied = [name for name in changed if name in RELOADABLE]
     ignored = [name for name in changed if name not in RELOADABLE]
-    _log.info("settings reloaded", changed=", ".join(applied) or None)
+    _log.info("settings reloaded", changed=", ".join(applied) or "none")
     if ignored:
         _log.warning("restart needed", settings=", ".join(ignored))
     return replace(config, **{name: getattr(new, name) for name in applied})

@@ -106,7 +106,9 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         SERVER_SETTINGS,
         "chatserver",
         __version__,
-        description="A chat server: accounts, rooms and their history on the disk.",
+        usage="chatserver [PORT] [flags]\n       chatserver admin COMMAND ...",
+        description="A chat server: accounts, rooms and their history on the disk. chatserver admin --help lists the "
+        "commands of administrators.",
         epilog="Flags win over variables, and variables over the file .env.",
     )
     parser.add_argument("PORT", nargs="?", help="same as --port")
