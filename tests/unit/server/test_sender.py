@@ -388,6 +388,30 @@ def test_unread_bytes_of_all_peers_are_limited_and_their_memory_is_trimmed() -> 
         assert trims == [1]
 
 
+def test_unread_bytes_of_rooms_count_once() -> None:
+    """Promise: memory stays bounded. Each of many rooms may have a follower that does not read."""
+    limits = SendLimits(segment_bytes=10_000)
+    rooms = [BroadcastBuffer(b"".join, 2 * LAG_MAX_BYTES, limits, is_reserved=False) for _ in range(3)]  # type: ignore[arg-type]
+    with closing(SenderFixture(*rooms, unread_max_bytes=1_500_000)) as fixture:
+        fixture.pass_time(1)
+        slow = [fixture.peer(broadcast=room) for room in rooms]
+        more, quick = [fixture.peer(broadcast=rooms[2]) for _ in range(9)], fixture.peer(broadcast=rooms[0])
+        for room, size in zip(rooms, (950_000, 800_000, 700_000), strict=True):
+            for _ in range(10):
+                publish(room, b"x" * (size // 10))
+                fixture.sender.wake()
+                fixture.run()
+                quick.received()
+        fixture.pass_time(1)
+        assert [is_closed(peer) for peer in slow] == [True, False, False]
+        assert not any(is_closed(peer) for peer in (*more, quick))
+        assert 900_000 < fixture.sender.unread_bytes < 1_500_000
+        for peer in (*slow[1:], *more):
+            peer.received()
+        fixture.pass_time(1)
+        assert fixture.sender.unread_bytes < 100_000
+
+
 def test_closed_connections_are_forgotten(fixture: SenderFixture) -> None:
     """Promise: memory stays bounded."""
     caught_up, full, held = fixture.peer(), fixture.peer(), fixture.peer(follows=False)

@@ -190,6 +190,11 @@ class BroadcastBuffer:
         """True if a segment could be discarded but for the followers."""
         return self._file.oldest_end <= self.position
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are kept for followers that do not read; an estimate."""
+        return self.position - self._file.oldest_start if self.has_old_data else 0
+
     def discard_before(self, needed_from: int) -> None:
         """Discard the data before ``needed_from``, which no follower needs, and all that is older than kept_bytes.
 

@@ -105,6 +105,11 @@ class MemoryFile:
             return os.sendfile(target, segment, offset, size)
         return os.write(target, memoryview(segment)[offset : offset + size])
 
+    @property
+    def oldest_start(self) -> int:
+        """The start of the oldest segment."""
+        return self.oldest_end - self._segment_bytes
+
     def discard_before(self, before: int) -> None:
         """Discard the segments that end at or before this position. For the thread that reads."""
         while self.oldest_end <= before:

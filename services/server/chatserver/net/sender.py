@@ -571,22 +571,21 @@ class Sender:
                 self._disconnect(send_queue)
 
     def _limit_unread(self) -> None:
-        """Disconnect the peers with the most unread bytes if those of all together exceed the limit."""
-        kept = {send_queue: send_queue.kept_bytes for queues in (self._placed, self._full) for send_queue in queues}
-        self.unread_bytes = sum(kept.values())
+        """Disconnect the peers with the most unread bytes if those of all together exceed the limit.
+
+        The bytes of a room count once, however many do not read them. Those of the lobby are bounded and reserved.
+        """
+        queues = {*self._placed, *self._full}
+        with self._lock:
+            rooms = [buffer for buffer in self._followers if not buffer.is_reserved]
+        self.unread_bytes = sum(each.kept_bytes for each in queues) + sum(each.held_bytes for each in rooms)
         if self.unread_bytes > self._unread_max_bytes:
+            kept = {send_queue: self._kept_bytes(send_queue) for send_queue in queues}
             for send_queue in sorted(kept, key=kept.__getitem__, reverse=True):
                 if self.unread_bytes <= self._unread_max_bytes:
                     break
-                self.unread_bytes -= kept[send_queue]
                 self._counters.limits_hit["unread_percent"] += 1
-                _log.warning(
-                    "disconnected",
-                    reason="unread_limit",
-                    connection=send_queue.label,
-                    unsent_bytes=kept[send_queue],
-                )
-                self._disconnect(send_queue)
+                self._disconnect_holding("unread_limit", send_queue, kept[send_queue])
         self._unread_peak_bytes = max(self._unread_peak_bytes, self.unread_bytes)
         if self._awaits_trim and self.unread_bytes < self._unread_peak_bytes // 4:
             self._unread_peak_bytes = 0
@@ -599,11 +598,28 @@ class Sender:
 
     def _disconnect_largest(self) -> None:
         """While memory is short, disconnect the peer with the most unsent data, one per tick."""
-        largest = max(self._placed, key=lambda send_queue: send_queue.kept_bytes, default=None)
-        if largest is not None and largest.kept_bytes >= _SHORT_MEMORY_UNSENT_BYTES:
-            unsent_bytes = largest.kept_bytes
-            _log.warning("disconnected", reason="memory_short", connection=largest.label, unsent_bytes=unsent_bytes)
-            self._disconnect(largest)
+        kept = {send_queue: self._kept_bytes(send_queue) for send_queue in self._placed}
+        largest = max(kept, key=kept.__getitem__, default=None)
+        if largest is not None and kept[largest] >= _SHORT_MEMORY_UNSENT_BYTES:
+            self._disconnect_holding("memory_short", largest, kept[largest])
+
+    def _kept_bytes(self, send_queue: SendQueue) -> int:
+        """Bytes kept for this peer, alone or with others of its rooms."""
+        if send_queue.caught_up:  # its starts are too small
+            return send_queue.kept_bytes
+        rooms = [buffer for buffer in send_queue.buffers if not buffer.is_reserved and buffer.held_bytes]
+        starts = [(buffer, start) for buffer in rooms if (start := send_queue.start_of(buffer)) is not None]
+        return send_queue.kept_bytes + sum(max(0, buffer.position - start) for buffer, start in starts)
+
+    def _disconnect_holding(self, reason: str, send_queue: SendQueue, kept_bytes: int) -> None:
+        """Disconnect a peer that does not read, and discard what was kept for it."""
+        _log.warning("disconnected", reason=reason, connection=send_queue.label, unsent_bytes=kept_bytes)
+        rooms = [buffer for buffer in send_queue.buffers if not buffer.is_reserved]
+        self.unread_bytes -= send_queue.kept_bytes + sum(buffer.held_bytes for buffer in rooms)
+        self._disconnect(send_queue)
+        for buffer in rooms:
+            buffer.discard_before(self._needed_from(buffer))
+        self.unread_bytes += sum(buffer.held_bytes for buffer in rooms)
 
     def _disconnect_lagging(self, send_queue: SendQueue) -> None:
         _log.warning("disconnected", reason="lagging", connection=send_queue.label, limit_bytes=self._lag_max_bytes)
