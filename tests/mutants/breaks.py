@@ -457,8 +457,8 @@ BREAKS = (
     _break(
         _USER_LIMITS,
         _JOURNAL + "apply.py",
-        "if 0 < limits.waiting_from_sender <= waiting.get(entry.sender_id, 0):",
-        "if False:",
+        "is_full = 0 < limits.waiting_from_sender <= waiting.get(entry.sender_id, 0)",
+        "is_full = False",
         "unit/server/test_apply.py::test_mailbox_of_an_offline_user_is_limited",
         "integration/test_limits.py::test_direct_messages_to_an_offline_user_are_limited",
     ),

@@ -223,10 +223,10 @@ def test_mailbox_of_an_offline_user_is_limited(
             if nonce is not None and (sender, nonce) in used:
                 assert isinstance(outcome, tuple)
                 assert outcome[0].is_repeated
-            elif is_waiting and 0 < from_sender <= its.count(sender):
-                assert outcome is Problem.MAILBOX_FULL_OF_SENDER
             elif is_waiting and 0 < in_all <= len(its):
                 assert outcome is Problem.MAILBOX_FULL
+            elif is_waiting and 0 < from_sender <= its.count(sender):
+                assert outcome is Problem.MAILBOX_FULL_OF_SENDER
             else:
                 assert isinstance(outcome, tuple)
                 its.append(sender)

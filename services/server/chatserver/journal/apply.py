@@ -45,6 +45,7 @@ from chatserver.store.accounts import (
     is_last_operator,
     is_operator,
     is_person,
+    read_delivered,
     read_name,
     replace_password_hash,
     set_password_hash,
@@ -150,10 +151,13 @@ class Transaction:
             self._waiting[recipient_id] = count_waiting(self.connection, recipient_id, limit)
         return self._waiting[recipient_id]
 
-    def note_direct(self, entry: entries.DirectMessage) -> None:
-        """Count a direct message that was stored."""
+    def note_direct(self, entry: entries.DirectMessage, message_id: int) -> None:
+        """Count a direct message that was stored, as another count would."""
         waiting = self._waiting.get(entry.recipient_id)
-        if waiting is not None:
+        if waiting is None or sum(waiting.values()) >= (self.limits.waiting_messages or sys.maxsize):
+            return
+        delivered_id = read_delivered(self.connection, entry.recipient_id)
+        if delivered_id is not None and message_id > delivered_id:
             waiting[entry.sender_id] = waiting.get(entry.sender_id, 0) + 1
 
     def forget_waiting(self) -> None:
@@ -211,7 +215,7 @@ def _add_direct(
         if problem is not None:  # not before, because a message that is repeated is confirmed
             delete_direct(connection, message_id)
             return problem
-        transaction.note_direct(entry)
+        transaction.note_direct(entry, message_id)
         transaction.last_id = message_id
         return (Stored(0, 1, message_id, is_ignored=transaction.ignores(entry.recipient_id, sender_id)),)
     assert nonce is not None
@@ -224,9 +228,10 @@ def _find_full_mailbox(transaction: Transaction, entry: entries.DirectMessage) -
     if not (limits.waiting_messages or limits.waiting_from_sender):
         return None
     waiting = transaction.count_waiting(entry.recipient_id)
-    if 0 < limits.waiting_from_sender <= waiting.get(entry.sender_id, 0):
-        return Problem.MAILBOX_FULL_OF_SENDER
-    return Problem.MAILBOX_FULL if 0 < limits.waiting_messages <= sum(waiting.values()) else None
+    if 0 < limits.waiting_messages <= sum(waiting.values()):  # first: of a full mailbox not all senders are counted
+        return Problem.MAILBOX_FULL
+    is_full = 0 < limits.waiting_from_sender <= waiting.get(entry.sender_id, 0)
+    return Problem.MAILBOX_FULL_OF_SENDER if is_full else None
 
 
 def _move_mark(transaction: Transaction, entry: entries.DeliveryMark) -> None:

@@ -101,6 +101,12 @@ def is_person(connection: sqlite3.Connection, account_id: int) -> bool:
     return connection.execute(query, (account_id,)).fetchone() is not None
 
 
+def read_delivered(connection: sqlite3.Connection, account_id: int) -> int | None:
+    """The newest direct message that the account received, or 0; None if there is no account."""
+    row = connection.execute("SELECT delivered_id FROM account WHERE id = ?", (account_id,)).fetchone()
+    return int(row[0]) if row else None
+
+
 def read_name(connection: sqlite3.Connection, account_id: int) -> str | None:
     """The name of the account, also of a guest; None if there is none, or it is deleted."""
     query = "SELECT name FROM account WHERE id = ? AND deleted_ms ISNULL"
