@@ -739,6 +739,9 @@ def test_doctor_names_problems_and_remedies(
     assert found["folder", "warning"] == f"chmod 700 {admin.folder}"
     assert found["certificate", "warning"] == f"chmod o= {files.key}"
     assert found["settings", "warning"] in {"Is it CHAT_GUESTS?", found["settings", "warning"]}
+    monkeypatch.setenv("CHAT_DISK_RESERVE", str(2**40))
+    (full,) = (row for row in admin("doctor").rows if row["check"] == "disk space")
+    assert (full["verdict"], "refuses messages" in full["state"]) == ("problem", True)
     monkeypatch.setenv("CHAT_PORT", "no")
     plant("UPDATE message SET time_ms = 4000000000000")(admin.folder)
     result = admin("doctor")

@@ -81,7 +81,7 @@ class Setting:
 
 def _integer(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not (re.fullmatch("[0-9]{1,12}", text) and least <= int(text) <= most):
+        if not (re.fullmatch("[0-9]{1,18}", text) and least <= int(text) <= most):
             raise ValueError(f"a whole number from {least} to {most}")
         return int(text)
 

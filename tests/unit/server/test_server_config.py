@@ -38,7 +38,7 @@ VALUES: dict[str, tuple[str, object]] = {
     "unread_percent": ("10", 10),
     "waiting_from_sender": ("0", 0),
     "waiting_messages": ("5", 5),
-    "disk_reserve": ("0", 0),
+    "disk_reserve": ("1125899906842624", 2**50),
     "address_registrations": ("1", 1),
     "registrations": ("7", 7),
     "retention_days": ("90", 90),

@@ -86,8 +86,9 @@ def examine(folder: Path, environment: Mapping[str, str | None]) -> list[Finding
         config = load_config(["--data", str(folder)], environment)
     except ConfigError as error:
         return [*findings, Finding("settings", Verdict.PROBLEM, str(error), "Correct the setting.")]
-    checks: tuple[Callable[[Config], Iterator[Finding]], ...] = (_check_limits, _check_memory, _check_certificate)
     findings += _check_settings(config, environment)
+    checks: tuple[Callable[[Config], Iterator[Finding]], ...]
+    checks = (_check_disk_space, _check_limits, _check_memory, _check_certificate)
     for check in checks:
         findings += check(config)
     return findings
@@ -139,14 +140,12 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         mode, owner = folder.stat().st_mode & 0o777, folder.stat().st_uid
         database = folder / DATABASE_FILE
         used_bytes = database.stat().st_size if database.exists() else 0
-        disk = os.statvfs(folder)
         seconds = _measure_sync(folder)
     except OSError as error:
         missing = "Start the server once, or name the folder with --data."
         hint = owner_hint(folder).strip() if os.path.lexists(folder) else missing
         yield Finding("folder", Verdict.PROBLEM, f"{folder} can't be used: {error.strerror or error}.", hint)
         return
-    free_bytes = disk.f_bavail * disk.f_frsize
     if mode & 0o077:
         remedy = f"chmod 700 {folder}"
         yield Finding("folder", Verdict.WARNING, f"Other users can look into {folder} (mode {mode:o}).", remedy)
@@ -154,7 +153,6 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         yield Finding("folder", Verdict.WARNING, f"{folder} has no database.", "The server makes one at its start.")
     else:
         yield Finding("folder", Verdict.OK, f"{folder} belongs to user {owner}, and to no other.")
-    yield _graded_disk(free_bytes, used_bytes)
     state = f"A sync of the disk takes {seconds * 1000:.1f} ms (median of {_SYNCS})."
     if seconds > _SYNC_SLOW_SECONDS:
         verdict = Verdict.PROBLEM if seconds > _SYNC_BAD_SECONDS else Verdict.WARNING
@@ -163,14 +161,26 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
         yield Finding("disk speed", Verdict.OK, state)
 
 
-def _graded_disk(free_bytes: int, used_bytes: int) -> Finding:
+def _check_disk_space(config: Config) -> Iterator[Finding]:
     """Backups, upgrades and the write-ahead log need as much space as the database has."""
+    database = config.data / DATABASE_FILE
+    try:
+        used_bytes = database.stat().st_size if database.exists() else 0
+        disk = os.statvfs(config.data)
+    except OSError:
+        return  # see _check_folder
+    free_bytes = disk.f_bavail * disk.f_frsize
     state = f"{free_bytes / 1e9:.1f} GB are free, and the database has {used_bytes / 1e9:.2f} GB."
-    if free_bytes < 2 * used_bytes or free_bytes < 2**30:
-        return Finding(
-            "disk space", Verdict.WARNING, state, "An upgrade needs two to three times the database; free space."
+    if free_bytes < config.disk_reserve:
+        state = f"{free_bytes / 1e9:.1f} GB are free, less than CHAT_DISK_RESERVE: the server refuses messages."
+        yield Finding(
+            "disk space", Verdict.PROBLEM, state, "Free space, or enlarge the disk; then it goes on by itself."
         )
-    return Finding("disk space", Verdict.OK, state)
+    elif free_bytes < 2 * used_bytes or free_bytes < 2 * config.disk_reserve:
+        remedy = "An upgrade needs two to three times the database; free space."
+        yield Finding("disk space", Verdict.WARNING, state, remedy)
+    else:
+        yield Finding("disk space", Verdict.OK, state)
 
 
 def _measure_sync(folder: Path) -> float:
