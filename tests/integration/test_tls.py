@@ -134,6 +134,30 @@ def test_early_close_and_rubbish_end_one_connection(open_tls_room: Callable[...,
     assert "reason=tls_handshake" in log.getvalue()
 
 
+def test_plain_bytes_beside_a_handshake_are_no_requests(
+    open_tls_room: Callable[..., Room], authority: Authority, log: io.StringIO
+) -> None:
+    """Promise: a connection is encrypted from its first byte on. Else a third party could put requests into it."""
+    room = open_tls_room()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = authority.client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    plain = b'{"command":"login","username":"mallory","password":"x"}\n{"command":"PM","message":"injected"}\n'
+    assert b"login" not in answer_of(room.server.port, outgoing.read() + plain)
+    inside, alice = room.enter("inside"), room.enter("alice")
+    with suppress(OSError):
+        for _ in range(2):
+            socket.socket.sendall(inside.socket, plain)
+            socket.socket.recv(inside.socket, 65_536)  # the alert
+    room.wait_for_connections(1)
+    alice.ask(command="CH")
+    assert alice.next("history")["messages"] == []
+    alice.ask(command="user", username="mallory")
+    assert alice.next("user", "error")["type"] == "error"
+    assert "reason=tls_handshake" in log.getvalue()
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")
 @pytest.mark.parametrize(
     ("version", "command"), [("-tls1_2", "R"), ("-tls1_3", "K")], ids=["renegotiation", "new keys"]

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Deleted, Event, Message, Refused
-from chatprotocol.requests import GuestLogin, Request, Side
+from chatprotocol.requests import GuestLogin, Report, Request, Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
@@ -335,6 +335,16 @@ class FakePasswords:
         if password_hash is None or password_hash.strip("!") != password[::-1]:
             return Verdict.WRONG
         return Verdict.OUTDATED if password_hash.startswith("!") else Verdict.RIGHT
+
+
+def any_request(kind: type[Any]) -> Request:
+    """A valid request of this type, about bob, message 1 or the room dev."""
+    values = {"room": "dev", "topic": "", "id": 1, "username": "bob", "password": "x", "text": "x", "to": "bob"}
+    values |= {"words": "x", "old": "x", "new": "x"}
+    if kind is Report:
+        del values["username"]  # a message is reported, or a user
+    request: Request = kind(**{name: value for name, value in values.items() if name in kind.__struct_fields__})
+    return request
 
 
 class ChatFixture:

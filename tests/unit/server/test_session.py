@@ -1,6 +1,6 @@
 """The session of one connection: the answer to each request in each state."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from structlog.testing import capture_logs
@@ -42,6 +42,7 @@ from chatprotocol.requests import (
     Search,
     Side,
     StepLogin,
+    TaggedRequest,
     Unreadable,
     Whisper,
 )
@@ -51,7 +52,7 @@ from chatserver.store.indexer import SearchClosedError, SearchFailedError
 from chatserver.store.rooms import LOBBY_ID, RoomView
 from chatserver.store.words import Term
 
-from .chat_fixture import HISTORY_ID, ChatFixture, Peer, codes
+from .chat_fixture import HISTORY_ID, ChatFixture, Peer, any_request, codes
 
 LOGIN = Login("alice", "secret")
 BAD_JSON = Unreadable(ErrorCode.BAD_JSON, "Not JSON.")
@@ -128,6 +129,22 @@ def test_request_is_answered_by_state(peer: Peer, state: int, row: tuple[Any, ..
     request, *answers = row
     peer.ask(*STEPS[state])
     assert codes(peer.ask(request)) == answers[state]
+
+
+STRANGERS = {Login, Password, Ping, Leave}
+GUESTS = {Say, Whisper}
+
+
+@pytest.mark.parametrize("kind", sorted(get_args(TaggedRequest), key=str))
+def test_stranger_and_guest_are_refused_all_requests_but_a_few(services: ChatFixture, kind: type) -> None:
+    """Of all that there are, also of those that are added later."""
+    guest = services.guest("carol")
+    for state in range(2):
+        asked = services.connect()
+        asked.ask(*STEPS[state])
+        assert (codes(asked.ask(any_request(kind))) == [NOT_IN]) is (kind not in STRANGERS)
+    answers = codes(guest.sending.ask(any_request(kind)))
+    assert (answers[-1:] in ([NOT_IN], [BAD])) is (kind not in GUESTS)
 
 
 @every_state
