@@ -199,7 +199,9 @@ def test_unanswered_message_is_reported_once_and_not_sent_again(guest: Dialogue)
     assert guest.exit is Exit.LOST
 
 
-NOT_NOW = "The server rejected alice (No user registered); it may be full, accept no guests, or require --tls."
+NOT_NOW = (
+    "The server rejected alice (No user registered); it may be full, accept no guests or new names, or require --tls."
+)
 
 
 @pytest.mark.parametrize(

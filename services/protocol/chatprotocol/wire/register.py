@@ -272,7 +272,8 @@ class RegisterClient:
     def _login_error(self, code: ErrorCode, reason: str) -> str:
         name = self._name
         if code is not ErrorCode.BAD_USERNAME:
-            return f"The server rejected {name} ({reason}); it may be full, accept no guests, or require --tls."
+            why = "it may be full, accept no guests or new names, or require --tls"
+            return f"The server rejected {name} ({reason}); {why}."
         if self._was_logged_in:
             return f"The name {name} is taken now; trying again."
         return f"The name {name} is taken or not allowed; choose another one."
