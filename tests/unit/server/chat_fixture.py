@@ -150,11 +150,15 @@ class FakeRecords:
         # What each look for the ban of an address finds, in order; then none.
         self.bans_of_address: list[ActiveSanction | None] = []
         self.deleted: set[int] = set()
+        # The hashes of passwords that an administrator has changed.
+        self.changed_hashes: dict[int, str] = {}
         self.stored: tuple[Deleted, ...] = ()
 
     def standing(self, account_id: int, _: str) -> Standing:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
-        return Standing(self.banned.get(account_id), account_id in operators, account_id in self.deleted)
+        (found,) = (each for each in self._accounts.by_key.values() if each.id == account_id)
+        password_hash = None if account_id in self.deleted else self.changed_hashes.get(account_id, found.password_hash)
+        return Standing(self.banned.get(account_id), account_id in operators, password_hash)
 
     def ban_of_address(self, _: str) -> ActiveSanction | None:
         return self.bans_of_address.pop(0) if self.bans_of_address else None

@@ -253,6 +253,16 @@ def test_password_that_must_be_changed_needs_a_new_one(services: ChatFixture) ->
     assert services.journal.changed_hashes == [(3, "wen")]
 
 
+def test_login_ends_if_an_administrator_changes_the_password_before_it_is_complete(services: ChatFixture) -> None:
+    """Else a thief of the old password would stay logged in. Another hash of the same password is no change."""
+    services.connect().ask(LOGIN)
+    services.records.changed_hashes[1] = "!terces"
+    assert codes(services.connect().ask(LOGIN)) == [Welcome]
+    services.records.changed_hashes[1] = "wen"
+    assert codes(services.connect().ask(LOGIN)) == [ErrorCode.WRONG_PASSWORD]
+    assert len(services.presence.users()[0]) == 1
+
+
 def test_banned_user_does_not_replace_the_password(services: ChatFixture) -> None:
     """A refused request has no effect."""
     services.connect().ask(LOGIN)

@@ -299,6 +299,7 @@ class Login:
         account: Account,
         kind: AccountKind,
         login: requests.Login,
+        password: str,
         address: str,
         *,
         is_counted: bool,
@@ -307,8 +308,8 @@ class Login:
 
         ``is_counted``: the limit of connections of a user applies.
 
-        RequestError: the user is banned or deleted. StoreError, ShortOfMemoryError: missed messages can't be read.
-        Nothing was sent then. LoginAbortedError: reading failed after the welcome.
+        RequestError: the user is banned or deleted, or the password was changed. StoreError, ShortOfMemoryError: missed
+        messages can't be read. Nothing was sent then. LoginAbortedError: reading failed after the welcome.
         """
         knows_rooms = login.rooms or isinstance(login.since, dict)
         member = Member(
@@ -321,7 +322,7 @@ class Login:
             is_counted=is_counted,
         )
         self._hub.check_acknowledged(account.id)
-        joined, rooms = self._join_hub(member)
+        joined, rooms = self._join_hub(member, account, password)
         try:
             if knows_rooms and rooms:
                 # Topics and roles are read again: the member gets events about later changes only.
@@ -357,29 +358,38 @@ class Login:
             raise
         return member
 
-    def _join_hub(self, member: Member) -> tuple[JoinState, list[RoomView]]:
+    def _join_hub(self, member: Member, account: Account, password: str) -> tuple[JoinState, list[RoomView]]:
         """Join the hub; return its state, and the rooms of the user at that moment.
 
         StoreError, RequestError: it has not joined.
         """
         self._hub.begin_join(member)
         try:
-            rooms = self._read_standing(member)
+            rooms = self._read_standing(member, account, password)
             while (joined := self._hub.join(member, rooms)) is None:
                 self._journal.wait_for_pending()
-                rooms = self._read_standing(member)
+                rooms = self._read_standing(member, account, password)
         except BaseException:
             self._hub.cancel_join(member)
             raise
         return joined, rooms
 
-    def _read_standing(self, member: Member) -> list[RoomView]:
-        """Read the role of the user on the server, and its rooms. RequestError: it is banned or deleted."""
+    def _read_standing(self, member: Member, account: Account, password: str) -> list[RoomView]:
+        """Read the role of the user on the server, and its rooms.
+
+        RequestError: the user is banned or deleted, or an administrator has changed the password since it was checked,
+        which ended the connections of the user, but not this one.
+        """
         standing = self._records.standing(member.account_id, member.address)
         if standing.ban is not None:
             raise sanction_error(standing.ban)
-        if standing.is_deleted:
+        if standing.password_hash is None:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {member.name} was deleted.")
+        is_same = standing.password_hash == account.password_hash
+        if not is_same and self._passwords.check(standing.password_hash, password) is Verdict.WRONG:
+            raise RequestError(
+                ErrorCode.WRONG_PASSWORD, f"The password of {member.name} was changed meanwhile; log in again."
+            )
         member.is_operator = standing.is_operator
         return self._rooms.of_account(member.account_id)
 

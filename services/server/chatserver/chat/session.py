@@ -253,7 +253,7 @@ class Session:
             )
             account, kind = self._services.login.authenticate(login, password, peer)
             self._member = self._services.login.join(
-                self._send_queue, account, kind, login, self._address, is_counted=not self._is_exempt
+                self._send_queue, account, kind, login, password, self._address, is_counted=not self._is_exempt
             )
         except RequestError as error:
             self._services.counters.logins[error.code.value] += 1

@@ -18,7 +18,7 @@ from msgspec import Struct
 from chatprotocol.address import format_network
 from chatprotocol.events import AuditRow, Deleted, SanctionKind, SanctionState, TimeMs
 from chatprotocol.limits import DELETIONS_REPORTED_MAX
-from chatserver.store.accounts import is_operator, read_name
+from chatserver.store.accounts import is_operator, read_password_hash
 from chatserver.store.rooms import DIRECT_ID
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Standing(NamedTuple):
 
     ban: ActiveSanction | None
     is_operator: bool
-    # True if the account was deleted after its password was checked.
-    is_deleted: bool = False
+    # None: the account is deleted.
+    password_hash: str | None
 
 
 class ModerationRecords:
@@ -86,8 +86,8 @@ class ModerationRecords:
         with self._database.reading() as connection:
             now_ms = self._now_ms()
             ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
-            is_deleted = read_name(connection, account_id) is None
-            return Standing(ban, is_operator(connection, account_id, now_ms), is_deleted)
+            password_hash = read_password_hash(connection, account_id)
+            return Standing(ban, is_operator(connection, account_id, now_ms), password_hash)
 
     def ban_of_address(self, address: str) -> ActiveSanction | None:
         """The ban of a network that the address is in; None if there is none."""
