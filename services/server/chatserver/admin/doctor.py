@@ -112,7 +112,8 @@ def _check_running(folder: Path) -> Iterator[Finding]:
     try:
         answer = ask(folder, "health", _HEALTH_SECONDS)
     except TimeoutError:
-        yield Finding("server", Verdict.PROBLEM, "It runs, and does not answer.", "Look at its log, and restart it.")
+        remedy = "Send SIGUSR1, which logs what its threads do; keep the log, and restart it."
+        yield Finding("server", Verdict.PROBLEM, "It runs, and does not answer.", remedy)
     except OSError:
         yield Finding("server", Verdict.OK, "No server runs in this data folder.")
     else:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from chatserver.admin.changes import answer_line, answer_request
-from chatserver.admin.requests import AdminError, Answer
+from chatserver.admin.requests import AdminError, Answer, Sessions
 from chatserver.clock import Clock
 from chatserver.control import ADMIN_FILE, address_in, fallback_address, peer_user_id
 from chatserver.journal.local import LocalJournal
@@ -189,7 +189,8 @@ def _ask(folder: Path, request: ChangeRequest) -> Answer:
     except (OSError, msgspec.MsgspecError) as error:
         late = f"does not answer within {_ANSWER_SECONDS:g} s"
         reason = late if isinstance(error, TimeoutError) else "ended the connection"
-        raise AdminError(f"The server {reason}; perhaps it made the change.") from error
+        doubt = "" if isinstance(request, Sessions) else "; perhaps it made the change"
+        raise AdminError(f"The server {reason}{doubt}.") from error
 
 
 def _connect(folder: Path) -> socket.socket:
