@@ -135,8 +135,8 @@ def proxied(open_room: Callable[..., Room]) -> Room:
 def test_client_behind_a_trusted_proxy_has_its_own_address(proxied: Room, log: io.StringIO) -> None:
     """In the log and for the limits. The proxy's own address has no limit."""
     alice = proxied.peer("127.0.0.2")
-    alice.send(HEADER)
-    alice.login("alice")
+    alice.send(HEADER + b'{"command":"login","username":"alice","password":"secret"}\n')
+    assert alice.next("login")
     assert f"login user=alice account=new connection=1@{REAL}" in log.getvalue()
     second = proxied.frames_peer("127.0.0.2")
     second.send(HEADER + c("bob"))

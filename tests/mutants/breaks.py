@@ -400,7 +400,7 @@ BREAKS = (
         _NET + "connection.py",
         "                self._read_bytes = missing_bytes\n",
         "",
-        "integration/test_limits.py::test_tls_follows_the_header",
+        "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
     ),
     _break(
         _PLACES,
