@@ -1,5 +1,6 @@
 """The server's certificate: what can't be used, what stays in use, and the warnings before it expires."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def folder_as_key(files: Files) -> None:
     files.key.mkdir()
 
 
+def pipe_as_key(files: Files) -> None:
+    """Reading it would block for ever."""
+    files.key.unlink()
+    os.mkfifo(files.key)
+
+
 def no_pem(files: Files) -> None:
     files.certificate.write_bytes(b"\x30\x82rubbish")
 
@@ -57,7 +64,8 @@ def passphrase(files: Files) -> None:
     ("spoil", "problem"),
     [
         (missing_key, "The file .*server.key with the TLS key can't be read: No such file or directory."),
-        (folder_as_key, "The file .*server.key with the TLS key can't be read: it is a folder."),
+        (folder_as_key, "The file .*server.key with the TLS key is not a file of at most 1,048,576 bytes."),
+        (pipe_as_key, "The file .*server.key with the TLS key is not a file of at most 1,048,576 bytes."),
         (no_pem, "The file .*server.pem with the TLS certificate is not in the format PEM."),
         (rubbish_in_pem, "The TLS certificate in .*server.pem and the key in .*server.key can't be used: .*."),
         (key_of_another, "The TLS key in .*server.key does not belong to the certificate in .*server.pem."),
@@ -78,6 +86,8 @@ def test_files_that_cannot_be_used(
     assert (certificates.context(), certificates.expires_at) == before
     if files.key.is_dir():
         files.key.rmdir()
+    elif files.key.is_fifo():
+        files.key.unlink()
     authority.write(tmp_path, days=200)
     certificates.reload()
     assert certificates.context() is not before[0]

@@ -7,8 +7,8 @@ So a mistake is an error at the start or at the reload, and not at the first cli
 
 from __future__ import annotations
 
-import errno
 import ssl
+import stat
 import threading
 import time
 from datetime import UTC, datetime
@@ -34,6 +34,8 @@ _CIPHERS: Final = (
 # X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h), which the ssl module does not name.
 _NO_CHECK_TIME: Final = 0x20_0000
 _DAY_SECONDS: Final = 86_400
+# A certificate with its chain has some thousand bytes.
+_FILE_MAX_BYTES: Final = 1024 * 1024
 # Days before the expiry at which a warning is logged. 0: it has expired.
 WARNING_DAYS: Final = (0, 1, 7, 30)
 
@@ -122,10 +124,14 @@ def load(certificate_file: Path, key_file: Path) -> Certificate:
     """Read and check a certificate with its chain, and its key. Raises CertificateError."""
     for what, path in (("certificate", certificate_file), ("key", key_file)):
         try:
+            found = path.stat()  # a pipe or a device would block a running server, which loads again at SIGHUP
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _FILE_MAX_BYTES:
+                raise CertificateError(
+                    f"The file {path} with the TLS {what} is not a file of at most {_FILE_MAX_BYTES:,} bytes."
+                )
             data = path.read_bytes()
         except OSError as error:
-            reason = "it is a folder" if error.errno == errno.EISDIR else error.strerror
-            raise CertificateError(f"The file {path} with the TLS {what} can't be read: {reason}.") from error
+            raise CertificateError(f"The file {path} with the TLS {what} can't be read: {error.strerror}.") from error
         if b"-----BEGIN " not in data:
             raise CertificateError(f"The file {path} with the TLS {what} is not in the format PEM.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
