@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import re
+import resource
 import signal
 import socket
 import struct
@@ -266,6 +267,18 @@ def test_signal_ends_with_a_goodbye_and_0(room: Room, start: Start) -> None:
     client.expect_exit(0)
     while "alice" not in bob.next("users")["left"]:
         pass
+
+
+def test_crash_of_the_client_writes_no_core() -> None:
+    """It would contain the password."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        with ClientProcess("--dialect", "register") as client:
+            client.expect("[ask] server, HOST or HOST PORT (localhost 9999)")
+            assert resource.prlimit(client.pid, resource.RLIMIT_CORE)[0] == 0
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 def test_interrupt_at_a_question_ends_with_1() -> None:

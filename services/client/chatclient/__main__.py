@@ -1,6 +1,7 @@
 """The command ``chatclient``: settings, signals, exit code."""
 
 import os
+import resource
 import sys
 
 from chatclient.cli import app
@@ -13,6 +14,8 @@ from chatprotocol.settings import ConfigError, read_dotenv, unknown_settings
 
 def main() -> int:
     """Run the client. Returns its exit code."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a core dump would have the password in it
     install_signal_handlers()
     try:
         environment = _read_environment()
