@@ -320,6 +320,14 @@ def test_user_makes_few_rooms_a_day(open_room: Callable[..., Room]) -> None:
         assert answer != "error" or (answered["code"] == "rate_limited" and answered["retry_seconds"] > 3_600)
 
 
+def test_user_who_makes_no_rooms_is_told_that_a_room_is_unknown(open_room: Callable[..., Room]) -> None:
+    """However often it asks."""
+    alice = open_room(exempt=(), rooms_per_day=1, rooms="off").enter("alice", rooms=True)
+    for _ in range(3):
+        alice.ask(command="join", room="one")
+        assert alice.next("error")["code"] == "unknown_room"
+
+
 def test_direct_messages_to_an_offline_user_are_limited(open_room: Callable[..., Room]) -> None:
     """Promise: a login does not bring endless messages. The mailbox is empty after it."""
     room = open_room(waiting_from_sender=2, waiting_messages=3)

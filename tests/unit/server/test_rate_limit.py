@@ -12,6 +12,7 @@ from chatprotocol.events import Bye, Refused, Sent, Users
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
+    Join,
     Login,
     ModerationRequest,
     Ping,
@@ -21,9 +22,11 @@ from chatprotocol.requests import (
     Whisper,
 )
 from chatserver.chat.rate_limit import RateLimit, UserLimits
+from chatserver.chat.room import Member
+from chatserver.chat.room_commands import RoomCommands
 from chatserver.counters import Counters
-from chatserver.journal.base import Applied
-from chatserver.journal.entries import Moderated, SetServerRole
+from chatserver.journal.base import Appended, Applied
+from chatserver.journal.entries import JoinRoom, Moderated, RoomChange, SetServerRole
 from chatserver.store.accounts import Role
 
 from .chat_fixture import ChatFixture, Peer, any_request
@@ -152,6 +155,39 @@ def test_every_request_about_rooms_and_conduct_has_a_rate(kind: type[Any]) -> No
     *_, last = alice.ask(*[AskHistory()] * 2, any_request(kind))
     assert isinstance(last, Refused)
     assert last.code is ErrorCode.RATE_LIMITED
+
+
+def test_full_bucket_has_all_tokens_at_any_time() -> None:
+    """Times of a day and thirds of a second are no binary fractions."""
+    clock = Clock()
+    for burst, rate in ((1, 1 / 86_400), (20, 20 / 86_400), (30, 3.0)):
+        limit = RateLimit("x", burst, rate, clock=clock)
+        for user in range(1_000):
+            clock.now += 1.1
+            assert not limit.is_empty(user)
+            assert [limit.take(user) for _ in range(burst)] == [0.0] * burst
+            assert limit.is_empty(user)
+
+
+def test_rooms_that_two_connections_make_at_once_both_count() -> None:
+    """Both find a token in the bucket, before either has made its room."""
+    made = RateLimit("rooms_per_day", 1, 1.0, clock=Clock())
+    others = ["b"]
+
+    class Journal:
+        def append(self, entries: list[JoinRoom], _: Member) -> Appended[RoomChange]:
+            while others:
+                commands.change(alice, Join(others.pop()), made)
+            appended = Appended(entries, None)
+            appended.complete([RoomChange(2, entries[0].room, "", is_private=False, last_id=0, is_new=True)])
+            return appended
+
+    unused: Any = None
+    journal: Any = Journal()
+    commands = RoomCommands(unused, unused, journal, unused, "open")
+    alice = Member(1, "alice", unused)
+    commands.change(alice, Join("a"), made)
+    assert made.take(1, 10.0) == 2.0, "two tokens are missing"
 
 
 def test_wait_of_a_lost_peer_ends_its_session() -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Number of buckets from which on the full ones are forgotten, whenever the number has doubled.
 _FORGET_FROM = 1_024
+# Error of sums of fractions.
+_ROUNDING_SECONDS = 1e-6
 
 
 class RateLimit:
@@ -86,7 +88,9 @@ class RateLimit:
         with self._lock:
             now = self._clock()
             full_at = max(self._full_at.get(key, now), now) + count * self._interval_seconds
-            delay_seconds = max(full_at - now - self._burst_seconds, 0.0)
+            delay_seconds = full_at - now - self._burst_seconds
+            if delay_seconds < _ROUNDING_SECONDS:
+                delay_seconds = 0.0
             if delay_seconds <= delay_max_seconds:
                 self._full_at[key] = full_at
                 if len(self._full_at) >= self._forget_from:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
@@ -93,15 +94,16 @@ class RoomCommands:
             (outcome,) = self._journal.append([entry], member).result()
         except OSError as error:
             raise write_error(error, "nothing was done", request.room) from error
-        if made is not None and isinstance(request, requests.Join) and outcome is Problem.UNKNOWN_ROOM:
-            made.take(member.account_id)  # raises RequestError if this is the reason
+        is_unknown = isinstance(request, requests.Join) and outcome is Problem.UNKNOWN_ROOM
+        if made is not None and not may_make and is_unknown:
+            made.take(member.account_id)  # raises RequestError, which is the reason
         if isinstance(outcome, Problem):
             raise problem_error(outcome, request.room, getattr(request, "username", None))
         if isinstance(outcome, ActiveSanction):
             raise sanction_error(outcome, request.room)
         if outcome.is_new:
             if made is not None:
-                made.take_all(member.account_id, 1)
+                made.take(member.account_id, math.inf)  # another connection may have taken the last token meanwhile
             _log.info("room made", room=outcome.name, user=member.name, private=outcome.is_private)
         if outcome.has_ended:
             _log.info("room ended", room=outcome.name, user=member.name)
