@@ -268,6 +268,23 @@ def test_table_for_people_shows_no_control_characters(admin: Admin, capsys: pyte
     assert row.endswith("red \\x1b[31m")
 
 
+def test_lists_exports_and_backups_have_no_secrets(admin: Admin, tmp_path: Path) -> None:
+    """Nor the log and the audit table. The database, and so a backup, has hashes."""
+    with serving(admin.folder) as room:
+        assert admin("add erin", typed="w0nderland\n").code == 0
+        assert admin("password bob --must-change", typed="w0nderland\n").code == 0
+        (code,) = (row["code"] for row in admin("invite").rows)
+        room.peer().login("bob", "w0nderland", new_password="w0nderland2")
+        commands = ("users", "bans", "rooms", "audit", "sessions", "export", "check", "doctor")
+        printed = "".join(str(admin(command)) for command in commands)
+        assert admin(f"backup {tmp_path}/backup.db").code == 0
+    for text in (printed.encode(), (tmp_path / "backup.db").read_bytes()):
+        assert b"bob" in text
+        for secret in (b"w0nderland", code.encode(), code.replace("-", "").encode()):
+            assert secret not in text
+    assert "argon2" not in printed
+
+
 # --- bad input ---
 
 
