@@ -190,7 +190,7 @@ class Login:
         ):
             raise RequestError(
                 ErrorCode.PASSWORD_CHANGE_REQUIRED,
-                f"{account.name} must choose a new password: log in with the project's client, or with json.",
+                f"The password of {account.name} must be replaced by a new one; only clients of json can do this.",
             )
         if new is not None:
             ban = self._records.standing(account.id, "").ban  # of the account; that of the address was looked at before
