@@ -184,6 +184,15 @@ def test_operator_of_the_server_runs_every_room(store: Store, entry: Entry[Any])
     assert not isinstance(store.do(entry), Problem)
 
 
+@pytest.mark.parametrize("room_id", [None, ROOM])
+def test_muted_operator_of_a_room_sets_no_topic(store: Store, room_id: int | None) -> None:
+    store.do(mute(ADMIN, RUNNER, room_id))
+    before = store.dump()
+    assert isinstance(store.do(SetTopic(ROOM, "tea", RUNNER, "runner")), ActiveSanction)
+    assert store.dump() == before
+    assert not isinstance(store.do(SetTopic(ROOM, "tea", OWNER, "owner")), ActiveSanction)
+
+
 @pytest.mark.parametrize("act", ["ban", "role"])
 def test_last_operator_stays(store: Store, act: str) -> None:
     """Nor can the administrator take it away. An operator who is banned does not count, and can do nothing."""

@@ -355,6 +355,9 @@ def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -
 
 
 def _set_topic(transaction: Transaction, entry: entries.SetTopic, room: RoomView) -> RoomOutcome:
+    """All members read it, like a message."""
+    if (silence := transaction.find_silence(entry.by_id, room.room_id)) is not None:
+        return silence
     rooms.update_topic(transaction.connection, room.room_id, entry.topic)
     change = _change(room, room.role, room.role, is_changed=room.topic != entry.topic)
     return replace(change, topic=entry.topic)
