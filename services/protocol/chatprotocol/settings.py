@@ -352,6 +352,21 @@ SERVER_SETTINGS: Final = (
         "1",
         _number(0, 10**6),
     ),
+    # A client sends one when its user does something, and a ping now and then.
+    Setting(
+        "request_burst",
+        "--request-burst",
+        "requests of all kinds but messages that a user, or an address before a login, may send at once",
+        "30",
+        _integer(1, 10**6),
+    ),
+    Setting(
+        "request_rate",
+        "--request-rate",
+        "such requests that are answered in a second; more are delayed; 0: no limit",
+        "5",
+        _number(0, 10**6),
+    ),
     Setting(
         "rooms_per_day",
         "--rooms-per-day",

@@ -134,6 +134,7 @@ class _Reloads:
         self.rooms.set_makers(config.rooms)
         self.user_limits.messages.change(config.message_burst, config.message_rate)
         self.user_limits.queries.change(config.query_burst, config.query_rate)
+        self.user_limits.requests.change(config.request_burst, config.request_rate)
         self.connection_limits.change(config.exempt, config.address_connections, config.address_new_connections)
 
 
@@ -287,6 +288,7 @@ class Server:
             messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
             message_delay_seconds=config.message_delay_seconds,
             queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
+            requests=RateLimit("request_rate", config.request_burst, config.request_rate, self._counters),
             rooms=RateLimit("rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, self._counters),
         )
         services = Services(

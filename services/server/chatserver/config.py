@@ -32,6 +32,8 @@ RELOADABLE: Final = frozenset(
         "message_rate",
         "query_burst",
         "query_rate",
+        "request_burst",
+        "request_rate",
         "address_registrations",
         "registrations",
         "log_level",
@@ -71,6 +73,8 @@ class Config:
     message_delay_seconds: float
     query_burst: int
     query_rate: float
+    request_burst: int
+    request_rate: float
     rooms_per_day: int
     answer_max_bytes: int
     unread_percent: int

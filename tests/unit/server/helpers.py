@@ -184,6 +184,8 @@ class FakeSession:
     send_queue: SendQueue
     is_logged_in: bool = False
     awaits_commit: bool = False
+    is_limited: bool = False
+    is_paused: bool = False
     # The requests of each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)

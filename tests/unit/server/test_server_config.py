@@ -33,6 +33,8 @@ VALUES: dict[str, tuple[str, object]] = {
     "message_delay_seconds": ("0", 0.0),
     "query_burst": ("5", 5),
     "query_rate": ("10", 10.0),
+    "request_burst": ("9", 9),
+    "request_rate": ("3", 3.0),
     "rooms_per_day": ("5", 5),
     "answer_max_bytes": ("65536", 65_536),
     "unread_percent": ("10", 10),

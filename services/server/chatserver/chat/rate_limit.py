@@ -114,10 +114,12 @@ class UserLimits:
     messages: RateLimit = field(default_factory=_no_limit)
     message_delay_seconds: float = 0.0
     queries: RateLimit = field(default_factory=_no_limit)
+    # Requests of all kinds but messages, before the login as well.
+    requests: RateLimit = field(default_factory=_no_limit)
     # Rooms that a user makes: their ids are never used again.
     rooms: RateLimit = field(default_factory=_no_limit)
 
     @property
     def are_off(self) -> bool:
         """True if there is no limit."""
-        return self.messages.is_off and self.queries.is_off and self.rooms.is_off
+        return all(each.is_off for each in (self.messages, self.queries, self.requests, self.rooms))

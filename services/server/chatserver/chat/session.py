@@ -13,6 +13,7 @@ it is for have acknowledged it (see delivery.py). Until then the reader thread t
 
 from __future__ import annotations
 
+import math
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
@@ -81,6 +82,8 @@ _UNSOLICITED_ACKS_MAX = 1_000
 # Maximum pause before the next read, if messages of an earlier read are not committed yet: the client sends without
 # waiting for confirmations. The next read then gets more at once (docs/decisions/0009-batches-and-gathering.md).
 _PAUSE_SECONDS = 0.002
+# Requests before the login that are never delayed. A login takes two at most, and there are three tries.
+_UNDELAYED_REQUESTS = 10
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 # Requests whose number is limited, because their answers are long or expensive.
@@ -105,6 +108,7 @@ class Session:
         "_guest",
         "_is_exempt",
         "_is_limited",
+        "_is_within_rate",
         "_label",
         "_login",
         "_member",
@@ -112,8 +116,10 @@ class Session:
         "_send_queue",
         "_services",
         "_state",
+        "_undelayed_requests",
         "_unsolicited_acks",
         "_wrong_passwords",
+        "is_paused",
     )
 
     def __init__(
@@ -130,8 +136,13 @@ class Session:
         self._address = address
         self._network = network_of(address)
         self._is_exempt = is_exempt
-        # True if the rates of messages and queries apply, except to operators; set at the login.
-        self._is_limited = False
+        # True if the rates of the user apply, or before the login those of its network; not to operators.
+        self._is_limited = not (is_exempt or services.limits.are_off)
+        self._undelayed_requests = _UNDELAYED_REQUESTS
+        # True if the last read had several messages, and the rate allowed all of them.
+        self._is_within_rate = False
+        # True while a request waits for its rate. Other threads read it.
+        self.is_paused = False
         self._label = label
         self._state = State.NOT_LOGGED_IN
         self._login: requests.Login | None = None
@@ -156,6 +167,11 @@ class Session:
         return member.name if member is not None else guest.name if guest is not None else ""
 
     @property
+    def takes_large_reads(self) -> bool:
+        """True if a large read costs no more than its requests are allowed to."""
+        return not self._is_limited or self._is_within_rate or self._is_operator()
+
+    @property
     def awaits_commit(self) -> bool:
         """True if messages of this read are not confirmed yet."""
         return bool(self._batches)
@@ -168,10 +184,10 @@ class Session:
         # Many messages may be in one read, so the loop avoids members of the enum: in CPython 3.11 each access and each
         # hash of one is a call of Python code, 0.1 us.
         handlers = self._TABLE[self._state]
-        is_paid = self._is_limited and self._pay_for(incoming)
+        is_paid = self._is_within_rate = self._is_limited and self._pay_for(incoming)
         for request in incoming:
             kind = type(request)
-            if kind not in _MESSAGES and not self._begin_answer():
+            if kind not in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
                 return False
             try:
                 handler = handlers.get(kind)
@@ -181,7 +197,7 @@ class Session:
                     return False
                 state = handler(self, request)
             except REQUEST_ERRORS as error:
-                if kind in _MESSAGES and not self._begin_answer():
+                if kind in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
                     return False
                 self._refuse(to_request_error(error, self._label), getattr(request, "nonce", None))
                 state = self._state
@@ -266,7 +282,6 @@ class Session:
             _log.error("login aborted", user=account.name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
-        self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         self._services.counters.logins["ok"] += 1
         _log.info("login", user=account.name, account=kind.value, connection=self._label)
         return State.LOGGED_IN
@@ -294,7 +309,6 @@ class Session:
         guests.confirm_registration(self._guest, request.side)
         if self._guest.is_online:  # this was the second connection
             self._services.counters.logins["guest"] += 1
-        self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         return State.GUEST
 
     def _answer_ping(self, _: requests.Ping) -> State:
@@ -331,8 +345,11 @@ class Session:
         return self._state
 
     def _say_all(self, request: requests.SayBatch) -> State:
-        is_limited = self._is_limited and not self._is_operator()
-        if is_limited and not self._services.limits.messages.take_all(self._user_key(), len(request.texts)):
+        if self._is_limited and not self._is_operator():
+            if not self._services.limits.messages.take_all(self._rate_key(), len(request.texts)):
+                # Each message waits for its own turn.
+                return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
+            self._is_within_rate = True
             # Each message waits for its own turn.
             return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
         batch = self._public_batch(LOBBY_ID, "")
@@ -379,13 +396,12 @@ class Session:
         if self._is_operator():
             return True
         limits = self._services.limits
-        user = self._user_key()
         if kind in (requests.Say, requests.Whisper):
-            delay_seconds = limits.messages.take(user, limits.message_delay_seconds)
+            delay_seconds = limits.messages.take(self._rate_key(), limits.message_delay_seconds)
         elif kind in _QUERIES_BEFORE_DIRECT:
-            delay_seconds = limits.queries.take(user, limits.message_delay_seconds)
+            delay_seconds = limits.queries.take(self._rate_key(), limits.message_delay_seconds)
         elif kind in _QUERIES:
-            delay_seconds = limits.queries.take(user)
+            delay_seconds = limits.queries.take(self._rate_key())
         else:
             return True
         if not delay_seconds:
@@ -395,21 +411,39 @@ class Session:
 
     def _pay_for(self, incoming: Iterable[Request]) -> bool:
         """True if the user's rate allows all messages of a read at once, which saves a call for each of them."""
-        if not isinstance(incoming, list):  # the requests are not known yet
+        if self._member is None or not isinstance(incoming, list):  # the requests are not known yet
             return False
         count = sum(type(request) in _MESSAGES for request in incoming)
-        return count > 1 and self._services.limits.messages.take_all(self._user_key(), count)
+        return count > 1 and self._services.limits.messages.take_all(self._rate_key(), count)
+
+    def _await_rate(self, kind: type) -> bool:
+        """Wait until a request other than a message, or a refused one, may be answered. False if the connection ends.
+
+        A flood of cheap requests would delay all other users: each costs as much time as a message.
+        """
+        if not self._is_limited or kind is requests.Acknowledge or self._is_operator():
+            return True
+        if self._undelayed_requests and not self.is_logged_in:
+            self._undelayed_requests -= 1
+            return True
+        delay_seconds = self._services.limits.requests.take(self._rate_key(), math.inf)
+        if not delay_seconds:
+            return True
+        self.is_paused = True
+        try:
+            return self._send_queue.pause(delay_seconds)
+        finally:
+            self.is_paused = False
 
     def _is_operator(self) -> bool:
         """True for an operator of the server; the role may change while the session lasts."""
         return self._member is not None and self._member.is_operator
 
-    def _user_key(self) -> int | str:
-        """The key of the user's rates: an account, or the name of a guest."""
+    def _rate_key(self) -> int | str:
+        """The key of the rates: an account, the name of a guest, or before the login the network."""
         if self._member is not None:
             return self._member.account_id
-        assert self._guest is not None
-        return name_key(self._guest.name)
+        return self._network if self._guest is None else name_key(self._guest.name)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""

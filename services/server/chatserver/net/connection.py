@@ -52,6 +52,8 @@ _log = structlog.get_logger()
 # small: the requests of one read are held in memory until they are answered, and a large read may contain thousands.
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
+# Maximum read from a peer whose requests have a rate: a larger read has hundreds, which are parsed at once.
+_READ_LIMITED_BYTES = 4 * 1024
 # Timeout that means no time limit.
 _NO_LIMIT_SECONDS = 86_400.0
 # Time for the first bytes of a peer that is refused.
@@ -70,6 +72,14 @@ class Session(Protocol):
     @property
     def username(self) -> str:
         """The user's name; empty before the login. For any thread."""
+
+    @property
+    def is_limited(self) -> bool:
+        """True if the peer's requests have a rate: then few are read at once."""
+
+    @property
+    def is_paused(self) -> bool:
+        """True while the session makes a peer wait that sends too often. For any thread."""
 
     @property
     def awaits_commit(self) -> bool:
@@ -239,8 +249,9 @@ class Connection:
 
     @property
     def is_silent(self) -> bool:
-        """True if the connection is not logged in, and waits for input. For any thread."""
-        return self._is_waiting and not self.is_logged_in
+        """True if the connection is not logged in, and waits for input or is made to wait. For any thread."""
+        is_paused = self._session is not None and self._session.is_paused
+        return (self._is_waiting or is_paused) and not self.is_logged_in
 
     def has_received_all(self) -> bool:
         """True if the peer's system has acknowledged all data, or the peer is lost. For any thread."""
@@ -255,6 +266,12 @@ class Connection:
     def protocol(self) -> str:
         """The name of the wire protocol; ``none`` if it is not known. For any thread."""
         return "none" if self._send_queue is None else self._send_queue.protocol
+
+    def displace(self) -> None:
+        """End the connection, also if the session makes it wait: another one gets its place. For any thread."""
+        if self._send_queue is not None:
+            self._send_queue.finish(hang_up=True)
+        self.disconnect()
 
     def disconnect(self) -> None:
         """Let the reader thread end, even if the peer has not closed its side. For any thread."""
@@ -473,7 +490,10 @@ class Connection:
             self._is_waiting = False
             size = len(data)
             self._services.counters.received_bytes += size
-            self._read_bytes = _READ_MAX_BYTES if is_logged_in and size >= _READ_BYTES else _READ_BYTES
+            self._read_bytes = _READ_BYTES
+            if is_logged_in and size >= _READ_BYTES:
+                is_limited = self._session is not None and self._session.is_limited
+                self._read_bytes = _READ_LIMITED_BYTES if is_limited else _READ_MAX_BYTES
             return data
         return None
 

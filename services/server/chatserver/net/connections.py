@@ -155,7 +155,7 @@ class Connections:
             raise
         if displaced is not None:
             self._log_refusing("waiting_limit")
-            displaced.disconnect()
+            displaced.displace()
         try:
             self._claim(_CONNECTION_BYTES)
             connection.start()
