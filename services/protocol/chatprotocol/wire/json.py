@@ -209,7 +209,9 @@ def _is_shallow(line: bytes) -> bool:
 
 
 def _read_lines(block: bytes) -> list[Request]:
-    return [_read_object(text) for line in block.split(b"\n") for text in split_objects(line)]
+    # Thousands of empty lines cost little.
+    lines = [line for line in block.split(b"\n") if line and not line.isspace()]
+    return [_read_object(text) for line in lines for text in split_objects(line)]
 
 
 def _read_object(text: bytes) -> Request:

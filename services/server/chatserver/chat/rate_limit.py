@@ -59,12 +59,12 @@ class RateLimit:
         """True if there is no limit."""
         return not self._interval_seconds
 
-    def take(self, key: Hashable, delay_max_seconds: float = 0.0) -> float:
-        """Take a token; return the time until it is due, in seconds: 0 if it was in the bucket.
+    def take(self, key: Hashable, delay_max_seconds: float = 0.0, count: float = 1) -> float:
+        """Take a token, or a number of them; return the time until it is due, in seconds: 0 if it was in the bucket.
 
         RequestError: it is due later than ``delay_max_seconds`` from now. Then none was taken.
         """
-        delay_seconds = self._take(key, delay_max_seconds, 1)
+        delay_seconds = self._take(key, delay_max_seconds, count)
         if delay_seconds:
             self._counters.limits_hit[self._name] += 1
         if delay_seconds > delay_max_seconds:
@@ -81,7 +81,7 @@ class RateLimit:
         """Take so many tokens if all of them are in the bucket. False: none was taken."""
         return not self._take(key, 0.0, count)
 
-    def _take(self, key: Hashable, delay_max_seconds: float, count: int) -> float:
+    def _take(self, key: Hashable, delay_max_seconds: float, count: float) -> float:
         """Return the time until the last token is due; they are taken if it is at most ``delay_max_seconds``."""
         if not self._interval_seconds:
             return 0.0

@@ -84,6 +84,9 @@ _UNSOLICITED_ACKS_MAX = 1_000
 _PAUSE_SECONDS = 0.002
 # Requests before the login that are never delayed. A login takes two at most, and there are three tries.
 _UNDELAYED_REQUESTS = 10
+# Part of a request that input without a request counts for: empty lines, or a part of a long message. A message of the
+# maximum length takes three such reads.
+_INPUT_REQUESTS = 1 / 4
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 # Requests whose number is limited, because their answers are long or expensive.
@@ -185,6 +188,7 @@ class Session:
         # hash of one is a call of Python code, 0.1 us.
         handlers = self._TABLE[self._state]
         is_paid = self._is_within_rate = self._is_limited and self._pay_for(incoming)
+        request = None
         for request in incoming:
             kind = type(request)
             if kind not in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
@@ -206,6 +210,8 @@ class Session:
                 handlers = self._TABLE[state]
             if not handlers:  # the session is closed
                 return False
+        if request is None and not self._await_rate(None):
+            return False
         earlier = self._appended
         self._append_batches()
         if earlier is not None and not earlier.is_complete:
@@ -416,17 +422,20 @@ class Session:
         count = sum(type(request) in _MESSAGES for request in incoming)
         return count > 1 and self._services.limits.messages.take_all(self._rate_key(), count)
 
-    def _await_rate(self, kind: type) -> bool:
+    def _await_rate(self, kind: type | None) -> bool:
         """Wait until a request other than a message, or a refused one, may be answered. False if the connection ends.
 
-        A flood of cheap requests would delay all other users: each costs as much time as a message.
+        A flood of cheap requests would delay all other users: each costs as much time as a message. Input without a
+        request is None.
         """
         if not self._is_limited or kind is requests.Acknowledge or self._is_operator():
             return True
         if self._undelayed_requests and not self.is_logged_in:
             self._undelayed_requests -= 1
             return True
-        delay_seconds = self._services.limits.requests.take(self._rate_key(), math.inf)
+        delay_seconds = self._services.limits.requests.take(
+            self._rate_key(), math.inf, _INPUT_REQUESTS if kind is None else 1
+        )
         if not delay_seconds:
             return True
         self.is_paused = True
