@@ -117,6 +117,7 @@ _PUT_OUT = "A client that is banned, kicked or replaced does not come back by it
 _RATES = "Messages of a script that are refused for their rate are sent again, one by one and in order."
 _MEANT = "A command of moderation is about the user, message, room and time that were meant."
 _CLIENT_MEMORY = "The client's memory for unread events is limited."
+_REQUESTS = "A flood of requests delays nobody, and keeps nobody out."
 
 BREAKS = (
     # TLS.
@@ -672,6 +673,21 @@ BREAKS = (
         'self._send_queue.finish([Bye("the server is shutting down")])',
         "self._send_queue.finish()",
         "e2e/test_exit_codes.py::test_server_stops_within_two_seconds",
+    ),
+    _break(
+        _REQUESTS,
+        _CHAT + "session.py",
+        "if kind not in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):",
+        "if kind not in _MESSAGES and not self._begin_answer():",
+        "unit/server/test_rate_limit.py::test_requests_of_a_user_over_the_rate_are_delayed",
+        "unit/server/test_rate_limit.py::test_requests_before_the_login_are_delayed_except_the_first",
+    ),
+    _break(
+        _REQUESTS,
+        _NET + "connections.py",
+        "            displaced.displace()\n",
+        "            displaced.disconnect()\n",
+        "integration/test_limits.py::test_peers_that_are_made_to_wait_keep_no_user_out",
     ),
     # Visibility.
     _break(

@@ -184,7 +184,7 @@ class FakeSession:
     send_queue: SendQueue
     is_logged_in: bool = False
     awaits_commit: bool = False
-    is_limited: bool = False
+    takes_large_reads: bool = True
     is_paused: bool = False
     # The requests of each read.
     reads: list[Sequence[Request]] = field(default_factory=list)

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import Bye, Refused, Sent, Users
+from chatprotocol.events import Bye, Pong, Refused, Sent, Users, Welcome
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
     Join,
     Login,
     ModerationRequest,
+    Password,
     Ping,
     RoomRequest,
     Say,
@@ -75,15 +76,19 @@ def test_full_buckets_are_forgotten() -> None:
 
 
 class Fixture:
-    """Two users; 3 messages at once, then 2 a second; 2 queries at once, then one a second."""
+    """Two users; 3 messages at once, then 2 a second; 2 queries at once, then one a second.
 
-    def __init__(self, **settings: int) -> None:
+    With ``requests``: so many requests at once, then one a second.
+    """
+
+    def __init__(self, requests: int = 0, **settings: int) -> None:
         self.clock = Clock()
         self.counters = Counters()
         limits = UserLimits(
             RateLimit("message_rate", 3, 2, self.counters, self.clock),
             1.0,
             RateLimit("query_rate", 2, 1, self.counters, self.clock),
+            RateLimit("request_rate", requests, 1 if requests else 0, self.counters, self.clock),
         )
         self.services = ChatFixture(limits=limits, **settings)
         for name in USERS:
@@ -207,6 +212,39 @@ def test_queries_over_the_rate_are_refused() -> None:
     assert [getattr(each, "retry_seconds", None) for each in answers] == [None, None, 1.0, None]
     assert type(alice.ask(AskUsers())[0]) is Users
     assert alice.send_queue.pauses == [1.0]
+
+
+def test_requests_of_a_user_over_the_rate_are_delayed() -> None:
+    """Promise: a flood of cheap requests or of errors costs little. Messages have a rate of their own."""
+    fixture = Fixture(requests=3)
+    alice, other, bob = fixture.enter(), fixture.enter(), fixture.enter("bob")
+    assert alice.ask(Say("hello"), *[Ping()] * 4) == [Pong()] * 4
+    other.ask(Password("not asked for"))
+    assert (alice.send_queue.pauses, other.send_queue.pauses) == ([1.0], [2.0])
+    bob.ask(*[Ping()] * 3)
+    assert bob.send_queue.pauses == []
+    assert not alice.session.is_paused
+    alice.send_queue.is_finished = True
+    assert not alice.session.handle([Ping()]), "a lost peer does not wait"
+
+
+def test_requests_before_the_login_are_delayed_except_the_first() -> None:
+    """Promise: a user logs in at once, whatever others at the same address do."""
+    fixture = Fixture(requests=3)
+    stranger = fixture.services.connect()
+    stranger.ask(*[Say("not logged in")] * 13, Ping())
+    assert stranger.send_queue.pauses == [1.0]
+    alice = fixture.enter()
+    assert Welcome in map(type, alice.send_queue.replies)
+    assert alice.send_queue.pauses == []
+
+
+def test_input_without_a_request_counts_for_a_quarter() -> None:
+    fixture = Fixture(requests=3)
+    alice = fixture.enter()
+    for _ in range(13):
+        alice.ask()
+    assert alice.send_queue.pauses == [0.25]
 
 
 def test_guest_has_a_rate() -> None:

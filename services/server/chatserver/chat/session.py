@@ -212,11 +212,15 @@ class Session:
                 return False
         if request is None and not self._await_rate(None):
             return False
+        self._end_read()
+        return True
+
+    def _end_read(self) -> None:
+        """Append the messages of this read. Pause while those of an earlier one are not committed."""
         earlier = self._appended
         self._append_batches()
         if earlier is not None and not earlier.is_complete:
             (self._appended or earlier).wait(_PAUSE_SECONDS)
-        return True
 
     def time_out(self, seconds: float) -> None:
         """Handle the timeout of the login or of an incomplete request, which was ``seconds``."""

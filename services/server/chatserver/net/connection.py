@@ -52,7 +52,7 @@ _log = structlog.get_logger()
 # small: the requests of one read are held in memory until they are answered, and a large read may contain thousands.
 _READ_BYTES = 448
 _READ_MAX_BYTES = 64 * 1024
-# Maximum read from a peer whose requests have a rate: a larger read has hundreds, which are parsed at once.
+# Maximum read from a peer whose requests have a rate: a larger read has thousands, which are parsed at once.
 _READ_LIMITED_BYTES = 4 * 1024
 # Timeout that means no time limit.
 _NO_LIMIT_SECONDS = 86_400.0
@@ -74,8 +74,8 @@ class Session(Protocol):
         """The user's name; empty before the login. For any thread."""
 
     @property
-    def is_limited(self) -> bool:
-        """True if the peer's requests have a rate: then few are read at once."""
+    def takes_large_reads(self) -> bool:
+        """True if a large read costs no more than its requests are allowed to."""
 
     @property
     def is_paused(self) -> bool:
@@ -492,8 +492,8 @@ class Connection:
             self._services.counters.received_bytes += size
             self._read_bytes = _READ_BYTES
             if is_logged_in and size >= _READ_BYTES:
-                is_limited = self._session is not None and self._session.is_limited
-                self._read_bytes = _READ_LIMITED_BYTES if is_limited else _READ_MAX_BYTES
+                takes_large_reads = self._session is not None and self._session.takes_large_reads
+                self._read_bytes = _READ_MAX_BYTES if takes_large_reads else _READ_LIMITED_BYTES
             return data
         return None
 
