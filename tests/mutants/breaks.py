@@ -385,7 +385,7 @@ BREAKS = (
     _break(
         _PLACES,
         _NET + "connection.py",
-        "return self._is_waiting and not self.is_logged_in",
+        "return (self._is_waiting or is_paused) and not self.is_logged_in",
         "return True",
         "unit/server/test_connections.py::test_connection_whose_request_is_being_answered_is_not_displaced",
     ),
