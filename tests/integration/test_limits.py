@@ -94,6 +94,7 @@ def test_peers_that_are_made_to_wait_keep_no_user_out(open_room: Callable[..., R
             peer.next("pong")
     room.enter("alice")
     assert flooding[0].is_closed()
+    room.wait_for_connections(2)
 
 
 def test_handshake_that_never_ends_keeps_no_user_out(open_room: Callable[..., Room], tmp_path: Path) -> None:
