@@ -476,6 +476,24 @@ def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal)
     assert deleted == [IndexedMessage(11, LOBBY_ID, 0, None, "before")]
 
 
+def test_ban_of_a_network_looks_at_addresses_without_the_lock(journal: Journal) -> None:
+    """Promise: no client waits for another one. Ten thousand addresses take a tenth of a second."""
+
+    class Address(str):
+        __slots__ = ()
+
+        def partition(self, sep: str) -> tuple[str, str, str]:
+            journal.hub.last_id()  # takes the lock
+            return super().partition(sep)
+
+    bob, alice = (journal.log_in(name, knows_rooms=True) for name in ("bob", "alice"))
+    bob.member.address, alice.member.address = Address("192.0.2.7"), Address("192.0.3.7")
+    ban = entries.Sanction(kind=SanctionKind.BAN, network="192.0.2.0/24", by_id=0, by="alice")
+    journal.append(ban, Moderated(), alice)
+    journal.commit()
+    assert (bob.queue.hangs_up, alice.queue.hangs_up) == (True, False)
+
+
 def test_operators_of_the_server_are_told_from_their_appointment_on(journal: Journal) -> None:
     """Members of other connections, and operators that don't know moderation, are not told."""
     alice, old, bob = (journal.log_in(name, knows_rooms=True) for name in ("alice", "alice", "bob"))

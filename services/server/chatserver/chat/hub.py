@@ -303,12 +303,12 @@ class Hub:
 
     def _expel(self, entry: entries.KickFromServer | entries.Sanction, bye: Bye) -> None:
         """End the connections of the account, or those from the network. Without the lock."""
+        network = entry.network if isinstance(entry, entries.Sanction) else ""
         with self._lock:
-            members = list(self._members_of(entry.account_id))
-            if isinstance(entry, entries.Sanction) and entry.network:
-                everybody = (member for user in self._users.values() for member in user.members)
-                members = [member for member in everybody if is_in_network(member.address, entry.network)]
-            for member in members:
+            users = self._users.values() if network else filter(None, [self._users.get(entry.account_id)])
+            members = [member for user in users for member in user.members]
+        for member in members:
+            if not network or is_in_network(member.address, network):  # 10,000 take 0.1 s
                 member.send_queue.finish([bye], hang_up=True)
         self._on_expelled(entry)  # the lock of the guests comes before the hub's
 
