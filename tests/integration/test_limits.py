@@ -375,6 +375,8 @@ def test_messages_are_refused_while_the_reserve_of_the_disk_is_used(open_room: C
     alice.ask(command="PM", message="hello", nonce="n1")
     refused = alice.next("error")
     assert (refused["code"], refused["nonce"]) == ("disk_full", "n1")
+    alice.ask(command="report", username="alice")
+    assert alice.next("error", "reported").get("code") == "disk_full"
     alice.ask(command="CH")
     assert [each["message"] for each in alice.next("history")["messages"]] == ["before"]
     bob = room.peer()

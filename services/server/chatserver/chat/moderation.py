@@ -15,7 +15,7 @@ from chatprotocol.address import ban_network, is_in_network, new_ban_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Audit, Bans, Ignored, RoomRole, SanctionKind
 from chatprotocol.rules import check_reason, is_lobby, unknown_user
-from chatserver.chat.problems import problem_error, sanction_error
+from chatserver.chat.problems import problem_error, sanction_error, write_error
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
 from chatserver.store.rooms import LOBBY_ID
@@ -137,8 +137,7 @@ class Moderation:
         try:
             (outcome,) = self._journal.append([entry], member).result()
         except OSError as error:
-            reason = "The server can't write to its disk; nothing was done."
-            raise RequestError(ErrorCode.INTERNAL, reason, room=room) from error
+            raise write_error(error, "nothing was done", room) from error
         if isinstance(outcome, Problem):
             raise problem_error(outcome, room, username)
 

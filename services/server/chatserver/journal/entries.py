@@ -357,6 +357,9 @@ class DeleteMessage(ModerationEntry[DeletedMessage | Problem], frozen=True, gc=F
 class Report(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True, tag="report"):
     """A message, or without one a user, is reported to the operators of the server."""
 
+    # Every user may do so, and the rows of the audit table are kept.
+    needs_space: ClassVar[bool] = True
+
     # 0: a user is reported.
     message_id: int = 0
     room_id: int = LOBBY_ID
