@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from certificates import Authority
-from integration.room import Room, appoint
+from integration.room import Room, ServerLog, appoint
 from integration.terminals import Terminals
 
 from chatserver.config import load_config
@@ -40,13 +40,12 @@ def _config_in(folder: Path) -> Config:
 
 
 @pytest.fixture
-def log() -> io.StringIO:
-    """The server's log."""
-    return io.StringIO()
+def log() -> ServerLog:
+    return ServerLog()
 
 
 @pytest.fixture
-def open_room(config: Config, log: io.StringIO) -> Iterator[Callable[..., Room]]:
+def open_room(config: Config, log: ServerLog) -> Iterator[Callable[..., Room]]:
     """Opens rooms with other settings, and closes them. No thread may be left."""
     configure_log("info", "text", log)
     before = set(threading.enumerate())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -613,6 +614,13 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < patience_ends, f"in vain: {what}"
         time.sleep(_POLL_SECONDS)
+
+
+class ServerLog(io.StringIO):
+    """The log of a server in this process. Its threads may write an entry after the peer has got the answer."""
+
+    def wait_for(self, text: str) -> None:
+        wait_for(lambda: text in self.getvalue(), f"{text} in the log")
 
 
 @contextmanager

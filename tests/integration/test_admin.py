@@ -449,7 +449,7 @@ def test_root_reads_nothing_that_the_owner_of_the_folder_could_not(admin: Admin)
 def test_silent_and_talkative_peers_are_given_up(tmp_path: Path) -> None:
     """A peer of the socket that sends nothing, half a line or too much delays others by the time limit only."""
     crashes: list[str] = []
-    admin_socket = AdminSocket(tmp_path, lambda line, _: line.strip().upper(), crashes.append, peer_seconds=0.05)
+    admin_socket = AdminSocket(tmp_path, lambda line, _: line.strip().upper(), crashes.append, peer_seconds=0.3)
     admin_socket.start()
     path = str(tmp_path / ADMIN_FILE)
     peers = []
@@ -752,10 +752,12 @@ def test_doctor_names_problems_and_remedies(
     files.key.chmod(0o644)
     monkeypatch.setenv("CHAT_TLS_CERT", str(files.certificate))
     monkeypatch.setenv("CHAT_TLS_KEY", str(files.key))
-    found = {(row["check"], row["verdict"]): row["to_do"] for row in admin("doctor").rows}
-    assert found["folder", "warning"] == f"chmod 700 {admin.folder}"
-    assert found["certificate", "warning"] == f"chmod o= {files.key}"
-    assert found["settings", "warning"] in {"Is it CHAT_GUESTS?", found["settings", "warning"]}
+    found = {(row["check"], row["verdict"], row["to_do"]) for row in admin("doctor").rows}
+    assert found >= {
+        ("folder", "warning", f"chmod 700 {admin.folder}"),
+        ("certificate", "warning", f"chmod o= {files.key}"),
+        ("settings", "warning", "Is it CHAT_GUESTS?"),
+    }
     monkeypatch.setenv("CHAT_DISK_RESERVE", str(2**40))
     (full,) = (row for row in admin("doctor").rows if row["check"] == "disk space")
     assert (full["verdict"], "refuses messages" in full["state"]) == ("problem", True)
@@ -763,4 +765,5 @@ def test_doctor_names_problems_and_remedies(
     plant("UPDATE message SET time_ms = 4000000000000")(admin.folder)
     result = admin("doctor")
     problems = {row["check"] for row in result.rows if row["verdict"] == "problem"}
-    assert (result.code, problems) == (1, {"settings", "clock"})
+    assert result.code == 1
+    assert problems >= {"settings", "clock"}

@@ -21,12 +21,11 @@ from chatclient.notices import Reconnected
 from chatprotocol.settings import ConfigError
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Callable
     from pathlib import Path
 
     from certificates import Authority
-    from integration.room import Room
+    from integration.room import Room, ServerLog
 
 # First bytes of each protocol over TCP, and what refuses them. An unknown one gets a line.
 REFUSED = [
@@ -46,12 +45,12 @@ def answer_of(port: int, first: bytes) -> bytes:
 
 @pytest.mark.parametrize(("first", "answer"), REFUSED, ids=["json", "frames", "register", "unknown"])
 def test_required_tls_refuses_others_in_their_protocol(
-    open_tls_room: Callable[..., Room], log: io.StringIO, first: bytes, answer: bytes
+    open_tls_room: Callable[..., Room], log: ServerLog, first: bytes, answer: bytes
 ) -> None:
     """Promise: where TLS is required, nothing else is served."""
     room = open_tls_room(tls="required")
     assert answer in answer_of(room.server.port, first)
-    assert "connection rejected reason=tls_required" in log.getvalue()
+    log.wait_for("connection rejected reason=tls_required")
     assert room.enter("alice").say("hello")["id"] == 1
 
 
@@ -81,7 +80,7 @@ def test_optional_tls_serves_both_in_one_room(open_tls_room: Callable[..., Room]
 
 
 def test_stopped_receiver_delays_no_other_and_is_disconnected(
-    open_tls_room: Callable[..., Room], log: io.StringIO
+    open_tls_room: Callable[..., Room], log: ServerLog
 ) -> None:
     """Promise: a slow or stuck client never delays the others."""
     room = open_tls_room(lag_max_bytes=2**20)
@@ -93,19 +92,19 @@ def test_stopped_receiver_delays_no_other_and_is_disconnected(
             assert bob.next("broadcast")["from"] == "alice"
         if "disconnected reason=lagging" in log.getvalue():
             break
-    assert "disconnected reason=lagging" in log.getvalue()
+    log.wait_for("disconnected reason=lagging")
 
 
 @pytest.mark.parametrize("tls", ["off", "optional"])
 def test_hello_without_tls_is_answered_by_an_alert(
-    open_room: Callable[..., Room], authority: Authority, tmp_path: Path, log: io.StringIO, tls: str
+    open_room: Callable[..., Room], authority: Authority, tmp_path: Path, log: ServerLog, tls: str
 ) -> None:
     """Optional TLS needs a certificate, and a server whose TLS is off ignores it."""
     files = authority.write(tmp_path) if tls == "off" else (None, None)
     room = open_room(tls=tls, tls_cert=files[0], tls_key=files[1])
     with pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE"):
         Peer(room.server.port, tls=authority.client_context())
-    assert "connection rejected reason=no_tls" in log.getvalue()
+    log.wait_for("connection rejected reason=no_tls")
     assert room.enter("alice")
 
 
@@ -118,7 +117,7 @@ def test_handshake_that_never_ends_is_closed_in_time(open_tls_room: Callable[...
     room.wait_for_connections(0)
 
 
-def test_early_close_and_rubbish_end_one_connection(open_tls_room: Callable[..., Room], log: io.StringIO) -> None:
+def test_early_close_and_rubbish_end_one_connection(open_tls_room: Callable[..., Room], log: ServerLog) -> None:
     room = open_tls_room()
     alice = room.enter("alice")
     vanishing = room.enter("vanishing")
@@ -130,12 +129,12 @@ def test_early_close_and_rubbish_end_one_connection(open_tls_room: Callable[...,
     assert answer_of(room.server.port, b"\x16\x03\x01\x00\x05hello")[:1] == b"\x15"  # an alert
     room.wait_for_connections(1)
     assert alice.say("still here")["status"] == "sent"
+    log.wait_for("reason=tls_handshake")
     assert "reader failed" not in log.getvalue()
-    assert "reason=tls_handshake" in log.getvalue()
 
 
 def test_plain_bytes_beside_a_handshake_are_no_requests(
-    open_tls_room: Callable[..., Room], authority: Authority, log: io.StringIO
+    open_tls_room: Callable[..., Room], authority: Authority, log: ServerLog
 ) -> None:
     """Promise: a connection is encrypted from its first byte on. Else a third party could put requests into it."""
     room = open_tls_room()
@@ -155,7 +154,7 @@ def test_plain_bytes_beside_a_handshake_are_no_requests(
     assert alice.next("history")["messages"] == []
     alice.ask(command="user", username="mallory")
     assert alice.next("user", "error")["type"] == "error"
-    assert "reason=tls_handshake" in log.getvalue()
+    log.wait_for("reason=tls_handshake")
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the program openssl")

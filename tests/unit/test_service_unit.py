@@ -43,4 +43,5 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     unit = tmp_path / "chatserver.service"
     unit.write_text(UNIT.replace(value("ExecStart").split()[0], sys.executable))
     done = subprocess.run(["systemd-analyze", "verify", unit], check=False, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if unit.name in line]  # others may have errors
+    assert (done.returncode, lines) == (0, [])
