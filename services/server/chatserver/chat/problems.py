@@ -39,7 +39,7 @@ _REASONS: Final = {
     ),
     Problem.NOT_SANCTIONED: (
         ErrorCode.BAD_REQUEST,
-        "There is no such ban or mute of {username} in {where}; nothing was done.",
+        "{username} has no such ban or mute here; nothing was done.",
     ),
     Problem.MAILBOX_FULL_OF_SENDER: (
         ErrorCode.MAILBOX_FULL,
