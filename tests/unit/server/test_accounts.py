@@ -1,4 +1,4 @@
-"""Accounts: known networks, invitations, roles, and passwords that must be changed."""
+"""Accounts: known networks, invitations, roles, passwords that must be changed, and the claims of guests."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +10,8 @@ from chatserver.journal.entries import (
     AccountProblem,
     AddInvitation,
     Entry,
+    GuestClaim,
+    GuestRelease,
     KnownNetwork,
     NewAccount,
     PasswordChange,
@@ -97,3 +99,14 @@ def test_chosen_password_need_not_be_changed_again(database: Database, accounts:
     found = accounts.find("alice")
     assert found is not None
     assert (found.password_hash, found.must_change_password) == ("new", False)
+
+
+def test_each_guest_of_a_name_has_its_own_claim(database: Database) -> None:
+    """Messages are for a claim. The late end of an earlier one does not end the next."""
+    first = apply_at(database, 0, GuestClaim("carol"))
+    assert apply_at(database, 0, GuestClaim("CAROL")) is None
+    apply_at(database, 0, GuestRelease("carol", first.claim))
+    second = apply_at(database, 0, GuestClaim("carol"))
+    assert second.claim != first.claim
+    apply_at(database, 0, GuestRelease("carol", first.claim))
+    assert apply_at(database, 0, GuestClaim("carol")) is None
