@@ -8,6 +8,7 @@ over counts as missing, and is removed when the next sanction is stored.
 
 from __future__ import annotations
 
+import sys
 import time
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -119,10 +120,10 @@ class ModerationRecords:
         """The newest rows of the audit table with a number below ``before``, oldest first."""
         query = (
             "SELECT id, time_ms, action, by_name, target, room, reason, detail FROM audit"
-            " WHERE ?1 ISNULL OR id < ?1 ORDER BY id DESC LIMIT ?2"
+            " WHERE id < ? ORDER BY id DESC LIMIT ?"
         )
         with self._database.reading() as connection:
-            rows = connection.execute(query, (before, limit)).fetchall()
+            rows = connection.execute(query, (sys.maxsize if before is None else before, limit)).fetchall()
         return tuple(
             AuditRow(
                 number=number,
