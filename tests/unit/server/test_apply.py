@@ -8,7 +8,7 @@ from operator import or_
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatprotocol.events import RoomRole, SanctionKind
@@ -197,6 +197,8 @@ def test_every_entry_is_in_the_property() -> None:
     from_sender=st.integers(0, 3),
     in_all=st.integers(0, 4),
 )
+@example(steps=[(1, 2, True, None)] * 2, from_sender=1, in_all=0)
+@example(steps=[(1, 2, True, None), (3, 2, True, None)], from_sender=0, in_all=1)
 def test_mailbox_of_an_offline_user_is_limited(
     steps: list[tuple[int, int, bool, str | None] | int], from_sender: int, in_all: int
 ) -> None:
