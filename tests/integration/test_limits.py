@@ -115,7 +115,7 @@ def test_handshake_that_never_ends_keeps_no_user_out(open_room: Callable[..., Ro
     assert stuck.is_closed()
 
 
-def test_last_places_are_for_known_users(open_room: Callable[..., Room]) -> None:
+def test_last_slots_are_for_known_users(open_room: Callable[..., Room]) -> None:
     room = open_room(exempt=(), max_connections=6, waiting_percent=100, reserved_percent=67)
     known = room.enter("known")
     leave(known)

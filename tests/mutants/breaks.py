@@ -65,7 +65,7 @@ _IGNORED = "The direct messages of an ignored user reach no device, and the user
 _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
 _CONNECTIONS = "The number of connections is limited."
-_PLACES = "No address, and no crowd of silent connections, keeps users out."
+_SLOTS = "No address, and no crowd of silent connections, keeps users out."
 _USER_LIMITS = "No user harms the others by how much it sends, asks, or leaves unread."
 _MEMORY = "If memory is short, the server refuses requests, and does not crash."
 _STARVING = "Thousands of active clients don't starve the others."
@@ -347,8 +347,8 @@ BREAKS = (
     _break(
         _CONNECTIONS,
         _NET + "connections.py",
-        "return self._places.total - len(self._connections) + len(self._displaced)",
-        "return self._places.total",
+        "return self._slots.total - len(self._connections) + len(self._displaced)",
+        "return self._slots.total",
         "integration/test_limits.py::test_connection_over_the_limit_is_refused_in_its_protocol",
     ),
     _break(
@@ -359,7 +359,7 @@ BREAKS = (
         "unit/server/test_reject_queue.py::test_peer_that_spoke_is_told_at_once_in_its_protocol",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "limits.py",
         "if self._at_once_max and counts.connections >= self._at_once_max:",
         "if False:",
@@ -367,7 +367,7 @@ BREAKS = (
         "integration/test_limits.py::test_address_has_a_number_of_connections_over_tcp_and_udp",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "limits.py",
         "if wait_seconds := math.ceil(counts.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):",
         "if wait_seconds := 0:",
@@ -375,50 +375,50 @@ BREAKS = (
         "integration/test_limits.py::test_address_opens_a_number_of_connections_in_ten_minutes",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "connections.py",
-        "(not is_exempt and len(self._waiting) >= places.waiting_max)",
+        "(not is_exempt and len(self._waiting) >= slots.waiting_max)",
         "False",
         "unit/server/test_connections.py::test_new_connection_displaces_the_oldest_silent_one",
         "integration/test_limits.py::test_silent_connections_keep_no_user_out",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "connection.py",
         "return (self._is_waiting or is_paused) and not self.is_logged_in",
         "return True",
         "unit/server/test_connections.py::test_connection_whose_request_is_being_answered_is_not_displaced",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "connection.py",
         '        problem = "it took too long"\n        self._is_waiting = True\n',
         '        problem = "it took too long"\n',
         "integration/test_limits.py::test_handshake_that_never_ends_keeps_no_user_out",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "connection.py",
         "                self._read_bytes = missing_bytes\n",
         "",
         "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _CHAT + "registration.py",
         "if self._is_reserved():",
         "if False:",
-        "integration/test_limits.py::test_last_places_are_for_known_users",
+        "integration/test_limits.py::test_last_slots_are_for_known_users",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "connection.py",
         "            self.network = self._services.limits.admit(address)",
         "            pass",
         "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
     ),
     _break(
-        _PLACES,
+        _SLOTS,
         _NET + "limits.py",
         "if bucket.wait_seconds(self._each_max, 1.0, now):",
         "if False:",

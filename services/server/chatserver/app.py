@@ -51,7 +51,7 @@ from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
 from chatserver.net.certificates import CertificateError, Certificates
 from chatserver.net.connection import ConnectionServices
-from chatserver.net.connections import Connections, Places
+from chatserver.net.connections import Connections, Slots
 from chatserver.net.control_socket import ControlSocket
 from chatserver.net.limits import ConnectionLimits, OpeningLimits
 from chatserver.net.listener import Listener
@@ -326,7 +326,7 @@ class Server:
         )
         self._connections = Connections(
             connection_services,
-            Places.of(config.max_connections, config.waiting_percent, config.reserved_percent),
+            Slots.of(config.max_connections, config.waiting_percent, config.reserved_percent),
             memory.claim,
         )
         listening, bound = _listen(config)
@@ -382,7 +382,7 @@ class Server:
             raise StartError(f"Can't serve metrics on {address}: {reason}; see --metrics.") from error
 
     def _is_reserved(self) -> bool:
-        """True if the free places are for known users. For any thread."""
+        """True if the free slots are for known users only. For any thread."""
         return self._connections.is_reserved()
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:

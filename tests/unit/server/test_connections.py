@@ -1,4 +1,4 @@
-"""The places of connections: who gets one, and who loses one."""
+"""The slots of connections: who gets one, and who loses one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from chatprotocol.address import read_networks
 from chatprotocol.wire import PROTOCOLS
 from chatserver.net.connection import Connection, ConnectionServices
-from chatserver.net.connections import Connections, Places
+from chatserver.net.connections import Connections, Slots
 from chatserver.net.limits import ConnectionLimits, RefusedError
 from chatserver.net.sender import Sender
 from chatserver.net.transport import TcpTransport
@@ -32,13 +32,13 @@ EXEMPT = "10.0.0.1"
 class Fixture:
     """Real connections over socket pairs. A session is logged in if its address ends with .7."""
 
-    def __init__(self, places: Places, **more: int) -> None:
+    def __init__(self, slots: Slots, **more: int) -> None:
         self.sender = Sender(1_000_000, lambda _: None)
         self.sender.start()
         limits = ConnectionLimits(exempt=read_networks("10.0.0.0/8"))
         services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, limits)
         self.counters = services.counters
-        self.connections = Connections(services, places, **more)
+        self.connections = Connections(services, slots, **more)
         self.peers: list[socket.socket] = []
         # Called by the session of each request.
         self.answer: Callable[[FakeSession], None] = lambda _: None
@@ -78,7 +78,7 @@ class Fixture:
 @pytest.fixture
 def opened() -> Iterator[Callable[..., Fixture]]:
     with ExitStack() as stack:
-        yield lambda *places, **more: stack.enter_context(closing(Fixture(Places(*places), **more)))
+        yield lambda *slots, **more: stack.enter_context(closing(Fixture(Slots(*slots), **more)))
 
 
 def is_closed(peer: socket.socket) -> bool:
@@ -88,11 +88,9 @@ def is_closed(peer: socket.socket) -> bool:
     return True
 
 
-@pytest.mark.parametrize(
-    ("total", "expected"), [(200, Places(200, 50, 20)), (1, Places(1, 1, 0)), (9, Places(9, 2, 0))]
-)
-def test_places_are_shares_of_all(total: int, expected: Places) -> None:
-    assert Places.of(total, 25, 10) == expected
+@pytest.mark.parametrize(("total", "expected"), [(200, Slots(200, 50, 20)), (1, Slots(1, 1, 0)), (9, Slots(9, 2, 0))])
+def test_slots_are_shares_of_all(total: int, expected: Slots) -> None:
+    assert Slots.of(total, 25, 10) == expected
 
 
 def test_new_connection_displaces_the_oldest_silent_one(opened: Callable[..., Fixture]) -> None:
@@ -111,7 +109,7 @@ def test_new_connection_displaces_the_oldest_silent_one(opened: Callable[..., Fi
     fixture.log_in()
 
 
-def test_silent_connection_is_displaced_if_all_places_are_taken(opened: Callable[..., Fixture]) -> None:
+def test_silent_connection_is_displaced_if_all_slots_are_taken(opened: Callable[..., Fixture]) -> None:
     fixture = opened(3, 3, 0)
     users = [fixture.log_in() for _ in range(2)]
     silent, _ = fixture.connect()
@@ -156,7 +154,7 @@ def test_silent_connection_is_found_behind_others(opened: Callable[..., Fixture]
     assert is_closed(silent)
 
 
-def test_last_places_are_reserved(opened: Callable[..., Fixture]) -> None:
+def test_last_slots_are_reserved(opened: Callable[..., Fixture]) -> None:
     """For logins of known users, who log in soon."""
     fixture = opened(4, 4, 2)
     connections = [fixture.connect()[1] for _ in range(2)]
@@ -167,7 +165,7 @@ def test_last_places_are_reserved(opened: Callable[..., Fixture]) -> None:
     assert all(info.seconds < DEADLINE_SECONDS for info in fixture.connections.infos())
 
 
-def test_place_is_free_after_the_end(opened: Callable[..., Fixture]) -> None:
+def test_slot_is_free_after_the_end(opened: Callable[..., Fixture]) -> None:
     fixture = opened(1, 1, 0)
     for _ in range(3):
         peer = fixture.log_in()

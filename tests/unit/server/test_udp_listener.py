@@ -24,7 +24,7 @@ from chatprotocol.udp.packet import ACK, PIECE, Datagram, pack
 from chatprotocol.wire import PROTOCOLS, by_name
 from chatserver.memory import ShortOfMemoryError, no_limit
 from chatserver.net.connection import ConnectionServices
-from chatserver.net.connections import Connections, Places
+from chatserver.net.connections import Connections, Slots
 from chatserver.net.limits import ConnectionLimits, OpeningLimits, RefusedError
 from chatserver.net.sender import Sender
 from chatserver.net.sendqueue import SendQueue
@@ -72,7 +72,7 @@ class Fixture:
         self.sender = Sender(1_000_000, self.crashes.append)
         all_exempt = ConnectionLimits(exempt=read_networks("0.0.0.0/0"))
         services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, all_exempt)
-        self.connections = Connections(services, Places.of(max_connections), claim)
+        self.connections = Connections(services, Slots.of(max_connections), claim)
         openings = OpeningLimits(lambda _: False, services.counters, all_max=openings_max)
         more: dict[str, Any] = limits if bound else {"clock": self.clock, **limits}
         self.listener = UdpListener(

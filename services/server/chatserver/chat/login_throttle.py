@@ -4,43 +4,44 @@ Theory of operation
 -------------------
 
 A *try* is one password for one account from one network (an IPv4 address, the /64 of an IPv6 address). Before its
-password is checked it passes a few *lanes*, one after the other. A lane lets a number of tries through at once, and
-then one in each interval. A try whose password was right takes its places back, so only wrong passwords cost time. A
-try is charged when it starts, so tries that run at the same time can't exceed a lane either.
+password is checked it passes up to two *queues*, one after the other. A queue lets a number of tries through at once,
+and then one in each interval. The charge of a try whose password was right is taken back, so only wrong passwords cost
+time. A try is charged when it starts, so tries that run at the same time can't exceed the pace of a queue either.
 
-The lanes of a try depend on two facts: whether the account has logged in from this network before (*known*: an entry
+The queues of a try depend on two facts: whether the account has logged in from this network before (*known*: an entry
 of the journal says so), and whether it is the *first* try of this network for this account within an hour.
 
     known, first        none: the try is charged to the network and starts at once
-    known, further      the network's lane
-    unknown, first      the network's lane, then the account's lane for first tries
-    unknown, further    the network's lane, then the account's lane for further tries
+    known, further      the network's queue
+    unknown, first      the network's queue, then the account's queue for first tries
+    unknown, further    the network's queue, then the account's queue for further tries
 
 Why an owner gets in while strangers guess:
 
-* From a known network, strangers elsewhere are not in any lane of the try. If they share the network, because it is a
-  proxy, the owner waits in the network's lane. Tries for other accounts do not come before it: see *order*.
+* From a known network, strangers elsewhere are not in any queue of the try. If they share the network, because it is a
+  proxy, the owner waits in the network's queue. Tries for other accounts do not come before it: see *order*.
 * From a new network, the try is a first one, and the first tries of 500 networks start at once. Attackers with 400
-  networks use up 400 of them, once in an hour. With more networks they delay an owner who is in a new place, and whose
-  try then waits among first tries only.
+  networks use up 400 of them, once in an hour. With more networks they delay an owner in an unknown network, whose try
+  then waits among first tries only.
 
 Why guessing is slow, by the constants below: an account takes 24 first and 24 further tries a minute from unknown
 networks; one network makes 48 tries a minute over all accounts. In addition there are at most 500 first tries for an
 account, 30 tries of a network, and one for each account that is known in it.
 
-Order. The try with the lowest number is first in a lane, and the older one of two equal ones. The number is how many
-tries *of the same source* waited in the lane when it came, plus the wrong passwords on its connection. The source is
-the account in the lane of a network, and the network in the lanes of an account. So the sources take turns: 16
+Order. The try with the lowest number is first in a queue; of two equal ones, the older. The number is that of the tries
+*of the same source* that waited in the queue when it arrived, plus the wrong passwords on its connection. The source is
+the account in the queue of a network, and the network in the queues of an account. So the sources alternate: 16
 connections of one network are not served 16 times as often as an owner's single one, and a connection that has just
 failed comes after one that has not.
 
 A try does not wait for more than 25 s; it is then refused with the time after which it may pass. A refusal at once
 would let a program ask in a loop.
 
-Memory. A lane exists while a try waits in it, or its charges are not over. A failed try costs a hash and leaves at most
-two lanes for 2.5 s, so there are hundreds. Beyond a limit, the lanes that are over soonest are dropped: an attacker
-can't flush the lane of an account by failing for others. The networks that have tried an account are remembered by
-time, and the oldest are dropped. A flush makes their next tries first ones, of which an account takes 24 a minute.
+Memory. A queue exists while a try waits in it, or its charges are not over. A failed try costs a hash and leaves at
+most two queues for 2.5 s, so there are hundreds. Beyond a limit, the queues whose charges are over soonest are dropped:
+an attacker can't flush the queue of an account by failing for others. The networks that have tried an account are
+remembered by time, and the oldest are dropped. Their next tries are then first ones, of which an account takes 24 a
+minute.
 
 The class has no thread and reads no clock. The reader thread of each connection waits for its own try (``login.py``):
 it asks :meth:`LoginThrottle.poll` until the answer is None, and sleeps meanwhile. ``wake`` of the try is called when it
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 
 
 class Pace(NamedTuple):
-    """The speed of a lane."""
+    """The speed of a queue."""
 
     # Tries that pass at once.
     burst: int
@@ -83,11 +84,11 @@ class ThrottleLimits(NamedTuple):
     wait_max_seconds: float = 25.0
     # How long a network counts as one that has tried an account.
     remembered_seconds: float = 3_600.0
-    # Maximum remembered pairs of account and network, at about 250 bytes, and lanes, at about 400 bytes.
+    # Maximum remembered pairs of account and network, at about 250 bytes, and queues, at about 400 bytes.
     remembered_max: int = 20_000
 
 
-class _Lane:
+class _Queue:
     """Tries that wait, in order, and the time at which all charges are over."""
 
     __slots__ = ("over_at", "pace", "waiting", "waiting_of")
@@ -112,7 +113,7 @@ class _Lane:
 class Try:
     """One password of one connection. For the throttle, except ``deadline``."""
 
-    __slots__ = ("charged", "deadline", "failures", "lanes", "number", "order", "pair", "wake")
+    __slots__ = ("charged", "deadline", "failures", "number", "order", "pair", "queues", "wake")
 
     def __init__(
         self, pair: tuple[str, str], number: int, failures: int, deadline: float, wake: Callable[[], None]
@@ -125,11 +126,11 @@ class Try:
         # The latest time at which it may start.
         self.deadline = deadline
         self.wake = wake
-        # The lanes that it must still pass, by key, each with the source of the try in it. It waits in the first.
-        self.lanes: list[tuple[Hashable, Pace, Hashable]] = []
-        # The keys of the lanes that it was charged to.
+        # The queues that it must still pass, by key, each with the source of the try in it. It waits in the first.
+        self.queues: list[tuple[Hashable, Pace, Hashable]] = []
+        # The keys of the queues that it was charged to.
         self.charged: list[Hashable] = []
-        # Its place in the present lane.
+        # Its position in the present queue.
         self.order = (0, 0)
 
 
@@ -144,7 +145,7 @@ class LoginThrottle:
         # Guards everything below.
         self._lock = threading.Lock()
         self._number = 0
-        self._lanes: dict[Hashable, _Lane] = {}
+        self._queues: dict[Hashable, _Queue] = {}
         # Tries by account and network, wrong ones and those that have not ended, and the time of the newest; the pair
         # with the newest try is last.
         self._tries: dict[tuple[str, str], tuple[int, float]] = {}
@@ -169,24 +170,24 @@ class LoginThrottle:
             attempt = self._new_try((account, network), failures, now, wake)
             is_first = not self._count(attempt.pair, now)
             self._remember(attempt.pair, now, 1)
-            network_lane = (("network", network), limits.network, account)
+            network_queue = (("network", network), limits.network, account)
             if is_known and is_first:
-                self._charge(network_lane[0], limits.network, attempt, now)
+                self._charge(network_queue[0], limits.network, attempt, now)
             elif is_known:
-                attempt.lanes = [network_lane]
+                attempt.queues = [network_queue]
             else:
                 key, pace = ("first", limits.first) if is_first else ("further", limits.further)
-                attempt.lanes = [network_lane, ((key, account), pace, network)]
-            self._join_lane(attempt)
+                attempt.queues = [network_queue, ((key, account), pace, network)]
+            self._join_queue(attempt)
         return attempt
 
     def enter_change(self, now: float, account: str, wake: Callable[[], None]) -> Try:
-        """Like ``enter``, for a logged-in user who changes the password. All of its connections share a lane."""
+        """Like ``enter``, for a logged-in user who changes the password. All of its connections share a queue."""
         with self._lock:
             attempt = self._new_try((account, ""), 0, now, wake)
             self._remember(attempt.pair, now, 1)
-            attempt.lanes = [(("change", account), self.limits.change, None)]
-            self._join_lane(attempt)
+            attempt.queues = [(("change", account), self.limits.change, None)]
+            self._join_queue(attempt)
         return attempt
 
     def poll(self, attempt: Try, now: float) -> float | None:
@@ -195,28 +196,28 @@ class LoginThrottle:
         After its deadline the caller gives the try up.
         """
         with self._lock:
-            while attempt.lanes:
-                key, pace, _ = attempt.lanes[0]
-                lane = self._lanes[key]
-                if lane.waiting[0] is not attempt:
+            while attempt.queues:
+                key, pace, _ = attempt.queues[0]
+                queue = self._queues[key]
+                if queue.waiting[0] is not attempt:
                     return max(0.0, attempt.deadline - now)
-                wait_seconds = lane.seconds_until_free(now)
+                wait_seconds = queue.seconds_until_free(now)
                 if wait_seconds > 0:
                     return wait_seconds
-                self._leave_lane(attempt)
+                self._leave_queue(attempt)
                 self._charge(key, pace, attempt, now)
-                self._join_lane(attempt)
+                self._join_queue(attempt)
         return None
 
     def leave(self, attempt: Try, now: float) -> float:
         """End a try without a check of its password: it is taken back. Returns the time until a next one may pass."""
         with self._lock:
             wait_seconds = 0.0
-            if attempt.lanes:
-                lane = self._lanes[attempt.lanes[0][0]]
-                ahead = lane.waiting.index(attempt)
-                wait_seconds = lane.seconds_until_free(now) + ahead * lane.pace.interval_seconds
-                self._leave_lane(attempt)
+            if attempt.queues:
+                queue = self._queues[attempt.queues[0][0]]
+                ahead = queue.waiting.index(attempt)
+                wait_seconds = queue.seconds_until_free(now) + ahead * queue.pace.interval_seconds
+                self._leave_queue(attempt)
             self._take_back(attempt, now)
             return wait_seconds
 
@@ -229,14 +230,14 @@ class LoginThrottle:
     def wake_all(self) -> None:
         """Wake all tries that wait."""
         with self._lock:
-            for lane in self._lanes.values():
-                for attempt in lane.waiting:
+            for queue in self._queues.values():
+                for attempt in queue.waiting:
                     attempt.wake()
 
     def __len__(self) -> int:
-        """Number of lanes and remembered pairs."""
+        """Number of queues and remembered pairs."""
         with self._lock:
-            return len(self._lanes) + len(self._tries)
+            return len(self._queues) + len(self._tries)
 
     # --- the lock is held ---
 
@@ -244,55 +245,55 @@ class LoginThrottle:
         self._number += 1
         return Try(pair, self._number, failures, now + self.limits.wait_max_seconds, wake)
 
-    def _join_lane(self, attempt: Try) -> None:
-        """Wait in the next lane, if there is one."""
-        if not attempt.lanes:
+    def _join_queue(self, attempt: Try) -> None:
+        """Wait in the next queue, if there is one."""
+        if not attempt.queues:
             return
-        key, pace, source = attempt.lanes[0]
-        lane = self._lanes.get(key) or self._lanes.setdefault(key, _Lane(pace))
-        ahead = lane.waiting_of.get(source, 0)
-        lane.waiting_of[source] = ahead + 1
+        key, pace, source = attempt.queues[0]
+        queue = self._queues.get(key) or self._queues.setdefault(key, _Queue(pace))
+        ahead = queue.waiting_of.get(source, 0)
+        queue.waiting_of[source] = ahead + 1
         attempt.order = (ahead + attempt.failures, attempt.number)
-        insort(lane.waiting, attempt, key=_ORDER)
+        insort(queue.waiting, attempt, key=_ORDER)
 
-    def _leave_lane(self, attempt: Try) -> None:
-        """Leave the present lane. The next try is woken if it is the first now."""
-        key, _, source = attempt.lanes.pop(0)
-        lane = self._lanes[key]
-        was_first = lane.waiting[0] is attempt
-        lane.waiting.remove(attempt)
-        lane.waiting_of[source] -= 1
-        if not lane.waiting_of[source]:
-            del lane.waiting_of[source]
-        if was_first and lane.waiting:
-            lane.waiting[0].wake()
+    def _leave_queue(self, attempt: Try) -> None:
+        """Leave the present queue. The next try is woken if it is the first now."""
+        key, _, source = attempt.queues.pop(0)
+        queue = self._queues[key]
+        was_first = queue.waiting[0] is attempt
+        queue.waiting.remove(attempt)
+        queue.waiting_of[source] -= 1
+        if not queue.waiting_of[source]:
+            del queue.waiting_of[source]
+        if was_first and queue.waiting:
+            queue.waiting[0].wake()
 
     def _charge(self, key: Hashable, pace: Pace, attempt: Try, now: float) -> None:
-        lane = self._lanes.get(key) or self._lanes.setdefault(key, _Lane(pace))
-        lane.charge(now)
+        queue = self._queues.get(key) or self._queues.setdefault(key, _Queue(pace))
+        queue.charge(now)
         attempt.charged.append(key)
-        if len(self._lanes) > self.limits.remembered_max:
-            self._drop_lanes(now)
+        if len(self._queues) > self.limits.remembered_max:
+            self._drop_queues(now)
 
     def _take_back(self, attempt: Try, now: float) -> None:
         for key in attempt.charged:
-            lane = self._lanes.get(key)
-            if lane is None:  # its charges are over
+            queue = self._queues.get(key)
+            if queue is None:  # its charges are over
                 continue
-            lane.take_back()
-            if lane.waiting:
-                lane.waiting[0].wake()
-            elif lane.over_at <= now:
-                del self._lanes[key]
+            queue.take_back()
+            if queue.waiting:
+                queue.waiting[0].wake()
+            elif queue.over_at <= now:
+                del self._queues[key]
         self._remember(attempt.pair, now, -1)
 
-    def _drop_lanes(self, now: float) -> None:
-        """Drop the lanes that are over, or the half that is over soonest. Lanes in which a try waits are kept."""
-        over_at = {key: lane.over_at for key, lane in self._lanes.items() if not lane.waiting}
+    def _drop_queues(self, now: float) -> None:
+        """Drop the queues that are over, or the half that is over soonest. Lanes in which a try waits are kept."""
+        over_at = {key: queue.over_at for key, queue in self._queues.items() if not queue.waiting}
         for key in sorted(over_at, key=over_at.__getitem__):
-            if over_at[key] > now and len(self._lanes) <= self.limits.remembered_max // 2:
+            if over_at[key] > now and len(self._queues) <= self.limits.remembered_max // 2:
                 return
-            del self._lanes[key]
+            del self._queues[key]
 
     def _count(self, pair: tuple[str, str], now: float) -> int:
         """Tries of this network for this account that were wrong or have not ended."""

@@ -32,8 +32,8 @@ _WINDOW_SECONDS = 600.0
 class RegistrationLimits:
     """Limits how many names are registered, by accounts and guests together. For any thread.
 
-    A place is taken before the password is hashed, and given back if there is no new name in the end. The memory is
-    bounded by the limits: a network is remembered for an hour after it registered a name.
+    A registration is counted before the password is hashed, and given back if it fails. The memory is bounded by the
+    limits: a network is remembered for an hour after it registered a name.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class RegistrationLimits:
         self._counters = counters
         self._clock = clock
         self._is_reserved = is_reserved
-        # Guards the times of the places that were taken: of all networks, and of each.
+        # Guards the times of the counted registrations: of all networks, and of each.
         self._lock = threading.Lock()
         self._all: deque[float] = deque()
         self._networks: dict[str, deque[float]] = {}
@@ -63,7 +63,7 @@ class RegistrationLimits:
             self._all_max = all_max
 
     def take(self, network: str) -> None:
-        """Take a place for a new name. RequestError: there is none."""
+        """Count a new name. Raises RequestError if that exceeds a limit."""
         if self._is_reserved():
             self._counters.limits_hit["reserved_percent"] += 1
             raise RequestError(
@@ -93,7 +93,7 @@ class RegistrationLimits:
         )
 
     def give_back(self, network: str) -> None:
-        """Give a place back that was taken and not used."""
+        """Give back a registration that was counted and then failed."""
         with self._lock:
             if self._all:
                 self._all.pop()
@@ -206,7 +206,7 @@ def _bad_invitation() -> RequestError:
 
 
 def _seconds_until_free(times: deque[float], most: int, now: float, window_seconds: float) -> float:
-    """Drop the times before the window. Returns the time until a place is free, 0 if there is one now."""
+    """Drop the times before the window. Returns the seconds until a name may be registered; 0: at once."""
     while times and times[0] <= now - window_seconds:
         times.popleft()
     return times[0] + window_seconds - now if most and len(times) >= most else 0.0

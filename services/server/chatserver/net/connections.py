@@ -1,18 +1,18 @@
-"""The set of all connections: gives out the places, drains connections at shutdown, and joins their threads.
+"""The set of all connections: gives each one a slot, drains them at shutdown, and joins their threads.
 
-Places. There are ``max_connections`` of them. Each connection takes one, until its thread ends. Peers that don't log in
-must not keep others out, so there are three rules; exempt peers are free of the last two:
+Slots. There are ``max_connections`` of them. Each connection has one until its thread ends. Peers that don't log in
+must not keep others out, so there are three rules; the last two do not hold for exempt peers:
 
-1. A new connection may take the place of a *silent* one: not logged in, and waiting for input. It takes the place of
-   the oldest silent one if all places are taken, or if the peers without a login have their share (``waiting_max``). A
-   peer that logs in right after it has connected is never the oldest. A peer whose password is being checked is not
-   silent, so logins that wait for a hash do not displace each other.
-2. If no connection is silent, the new one is refused.
-3. The last places (``reserved``) are for known users: a connection that gets one of them must log in soon, and neither
+1. If all slots are taken, or if the peers without a login have their share (``waiting_max``), a new connection
+   displaces the oldest *silent* one: not logged in, and waiting for input. A peer that logs in right after it has
+   connected is never the oldest. A peer whose password is being checked is not silent, so logins that wait for a hash
+   do not displace each other.
+2. If no connection is silent, the server refuses the new one.
+3. The last slots (``reserved``) are for known users: a connection that gets one of them must log in soon, and neither
    registrations nor guests are accepted (:meth:`Connections.is_reserved`).
 
-``_waiting`` has the connections that were not logged in when it was last looked at. It is cleaned up when the share
-seems to be taken, so a login does nothing here.
+``_waiting`` has the connections that had not logged in at the last cleanup. It is cleaned up when the share seems to be
+taken, so a login does nothing here.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _CLOSE_SECONDS = 0.2
 _POLL_SECONDS = 0.02
 # Memory of one connection: a part of its thread's stack of 256 KiB, and its buffers.
 _CONNECTION_BYTES = 128 * 1024
-# Time for the login of a connection that has one of the reserved places. A program needs less than a second.
+# Time for the login of a connection that has one of the reserved slots. A program needs less than a second.
 _RESERVED_SECONDS = 10.0
-# Maximum connections that have lost their places and whose threads have not ended yet.
+# Maximum displaced connections whose threads have not ended yet.
 _DISPLACED_MAX = 64
-# Maximum connections that are looked at to find a silent one. All are looked at if an eighth of them is new.
+# Maximum connections that are examined to find a silent one. All are examined if an eighth of them is new.
 _LOOKED_AT_MAX = 64
 _CLEANED_UP_PART = 8
 
@@ -58,16 +58,16 @@ _FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
 _SHUTTING_DOWN = Refused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
 
 
-class Places(NamedTuple):
-    """The numbers of places: all, those for peers without a login, and those that are reserved for known users."""
+class Slots(NamedTuple):
+    """The numbers of slots: all, the share of peers without a login, and the reserve for known users."""
 
     total: int
     waiting_max: int
     reserved: int
 
     @classmethod
-    def of(cls, total: int, waiting_percent: int = 100, reserved_percent: int = 0) -> Places:
-        """Divide the places; there is one for a peer without a login at least."""
+    def of(cls, total: int, waiting_percent: int = 100, reserved_percent: int = 0) -> Slots:
+        """Divide the slots; at least one is for peers without a login."""
         return cls(total, max(1, total * waiting_percent // 100), total * reserved_percent // 100)
 
 
@@ -77,14 +77,14 @@ class Connections:
     def __init__(
         self,
         services: ConnectionServices,
-        places: Places,
+        slots: Slots,
         claim: Callable[[int], None] = no_limit,
         looked_at_max: int = _LOOKED_AT_MAX,
     ) -> None:
         """``claim`` raises ShortOfMemoryError if there is no memory for one more."""
         self._services = services
         self._claim = claim
-        self._places = places
+        self._slots = slots
         self._looked_at_max = looked_at_max
         self._numbers = itertools.count(1)
         # True after a refusal was logged: a flood is logged once. Both listeners may set it at the same time: harmless.
@@ -94,11 +94,11 @@ class Connections:
         self._changed = threading.Condition(self._lock)
         self._draining = False
         self._connections: set[Connection] = set()
-        # Not exempt, and not logged in when last looked at; oldest first.
+        # Not exempt, and not logged in at the last cleanup; oldest first.
         self._waiting: dict[Connection, None] = {}
-        # Connections that were added to _waiting since all of it was looked at.
+        # Connections that were added to _waiting since its last cleanup.
         self._unchecked = 0
-        # Connections that have lost their places.
+        # Displaced connections: their slots are free, and their threads have not ended yet.
         self._displaced: set[Connection] = set()
         # Threads to join: they have ended or are about to end.
         self._ended: list[threading.Thread] = []
@@ -115,9 +115,9 @@ class Connections:
         return Counter(each.protocol for each in connections)
 
     def is_reserved(self) -> bool:
-        """True if the free places are for known users only. For any thread."""
+        """True if the free slots are for known users only. For any thread."""
         with self._lock:
-            return self._free() < self._places.reserved
+            return self._free() < self._slots.reserved
 
     def add(
         self, open_transport: Callable[[], Transport], address: str, protocol: WireProtocol | None = None
@@ -147,7 +147,7 @@ class Connections:
             is_proxied=is_proxied,
         )
         try:
-            displaced = self._take_place(connection, is_exempt=network is None and not is_proxied)
+            displaced = self._take_slot(connection, is_exempt=network is None and not is_proxied)
         except RefusedError as error:
             limits.release(network)
             if error.limit != "shutting_down":
@@ -174,16 +174,16 @@ class Connections:
             connections = list(self._connections)
         return sorted((each.info() for each in connections), key=lambda info: info.number)
 
-    def _take_place(self, connection: Connection, *, is_exempt: bool) -> Connection | None:
-        """Give the connection a place; returns the connection that loses its own, if any. Raises RefusedError."""
-        places = self._places
+    def _take_slot(self, connection: Connection, *, is_exempt: bool) -> Connection | None:
+        """Give the connection a slot; returns the displaced connection, if any. Raises RefusedError."""
+        slots = self._slots
         with self._lock:
             if self._draining:
                 raise RefusedError("shutting_down", _SHUTTING_DOWN)
             silent: Connection | None = None
-            if self._free() <= 0 or (not is_exempt and len(self._waiting) >= places.waiting_max):
+            if self._free() <= 0 or (not is_exempt and len(self._waiting) >= slots.waiting_max):
                 silent = self._oldest_silent()  # removes those that have logged in from _waiting
-                has_share = is_exempt or len(self._waiting) < places.waiting_max
+                has_share = is_exempt or len(self._waiting) < slots.waiting_max
                 if self._free() > 0 and has_share:
                     silent = None
                 elif silent is None or len(self._displaced) >= _DISPLACED_MAX:
@@ -192,7 +192,7 @@ class Connections:
                     del self._waiting[silent]
                     self._displaced.add(silent)
             if not is_exempt:
-                if self._free() <= places.reserved:
+                if self._free() <= slots.reserved:
                     connection.shorten_login(_RESERVED_SECONDS)
                 self._waiting[connection] = None
                 self._unchecked += 1
@@ -201,14 +201,14 @@ class Connections:
         return silent
 
     def _free(self) -> int:
-        """Number of free places. The lock is held."""
-        return self._places.total - len(self._connections) + len(self._displaced)
+        """Number of free slots. The lock is held."""
+        return self._slots.total - len(self._connections) + len(self._displaced)
 
     def _oldest_silent(self) -> Connection | None:
         """Find the oldest silent connection, and remove those that have logged in. The lock is held.
 
-        A flood of connections calls this for each of them. So all are looked at once in a while only, and otherwise the
-        oldest ones; those that are not silent become the newest.
+        In a flood this runs once for each new connection, so it usually examines the oldest ones only, and all of them
+        once in a while. Connections that are not silent become the newest.
         """
         if self._unchecked >= len(self._waiting) // _CLEANED_UP_PART:
             self._unchecked = 0
@@ -247,7 +247,7 @@ class Connections:
             _log.warning("refusing connections", reason=reason, connections=len(self._connections))
 
     def _forget(self, connection: Connection) -> None:
-        """Free the connection's place."""
+        """Free the connection's slot."""
         with self._lock:
             self._connections.discard(connection)
             self._waiting.pop(connection, None)
