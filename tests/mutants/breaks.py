@@ -684,6 +684,13 @@ BREAKS = (
     ),
     _break(
         _REQUESTS,
+        _CHAT + "login.py",
+        "self._replace_password(account, new, Urgency.CHANGE)",
+        "self._replace_password(account, new)",
+        "unit/server/test_login.py::test_change_of_a_password_is_behind_logins_and_registrations",
+    ),
+    _break(
+        _REQUESTS,
         _NET + "connections.py",
         "            displaced.displace()\n",
         "            displaced.disconnect()\n",

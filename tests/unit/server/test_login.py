@@ -63,6 +63,16 @@ def test_try_of_a_known_network_is_not_behind_strangers(slow: ChatFixture) -> No
     assert slow.passwords.urgencies[-3:] == [Urgency.KNOWN, Urgency.LOGIN, Urgency.KNOWN]
 
 
+def test_change_of_a_password_is_behind_logins_and_registrations() -> None:
+    """Promise: users who change their passwords all the time keep nobody out."""
+    services = ChatFixture()
+    alice = services.connect(HOME)
+    alice.ask(LOGIN)
+    services.passwords.urgencies.clear()
+    assert codes(alice.ask(ChangePassword("secret", "new"))) == [PasswordChanged]
+    assert set(services.passwords.urgencies) == {Urgency.CHANGE}
+
+
 def test_try_ends_when_its_peer_has_hung_up(slow: ChatFixture) -> None:
     peer = slow.connect(HOME)
     waiting = in_background(lambda: peer.ask(LOGIN))

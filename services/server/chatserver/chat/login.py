@@ -211,15 +211,15 @@ class Login:
         account = self._accounts.find(username)
         enter = partial(self._throttle.enter_change, account=name_key(username))
         password_hash = account.password_hash if account is not None else None
-        verdict = self._check(enter, username, password_hash, old, Urgency.KNOWN, is_abandoned)
+        verdict = self._check(enter, username, password_hash, old, Urgency.CHANGE, is_abandoned)
         if account is None or verdict is Verdict.WRONG:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
-        self._replace_password(account, new)
+        self._replace_password(account, new, Urgency.CHANGE)
 
-    def _replace_password(self, account: Account, new: str) -> Account:
+    def _replace_password(self, account: Account, new: str, urgency: Urgency = Urgency.KNOWN) -> Account:
         """Return the account with the new password, which is committed. Raises RequestError."""
         check_password(new)
-        change = PasswordChange(account.id, account.password_hash, self._passwords.hash(new))
+        change = PasswordChange(account.id, account.password_hash, self._passwords.hash(new, urgency))
         try:
             (has_changed,) = self._journal.append([change]).result()
         except OSError as error:

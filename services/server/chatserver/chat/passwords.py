@@ -52,10 +52,12 @@ class Verdict(Enum):
 class Urgency(IntEnum):
     """The order of waiting tasks."""
 
-    # Users who are logged in, or were before from the same network.
+    # Users who were logged in before from the same network.
     KNOWN = 0
     LOGIN = 1
     REGISTRATION = 2
+    # A user may change the password again and again, with two hashes for each change.
+    CHANGE = 3
 
 
 class HashCost(Struct, frozen=True):
