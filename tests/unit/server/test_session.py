@@ -1,5 +1,6 @@
 """The session of one connection: the answer to each request in each state."""
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
@@ -47,7 +48,7 @@ from chatprotocol.requests import (
     Whisper,
 )
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.errors import DamagedError, StoreError
+from chatserver.store.errors import DamagedError, RemovedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
 from chatserver.store.rooms import LOBBY_ID, RoomView
 from chatserver.store.words import Term
@@ -515,6 +516,23 @@ def test_history_ends_with_the_newest_published_message(services: ChatFixture, a
     assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
     alice.ask(AskHistory(), AskHistory(7, ID_MAX))
     assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
+
+
+def test_messages_that_are_removed_while_they_are_read_are_no_fault_of_the_disk(
+    services: ChatFixture, alice: Peer
+) -> None:
+    """The user may have left the room, so there is no error in the log."""
+
+    class Removed(tuple[PublicMessage, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[PublicMessage]:
+            raise RemovedError
+
+    services.messages.stored = Removed()
+    with capture_logs() as log:
+        assert codes(alice.ask(AskHistory())) == [ErrorCode.INTERNAL]
+    assert [entry["event"] for entry in log] == ["request refused"]
 
 
 def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice: Peer) -> None:

@@ -8,7 +8,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatserver.chat.passwords import AbandonedError, PasswordsBusyError, PasswordsClosedError, PasswordsFailedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.errors import StoreError
+from chatserver.store.errors import RemovedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
 
 _log = structlog.get_logger()
@@ -17,6 +17,7 @@ _log = structlog.get_logger()
 REQUEST_ERRORS = (
     RequestError,
     StoreError,
+    RemovedError,
     PasswordsFailedError,
     SearchFailedError,
     JournalClosedError,
@@ -46,6 +47,8 @@ def to_request_error(error: Exception, connection: str) -> RequestError:
         case StoreError():
             _log.error("database read failed", connection=connection, error=str(error))
             return RequestError(ErrorCode.INTERNAL, "The server can't read its disk; nothing was done.")
+        case RemovedError():  # the connection ends, because a part of the answer was sent
+            return RequestError(ErrorCode.INTERNAL, "Some of these messages were removed meanwhile; ask again.")
         case PasswordsFailedError():
             _log.error("password check failed", connection=connection, error=str(error))
             return RequestError(ErrorCode.INTERNAL, "The server can't check passwords now.")

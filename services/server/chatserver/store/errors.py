@@ -24,6 +24,10 @@ class DamagedError(StoreError):
     """A part of the database is damaged. Other parts may still be readable."""
 
 
+class RemovedError(Exception):
+    """Messages were removed while they were read, or the account left their room. Nothing is wrong with the store."""
+
+
 def is_damage(error: Exception) -> bool:
     """True if the content of the file is damaged, rather than the disk failing or the error being temporary."""
     code = getattr(error, "sqlite_errorcode", None)

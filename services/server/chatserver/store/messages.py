@@ -17,7 +17,7 @@ import msgspec
 
 from chatprotocol.events import DirectMessage, Message, PublicMessage, TimeMs
 from chatserver.memory import no_limit
-from chatserver.store.errors import StoreError
+from chatserver.store.errors import RemovedError
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Pages(Collection[Message]):
         raise NotImplementedError("The messages are not in memory.")
 
     def __iter__(self) -> Iterator[Message]:
-        """StoreError: a message was removed meanwhile, so the number is wrong."""
+        """RemovedError: some are gone meanwhile, so the number is wrong."""
         page, self._first = self._first, ()
         count = 0
         while page:
@@ -150,7 +150,7 @@ class Pages(Collection[Message]):
             count += len(page)
             page = self._read(page[-1].id) if count < self._count else ()
         if count != self._count:
-            raise StoreError("messages were removed while they were read")
+            raise RemovedError
 
 
 class Messages:
