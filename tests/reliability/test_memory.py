@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 1024 * 1024
 CLIENTS = 12
-# The longest history: 4 MB of text, 25 MB in json.
-MESSAGES = 500
+# A long history: 1.6 MB of text, 10 MB in json.
+MESSAGES = 200
 HISTORY = {"command": "CH", "limit": MESSAGES}
 # An unread answer takes a page of its messages, and 128 KiB more.
 UNREAD_MAX_BYTES = MEBIBYTE
