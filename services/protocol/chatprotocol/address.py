@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import check_port
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # A network, or a single address as a network of one.
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -128,12 +131,20 @@ def format_network(network: Network) -> str:
 
 
 def is_in_network(address: str, network: str) -> bool:
-    """True if the address is in the network, of :func:`ban_network`. An IPv4 address in IPv6 form counts as IPv4."""
+    """True if the address is in the network, of :func:`ban_network`."""
+    return is_in_any(address, (_parsed(network),))
+
+
+def is_in_any(address: str, networks: Collection[Network]) -> bool:
+    """True if the address is in one of the networks. An IPv4 address in IPv6 form counts as IPv4."""
+    if not networks:
+        return False
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    return (getattr(ip, "ipv4_mapped", None) or ip) in _parsed(network)
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return any(ip in network for network in networks)
 
 
 @lru_cache(_BANS_CACHED_MAX)

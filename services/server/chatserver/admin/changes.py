@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 import structlog
 
-from chatprotocol.address import ban_network
+from chatprotocol.address import ban_network, is_address
 from chatprotocol.errors import RequestError
 from chatprotocol.events import SanctionKind
 from chatprotocol.rules import check_reason, check_username
@@ -67,11 +67,6 @@ class Target(Protocol):
 _DECODER: Final[msgspec.json.Decoder[ChangeRequest]] = msgspec.json.Decoder(ChangeRequest)
 
 
-def is_network(target: str) -> bool:
-    """True for what is meant as an address or a network: no username has these characters."""
-    return any(each in target for each in ".:/")
-
-
 class _Call:
     """A request for a target, by a system user."""
 
@@ -101,7 +96,7 @@ class _Call:
 
     def about_target(self, target: str) -> dict[str, Any]:
         """The same about a user, or about an address or a network."""
-        if not is_network(target):
+        if not is_address(target):
             return self.about(target)
         try:
             return {"network": ban_network(target)}

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from chatprotocol.address import new_ban_network
+from chatprotocol.address import is_address, new_ban_network
 from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_password, check_username, room_key
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, read_settings
 from chatserver.admin import doctor, requests
-from chatserver.admin.changes import is_network
 from chatserver.admin.requests import AdminError
 from chatserver.admin.target import as_owner, become_owner, check_folder, open_target
 from chatserver.chat.passwords import HashCost, PasswordsFailedError, hash_password
@@ -166,7 +165,7 @@ def _operator(call: _Call) -> Report:
 def _ban(call: _Call) -> Report:
     seconds = _read_duration(call.options.duration)
     try:
-        if is_network(call.options.target):
+        if is_address(call.options.target):
             new_ban_network(call.options.target)
     except ValueError as error:
         raise ConfigError(f"{error}.") from error

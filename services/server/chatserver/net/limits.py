@@ -16,11 +16,10 @@ from __future__ import annotations
 import math
 import threading
 import time
-from ipaddress import IPv6Address, ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from chatprotocol.address import network_of
+from chatprotocol.address import is_in_any, network_of
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 
@@ -128,11 +127,11 @@ class ConnectionLimits:
 
     def is_exempt(self, address: str) -> bool:
         """True if the limits don't apply to the address."""
-        return _is_in(address, self._exempt)
+        return is_in_any(address, self._exempt)
 
     def is_trusted_proxy(self, address: str) -> bool:
         """True if a connection from the address must begin with a header of the PROXY protocol."""
-        return _is_in(address, self._trusted_proxies)
+        return is_in_any(address, self._trusted_proxies)
 
     def admit(self, address: str) -> str | None:
         """Count a new connection. Returns its network for :meth:`release`. Raises RefusedError."""
@@ -230,11 +229,3 @@ class OpeningLimits:
     def __len__(self) -> int:
         """Number of networks in memory."""
         return len(self._networks)
-
-
-def _is_in(address: str, networks: tuple[Network, ...]) -> bool:
-    if not networks:
-        return False
-    peer = ip_address(address)
-    mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
-    return any((mapped or peer) in network for network in networks)
