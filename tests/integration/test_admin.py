@@ -256,10 +256,18 @@ def test_operations_page_has_a_row_for_each_command() -> None:
     assert documented == listed
 
 
-def test_table_for_people_shows_no_control_characters(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_has_no_control_characters(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither tables nor JSON act on the terminal: U+009B is ESC and [ in one, and U+202E reverses a line."""
+    text = "red \x1b[31m \x9b31m \u202e\U000e0001 \u00e9"
     with closing(sqlite3.connect(admin.folder / "chat.db")) as connection:
+        connection.execute("UPDATE message SET text = ?", (text,))
         connection.execute("UPDATE conversation SET topic = 'red \x1b[31m' WHERE name = 'dev'")
         connection.commit()
+    assert cli.main(["export", "--data", str(admin.folder)]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.isprintable()
+    assert "\u00e9" in first
+    assert json.loads(first)["message"] == text
     assert cli.main(["rooms", "--data", str(admin.folder)]) == 0
     heading, row = capsys.readouterr().out.splitlines()
     assert cli.main(["bans", "--data", str(admin.folder)]) == 0

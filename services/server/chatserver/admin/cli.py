@@ -136,7 +136,7 @@ def _print(report: Report, *, as_json: bool) -> int:
     output = sys.stderr if report.is_output_taken else sys.stdout
     try:
         if as_json or report.is_stream:
-            output.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in report.rows)
+            output.writelines(f"{_json_of(row)}\n" for row in report.rows)
         elif report.done:
             print(report.done, file=output)
         else:
@@ -150,7 +150,7 @@ def _print(report: Report, *, as_json: bool) -> int:
 
 
 def _print_error(sentence: str, code: int, *, as_json: bool) -> int:
-    text = json.dumps({"error": sentence}, ensure_ascii=False) if as_json else f"{PROGRAM}: {sentence}"
+    text = _json_of({"error": sentence}) if as_json else f"{PROGRAM}: {sentence}"
     print(text, file=sys.stderr)
     return code
 
@@ -166,6 +166,14 @@ def _print_table(rows: Iterable[dict[str, Any]], output: TextIO) -> None:
     for line in (heading, *texts):
         cells = (cell.ljust(width) for (_, cell), width in zip(line, widths, strict=True))
         print("  ".join(cells).rstrip(), file=output)
+
+
+def _json_of(row: dict[str, Any]) -> str:
+    """A JSON object in which all that could act on a terminal is escaped."""
+    text = json.dumps(row, ensure_ascii=False)
+    return (
+        text if text.isprintable() else "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+    )
 
 
 def _cell(value: Any) -> str:
