@@ -142,6 +142,18 @@ def test_operators_and_exempt_addresses_have_no_rates(*, is_exempt: bool) -> Non
     assert alice.send_queue.pauses == []
 
 
+def test_rates_that_are_switched_on_hold_for_open_connections() -> None:
+    """By SIGHUP, perhaps because of what these connections do."""
+    fixture = Fixture()
+    limits = fixture.services.services.limits
+    for limit in (limits.messages, limits.queries):
+        limit.change(2, 0)
+    alice = fixture.enter()
+    assert Refused not in map(type, alice.ask(*[AskHistory()] * 3))
+    limits.queries.change(2, 1)
+    assert Refused in map(type, alice.ask(*[AskHistory()] * 3))
+
+
 def test_operator_who_is_one_no_longer_has_rates() -> None:
     """Also on connections that were open before."""
     fixture = Fixture()

@@ -139,8 +139,9 @@ class Session:
         self._address = address
         self._network = network_of(address)
         self._is_exempt = is_exempt
-        # True if the rates of the user apply, or before the login those of its network; not to operators.
-        self._is_limited = not (is_exempt or services.limits.are_off)
+        # True if the rates of the user apply, or before the login those of its network; not to operators. Set at each
+        # read, because SIGHUP changes the rates.
+        self._is_limited = False
         self._undelayed_requests = _UNDELAYED_REQUESTS
         # True if the last read had several messages, and the rate allowed all of them.
         self._is_within_rate = False
@@ -187,6 +188,7 @@ class Session:
         # Many messages may be in one read, so the loop avoids members of the enum: in CPython 3.11 each access and each
         # hash of one is a call of Python code, 0.1 us.
         handlers = self._TABLE[self._state]
+        self._is_limited = not (self._is_exempt or self._services.limits.are_off)
         is_paid = self._is_within_rate = self._is_limited and self._pay_for(incoming)
         request = None
         for request in incoming:
