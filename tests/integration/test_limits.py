@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from certificates import Authority
 from integration.room import NOT_REGISTERED, c, deadline, leave, wait_for
 
 from chatprotocol.address import read_networks
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from certificates import Authority
     from integration.room import Peer, Room, ServerLog
 
 
@@ -99,8 +99,10 @@ def test_peers_that_are_made_to_wait_keep_no_user_out(open_room: Callable[..., R
     room.wait_for_connections(2)
 
 
-def test_handshake_that_never_ends_keeps_no_user_out(open_room: Callable[..., Room], tmp_path: Path) -> None:
-    files = Authority().write(tmp_path)
+def test_handshake_that_never_ends_keeps_no_user_out(
+    open_room: Callable[..., Room], authority: Authority, tmp_path: Path
+) -> None:
+    files = authority.write(tmp_path)
     settings = {"tls_cert": files.certificate, "tls_key": files.key}
     room = open_room(exempt=(), max_connections=4, waiting_percent=25, reserved_percent=0, **settings)
     stuck = room.peer("127.0.0.2")
@@ -169,8 +171,9 @@ def test_client_behind_a_trusted_proxy_has_its_own_address(proxied: Room, log: S
     again.login("alice")
 
 
-def test_tls_follows_the_header(open_room: Callable[..., Room], tmp_path: Path, log: ServerLog) -> None:
-    authority = Authority()
+def test_tls_follows_the_header(
+    open_room: Callable[..., Room], authority: Authority, tmp_path: Path, log: ServerLog
+) -> None:
     files = authority.write(tmp_path)
     settings = {"tls": "required", "tls_cert": files.certificate, "tls_key": files.key}
     room = open_room(exempt=(), trusted_proxies=read_networks("127.0.0.2"), **settings)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import pytest
-from certificates import Authority
 from integration.room import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from reliability.peers import NarrowPeer
@@ -21,6 +20,7 @@ from reliability.peers import NarrowPeer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from certificates import Authority
     from integration.room import Room, ServerLog
 
 OPS = Path(__file__).parents[2] / "ops" / "observe"
@@ -29,8 +29,8 @@ ALERTS = OPS / "alerts.yml"
 
 
 @pytest.fixture
-def room(open_room: Callable[..., Room], tmp_path: Path) -> Room:
-    files = Authority().write(tmp_path)
+def room(open_room: Callable[..., Room], authority: Authority, tmp_path: Path) -> Room:
+    files = authority.write(tmp_path)
     return open_room(metrics=("127.0.0.1", 0), tls_cert=files.certificate, tls_key=files.key, waiting_from_sender=1)
 
 

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
 import pytest
-from certificates import Authority
 from integration.room import DEADLINE_SECONDS, Peer, deadline
 from reliability.peers import NarrowPeer
 from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from certificates import Authority
 
 
 @pytest.fixture
@@ -164,9 +165,8 @@ def result(server: Program, name: str) -> str:
         return str(answer.get("code", answer["type"]))
 
 
-def test_sighup_reads_the_certificate_again(tmp_path: Path) -> None:
+def test_sighup_reads_the_certificate_again(authority: Authority, tmp_path: Path) -> None:
     """If it can't be used, the old one stays, and no setting has changed."""
-    authority = Authority()
     files = authority.write(tmp_path)
     settings = tmp_path / ".env"
     with Program(tmp_path, CHAT_TLS_CERT=str(files.certificate), CHAT_TLS_KEY=str(files.key)) as server:

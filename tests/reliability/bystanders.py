@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
+from contextlib import closing
 from typing import Self
 
 from integration.room import Peer
@@ -20,6 +21,14 @@ def assert_quick(delays: list[float]) -> None:
     found = statistics.quantiles(delays, n=100)[-1] if is_long else statistics.median(delays)
     print(f"{found * 1e3:.1f} ms, {'p99' if is_long else 'p50'} of {len(delays)}")
     assert found < P99_MAX_SECONDS, sorted(delays)[-10:]
+
+
+def seconds_to_log_in(port: int, name: str, address: str) -> float:
+    """Log in with the right password, which is never refused, and return how long that takes."""
+    with closing(Peer(port, address)) as peer:
+        began_at = time.monotonic()
+        peer.login(name)
+        return time.monotonic() - began_at
 
 
 class Bystanders:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import DatagramPeer, Peer
-from reliability.bystanders import ONE_PROCESSOR, Bystanders, assert_quick
+from reliability.bystanders import ONE_PROCESSOR, Bystanders, assert_quick, seconds_to_log_in
 from reliability.program import Program
 
 if TYPE_CHECKING:
@@ -112,13 +112,6 @@ def attack(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
             yield attacker
         finally:
             attacker.kill()
-
-
-def seconds_to_log_in(port: int, name: str, address: str) -> float:
-    with closing(Peer(port, address)) as peer:
-        began_at = time.monotonic()
-        peer.login(name)
-        return time.monotonic() - began_at
 
 
 def assert_users_get_in(server: Program, number: int) -> None:

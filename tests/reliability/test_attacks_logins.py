@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import Peer
-from reliability.bystanders import ONE_PROCESSOR, Bystanders
+from reliability.bystanders import ONE_PROCESSOR, Bystanders, seconds_to_log_in
 from reliability.guessers import Guessers
 from reliability.program import Program
 
@@ -30,14 +30,6 @@ SETTINGS = {
 DEFAULT_HASHES = {"CHAT_HASH_TIME_COST": "", "CHAT_HASH_MEMORY_KIB": ""}
 MANY = 2_000
 LOGIN_MAX_SECONDS = 2.0
-
-
-def seconds_to_log_in(port: int, name: str, address: str) -> float:
-    """Log in with the right password, which is never refused, and return how long that takes."""
-    with closing(Peer(port, address)) as peer:
-        began_at = time.monotonic()
-        peer.login(name)
-        return time.monotonic() - began_at
 
 
 def guessers_of_many_addresses(count: int) -> list[tuple[str, str]]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer
-from reliability.bystanders import ONE_PROCESSOR, Bystanders
+from reliability.bystanders import ONE_PROCESSOR, Bystanders, seconds_to_log_in
 from reliability.flooders import Flood, Flooder
 from reliability.program import Program
 
@@ -69,10 +67,3 @@ def test_flood_of_requests_delays_nobody(
                 assert server.memory_bytes() - memory < MEMORY_MAX_BYTES
         bystanders.assert_quick()
         assert len(server.log()) - log < connections * LOG_MAX_BYTES_EACH
-
-
-def seconds_to_log_in(port: int, name: str, address: str) -> float:
-    with closing(Peer(port, address)) as peer:
-        began_at = time.monotonic()
-        peer.login(name)
-        return time.monotonic() - began_at
