@@ -171,9 +171,9 @@ def _print_table(rows: Iterable[dict[str, Any]], output: TextIO) -> None:
 def _json_of(row: dict[str, Any]) -> str:
     """A JSON object in which all that could act on a terminal is escaped."""
     text = json.dumps(row, ensure_ascii=False)
-    return (
-        text if text.isprintable() else "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
-    )
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 def _cell(value: Any) -> str:
