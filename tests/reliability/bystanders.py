@@ -12,7 +12,7 @@ from integration.room import Peer
 
 ONE_PROCESSOR = ("taskset", "--cpu-list", str(min(os.sched_getaffinity(0))))
 P99_MAX_SECONDS = 0.1
-DELAYS_OF_A_LONG_TEST = 300
+DELAYS_OF_A_LONG_TEST = 150
 
 
 def assert_quick(delays: list[float]) -> None:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MEBIBYTE = 1024 * 1024
 # The bystanders, and users with limits.
 HERE, HOME = "127.0.0.1", "127.2.0.1"
-SETTINGS = {"CHAT_EXEMPT": HERE, "CHAT_LOG_LINES_PER_ADDRESS": "5"}
+# Rates of requests have tests of their own.
+SETTINGS = {"CHAT_EXEMPT": HERE, "CHAT_LOG_LINES_PER_ADDRESS": "5", "CHAT_REQUEST_RATE": "0"}
 KNOWN_MAX_SECONDS, NEW_MAX_SECONDS = 0.5, 2.0
 MEMORY_MAX_BYTES = 100 * MEBIBYTE
 # What the server keeps of the memory of an attack.

@@ -178,7 +178,7 @@ def test_many_users_search_without_a_pause(tmp_path: Path, connections: int, mes
     letters = "abcdefghijklmno"
     words = [f"{letter * 8}{number}" for number in range(20_000) for letter in letters]
     slow = {"command": "search", "words": " ".join(f"{letter * 8}*" for letter in letters) + " zzz"}
-    settings = {**SETTINGS, "CHAT_QUERY_BURST": "1000000"}
+    settings = {**SETTINGS, "CHAT_QUERY_BURST": "1000000", "CHAT_REQUEST_RATE": "0"}
     with Program(tmp_path, under=ONE_PROCESSOR, **settings) as server, ExitStack() as peers:
         alice, bob = (peers.enter_context(closing(Peer(server.port))) for _ in range(2))
         alice.login("alice")
