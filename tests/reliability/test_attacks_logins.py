@@ -37,7 +37,7 @@ def guessers_of_many_addresses(count: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("addresses", "seconds"), [(40, 2), pytest.param(400, 75, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+    ("addresses", "seconds"), [(40, 1), pytest.param(400, 75, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
 )
 def test_owner_logs_in_while_many_addresses_guess_the_password(tmp_path: Path, addresses: int, seconds: int) -> None:
     """Each address has one try at once; then all of them together have 24 a minute."""
@@ -57,7 +57,7 @@ def test_owner_logs_in_while_many_addresses_guess_the_password(tmp_path: Path, a
 
 
 @pytest.mark.parametrize(
-    ("accounts", "seconds"), [(10, 2), pytest.param(100, 75, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+    ("accounts", "seconds"), [(10, 1), pytest.param(100, 75, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
 )
 def test_one_address_guesses_passwords_of_many_accounts(tmp_path: Path, accounts: int, seconds: int) -> None:
     """After 30 tries it has 48 a minute. Its own users log in at once."""
@@ -102,7 +102,7 @@ def test_owner_logs_in_from_the_address_that_guesses(
 
 
 @pytest.mark.parametrize(
-    ("connections", "seconds"), [(20, 2), pytest.param(100, 30, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+    ("connections", "seconds"), [(20, 1), pytest.param(100, 30, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
 )
 def test_one_address_registers_names(tmp_path: Path, connections: int, seconds: int) -> None:
     """Five are registered. The others are refused before they cost a hash."""
