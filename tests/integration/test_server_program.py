@@ -298,7 +298,7 @@ def ordinary_user() -> list[str]:
 def test_low_thread_limit_is_one_line(tmp_path: Path, environment: dict[str, str], ordinary_user: list[str]) -> None:
     tmp_path.chmod(0o777)
     limited = [*ordinary_user, "prlimit", "--nproc=5"]
-    assert "no more threads" in refused(tmp_path, environment, "0", under=limited)
+    assert "refuses a thread" in refused(tmp_path, environment, "0", under=limited)
 
 
 def test_database_of_another_user_is_named(

@@ -121,7 +121,7 @@ def new_ban_network(text: str) -> str:
     network = ban_network(text)
     parsed = ip_network(network)
     if parsed.prefixlen < _BANNED_BITS_MIN[parsed.version]:
-        raise ValueError(f"{network} is too large a network to ban: at most a /8, or a /16 of IPv6")
+        raise ValueError(f"{network} is too large to ban; name a /8 or a smaller network, or in IPv6 a /16")
     return network
 
 

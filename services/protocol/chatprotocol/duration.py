@@ -26,7 +26,7 @@ def read_duration(text: str) -> int | None:
         raise ValueError(f"{text[:32]!r} is not a duration; {_ADVICE}")
     seconds = int(form[1]) * unit
     if not seconds:
-        raise ValueError(f"{text[:32]!r} is no time at all; {_ADVICE}")
+        raise ValueError(f"{text[:32]!r} is zero; {_ADVICE}")
     if seconds > SANCTION_MAX_SECONDS:
         raise ValueError(f"{text[:32]!r} is longer than 100 years; {_ADVICE}")
     return seconds

@@ -154,7 +154,7 @@ def unknown_message(message_id: int, room: str | None) -> RequestError:
     """Make the error for a message that does not exist, or that the user may not see: they can't be told apart."""
     return RequestError(
         ErrorCode.UNKNOWN_MESSAGE,
-        f"There is no message {message_id} that you may see here; nothing was done.",
+        f"There is no message {message_id} here, or you may not see it; nothing was done.",
         room=room,
     )
 

@@ -200,7 +200,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "registration",
         "--registration",
-        "users who may register: open (all), invite (with an invitation code), or closed (none)",
+        "users who may register: open (all), invite (those with an invitation code), or closed (none)",
         "open",
         _choice("open", "invite", "closed"),
     ),
@@ -284,28 +284,28 @@ SERVER_SETTINGS: Final = (
     Setting(
         "address_connections",
         "--address-connections",
-        "maximum number of connections of an address (IPv4) or /64 network (IPv6); 0: no limit",
+        "maximum number of connections from an address (IPv4) or a /64 network (IPv6); 0: no limit",
         "16",
         _integer_or_0(1, 10**6),
     ),
     Setting(
         "address_new_connections",
         "--address-new-connections",
-        "maximum number of new connections of an address in ten minutes; 0: no limit",
+        "maximum number of new connections from an address in ten minutes; 0: no limit",
         "32",
         _integer_or_0(1, 10**6),
     ),
     Setting(
         "waiting_percent",
         "--waiting-percent",
-        "maximum share of the connections that may be without a login; 1 to 100",
+        "maximum share of the connections that have not logged in, in percent; 1 to 100",
         "25",
         _integer(1, 100),
     ),
     Setting(
         "reserved_percent",
         "--reserved-percent",
-        "share of the connections that is reserved for logins of known users; 0 to 90",
+        "share of the connections that is reserved for logins of known users, in percent; 0 to 90",
         "10",
         _integer_or_0(1, 90),
     ),
@@ -319,7 +319,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "udp_openings",
         "--udp-openings",
-        "maximum number of new UDP sessions of an address in a second; 0: no limit",
+        "maximum number of new UDP sessions from an address in a second; 0: no limit",
         "20",
         _integer_or_0(1, 10**6),
     ),
@@ -334,7 +334,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "message_delay_seconds",
         "--message-delay-seconds",
-        "maximum delay of messages over the rate; later ones are refused; 0: refuse at once",
+        "maximum delay of a message over the rate; the server refuses those that would wait longer; 0: refuse at once",
         "5",
         _number(0, 60),
     ),
@@ -348,7 +348,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "query_rate",
         "--query-rate",
-        "such requests that a user may send in a second; more are refused; 0: no limit",
+        "such requests that a user may send in a second; further ones are refused; 0: no limit",
         "1",
         _number(0, 10**6),
     ),
@@ -356,14 +356,14 @@ SERVER_SETTINGS: Final = (
     Setting(
         "request_burst",
         "--request-burst",
-        "requests of all kinds but messages that a user, or an address before a login, may send at once",
+        "requests other than messages that a user, or an address before a login, may send at once",
         "30",
         _integer(1, 10**6),
     ),
     Setting(
         "request_rate",
         "--request-rate",
-        "such requests that are answered in a second; more are delayed; 0: no limit",
+        "such requests that the server answers in a second; further ones are delayed; 0: no limit",
         "5",
         _number(0, 10**6),
     ),
@@ -377,14 +377,15 @@ SERVER_SETTINGS: Final = (
     Setting(
         "answer_max_bytes",
         "--answer-max-bytes",
-        "maximum bytes of answers that wait until a client reads; the rest is made later; 65536 to 67108864",
+        "maximum bytes of answers that wait until a client reads; the server makes the rest later; 65536 to 67108864",
         "262144",
         _integer(2**16, 2**26),
     ),
     Setting(
         "unread_percent",
         "--unread-percent",
-        "maximum share of the memory for unread bytes of all clients; above it the slowest are disconnected; 1 to 90",
+        "maximum percentage of the memory for unread bytes of all clients; above it the slowest are disconnected; "
+        "1 to 90",
         "25",
         _integer(1, 90),
     ),
@@ -398,14 +399,14 @@ SERVER_SETTINGS: Final = (
     Setting(
         "waiting_messages",
         "--waiting-messages",
-        "direct messages in all that may wait for a user who is offline; 0: no limit",
+        "direct messages of all senders that may wait for a user who is offline; 0: no limit",
         "1000",
         _integer_or_0(1, 10**6),
     ),
     Setting(
         "disk_reserve",
         "--disk-reserve",
-        "bytes that stay free on the disk: below it messages are refused; 0: no reserve",
+        "bytes to keep free on the disk; with less, the server refuses messages; 0: no reserve",
         "1073741824",
         _integer_or_0(1, 2**50),
     ),
@@ -419,21 +420,21 @@ SERVER_SETTINGS: Final = (
     Setting(
         "registrations",
         "--registrations",
-        "maximum number of new names in ten minutes; 0: no limit",
+        "maximum number of new names from all addresses in ten minutes; 0: no limit",
         "30",
         _integer_or_0(1, 10**6),
     ),
     Setting(
         "retention_days",
         "--retention-days",
-        "days after which messages are removed; 0: never",
+        "days after which messages are deleted; 0: never",
         "0",
         _integer_or_0(1, 36_500),
     ),
     Setting(
         "metrics",
         "--metrics",
-        "address of the metrics and health pages, such as 127.0.0.1:9464; none if it is missing",
+        "address of the metrics and health pages, such as 127.0.0.1:9464; without it there are no pages",
         parse=_listen_address,
         metavar="HOST:PORT",
     ),
@@ -473,7 +474,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "log_lines_per_address",
         "--log-lines-per-address",
-        "log entries of one kind about an address in a minute; more are counted; 0: no limit",
+        "log entries of one kind about an address in a minute; further ones are only counted; 0: no limit",
         "5",
         _integer_or_0(1, 10**6),
     ),
@@ -510,7 +511,7 @@ CLIENT_SETTINGS: Final = (
     Setting(
         "tls",
         "--tls",
-        "encrypt the connection; the server's certificate is checked",
+        "encrypt the connection, and check the server's certificate",
         "no",
         _yes_no,
         own_variable="CHAT_USE_TLS",
@@ -519,12 +520,12 @@ CLIENT_SETTINGS: Final = (
     Setting(
         "ca",
         "--ca",
-        "file with the certificates that are trusted, PEM, instead of the system's; implies --tls",
+        "file with the certificates to trust instead of the system's, PEM; implies --tls",
         parse=Path,
         metavar="FILE",
     ),
     # No flag, as for the password.
-    Setting("invitation", "", "invitation code with which a new name registers; the client asks if it is missing"),
+    Setting("invitation", "", "invitation code, to register a new name; the client asks if it is missing"),
     Setting("udp", "--udp", f"same as --dialect {Datagram.name}", parse=_yes_no, own_variable="", switch="yes"),
     replace(_REGISTER_LENGTH, metavar="UNIT"),
     Setting(

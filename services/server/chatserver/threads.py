@@ -41,11 +41,13 @@ class StartError(Exception):
     @classmethod
     def no_threads(cls, error: RuntimeError) -> Self:
         """The error for a thread that could not start: a limit of threads, or no memory for its stack."""
-        return cls(f"The system gives no more threads ({error}); allow more (ulimit -u, the container's pids limit).")
+        return cls(
+            f"The system refuses a thread ({error}); allow more threads (ulimit -u, the container's pids limit)."
+        )
 
     @classmethod
     def no_memory(cls) -> Self:
-        return cls("There is not enough memory to start; allow more (ulimit -v, the container's limit).")
+        return cls("There is not enough memory to start; allow more memory (ulimit -v, the container's limit).")
 
 
 class Worker:

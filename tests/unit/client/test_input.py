@@ -368,7 +368,7 @@ LOBBY_ERRORS = {
     "/ban 192.0.2.7 #dev": "from the whole server only",
     "/unban 192.0.2.7 #dev": "from the whole server only",
     "/ban bob 10": "'10' is not a duration; type 10m, 2h, 7d or forever. Nothing was done.",
-    "/ban bob 0d": "'0d' is no time at all; type",
+    "/ban bob 0d": "'0d' is zero; type",
     "/mute bob 10000y": "is longer than 100 years; type",
     "/mute bob 7d " + "x" * 257: "A reason has 256 bytes at most",
     "/kick bob a\x1bb": "A reason is one line",

@@ -287,7 +287,7 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
 
 def test_silent_peer_is_turned_away_after_the_login_time() -> None:
     played = Played()
-    assert b"Nothing was said for 10 s." in played.written
+    assert b"No request arrived for 10 s." in played.written
     assert LOGIN_SECONDS <= played.seconds <= LOGIN_SECONDS + 2
 
 

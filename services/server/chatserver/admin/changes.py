@@ -41,10 +41,10 @@ ADMINISTRATOR: Final = "admin"
 STEP_IDS: Final = 2_000
 # {name} is the user or network of the request.
 _PROBLEMS: Final = {
-    Problem.UNKNOWN_USER: "There is no user {name} any more.",
-    Problem.LAST_OPERATOR: "{name} is the last operator of the server; make another one first.",
+    Problem.UNKNOWN_USER: "The user {name} was deleted meanwhile.",
+    Problem.LAST_OPERATOR: "{name} is the last operator of the server; make another user an operator first.",
     Problem.NOT_SANCTIONED: "{name} is not banned.",
-    Problem.TOO_MANY: "The server has too many bans and mutes; end some first.",
+    Problem.TOO_MANY: "The server has the maximum number of bans and mutes; end some first.",
 }
 
 
@@ -109,7 +109,9 @@ def answer_line(target: Target, line: bytes, by: str) -> bytes:
     try:
         request = _DECODER.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        answer = Answer(error="The server does not know this command; is it of another version?")
+        answer = Answer(
+            error="The server does not know this command: its version differs. Use the program of the server's version."
+        )
     else:
         answer = answer_request(target, request, by)
     return msgspec.json.encode(answer)
@@ -122,7 +124,7 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
     except (AdminError, RequestError, StoreError) as error:
         return Answer(error=str(error))
     except OSError as error:  # of the journal
-        return Answer(error=f"The disk refuses the change ({error}); nothing was changed.")
+        return Answer(error=f"The change can't be written to the disk ({error}); nothing was changed.")
     except JournalClosedError:
         return Answer(error="The server is shutting down; nothing was changed.")
     if answer.done:

@@ -36,8 +36,8 @@ _POSITIONALS: Final = {
 _EPILOG: Final = """
 Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command, a value in it or a setting is wrong.
 Passwords are read from the terminal, or from the first line of standard input. FILE may be - for standard input or
-output. The commands work while the server runs and while it does not, except for: sessions and kick only while it runs,
-restore only while it does not.
+output. The commands work with the server running or stopped, except for sessions and kick (only running) and restore
+(only stopped).
 """
 
 
@@ -74,8 +74,12 @@ def make_admin_parser() -> argparse.ArgumentParser:
 
     add("users", "list the registered users")
     add("add", "register a user; the password is asked for, or read from standard input", "NAME")
-    password = add("password", "give a user another password, and end its connections; as for add", "NAME")
-    add_switch(password, "--must-change", "the next login must bring a new password")
+    password = add(
+        "password",
+        "replace the password of a user, and end the user's connections; the password is read as for add",
+        "NAME",
+    )
+    add_switch(password, "--must-change", "the next login must replace this password")
     operator = add("operator", "make a user an operator of the server, or take the role back")
     # Not choices of an optional argument: argparse would lose the name in `operator --json revoke alice`.
     operator.add_argument("words", nargs="+", metavar="NAME", help="the user; grant is the default")
@@ -89,22 +93,22 @@ def make_admin_parser() -> argparse.ArgumentParser:
     kick.add_argument("--reason", metavar="TEXT", default="", help="one line, which the user reads")
     delete = add("delete-user", "close an account and free its name", "NAME")
     choices = ("keep", "erase")
-    delete.add_argument("--messages", choices=choices, required=True, help="what becomes of the user's messages")
-    add_for(add("invite", "make a code with which one name may be registered"))
+    delete.add_argument("--messages", choices=choices, required=True, help="keep or erase the user's messages")
+    add_for(add("invite", "make an invitation code, with which one name can be registered"))
     add("rooms", "list the rooms")
     add("sessions", "list the connections of the running server")
     audit = add("audit", "list the acts of moderation and administration, oldest first")
     audit.add_argument("--limit", metavar="N", default="100", help="the newest N acts; default 100")
-    export = add("export", "print the messages as JSON lines, those of a room or all of them, oldest first")
+    export = add("export", "print the messages of a room, or all messages, as JSON lines, oldest first")
     export.add_argument("--room", metavar="ROOM", help="this room only; lobby is the room of all users")
     prune = add("prune", "delete old messages; CHAT_RETENTION_DAYS does so daily")
     prune.add_argument("--older-than", metavar="TIME", required=True, help="age of the messages, such as 90d")
     backup = add("backup", "write a consistent copy of the database to a new file, also while the server runs", "FILE")
     add_switch(backup, "--replace", "replace an existing file")
-    restore = add("restore", "put a backup in the place of the database; no server may run", "FILE")
+    restore = add("restore", "replace the database with a backup; the server must be stopped", "FILE")
     add_switch(restore, "--replace", "replace an existing database, which is kept as chat.db.before-restore")
-    add("check", "check the database, the search index and the state file, each and against each other")
-    add("doctor", "examine settings, disk, limits, clock and version: problems, and what to do")
+    add("check", "check the database, the search index and the state file, and that they agree")
+    add("doctor", "examine settings, disk, limits, clock and version; print problems and remedies")
     return parser
 
 

@@ -197,7 +197,7 @@ def _delete_user(call: _Call) -> Report:
 def _prune(call: _Call) -> Report:
     seconds = _read_duration(call.options.older_than)
     if seconds is None:
-        raise ConfigError("All messages are younger; name an age such as 90d.")
+        raise ConfigError("No message is that old; name an age such as 90d.")
     before_ms = wall_ms() - seconds * 1000
     with open_target(call.folder) as ask:
         count, error = _repeat(ask, lambda after_id: requests.PruneStep(before_ms, after_id))
@@ -274,7 +274,9 @@ def _backup(call: _Call) -> Report:
     with closing(database):
         if call.options.file == _STANDARD_STREAM:
             if sys.stdout.isatty():
-                raise AdminError("A backup is not for a terminal; name a file, or pipe it to a program.")
+                raise AdminError(
+                    "A backup can't be written to a terminal; name a file, or pipe the output to a program."
+                )
             become_owner(call.folder)  # the file is in the data folder first
             size_bytes = stream_backup(database, sys.stdout.buffer)
         else:

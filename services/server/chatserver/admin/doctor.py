@@ -112,8 +112,8 @@ def _check_running(folder: Path) -> Iterator[Finding]:
     try:
         answer = ask(folder, "health", _HEALTH_SECONDS)
     except TimeoutError:
-        remedy = "Send SIGUSR1, which logs what its threads do; keep the log, and restart it."
-        yield Finding("server", Verdict.PROBLEM, "It runs, and does not answer.", remedy)
+        remedy = "Send SIGUSR1, which logs the stacks of its threads; keep the log, and restart the server."
+        yield Finding("server", Verdict.PROBLEM, "It runs but does not answer.", remedy)
     except OSError:
         yield Finding("server", Verdict.OK, "No server runs in this data folder.")
     else:
@@ -127,7 +127,7 @@ def _check_settings(config: Config, environment: Mapping[str, str | None]) -> It
     found = unknown_settings(environment)
     for name, similar in found:
         remedy = f"Is it {similar}?" if similar else "Remove it."
-        yield Finding("settings", Verdict.WARNING, f"{name} is no setting.", remedy)
+        yield Finding("settings", Verdict.WARNING, f"There is no setting {name}.", remedy)
     is_local = config.host in {"127.0.0.1", "::1", "localhost"}
     if not is_local and (config.tls == "off" or config.tls_cert is None):
         remedy = "Set CHAT_TLS_CERT and CHAT_TLS_KEY, unless a proxy encrypts."
@@ -157,7 +157,9 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
     state = f"A sync of the disk takes {seconds * 1000:.1f} ms (median of {_SYNCS})."
     if seconds > _SYNC_SLOW_SECONDS:
         verdict = Verdict.PROBLEM if seconds > _SYNC_BAD_SECONDS else Verdict.WARNING
-        yield Finding("disk speed", verdict, state, "Each message waits for one; use a local SSD, and no network disk.")
+        yield Finding(
+            "disk speed", verdict, state, "Each message waits for a sync; use a local SSD instead of a network disk."
+        )
     else:
         yield Finding("disk speed", Verdict.OK, state)
 
@@ -175,7 +177,10 @@ def _check_disk_space(config: Config) -> Iterator[Finding]:
     if free_bytes < config.disk_reserve:
         state = f"{free_bytes / 1e9:.1f} GB are free, less than CHAT_DISK_RESERVE: the server refuses messages."
         yield Finding(
-            "disk space", Verdict.PROBLEM, state, "Free space, or enlarge the disk; then it goes on by itself."
+            "disk space",
+            Verdict.PROBLEM,
+            state,
+            "Free space, or enlarge the disk; the server then continues without a restart.",
         )
     elif free_bytes < 2 * used_bytes or free_bytes < 2 * config.disk_reserve:
         remedy = "An upgrade needs two to three times the database; free space."
@@ -205,7 +210,7 @@ def _check_clock(folder: Path) -> Iterator[Finding]:
         state = f"The newest message is {hours:.1f} h in the future: the clock is or was wrong."
         yield Finding("clock", Verdict.PROBLEM, state, "Set the clock, and synchronise it (chrony, systemd-timesyncd).")
     elif not _is_synchronised():
-        remedy = "Synchronise it (chrony, systemd-timesyncd), on the host of a container."
+        remedy = "Synchronise it (chrony, systemd-timesyncd); for a container, on its host."
         yield Finding("clock", Verdict.WARNING, "Nothing synchronises the clock of this machine.", remedy)
     else:
         yield Finding("clock", Verdict.OK, "The clock is synchronised, and no message is newer.")
@@ -233,11 +238,11 @@ def _check_limits(config: Config) -> Iterator[Finding]:
         with suppress(OSError, ValueError):  # ValueError: "max"
             limits.append(int(Path(path).read_text(encoding="ascii")))
     if limits and min(limits) < config.max_connections:
-        state = f"{min(limits):,} are allowed, and each of {config.max_connections:,} connections may have one."
+        state = f"{min(limits):,} are allowed, and {config.max_connections:,} connections need one each."
         remedy = "Raise the limit (TasksMax=, pids_limit, ulimit -u), or lower CHAT_MAX_CONNECTIONS."
         yield Finding("threads", Verdict.WARNING, state, remedy)
     else:
-        yield Finding("threads", Verdict.OK, "Each connection may have one.")
+        yield Finding("threads", Verdict.OK, "The limit allows one for each connection.")
 
 
 def _check_memory(config: Config) -> Iterator[Finding]:

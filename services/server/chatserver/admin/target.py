@@ -216,4 +216,6 @@ def _check_server(connection: socket.socket, owner_id: int) -> None:
     """Raise AdminError if another user's program answers, which only an abstract address allows."""
     server_id = peer_user_id(connection)
     if server_id not in {_ROOT, os.geteuid(), owner_id}:
-        raise AdminError(f"The program that answers on {ADMIN_FILE} is of user {server_id}, and not the server.")
+        raise AdminError(
+            f"The program that answers on {ADMIN_FILE} belongs to user {server_id}, and is not the server."
+        )

@@ -53,10 +53,10 @@ def to_request_error(error: Exception, connection: str) -> RequestError:
             _log.error("password check failed", connection=connection, error=str(error))
             return RequestError(ErrorCode.INTERNAL, "The server can't check passwords now.")
         case PasswordsBusyError():
-            reason = f"Too many logins wait for the server already; try again in {_BUSY_SECONDS:.0f} s."
+            reason = f"Too many logins already wait; try again in {_BUSY_SECONDS:.0f} s."
             return RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=_BUSY_SECONDS)
         case AbandonedError():
-            reason = "The login had to wait, and you closed your side of the connection meanwhile; nothing was done."
+            reason = "You closed your side of the connection while the login had to wait; nothing was done."
             return RequestError(ErrorCode.RATE_LIMITED, reason)
         case ShortOfMemoryError():
             return RequestError(ErrorCode.INTERNAL, "The server is short of memory; try again later.")

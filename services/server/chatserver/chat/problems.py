@@ -31,11 +31,11 @@ _REASONS: Final = {
     Problem.ONESELF: (ErrorCode.NOT_PERMITTED, "You can't do this to yourself; nothing was done."),
     Problem.LAST_OPERATOR: (
         ErrorCode.NOT_PERMITTED,
-        "{username} is the last operator of the server; make another one first.",
+        "{username} is the last operator of the server; make another user an operator first.",
     ),
     Problem.UNKNOWN_MESSAGE: (
         ErrorCode.UNKNOWN_MESSAGE,
-        "There is no such message that you may see; nothing was done.",
+        "There is no such message, or you may not see it; nothing was done.",
     ),
     Problem.NOT_SANCTIONED: (
         ErrorCode.BAD_REQUEST,

@@ -69,7 +69,7 @@ class RateLimit:
             self._counters.limits_hit[self._name] += 1
         if delay_seconds > delay_max_seconds:
             retry_seconds = math.ceil(10 * (delay_seconds - delay_max_seconds)) / 10
-            reason = f"You do this too often; it is accepted again in {retry_seconds:g} s."
+            reason = f"You do this too often; try again in {retry_seconds:g} s."
             raise RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=retry_seconds)
         return delay_seconds
 

@@ -436,7 +436,7 @@ class Connection:
                 return found, first.removeprefix(BYTE_ORDER_MARK)
         if data is None:
             _log.warning("connection rejected", reason="silent", connection=self.label)
-            self._reject(f"Nothing was said for {self.login_seconds:g} s.")
+            self._reject(f"No request arrived for {self.login_seconds:g} s.")
         return None, b""
 
     def _start_tls(self, received: bytes) -> bool:

@@ -145,7 +145,7 @@ class ConnectionLimits:
                 raise counts.refuse("address_connections", Refused(ErrorCode.RATE_LIMITED, reason), now)
             if self._new_max:
                 if wait_seconds := math.ceil(counts.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):
-                    reason = f"Your address opened too many connections; try again in {wait_seconds} s."
+                    reason = f"Your address has opened too many connections; try again in {wait_seconds} s."
                     refused = Refused(ErrorCode.RATE_LIMITED, reason, retry_seconds=wait_seconds)
                     raise counts.refuse("address_new_connections", refused, now)
                 counts.bucket.take(self._new_max, NEW_SECONDS, now)

@@ -58,11 +58,11 @@ def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -
     After an error nothing has changed.
     """
     if path.name.startswith(("chat.", "search.")) and _is_same_folder(path.parent, database.path.parent):
-        raise StoreError(f"{path} would be among the server's own files; give the backup another name or folder.")
+        raise StoreError(f"{path} would be one of the server's own files; give the backup another name or folder.")
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise StoreError(f"{path} is not a regular file; name a new file for the backup.")
     if path.exists() and not may_replace:
-        raise StoreError(f"{path} exists already; name a new file, or allow to replace it with --replace.")
+        raise StoreError(f"{path} exists already; name a new file, or replace it with --replace.")
     with _new_file(path) as new:
         size_bytes = _copy_database(database, new)
         new.replace(path)
@@ -170,7 +170,7 @@ def _new_file(path: Path) -> Iterator[Path]:
             finally:
                 new.unlink(missing_ok=True)
     except BlockingIOError as error:
-        raise StoreError(f"Another command is writing {path}; wait for its end.") from error
+        raise StoreError(f"Another command is writing {path}; wait until it has ended.") from error
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -185,7 +185,7 @@ def _copy_database(database: ReadOnlyDatabase, new: Path) -> int:
             with closing(connect(new, "ro")) as copy:
                 (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.Error as error:
-            raise StoreError(f"The backup failed, and nothing is kept of it: {describe(error)}.") from error
+            raise StoreError(f"The backup failed, and its file was removed: {describe(error)}.") from error
     if verdict != "ok":
         raise StoreError(f"The database {database.path} is damaged; see `chatserver admin check`.")
     with new.open("rb") as file:
@@ -205,9 +205,9 @@ def _check_backup(path: Path, newest_schema: int) -> None:
             elif version > newest_schema:
                 problem = f"a newer server wrote it (schema {version})"
             elif not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'account'").fetchone():
-                problem = "it is no database of a chat server"
+                problem = "it is not the database of a chat server"
     except (sqlite3.Error, UnicodeError) as error:
-        problem = f"it is no database ({describe(error)})"
+        problem = f"it is not a database ({describe(error)})"
     finally:
         for ending in ("-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)

@@ -255,7 +255,7 @@ class ReadOnlyDatabase:
                 raise StoreError(f"There is no database in the data folder {folder}; name the right one with --data.")
             wal_path = Path(f"{self.path}-wal")
             if _size_of(wal_path) and not may_own_wal(self.path, folder):
-                raise StoreError(f"The write-ahead log {wal_path} is not of the database {self.path}.")
+                raise StoreError(f"The write-ahead log {wal_path} does not belong to the database {self.path}.")
             self._connection = connect(self.path, "ro")
             with self.reading() as connection:
                 (version,) = connection.execute("PRAGMA user_version").fetchone()

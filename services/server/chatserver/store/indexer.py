@@ -187,7 +187,7 @@ class Indexer:
         except TurnsClosedError as error:
             raise SearchClosedError from error
         except NoTurnError as error:
-            reason = "Many users search now; try again in a few seconds."
+            reason = "Too many searches wait; try again in a few seconds."
             raise RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=TURN_SECONDS) from error
         except IndexClosedError as error:
             raise (SearchClosedError if self._closed else SearchFailedError) from error
