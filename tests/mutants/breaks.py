@@ -878,9 +878,9 @@ BREAKS = (
     # Logins.
     _break(
         _PASSWORD,
-        _CHAT + "login.py",
-        "if verdict is Verdict.WRONG or account is None:",
-        "if account is None:",
+        _CHAT + "passwords.py",
+        "if password_hash is None or form is None:",
+        "if password_hash is None:",
         "integration/test_chat_client.py::test_login_registers_a_name_and_then_needs_its_password",
         "e2e/test_login.py::test_third_wrong_password_ends_the_client",
     ),
