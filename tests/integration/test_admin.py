@@ -345,7 +345,7 @@ BAD = [
     (nothing, "backup /dev/full", 1, "not a regular file"),
     (nothing, "restore {file} --replace", 1, "No such file"),
     (nothing, "restore /dev/null --replace", 1, "not the database of a chat server"),
-    (nothing, "restore {folder}/chat.state --replace", 1, "no database"),
+    (nothing, "restore {folder}/chat.state --replace", 1, "not a database"),
     (nothing, "restore {folder}/chat.db", 1, "--replace"),
 ]
 
