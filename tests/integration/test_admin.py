@@ -152,7 +152,7 @@ STORY = [
     ("invite --for 0s", "", 2, "is zero"),
     ("prune --older-than 1d", "", 0, '"deleted": 0'),
     ("prune --older-than forever", "", 2, "age"),
-    ("prune --older-than 0d", "", 2, "no time"),
+    ("prune --older-than 0d", "", 2, "is zero"),
     ("rooms", "", 0, '"room": "dev", "members": 1, "invited": 0, "private": true, "owner": "alice"'),
     ("export", "", 0, '"to": "bob", "from": "alice", "message": "psst"'),
     ("export --room lobby", "", 0, '"room": "lobby", "from": "alice", "message": "hello bob"'),
