@@ -691,6 +691,13 @@ BREAKS = (
     ),
     _break(
         _REQUESTS,
+        _CHAT + "passwords.py",
+        "    (Urgency.REGISTRATION, *Urgency),\n",
+        "    tuple(Urgency),\n",
+        "unit/server/test_passwords.py::test_known_users_who_log_in_all_the_time_keep_no_others_out",
+    ),
+    _break(
+        _REQUESTS,
         _NET + "connections.py",
         "            displaced.displace()\n",
         "            displaced.disconnect()\n",

@@ -289,6 +289,22 @@ def test_urgent_tasks_are_next_and_abandoned_ones_are_dropped() -> None:
     assert waited == [7.0, 7.0]
 
 
+def test_known_users_who_log_in_all_the_time_keep_no_others_out() -> None:
+    """A login from a new place and a registration are among the next four. Known users have half of the time."""
+    with started_with_hasher() as (passwords, hasher):
+        hasher.gate = gate = Gate()
+        threads = [in_background(lambda: passwords.check("first", "secret"))]
+        gate.await_thread()
+        tasks = [*(("known", Urgency.KNOWN) for _ in range(6)), ("login", Urgency.LOGIN), ("new", Urgency.REGISTRATION)]
+        for number, (name, urgency) in enumerate(tasks, 1):
+            threads.append(in_background(partial(passwords.check, name, "secret", urgency)))
+            eventually(lambda number=number: passwords.waiting == number)
+        gate.open()
+        for thread in threads:
+            must_end(thread)
+    assert hasher.verified == ["first", "known", "login", "new", *["known"] * 5]
+
+
 def test_waiting_tasks_are_limited_except_those_of_known_users() -> None:
     with started_with_hasher(waiting_max=2) as (passwords, hasher):
         hasher.gate = gate = Gate()
