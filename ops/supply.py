@@ -1,4 +1,4 @@
-"""What the programs are made of: an SBOM of each, and known vulnerabilities of their packages.
+"""The packages of the programs: an SBOM of each program, and known vulnerabilities.
 
 make sbom     write sbom/chatserver.cdx.json and sbom/chatclient.cdx.json (CycloneDX)
 make audit    look up the pinned packages; exit code 1 if one is vulnerable, 2 if that can't be looked up

@@ -370,7 +370,7 @@ class ChatClient:
         return self._moderate(requests.AskBans(room=room), events.Bans).bans
 
     def delete(self, message_id: int, room: str | None = None) -> None:
-        """Delete a message: an own one, or as an operator any public one. ``room`` is the room of the message."""
+        """Delete an own message, or as an operator any public one. ``room`` is the room of the message."""
         check_whole("message_id", message_id)
         self._moderate(requests.Delete(message_id, room), events.Deleted)
 
@@ -474,7 +474,7 @@ class ChatClient:
                 raise LostError("The connection was lost; it is unknown whether the message was stored.")
 
     def _moderate(self, action: requests.ModerationRequest, kind: type[Answer]) -> Answer:
-        """Make a request about the conduct of users, after the checks of its members."""
+        """Make a request of moderation, after the checks of its members."""
         room, reason, seconds = (getattr(action, each, None) for each in ("room", "reason", "seconds"))
         username = getattr(action, "username", None)
         for name, value in (("room", room), ("username", username), ("reason", reason)):

@@ -19,9 +19,9 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _CUSTOMER_BITS = 64
 # Shortest prefixes of networks that are banned, by version of IP: a typing error must not ban all users.
 _BANNED_BITS_MIN = {4: 8, 6: 16}
-# Results of network_of that are kept, at about 300 bytes each. One takes 20 us, and attackers come again and again.
+# Number of cached results of network_of, at about 300 bytes each. One takes 20 us, and attackers reconnect.
 _CACHED_MAX = 4_096
-# Banned networks that are kept: the addresses of all users are compared with one.
+# Number of cached networks: a ban of a network is compared with the addresses of all users.
 _BANS_CACHED_MAX = 16
 # Host without brackets, port.
 Address: TypeAlias = tuple[str, int]
@@ -117,7 +117,7 @@ def ban_network(text: str) -> str:
 
 
 def new_ban_network(text: str) -> str:
-    """The same, for a new ban: a network of at most a /8, or a /16 of IPv6. Otherwise raises ValueError, too."""
+    """Like :func:`ban_network`. Raises ValueError also for networks larger than a /8, or a /16 of IPv6."""
     network = ban_network(text)
     parsed = ip_network(network)
     if parsed.prefixlen < _BANNED_BITS_MIN[parsed.version]:

@@ -240,7 +240,7 @@ class Joined(_Tagged, frozen=True, tag="joined"):
 
 
 class Parted(_Tagged, frozen=True, gc=False, tag="parted"):
-    """The user is not in the room any more; ``by`` is the user who removed it, for this reason."""
+    """The user is no longer in the room; ``by`` is the user who removed it, and ``reason`` the reason."""
 
     room: str
     by: str | None = None
@@ -312,7 +312,7 @@ class Unmuted(_Sanction, frozen=True, kw_only=True, gc=False, tag="unmuted"):
 
 
 class SanctionKind(StrEnum):
-    """What a sanction keeps the user from: being there, or sending messages."""
+    """The kind of a sanction: a ban refuses the user, a mute the user's messages."""
 
     BAN = "ban"
     MUTE = "mute"

@@ -127,7 +127,7 @@ def log_stacks() -> None:
             lines.append(f"  {code.co_filename}:{frame.f_lineno} {code.co_qualname}")
             frame = frame.f_back
         by_stack["\n".join(lines)].append(names.get(ident, str(ident)))
-    # The rarest first: they are the ones to look at, and the last to be left out.
+    # The rarest first: they are the most interesting, and must not be left out.
     stacks = sorted(by_stack.items(), key=lambda item: len(item[1]))
     for stack, its_names in stacks[:_STACKS_MAX]:
         shown = ", ".join(its_names[:_STACK_NAMES_MAX])

@@ -35,7 +35,7 @@ class Interrupt(NamedTuple):
 
 
 class Resend(NamedTuple):
-    """The time has come to send messages again that were refused for their rate."""
+    """It is time to send messages again that were refused for their rate."""
 
 
 Input: TypeAlias = Line | SelectRoom | EndOfInput | Interrupt | Resend | ClientEvent | Signal

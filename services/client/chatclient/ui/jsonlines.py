@@ -55,7 +55,7 @@ def _as_sent(shown: Any) -> Any:
 
 
 def _in_calendar(time_ms: int | None) -> events.TimeMs | None:
-    """The nearest time of the calendar; None is no time."""
+    """The time, or the nearest one that the calendar has; None for None."""
     return None if time_ms is None else events.TimeMs(min(max(time_ms, 0), _LAST_MS))
 
 

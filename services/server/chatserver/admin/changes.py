@@ -61,7 +61,7 @@ class Target(Protocol):
         """The connections, oldest first. AdminError: no server runs."""
 
     def note_pruned(self) -> None:
-        """Tell the search index that old messages were removed."""
+        """Report to the search index that old messages were removed."""
 
 
 _DECODER: Final[msgspec.json.Decoder[ChangeRequest]] = msgspec.json.Decoder(ChangeRequest)
@@ -72,7 +72,7 @@ class _Call:
 
     def __init__(self, target: Target, system_user: str) -> None:
         self.target = target
-        # Fields of entries. The account 0 stands for the administrator, who may do everything.
+        # Fields of entries. The account 0 stands for the administrator, who has all rights.
         self.acting: dict[str, Any] = {"by_id": 0, "by": ADMINISTRATOR, "system_user": system_user}
 
     def append(self, *together: Entry[Any]) -> Any:

@@ -152,7 +152,7 @@ class Login:
             account = self._accounts.find(login.username)  # another login registered it at the same time
             if account is None:
                 raise name_in_use(login.username)
-        # Of an unknown user, too: the time of a login does not tell if it exists.
+        # Also for an unknown user: the time of a login must not reveal whether a name exists.
         last_login_ms = self._accounts.last_login_ms(account.id if account is not None else 0, peer.network)
         is_known = last_login_ms is not None
         enter = partial(
@@ -193,7 +193,7 @@ class Login:
                 f"The password of {account.name} must be replaced by a new one; only clients of json can do this.",
             )
         if new is not None:
-            ban = self._records.standing(account.id, "").ban  # of the account; that of the address was looked at before
+            ban = self._records.standing(account.id, "").ban  # of the account; that of the address was checked before
             if ban is not None:
                 raise sanction_error(ban)
             return self._replace_password(account, new)
@@ -232,7 +232,7 @@ class Login:
         return replace(account, password_hash=change.new_hash, must_change_password=False)
 
     def stop_waiting(self) -> None:
-        """Wake all tries that wait for their turns, at shutdown: they are refused. For any thread."""
+        """Wake all waiting tries at shutdown: they are refused. For any thread."""
         self._is_stopping = True
         self._throttle.wake_all()
 
@@ -245,7 +245,7 @@ class Login:
         urgency: Urgency,
         is_abandoned: Callable[[float], bool],
     ) -> Verdict:
-        """Check a password when its turn has come. RequestError: the turn is too far away."""
+        """Check a password after the wait of the throttle. Raises RequestError if the wait would be too long."""
         attempt = self._wait_for_turn(enter, username, is_abandoned)
         verdict = None
         try:

@@ -191,7 +191,7 @@ class LoginThrottle:
         return attempt
 
     def poll(self, attempt: Try, now: float) -> float | None:
-        """None: the password may be checked now. Otherwise ask again after so many seconds, or when ``wake`` is called.
+        """None: the password may be checked now. Otherwise ask again after these seconds, or when ``wake`` is called.
 
         After its deadline the caller gives the try up.
         """
@@ -288,7 +288,7 @@ class LoginThrottle:
         self._remember(attempt.pair, now, -1)
 
     def _drop_queues(self, now: float) -> None:
-        """Drop the queues that are over, or the half that is over soonest. Lanes in which a try waits are kept."""
+        """Drop queues without a waiting try: those whose charges are over, or the half that are over soonest."""
         over_at = {key: queue.over_at for key, queue in self._queues.items() if not queue.waiting}
         for key in sorted(over_at, key=over_at.__getitem__):
             if over_at[key] > now and len(self._queues) <= self.limits.remembered_max // 2:

@@ -1,4 +1,4 @@
-"""Requests about the conduct of users: the entry of each, the errors of its outcome, and the lists. The hub tells.
+"""Requests of moderation: the entry of each, the errors of its outcome, and the lists. The hub sends the events.
 
 Without a room, or with the lobby, a request is about the whole server. The journal decides who may do what; this module
 looks up names, and checks the same for lists, which need no entry.
@@ -102,7 +102,7 @@ class Moderation:
         | requests.Report,
         room_id: int | None,
     ) -> entries.ModerationEntry[Any]:
-        """Return the entry of a request. RequestError: its user is unknown, or its address is none."""
+        """Return the entry of a request. Raises RequestError if its user is unknown or its address is not valid."""
         by: dict[str, Any] = {"by_id": member.account_id, "by": member.name}
         target: dict[str, Any]
         match request:

@@ -92,7 +92,7 @@ class PasswordsBusyError(Exception):
 
 
 class AbandonedError(Exception):
-    """The task was given up while it waited; nothing was hashed."""
+    """The task was cancelled while it waited; nothing was hashed."""
 
 
 class _Task(NamedTuple):

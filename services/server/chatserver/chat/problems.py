@@ -1,4 +1,4 @@
-"""The errors of outcomes: what a user reads if an entry changed nothing."""
+"""The errors of outcomes, for the users whose entries changed nothing."""
 
 from __future__ import annotations
 

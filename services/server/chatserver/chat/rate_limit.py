@@ -1,4 +1,4 @@
-"""How often a user may do something: a token bucket for each user, over all of its connections.
+"""Rates of a user: a token bucket for each user and kind of request, over all of the user's connections.
 
 The state of a bucket is one number, the time at which it will be full again. It follows the generic cell rate algorithm
 (ITU-T I.371): each token moves that time by one interval, and a token is due when the time is at most ``burst``
@@ -78,7 +78,7 @@ class RateLimit:
         return self._take(key, -1.0, 1) > 0
 
     def take_all(self, key: Hashable, count: int) -> bool:
-        """Take so many tokens if all of them are in the bucket. False: none was taken."""
+        """Take a number of tokens if all of them are in the bucket; otherwise take none, and return False."""
         return not self._take(key, 0.0, count)
 
     def _take(self, key: Hashable, delay_max_seconds: float, count: float) -> float:

@@ -1,4 +1,4 @@
-"""Registration: who may register a name, how often, and with which invitation."""
+"""Registration of new names: its mode, its limits, and invitations."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Registration:
         self._now_ms = now_ms
 
     def set_mode(self, mode: str) -> None:
-        """Change who may register, from now on."""
+        """Change the mode of registration, from now on."""
         self._mode = mode
 
     @property

@@ -64,7 +64,7 @@ class Member:
         self.has_caught_up = False
         self.newest_direct_id = 0
         self.is_counted = is_counted
-        # True after a newer connection of the user has taken its place: it ends. Under the hub's lock.
+        # True after a newer connection of the user has replaced it: it ends. Under the hub's lock.
         self.is_replaced = False
 
 

@@ -44,7 +44,7 @@ class RoomCommands:
         self._makers = makers
 
     def set_makers(self, makers: str) -> None:
-        """Change who may make rooms, from now on."""
+        """Change which users may make rooms, from now on."""
         self._makers = makers
 
     def visible_to(self, member: Member) -> tuple[RoomSummary, ...]:

@@ -507,7 +507,7 @@ def _is_hidden(transaction: Transaction, room: RoomView | None, account_id: int)
 
 
 def _find_target_problem(transaction: Transaction, entry: entries.Sanction | entries.LiftSanction) -> Problem | None:
-    """Why the account or network can't be the target; exactly one of both is given."""
+    """The reason why the account or network can't be the target, or None; exactly one of both is given."""
     if entry.network:
         is_possible = not entry.account_id and entry.room_id is None and entry.kind is SanctionKind.BAN
         return None if is_possible else Problem.NOT_PERMITTED
@@ -541,7 +541,7 @@ def _set_server_role(transaction: Transaction, entry: entries.SetServerRole) -> 
 
 
 def _delete(transaction: Transaction, entry: entries.DeleteMessage) -> DeletedMessage | Problem:
-    """The author may delete a message, and those who may act against the author; a direct message only the author."""
+    """The author may delete a message; users who may act against the author may delete a public one."""
     connection = transaction.connection
     message = _find_seen(transaction, entry)
     if isinstance(message, Problem):

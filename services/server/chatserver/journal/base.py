@@ -20,7 +20,7 @@ class JournalClosedError(Exception):
 
 
 class DiskFullError(OSError):
-    """The reserve of the disk is used up: what needs space is refused."""
+    """The reserve of the disk is used up: entries that need space are refused."""
 
 
 class Applied(Struct, frozen=True, gc=False):

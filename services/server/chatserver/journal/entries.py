@@ -279,7 +279,7 @@ class SetRole(_AboutUser, frozen=True, gc=False, tag="role"):
 
 
 class Moderated(Struct, frozen=True, gc=False):
-    """What an entry of moderation did, for those who are told."""
+    """The effect of an entry of moderation, for the users who get its event."""
 
     # The room's name; None: the whole server.
     room: str | None = None
@@ -384,7 +384,7 @@ class AddAccount(ModerationEntry[Account | AccountProblem], frozen=True, gc=Fals
 
 
 class SetPassword(ModerationEntry[Problem | None], frozen=True, gc=False, kw_only=True, tag="set_password"):
-    """The administrator gives an account another password, perhaps one that its next login must replace."""
+    """The administrator replaces the password of an account. The next login must perhaps replace it again."""
 
     account_id: int
     username: str

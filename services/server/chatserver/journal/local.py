@@ -334,7 +334,7 @@ class LocalJournal:
         self._fail(taken.appends, lambda: OSError(describe(error)))
 
     def _refuse_growth(self, taken: _Inbox) -> None:
-        """Fail the appends that need space, and take them out: the others are few, or free space."""
+        """Fail the appends that need space, and remove them from the batch: the others are few, or free space."""
         refused: list[Appended[Any]] = []
         kept: list[Appended[Any]] = []
         for appended in taken.appends:

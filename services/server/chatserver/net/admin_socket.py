@@ -23,11 +23,11 @@ _log = structlog.get_logger()
 
 # Maximum size of a request, which is one line: names, a reason and a hash.
 REQUEST_MAX_BYTES: Final = 64 * 1024
-# Time for a peer to send its request, and to take the answer. The next peer waits meanwhile.
+# Time for a peer to send its request, and to read the answer. Meanwhile the next peer waits.
 _PEER_SECONDS: Final = 5.0
 # Pause after a connection that could not be accepted.
 _PAUSE_SECONDS: Final = 0.2
-# Peers that wait for their turn; the system makes others wait in connect().
+# Maximum peers that wait to be accepted; the system makes others wait in connect().
 _BACKLOG: Final = 8
 _ROOT: Final = 0
 

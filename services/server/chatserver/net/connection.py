@@ -268,7 +268,7 @@ class Connection:
         return "none" if self._send_queue is None else self._send_queue.protocol
 
     def displace(self) -> None:
-        """End the connection, also if the session makes it wait: another one gets its place. For any thread."""
+        """End the connection, also if the session makes it wait: another one gets its slot. For any thread."""
         if self._send_queue is not None:
             self._send_queue.finish(hang_up=True)
         self.disconnect()

@@ -34,7 +34,7 @@ NEW_SECONDS: Final = 600.0
 # Maximum answers to datagrams without a session, in a second. They take a twentieth of a processor; more would delay
 # sessions.
 OPENINGS_MAX: Final = 2_000
-# Refusals of a network that its peers are told, at once and then in this time. One costs a tenth of a millisecond.
+# Refusals of a network that are answered with an error, at once and then in this time. One costs 0.1 ms.
 _TOLD_MAX: Final = 10
 _TOLD_SECONDS: Final = 10.0
 # Maximum networks without connections that are remembered, at about 300 bytes each.
@@ -82,7 +82,7 @@ class _Counts:
 
     def __init__(self) -> None:
         self.connections = 0
-        # Tokens for new connections, and for refusals that the peer is told.
+        # Tokens for new connections, and for refusals with an error.
         self.bucket = Bucket()
         self.told = Bucket()
 

@@ -74,7 +74,7 @@ _NUMBERED_MAX_BYTES = 64 * 1024
 _PIECES_MAX = 128
 # Maximum size for joining bytes of its own: a segment and its bytes object take 100 bytes beside the data.
 _JOIN_MAX_BYTES = 4 * 1024
-# Time for which a request of a peer that has closed its side may wait for its turn.
+# Time that a request may wait in the queue of hashes after its peer has closed its side.
 HALF_CLOSED_SECONDS = 1.0
 # A segment that carries no number: see SendQueue.track.
 _NO_NUMBER: Final = -1

@@ -1,4 +1,4 @@
-"""The reserve of the disk: bytes that stay free, so that the disk never fills up while the server writes."""
+"""The reserve of the disk: bytes that the server keeps free, because a full disk would stop it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DiskReserve:
         now = self._clock()
         if self._reserve_bytes and now - self._read_at >= _READING_SECONDS:
             self._read_at = now
-            with suppress(OSError):  # the next write reports what is wrong
+            with suppress(OSError):  # the next write reports the error
                 found = self._statvfs(self._folder)
                 self._note(found.f_bavail * found.f_frsize)
         return self.is_used

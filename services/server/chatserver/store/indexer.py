@@ -62,7 +62,7 @@ _PAUSE_MAX_SECONDS = 0.2
 # Deletions per transaction, and texts of deleted messages that are kept for them.
 _SLICE_DELETIONS = 500
 _DELETED_MAX_MESSAGES = 1_000
-# Time after which a deletion whose text was not told makes the index stale: the text comes right after the commit.
+# Time after which a deletion without a text makes the index stale: the text arrives right after the commit.
 _STALE_SECONDS = 5.0
 # Delay of the next attempt if the file can't be used.
 _RETRY_SECONDS = 30.0
@@ -133,7 +133,7 @@ class Indexer:
         self._missing_since: float | None = None
         # True if messages were removed because of their age, perhaps before the start.
         self._was_pruned = True
-        # True if the file is to be built again. Only the indexer thread uses it.
+        # True if the file must be built again. Only the indexer thread uses it.
         self._is_stale = False
         # The newest message that a search waits for, and the newest message that is indexed.
         self._requested_id = 0
@@ -160,7 +160,7 @@ class Indexer:
                 self._work_available.notify()
 
     def note_pruned(self) -> None:
-        """Look whether too many messages were removed because of their age. For any thread; it does not wait."""
+        """Let the indexer check for messages that were removed because of their age. For any thread; does not wait."""
         with self._lock:
             self._was_pruned = True
             self._work_available.notify()
@@ -273,7 +273,7 @@ class Indexer:
             with self._lock:
                 known = dict(self._deleted)
                 self._was_deleted = False
-            # Read after the texts, which are told after the commits of their deletions.
+            # Read after the texts, which arrive after the commits of their deletions.
             deletions = self._messages.deletions(index.deletions, _SLICE_DELETIONS)
             if not deletions:
                 self._forget_deleted(known)  # told after the deletion was done, because the message was not indexed
@@ -309,7 +309,7 @@ class Indexer:
             raise _StaleError
 
     def _check_missing(self) -> None:
-        """Raise _StaleError if a text is missing for a while: it comes right after the commit of the deletion."""
+        """Raise _StaleError if a text is missing for a while: it arrives right after the commit of the deletion."""
         if self._missing_since is None:
             self._missing_since = time.monotonic()
         elif time.monotonic() - self._missing_since >= self._times.stale_seconds:

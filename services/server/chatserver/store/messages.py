@@ -53,7 +53,7 @@ _NAMED: Final = (
 _PRESENT: Final = " AND text <> ''"
 _HEARD: Final = " AND NOT EXISTS (SELECT 1 FROM ignored WHERE account_id = :reader AND ignored_id = sender_id)"
 _SHOWN: Final = {"columns": _NAMED, "present": _PRESENT, "heard": _HEARD}
-# The rest of an answer that has begun: its number of messages is known, so a message that is deleted now has its place.
+# The rest of an answer that has begun: the client knows its number of messages, so a deleted one is not left out.
 _REST: Final = {
     "columns": f"{_NAMED.removesuffix('text')}iif(text = '', '(deleted)', text)",
     "present": "",

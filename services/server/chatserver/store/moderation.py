@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class ActiveSanction(Struct, frozen=True, gc=False):
-    """A ban or mute, as its target learns of it. ``until_ms`` is None if it is for ever."""
+    """A ban or mute, as its target sees it. ``until_ms`` is None if it is for ever."""
 
     kind: SanctionKind
     until_ms: int | None
@@ -46,7 +46,7 @@ _IN_ROOM: Final = "ifnull(conversation_id, -1) = ifnull(:room, -1)"
 _AS_ACTIVE: Final = (
     "SELECT kind, until_ms, reason, (SELECT name FROM conversation WHERE id = conversation_id) FROM sanction WHERE"
 )
-# Deletions that a login looks at, newest first, to find those that its user could see.
+# Maximum deletions that a login reads, newest first, to find those that its user could see.
 _DELETIONS_READ: Final = 10 * DELETIONS_REPORTED_MAX
 _DELETIONS: Final = f"""
 SELECT deletion.id, by_name, iif(conversation_id > 1, (SELECT name FROM conversation WHERE id = conversation_id), NULL)
@@ -83,7 +83,7 @@ class ModerationRecords:
         self._now_ms = now_ms
 
     def standing(self, account_id: int, address: str) -> Standing:
-        """What a login of the account from the address must know."""
+        """The state of moderation that a login of the account from the address needs."""
         with self._database.reading() as connection:
             now_ms = self._now_ms()
             ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
@@ -330,7 +330,7 @@ def is_ignored(connection: sqlite3.Connection, account_id: int, ignored_id: int)
 
 
 def count_ignored(connection: sqlite3.Connection, account_id: int) -> int:
-    """Number of users whom the account ignores."""
+    """The number of users whom the account ignores."""
     return int(connection.execute("SELECT count(*) FROM ignored WHERE account_id = ?", (account_id,)).fetchone()[0])
 
 

@@ -96,7 +96,7 @@ class Rooms:
             return find_room(connection, account_id, name)
 
     def find_any(self, name: str) -> RoomView | None:
-        """The room of this name as an operator of the server sees it, who runs each room as its owner does."""
+        """The room of this name for an operator of the server, who has the rights of its owner."""
         with self._database.reading() as connection:
             query = "SELECT id FROM conversation WHERE name_key = ? AND id > 1"
             row = connection.execute(query, (room_key(name),)).fetchone()

@@ -1,8 +1,8 @@
-"""Whose search is next: each user has one search at a time, and those who searched least lately come first.
+"""A fair queue of searches: one at a time for each user, and users who have searched little come first.
 
-The order is that of start-time fair queueing. Each search moves the *debt* of its user ahead, a time, by a multiple of
-the seconds that it took. A search counts as arrived at the later one of its arrival and that time, and the earliest is
-next. So a user without a debt waits for one of the running searches only, however many wait.
+The order is that of start-time fair queueing. Each user has a *debt*: a time, which each search moves ahead by a
+multiple of the seconds that it took. The key of a search is its arrival or its user's debt, whichever is later, and the
+search with the earliest key runs next. So a user without a debt waits for a running search only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Maximum searches that run at the same time. One processor is left for the delivery of messages.
 SEARCHES_MAX = 2
-# A search of one second puts its user behind all who did not search in this many seconds.
+# After a search of one second, its user comes after all users who have not searched for this number of seconds.
 DEBT_FACTOR = 20.0
 # Maximum wait of a search. Its client has waited for an answer for some time, and its thread is needed.
 WAIT_SECONDS = 5.0
@@ -32,7 +32,7 @@ def _processors() -> int:
 
 
 class TurnsClosedError(Exception):
-    """No search gets a turn any more."""
+    """The server is shutting down, and runs no more searches."""
 
 
 class NoTurnError(Exception):
