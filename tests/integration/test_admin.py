@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -580,19 +581,21 @@ def test_database_that_a_restore_replaces_is_kept_with_its_log(admin: Admin, tmp
 _CHANGES_OF_FILES = ("os.link", "os.rename", "os.remove", "os.truncate")
 
 
-def killed_before(change: int, arguments: list[str]) -> bool:
-    """Run a command in a child that dies before this one of its changes of files. False if it has ended before."""
+def code_with_fault(change: int, arguments: list[str], *, is_killed: bool) -> int:
+    """Run a command in a child. At this one of its changes of files it dies (exit code 9), or the disk fails."""
     child = os.fork()
     if not child:
         changes = count(1)
 
-        def die(event: str, _: object) -> None:
+        def fail(event: str, _: object) -> None:
             if event in _CHANGES_OF_FILES and next(changes) == change:
-                os._exit(9)
+                if is_killed:
+                    os._exit(9)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        sys.addaudithook(die)
+        sys.addaudithook(fail)
         os._exit(cli.main(arguments))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_restore_that_is_killed_at_any_step_keeps_the_database_with_its_log(admin: Admin, tmp_path: Path) -> None:
@@ -605,7 +608,7 @@ def test_restore_that_is_killed_at_any_step_keeps_the_database_with_its_log(admi
         admin.folder = tmp_path / f"killed {change}"
         shutil.copytree(tmp_path / "killed", admin.folder)
         restore = ["restore", f"{tmp_path}/backup.db", "--replace"]
-        if not killed_before(change, ["--data", str(admin.folder), *restore]):
+        if code_with_fault(change, ["--data", str(admin.folder), *restore], is_killed=True) != 9:
             break
         assert admin(" ".join(restore)).code == 0, change
         assert last_id not in {row["id"] for row in admin("export").rows}
@@ -617,6 +620,20 @@ def test_restore_that_is_killed_at_any_step_keeps_the_database_with_its_log(admi
                     found |= set(connection.execute("SELECT max(id) FROM message").fetchone())
         assert last_id in found, change
     assert change > 5
+
+
+def test_restore_that_fails_at_any_step_changes_nothing(admin: Admin, tmp_path: Path) -> None:
+    """But the search index, which is built again."""
+    admin(f"backup {tmp_path}/backup.db")
+    wal = admin.folder / "chat.db-wal"
+    wal.write_bytes(b"the last messages")
+    before = contents(admin.folder)
+    restore = ["--data", str(admin.folder), "restore", f"{tmp_path}/backup.db", "--replace"]
+    for change in range(1, 9):
+        assert code_with_fault(change, restore, is_killed=False) == 1, change
+        after = contents(admin.folder)
+        assert {**after, "search.db": b""} == {**before, "search.db": b""}, change
+        assert wal.read_bytes() == b"the last messages"
 
 
 @contextmanager

@@ -113,25 +113,30 @@ def restore_backup(folder: Path, source: BinaryIO, newest_schema: int, *, may_re
 def _replace(folder: Path, new: Path) -> list[Path]:
     """Steps 1 to 3: see above."""
     database = folder / DATABASE_FILE
-    wal, kept = _wal_of(database), []
+    wal = _wal_of(database)
+    kept: list[Path] = []
     newest = None
     for number in count(1):
         aside = folder / f"{DATABASE_FILE}{_BEFORE}{'' if number == 1 else number}"
         if not aside.exists() and not _wal_of(aside).exists():
             break
         newest = aside
-    if database.exists():
-        kept.append(database.rename(aside))
+    with ExitStack() as undo:
+        if database.exists():
+            kept.append(database.rename(aside))
+            undo.callback(aside.rename, database)
+            _sync_folder(folder)
+        elif newest is not None and not _wal_of(newest).exists() and _may_own_wal(newest):
+            aside = newest
+        if wal.exists() and wal.stat().st_size:
+            kept.append(wal.rename(_wal_of(aside)))
+            undo.callback(_wal_of(aside).rename, wal)
+        wal.unlink(missing_ok=True)
+        (folder / f"{DATABASE_FILE}-shm").unlink(missing_ok=True)
+        remove_index(folder)
         _sync_folder(folder)
-    elif newest is not None and not _wal_of(newest).exists() and _may_own_wal(newest):
-        aside = newest
-    if wal.exists() and wal.stat().st_size:
-        kept.append(wal.rename(_wal_of(aside)))
-    wal.unlink(missing_ok=True)
-    (folder / f"{DATABASE_FILE}-shm").unlink(missing_ok=True)
-    remove_index(folder)
-    _sync_folder(folder)
-    new.replace(database)
+        new.replace(database)
+        undo.pop_all()
     _sync_folder(folder)
     return kept
 
