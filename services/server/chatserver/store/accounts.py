@@ -114,13 +114,6 @@ def read_name(connection: sqlite3.Connection, account_id: int) -> str | None:
     return None if row is None else str(row[0])
 
 
-def read_password_hash(connection: sqlite3.Connection, account_id: int) -> str | None:
-    """The hash of the account's password; None if it is deleted."""
-    query = "SELECT password_hash FROM account WHERE id = ? AND deleted_ms ISNULL"
-    row = connection.execute(query, (account_id,)).fetchone()
-    return None if row is None else str(row[0])
-
-
 # Operators of the server who are not banned from it. The plus takes the type from the id: else no index is used.
 _OPERATORS = (
     "SELECT id FROM account WHERE role = 'operator' AND kind = 'person' AND deleted_ms ISNULL AND NOT EXISTS ("

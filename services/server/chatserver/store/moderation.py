@@ -19,7 +19,7 @@ from msgspec import Struct
 from chatprotocol.address import format_network
 from chatprotocol.events import AuditRow, Deleted, SanctionKind, SanctionState, TimeMs
 from chatprotocol.limits import DELETIONS_REPORTED_MAX
-from chatserver.store.accounts import is_operator, read_password_hash
+from chatserver.store.accounts import is_operator
 from chatserver.store.rooms import DIRECT_ID
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ _OF_TARGET: Final = "kind = :kind AND ifnull(account_id, 0) = :account AND ifnul
 _IN_ROOM: Final = "ifnull(conversation_id, -1) = ifnull(:room, -1)"
 _AS_ACTIVE: Final = (
     "SELECT kind, until_ms, reason, (SELECT name FROM conversation WHERE id = conversation_id) FROM sanction WHERE"
+)
+_STANDING: Final = (
+    "SELECT password_hash, role = 'operator' AND kind = 'person', EXISTS (SELECT 1 FROM sanction) FROM account"
+    " WHERE id = ? AND deleted_ms ISNULL"
 )
 # Maximum deletions that a login reads, newest first, to find those that its user could see.
 _DELETIONS_READ: Final = 10 * DELETIONS_REPORTED_MAX
@@ -85,9 +89,12 @@ class ModerationRecords:
     def standing(self, account_id: int, address: str) -> Standing:
         """The state of moderation that a login of the account from the address needs."""
         with self._database.reading() as connection:
+            row = connection.execute(_STANDING, (account_id,)).fetchone()
+            password_hash, has_role, has_sanctions = row or (None, False, True)
+            if not has_sanctions:  # the usual case: one query, because each login makes it
+                return Standing(None, bool(has_role), password_hash)
             now_ms = self._now_ms()
             ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
-            password_hash = read_password_hash(connection, account_id)
             return Standing(ban, is_operator(connection, account_id, now_ms), password_hash)
 
     def ban_of_address(self, address: str) -> ActiveSanction | None:
