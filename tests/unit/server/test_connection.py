@@ -47,6 +47,7 @@ class ScriptedTransport:
     is_socket = False
     descriptor = -1
     write_max_bytes = 1_000_000
+    unsent_bytes = 0
     can_be_closed = True
 
     def __init__(self, clock: Clock, arrivals: Sequence[tuple[float, bytes]]) -> None:

@@ -25,6 +25,7 @@ class FakeTransport(SimpleNamespace):
 
     is_socket = True
     write_max_bytes = 1_000_000
+    unsent_bytes = 0
     sent = 0
     reached = 0
     interrupt: Callable[[], object] = staticmethod(lambda: None)

@@ -112,8 +112,10 @@ def test_full_socket_leaves_a_bounded_rest(pair: Pair) -> None:
         with pytest.raises(BlockingIOError):
             call()
     assert not pair.transport.can_be_closed
+    assert taken_bytes - 10_000 <= pair.transport.unsent_bytes <= WAITING_MAX_BYTES  # counted with what is unread
     pair.line.room = 1_000_000
     pair.transport.flush()
+    assert pair.transport.unsent_bytes == 0
     assert pair.received == bytes(taken_bytes)
     assert pair.transport.can_be_closed
 

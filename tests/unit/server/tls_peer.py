@@ -52,6 +52,7 @@ class Line:
     is_plain = True
     can_be_closed = True
     write_max_bytes = 1_000_000
+    unsent_bytes = 0
     descriptor = 7
 
     def __init__(self, clock: Clock, receive: Callable[[bytes], None]) -> None:

@@ -580,10 +580,10 @@ class SendQueue:
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes kept for this connection alone, with the page of an answer that is being made."""
+        """Bytes kept for this connection alone, with the page of an answer that is being made, and in the transport."""
         # Read without the lock: an estimate, compared with a limit in megabytes.
         page_bytes = _PAGE_BYTES if self._reply_bytes and self.state <= ANSWERING else 0
-        return self._reply_bytes + self._inserted_bytes + page_bytes
+        return self._reply_bytes + self._inserted_bytes + page_bytes + self.transport.unsent_bytes
 
     def unread_bytes(self) -> int:
         """Unsent bytes of all kinds, if the queue is not caught up. For any thread; an estimate."""

@@ -58,8 +58,9 @@ ALERT_FULL: Final = bytes.fromhex("15 0301 0002 02 50")
 # Plain bytes of a record. OpenSSL and the BIO keep buffers of this size for each connection: 16 KiB, the maximum, took
 # 15 KiB more for each and was no faster.
 _RECORD_BYTES: Final = 8 * 1024
-# Maximum records per system call, and so of ciphertext in a transport.
-BATCH_RECORDS: Final = 4
+# Maximum records per system call, and so of ciphertext in a transport. To 100 receivers, 16 took 246 ns of a processor
+# per delivery, 8 279 and 4 295: each call on a socket that has room wakes the peer.
+BATCH_RECORDS: Final = 16
 # Maximum plain bytes that the sender prepares for one write.
 _WRITE_MAX_BYTES: Final = 64 * 1024
 # Maximum plain bytes of a record (RFC 8446, section 5.1), and maximum size of a read: the BIO keeps the size that it
@@ -282,6 +283,10 @@ class TlsTransport:
         return self._state is _SHUT or (self._state is _OPEN and not self._unsent)
 
     # --- for any thread ---
+
+    @property
+    def unsent_bytes(self) -> int:
+        return len(self._unsent)
 
     def unacknowledged_bytes(self) -> int:
         """Bytes of ciphertext that the peer has not acknowledged."""

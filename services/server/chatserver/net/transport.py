@@ -61,6 +61,10 @@ class Transport(Protocol):
     def write_max_bytes(self) -> int:
         """Maximum useful size of one write."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the transport keeps for its peer alone, and that the system has not taken. For any thread."""
+
     def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
         """The next bytes; empty at the end. TimeoutError: nothing arrived within ``timeout_seconds``. OSError."""
 
@@ -124,6 +128,7 @@ class TcpTransport:
     is_socket = True
     is_plain = True
     can_be_closed = True
+    unsent_bytes = 0
     # One connection must not occupy the sender for long.
     write_max_bytes = SEND_MAX_BYTES
 

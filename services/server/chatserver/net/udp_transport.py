@@ -63,6 +63,8 @@ class UdpTransport:
     is_socket = False
     is_plain = False
     descriptor = -1
+    # What waits for the peer is a window of a few frames.
+    unsent_bytes = 0
 
     def __init__(
         self,
