@@ -9,6 +9,10 @@ from bench.protocols import MARKER, NUMBER_DIGITS
 
 # Maximum size of pieces that are counted byte by byte: for small pieces the step does not pay.
 _PLAIN_MAX_BYTES: Final = 1_024
+# Header of a TLS record, which ends with the length of the rest, and the bytes of the rest in TLS 1.3 that are not
+# data: a type and a tag (RFC 8446, section 5.2).
+_HEADER_BYTES: Final = 5
+_TAG_BYTES: Final = 17
 
 
 class MarkerCounter:
@@ -44,6 +48,61 @@ class MarkerCounter:
         is_even = found > 1 and self._buffer[first:size:step].count(MARKER) == found
         self._step = step if is_even else 0
         return found
+
+
+class RecordCounter:
+    """Counts the plain bytes in complete TLS records, without decrypting them."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+        # By connection: the begin of a header; or the bytes that its record lacks, and the record's plain bytes.
+        self._open: dict[int, tuple[bytes, int, int]] = {}
+
+    def count(self, fd: int, size: int) -> int:
+        """The plain bytes of the records of the connection ``fd`` that end in the first ``size`` bytes."""
+        header, missing, plain = self._open.get(fd, (b"", 0, 0))
+        position = found = 0
+        while position < size:
+            if not missing:
+                begin, position = position, min(size, position + _HEADER_BYTES - len(header))
+                header += self._buffer[begin:position]
+                if len(header) < _HEADER_BYTES:
+                    break
+                missing = int.from_bytes(header[-2:], "big")
+                header, plain = b"", missing - _TAG_BYTES
+            step = min(missing, size - position)
+            position, missing = position + step, missing - step
+            if not missing:
+                found += plain
+        self._open[fd] = header, missing, plain
+        return found
+
+
+class SampledCounter:
+    """Counts the deliveries to receivers of which only the ``sample`` is decrypted.
+
+    All get the same bytes. So the other receivers have as many messages for their bytes as the sample has, to within a
+    message while the messages are on their way, and exactly when all have the same number of bytes.
+    """
+
+    def __init__(self, buffer: bytearray, sample: int) -> None:
+        self._sample = sample
+        self._markers = MarkerCounter(buffer)
+        self._records = RecordCounter(buffer)
+        self._sample_markers = self._sample_bytes = self._other_bytes = self._counted = 0
+
+    def count(self, fd: int, size: int) -> int:
+        """The change of the number of deliveries, after the receiver ``fd`` got the first ``size`` bytes."""
+        if fd == self._sample:
+            self._sample_markers += self._markers.count(size)
+            self._sample_bytes += size
+        else:
+            self._other_bytes += self._records.count(fd, size)
+        before = self._counted
+        self._counted = self._sample_markers
+        if self._sample_bytes:
+            self._counted += self._other_bytes * self._sample_markers // self._sample_bytes
+        return self._counted - before
 
 
 class DeliveryTimes:

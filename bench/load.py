@@ -7,7 +7,8 @@ duplicates a message, or makes no progress.
 
 To keep up with servers in C, the load does little work for each message. A sender's messages are slices of one long
 block, and a slice may end inside a message. Receivers read large pieces into one buffer, and markers are counted
-without parsing (deliveries.py). Only over UDP each datagram is parsed (udp.py).
+without parsing (deliveries.py). Inside TLS one receiver is decrypted, and the records of the others are counted. Only
+over UDP each datagram is parsed (udp.py).
 
 For a load on a running server: python -m bench.load --help
 """
@@ -24,7 +25,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from bench.connections import LIMIT_SECONDS, Connections, LoadError, raise_descriptor_limit
-from bench.deliveries import DeliveryTimes, MarkerCounter
+from bench.deliveries import DeliveryTimes, MarkerCounter, SampledCounter
 from bench.protocols import PROTOCOLS, frame_in_room, text
 from bench.report import PERCENTILES, percentile_cells, table
 from bench.results import percentiles
@@ -141,7 +142,9 @@ def _measure_throughput(
     connections: Connections, senders: Sequence[_LoadSender], window: _Window, seconds: float
 ) -> ThroughputResult:
     receivers, ready, receive = connections.receivers, connections.ready, connections.receive
+    sample = connections.decrypt_one()
     count = MarkerCounter(connections.buffer).count
+    sampled = SampledCounter(connections.buffer, sample) if sample is not None else None
     delivered = 0
     begin = perf_counter()
     while True:
@@ -155,7 +158,7 @@ def _measure_throughput(
         for fd, _ in ready():
             size = receive(fd)
             if fd in receivers:
-                delivered += count(size)
+                delivered += sampled.count(fd, size) if sampled else count(size)
         window.check_progress(delivered, now)
 
 

@@ -30,6 +30,7 @@ class TlsSocket:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._object = context.wrap_bio(self._incoming, self._outgoing)
+        self._is_decrypted = True
         # Plain bytes that wait for the end of the handshake; None after it.
         self._early: bytes | None = b""
         self._shake_hands()
@@ -58,6 +59,8 @@ class TlsSocket:
 
     def recv_into(self, buffer: bytearray) -> int:
         """Receive into a buffer of at least _RECEIVE_BYTES. BlockingIOError: there is nothing for the caller yet."""
+        if not self._is_decrypted:
+            return self._sock.recv_into(buffer)
         size = self._sock.recv_into(_received)
         if not size:
             return 0
@@ -72,6 +75,10 @@ class TlsSocket:
         if len(rest) == len(buffer):
             raise BlockingIOError
         return len(buffer) - len(rest)
+
+    def stop_decrypting(self) -> None:
+        """Receive ciphertext from now on: whole records, because the server has been quiet."""
+        self._is_decrypted = False
 
     def send(self, data: bytes | memoryview) -> int:
         if self._early is not None:

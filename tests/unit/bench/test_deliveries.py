@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.deliveries import DeliveryTimes, MarkerCounter
+from bench.deliveries import DeliveryTimes, MarkerCounter, RecordCounter, SampledCounter
 from bench.protocols import text
 
 USERS_EVENT = b'{"type":"users","users":["bob"],"joined":[],"left":["anna"]}\n'
@@ -57,3 +57,37 @@ def test_delivery_is_timed_by_its_number_when_that_is_complete() -> None:
         first = 500.0 if cut >= len(b"before") + 17 else 1_500.0
         second = 1_000.0 if cut >= len(piece) - 64 + 17 else 2_000.0
         assert sorted(times.milliseconds) == pytest.approx(sorted([first, second, 4_500.0, 5_000.0]))
+
+
+def record(plain_bytes: int) -> bytes:
+    """A record of TLS 1.3, which has 17 bytes more than its data (RFC 8446, section 5.2)."""
+    return b"\x17\3\3" + (plain_bytes + 17).to_bytes(2, "big") + b"c" * (plain_bytes + 17)
+
+
+@given(st.lists(st.integers(0, 300), max_size=20), st.integers(1, 400))
+def test_plain_bytes_of_records_are_counted_when_the_records_are_complete(sizes: list[int], piece_bytes: int) -> None:
+    stream = b"".join(map(record, sizes)) + record(50)[:-1]
+    buffer = bytearray(400)
+    counter = RecordCounter(buffer)
+    found = 0
+    for begin in range(0, len(stream), piece_bytes):
+        piece = stream[begin : begin + piece_bytes]
+        buffer[: len(piece)] = piece
+        found += counter.count(7, len(piece))
+    assert found == sum(sizes)
+
+
+def test_encrypted_receivers_count_by_the_messages_of_the_one_that_is_decrypted() -> None:
+    buffer = bytearray(65_536)
+    counter = SampledCounter(buffer, sample=1)
+
+    def receive(fd: int, piece: bytes) -> int:
+        buffer[: len(piece)] = piece
+        return counter.count(fd, len(piece))
+
+    messages = broadcast(9) * 2 + broadcast(10) * 8
+    assert receive(2, record(len(messages) // 2)) == 0  # nothing is known about the length of a message yet
+    assert receive(1, messages) == 10 + 5
+    assert receive(2, record(len(messages) - len(messages) // 2)) == 5
+    assert receive(3, record(len(messages) - 1)) == 9  # a lost byte: the count is never complete
+    assert receive(1, broadcast(10)) == 1
