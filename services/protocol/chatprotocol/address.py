@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, TypeAlias
 
 from chatprotocol.errors import ErrorCode, RequestError
@@ -19,7 +19,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _CUSTOMER_BITS = 64
 # Shortest prefixes of networks that are banned, by version of IP: a typing error must not ban all users.
 _BANNED_BITS_MIN = {4: 8, 6: 16}
-# Number of cached results of network_of, at about 300 bytes each. One takes 20 us, and attackers reconnect.
+# Number of cached results of network_of, and of parsed addresses, at about 300 bytes each. One takes 20 us, and
+# attackers reconnect.
 _CACHED_MAX = 4_096
 # Number of cached networks: a ban of a network is compared with the addresses of all users.
 _BANS_CACHED_MAX = 16
@@ -137,14 +138,18 @@ def is_in_network(address: str, network: str) -> bool:
 
 def is_in_any(address: str, networks: Collection[Network]) -> bool:
     """True if the address is in one of the networks. An IPv4 address in IPv6 form counts as IPv4."""
-    if not networks:
-        return False
+    ip = _parsed_address(address) if networks else None
+    return ip is not None and any(ip in network for network in networks)
+
+
+@lru_cache(_CACHED_MAX)
+def _parsed_address(address: str) -> IPv4Address | IPv6Address | None:
+    """None: the text is not an address. An IPv4 address in IPv6 form is IPv4."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
-        return False
-    ip = getattr(ip, "ipv4_mapped", None) or ip
-    return any(ip in network for network in networks)
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip
 
 
 @lru_cache(_BANS_CACHED_MAX)
