@@ -5,10 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import Final
 
 # Upper bounds of the buckets: a commit takes a millisecond on a fast disk, and seconds on one that is about to fail.
 SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -17,21 +14,20 @@ SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.
 class Histogram:
     """Numbers of observed times by upper bound. One thread observes; any thread may read."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_counts", "_sum")
 
-    def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
+    def __init__(self) -> None:
+        self._counts = [0] * (len(SECONDS) + 1)
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
         """Add a time."""
-        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._counts[bisect_left(SECONDS, seconds)] += 1
         self._sum += seconds
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Return the numbers of times up to each bound, as Prometheus defines them, and the sum of all times."""
-        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        bounds = [*(f"{bound:g}" for bound in SECONDS), "+Inf"]
         return list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
 
 

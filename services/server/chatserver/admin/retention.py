@@ -34,14 +34,12 @@ class Retention:
         now_ms: Callable[[], int],
         on_crash: Callable[[str], None],
         on_pruned: Callable[[], None],
-        interval_seconds: float = _DAY_SECONDS,
     ) -> None:
         """``now_ms`` returns milliseconds since 1970 UTC. ``on_pruned`` is called after messages were deleted."""
         self._on_pruned = on_pruned
         self._days = days
         self._journal = journal
         self._now_ms = now_ms
-        self._interval_seconds = interval_seconds
         self._stopping = threading.Event()
         self._worker = Worker("retention", self._run, on_crash)
 
@@ -63,7 +61,7 @@ class Retention:
                 _log.error("retention failed", error=str(error))
             except JournalClosedError:
                 return
-            self._stopping.wait(self._interval_seconds)
+            self._stopping.wait(_DAY_SECONDS)
 
     def _prune(self, before_ms: int) -> None:
         count, after_id = 0, 0

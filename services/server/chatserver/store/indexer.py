@@ -108,14 +108,13 @@ class Indexer:
         on_crash: Callable[[str], None],
         times: IndexerTimes = _TIMES,
         open_index: Callable[[Path, Callable[[int], str | None]], Index] = Index,
-        turns: SearchTurns | None = None,
     ) -> None:
         self._times = times
         self._open_index = open_index
         self._folder = folder
         self._messages = messages
         self._worker = Worker("indexer", self._run, on_crash)
-        self._turns = turns or SearchTurns()
+        self._turns = SearchTurns()
         # Guards all attributes below. The thread reads some without it; see _index_messages.
         self._lock = threading.Lock()
         # Wakes the thread: a search waits for a newer message or has failed, or the indexer stops.
