@@ -1,4 +1,4 @@
-"""Counters of events, for the metrics: plain numbers, which are read when somebody asks for them."""
+"""Counters of events: plain numbers, which the metrics read on request."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The terminal frontend: a prompt below the messages, for people. Built on prompt_toolkit.
 
 Everything runs on prompt_toolkit's event loop in the main thread: keys, drawing, and the controller. The receiver
-thread wakes the loop when the inbox has items. They are handled in turns of some milliseconds, so that keys are handled
-in between, and drawn together at the next frame, because drawing is slow.
+thread wakes the loop when the inbox has items. The loop handles items for some milliseconds at a time, and keys in
+between. It draws all of them together at the next frame, because drawing is slow.
 
 Deletions. Rows are printed above the prompt and belong to the terminal then. If a message is deleted that was printed
 recently, the cursor moves up by the number of rows that were printed since, or to the top of the window, and the rows
 are printed again with the tombstone: see printed.py. Rows that have left the window at its top can't be changed; a line
-says so. If the prompt was higher before, a row may then stand twice, at the top of the window and above it.
+says so. If the prompt was higher before, a row may then be shown twice, at the top of the window and above it.
 
 Ends. A key or a signal ends the prompt, and the controller says goodbye; the loop runs on until the controller has
 ended, or its deadline. A signal ends that wait. If the loop is blocked, because the terminal does not read, the

@@ -1,4 +1,4 @@
-"""The timeline: what the user sees of the events, in which order, and each message once. Pure.
+"""The timeline: the entries that the user sees, in their order, with each message once. Pure.
 
 Timeline turns events and notices into entries. rows.py turns entries into rows of styled text.
 

@@ -1,11 +1,12 @@
 """The port of the metrics and of the health checks: ``/metrics``, ``/healthz`` and ``/readyz``, by HTTP.
 
-It is for programs of the operator, on an address that strangers can't reach. It is bounded all the same: at most
+It is for programs of the operator, on an address that strangers can't reach. Its use is limited nevertheless: at most
 REQUESTS_MAX requests at a time, each with a thread of its own, and REQUEST_SECONDS for each from its first byte to its
 last. It has no effect on the chat: a request whose thread can't start is not answered.
 
-Only the thread "metrics" accepts requests, and cuts those whose time is over: it shuts their sockets, and their threads
-see the end. A thread closes its own socket, under the lock, so that no other socket can be cut in its place.
+Only the thread "metrics" accepts requests, and ends those whose time is over: it shuts their sockets, and their threads
+then read the end. A thread closes its own socket, under the lock, so that the descriptor of another socket is never
+shut by mistake.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two targets of a change, and finding the one that there is. See the package's theory of operation."""
+"""The two targets of a change, and the choice between them. See the package's theory of operation."""
 
 from __future__ import annotations
 

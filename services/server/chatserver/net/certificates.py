@@ -2,7 +2,7 @@
 
 A certificate is loaded in two steps. OpenSSL reads the files and compares certificate and key. Then a handshake in
 memory proves that a client which trusts this certificate accepts it, and reads the certificate as the client sees it.
-So a mistake is an error at the start or at the reload, and not at the first client.
+So a mistake is an error at the start or at the reload, and not at the login of the first client.
 """
 
 from __future__ import annotations

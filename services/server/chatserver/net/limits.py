@@ -1,8 +1,8 @@
 """Limits of connections and UDP openings by network: an IPv4 address, or the /64 network of an IPv6 address.
 
 A network may have a number of connections at once, and open a number of new ones. New connections take tokens from a
-bucket, which is full again after ten minutes: a network may open all of them at once, and then one whenever a token has
-come back. A refused attempt takes no token, so the time that a refusal names is true.
+bucket, which is full again after ten minutes: a network may open all of them at once, and then one for each new token.
+A refused attempt takes no token, so the time in a refusal is correct.
 
 Exempt networks have no limits. The connections of trusted proxies begin with a header that has the real address
 (chatprotocol.wire.proxy); the limits apply to that address.
