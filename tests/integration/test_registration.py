@@ -66,7 +66,7 @@ def test_demanded_password_is_changed_with_the_login(tmp_path: Path) -> None:
             client.login("alice", "secret")
         admin(server, "password", "alice", "--must-change", typed="given\n")
         for dialect in ("json", "frames", "datagram"):
-            with ChatClient(port=server.port, dialect=dialect) as client, pytest.raises(RefusedError, match="choose"):
+            with ChatClient(port=server.port, dialect=dialect) as client, pytest.raises(RefusedError, match="replaced"):
                 client.login("alice", "given")
         with ChatClient(port=server.port) as client:
             client.login("alice", "given", new_password="chosen")

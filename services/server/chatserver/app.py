@@ -456,8 +456,9 @@ class Server:
                 entry = SetServerRole(
                     by_id=0, by=_SETTINGS, account_id=account.id, username=account.name, role=Role.OPERATOR
                 )
-                self._journal.append([entry])
-                _log.info("operator appointed", user=account.name)
+                with suppress(OSError):  # the journal has logged it; the next start tries again
+                    self._journal.append([entry]).result()  # the first login must find the role
+                    _log.info("operator appointed", user=account.name)
 
     def stop(self) -> bool:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
