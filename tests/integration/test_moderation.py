@@ -201,15 +201,10 @@ def test_owner_moderates_a_room_and_an_operator_of_the_server_every_room(
     assert alice.next("parted")["by"] == "op"
 
 
-def test_only_operators_act_on_the_server(moderated: Room, op: Peer, fresh_name: Name) -> None:
-    bob, carol = moderated.enter(fresh_name("bob")), fresh_name("carol")
+def test_acts_that_make_no_sense_are_refused(moderated: Room, op: Peer, fresh_name: Name) -> None:
+    """Also those against oneself. A reason has no control characters."""
+    carol = fresh_name("carol")
     moderated.enter(carol)
-    for request in (
-        {"command": "kick", "username": carol}, {"command": "ban", "username": carol},
-        {"command": "ban", "address": "192.0.2.1"}, {"command": "mute", "username": carol, "room": "lobby"},
-        {"command": "unban", "username": carol}, {"command": "bans"}, {"command": "audit"},
-    ):  # fmt: skip
-        assert code(bob, **request) == "not_permitted"
     for request in ({"command": "ban", "username": "op"}, {"command": "kick", "username": "op"}):
         assert code(op, **request) == "not_permitted", "nobody against himself"
     for seconds in (0, 10_000 * 365 * 86_400, 1.5):
