@@ -111,6 +111,17 @@ def test_messages_of_one_connection_are_delayed(requests: list[Say | SayBatch]) 
     assert fixture.counters.limits_hit == {"message_rate": 2}
 
 
+@pytest.mark.parametrize("requests", [[Say(f"{number}") for number in range(3)], [SayBatch([*"012"])]])
+def test_messages_within_the_rate_stay_one_batch_and_are_charged_once(requests: list[Say | SayBatch]) -> None:
+    """Promise: a limit that is not reached costs no throughput."""
+    fixture = Fixture()
+    alice = fixture.enter()
+    alice.ask(*requests)
+    assert [batch.texts for batch in fixture.services.journal.appended] == [[*"012"]]
+    alice.ask(Say("3"))
+    assert alice.send_queue.pauses == [0.5]
+
+
 def test_user_has_one_rate_on_all_connections_and_others_have_theirs() -> None:
     """Promise: more connections send no more messages. What is refused is not stored."""
     fixture = Fixture()

@@ -362,8 +362,6 @@ class Session:
                 # Each message waits for its own turn.
                 return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
             self._is_within_rate = True
-            # Each message waits for its own turn.
-            return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
         batch = self._public_batch(LOBBY_ID, "")
         batch.texts.extend(request.texts)
         batch.nonces.extend([None] * len(request.texts))
