@@ -204,7 +204,7 @@ def test_openings_over_udp_delay_nobody(tmp_path: Path, rate: int, seconds: floa
                 assert attacker.stdout is not None
                 sent, answers = map(int, attacker.stdout.readline().split())
             print(f"{sent} openings, {answers} answers")
-            assert answers <= 20 * (seconds + 1)
+            assert answers <= 20 * (seconds + 2)  # the attacker may end late
             assert_quick(delays)
             bystanders.assert_quick()
             assert server.memory_bytes() - before < KEPT_MAX_BYTES
