@@ -455,7 +455,7 @@ def test_root_reads_nothing_that_the_owner_of_the_folder_could_not(admin: Admin)
             assert (done.returncode, "Permission denied" in done.stderr) == (1, True), (command, done)
 
 
-def test_silent_and_talkative_peers_are_given_up(tmp_path: Path) -> None:
+def test_silent_and_talkative_peers_are_disconnected(tmp_path: Path) -> None:
     """A peer of the socket that sends nothing, half a line or too much delays others by the time limit only."""
     crashes: list[str] = []
     admin_socket = AdminSocket(tmp_path, lambda line, _: line.strip().upper(), crashes.append, peer_seconds=0.3)

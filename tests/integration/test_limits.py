@@ -72,7 +72,7 @@ def test_address_opens_a_number_of_connections_in_ten_minutes(open_room: Callabl
 
 
 def test_silent_connections_keep_no_user_out(open_room: Callable[..., Room]) -> None:
-    """They come from many addresses. A user who is logged in keeps the place."""
+    """They come from many addresses. A logged-in user keeps the connection."""
     room = open_room(exempt=(), max_connections=8, waiting_percent=50, reserved_percent=0)
     alice = room.peer()
     alice.login("alice")

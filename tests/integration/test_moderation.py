@@ -86,7 +86,7 @@ def test_ban_ends_the_connections_and_refuses_logins_in_every_protocol(
 
 
 def test_ban_of_a_guest_or_a_network_ends_what_comes_from_there(moderated: Room, op: Peer, fresh_name: Name) -> None:
-    """A guest is banned by its address. Before the ban of a network a password is not looked at."""
+    """A guest is banned by its address. No password is checked for a banned network."""
     host, other = next(_HOSTS), next(_HOSTS)
     erin, frank = fresh_name("erin"), fresh_name("frank")
     guest, stays = moderated.enter_guest(erin, host), moderated.enter_guest(frank, other)

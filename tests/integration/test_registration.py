@@ -26,7 +26,7 @@ def admin(server: Program, *arguments: str, typed: str = "") -> str:
 
 
 def test_invited_user_registers_with_the_code_once(tmp_path: Path) -> None:
-    """And nobody without one. The other wire formats are told so."""
+    """Without a code, no name is registered. The other wire formats get an error."""
     with Program(tmp_path, CHAT_REGISTRATION="invite") as server:
         code = admin(server, "invite").split()[-1]
         for options in ({}, {"invitation": "wrong"}, {"dialect": "frames"}):

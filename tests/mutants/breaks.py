@@ -65,7 +65,7 @@ _IGNORED = "The direct messages of an ignored user reach no device, and the user
 _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
 _CONNECTIONS = "The number of connections is limited."
-_SLOTS = "No address, and no crowd of silent connections, keeps users out."
+_SLOTS = "No address, and no number of silent connections, keeps users out."
 _USER_LIMITS = "No user harms the others by how much it sends, asks, or leaves unread."
 _MEMORY = "If memory is short, the server refuses requests, and does not crash."
 _STARVING = "Thousands of active clients don't starve the others."
@@ -90,8 +90,10 @@ _DATA_FOLDER = "Two servers never use one data folder, and a removed database st
 _HEALTH = "The health check fails if the server can't commit."
 _BACKUP = "A backup has all that was confirmed before it began. A backup or a restore that fails changes nothing."
 _ADMIN = "An administrator's command does the same with the server running or not, and is in the audit table."
-_ENCRYPTED = "With TLS, all is encrypted; where it is required, nothing else is served; a handshake has a time limit."
-_METRICS = "The metrics count what happened, and name no user. A slow reader of them keeps no place for long."
+_ENCRYPTED = (
+    "With TLS, all data is encrypted; if TLS is required, other connections are refused; a handshake has a time limit."
+)
+_METRICS = "The metrics count what happened, and name no user. A slow reader of them is disconnected."
 _SIGNALS = (
     "SIGHUP applies changed settings, or none if one is invalid. SIGUSR1 logs all stacks. Neither ends the server."
 )
@@ -113,11 +115,11 @@ _SECRET = "A password is not shown at the terminal."
 _EXIT_CODES = "The exit code of the client tells what happened."
 _SETTINGS = "Flags win over variables, and variables over .env."
 _HIDDEN = "The client does not show deleted messages, nor messages of ignored users."
-_PUT_OUT = "A client that is banned, kicked or replaced does not come back by itself, and says why."
+_PUT_OUT = "A client that is banned, kicked or replaced does not reconnect, and says why."
 _RATES = "Messages of a script that are refused for their rate are sent again, one by one and in order."
 _MEANT = "A command of moderation is about the user, message, room and time that were meant."
 _CLIENT_MEMORY = "The client's memory for unread events is limited."
-_REQUESTS = "A flood of requests delays nobody, and keeps nobody out."
+_REQUESTS = "A flood of requests delays no other user, and keeps none out."
 
 BREAKS = (
     # TLS.
@@ -423,7 +425,7 @@ BREAKS = (
         "if bucket.wait_seconds(self._each_max, 1.0, now):",
         "if False:",
         "unit/server/test_limits.py::test_network_opens_a_number_of_sessions_in_a_second_and_does_not_use_up_those_of_others",
-        "reliability/test_attacks_connections.py::test_openings_over_udp_delay_nobody",
+        "reliability/test_attacks_connections.py::test_openings_over_udp_delay_no_user",
     ),
     _break(
         _BOUNDED,
@@ -687,7 +689,7 @@ BREAKS = (
         _CHAT + "login.py",
         "self._replace_password(account, new, Urgency.CHANGE)",
         "self._replace_password(account, new)",
-        "unit/server/test_login.py::test_change_of_a_password_is_behind_logins_and_registrations",
+        "unit/server/test_login.py::test_change_of_a_password_waits_for_logins_and_registrations",
     ),
     _break(
         _REQUESTS,
@@ -988,7 +990,7 @@ BREAKS = (
         _SERVER + "admin/metrics_server.py",
         "                self._cut(self._clock())\n",
         "",
-        "unit/server/test_metrics.py::test_late_requests_are_cut_and_their_places_are_free",
+        "unit/server/test_metrics.py::test_late_requests_are_ended_and_free_their_slots",
     ),
     _break(
         _SIGNALS,

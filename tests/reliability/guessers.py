@@ -49,7 +49,7 @@ class _Guesser:
         self._socket.send(json.dumps(login).encode() + b"\n")
 
     def read(self) -> int:
-        """Read answers, and go on. Returns the number of checked passwords."""
+        """Read answers, and continue. Returns the number of checked passwords."""
         data = b""
         with suppress(ConnectionError):
             data = self._socket.recv(65_536)

@@ -130,7 +130,7 @@ def assert_users_get_in(server: Program, number: int) -> None:
 @pytest.mark.parametrize(
     ("addresses", "rounds"), [(20, 1), pytest.param(125, 16, marks=[pytest.mark.long, pytest.mark.timeout(120)])]
 )
-def test_silent_connections_that_act_at_once_delay_nobody(tmp_path: Path, addresses: int, rounds: int) -> None:
+def test_silent_connections_that_act_at_once_delay_no_user(tmp_path: Path, addresses: int, rounds: int) -> None:
     """Sixteen of each address send a byte in the same moment, once a second, and close in the same moment."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < addresses * 40:
@@ -158,7 +158,7 @@ def test_silent_connections_that_act_at_once_delay_nobody(tmp_path: Path, addres
     [(99, 1), *(pytest.param(count, 20, marks=pytest.mark.long) for count in (1, 18, 99))],
 )
 def test_silent_connections_keep_no_user_out(tmp_path: Path, addresses: int, seconds: int) -> None:
-    """They want 198 of 200 places, and connect again and again."""
+    """They try to hold 198 of 200 slots, and reconnect each time."""
     with Program(tmp_path, "--max-connections", "200", under=ONE_PROCESSOR, **SETTINGS) as server:
         seconds_to_log_in(server.port, "known", HOME)
         with Bystanders(server.port) as bystanders, attack(_CONNECTIONS, server.port, addresses, 198 // addresses):
@@ -183,7 +183,7 @@ def test_account_keeps_no_user_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(10_000, 1.0), pytest.param(40_000, 10.0, marks=pytest.mark.long)])
-def test_openings_over_udp_delay_nobody(tmp_path: Path, rate: int, seconds: float) -> None:
+def test_openings_over_udp_delay_no_user(tmp_path: Path, rate: int, seconds: float) -> None:
     """A user over UDP pings as fast as before, and a new one gets in."""
     with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS) as server, Bystanders(server.port) as bystanders:
         user, new = (DatagramPeer(server.port, f"127.2.0.{number}") for number in (1, 2))

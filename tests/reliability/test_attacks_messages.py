@@ -135,7 +135,7 @@ def test_connections_of_one_user_do_not_read_their_direct_messages(
 
 @pytest.mark.parametrize("size", [8_000, pytest.param(20, marks=pytest.mark.long)])
 @pytest.mark.parametrize("seconds", [1, pytest.param(30, marks=[pytest.mark.long, pytest.mark.timeout(120)])])
-def test_ten_connections_of_one_user_pour_out_messages(tmp_path: Path, size: int, seconds: int) -> None:
+def test_ten_connections_of_one_user_flood_with_messages(tmp_path: Path, size: int, seconds: int) -> None:
     """Two messages a second are stored, and the others wait in the network. Others don't notice."""
     line = json.dumps({"command": "PM", "message": "x" * size}).encode() + b"\n"
     settings = {**SETTINGS, "CHAT_USER_CONNECTIONS": "10"}

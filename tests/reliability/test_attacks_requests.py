@@ -51,10 +51,10 @@ FLOODS = {
     ("connections", "seconds"), [(48, 1), pytest.param(400, 15, marks=[pytest.mark.long, pytest.mark.timeout(120)])]
 )
 @pytest.mark.parametrize("are_logged_in", [False, True], ids=["strangers", "users"])
-def test_flood_of_requests_delays_nobody(
+def test_flood_of_requests_delays_no_user(
     tmp_path: Path, connections: int, seconds: int, *, are_logged_in: bool
 ) -> None:
-    """Each connection sends one of the floods. Without a rate, nobody gets a message for seconds."""
+    """Each connection sends one of the floods. Without a rate, no other user gets a message for seconds."""
 
     def flooder(number: int) -> Flooder:
         repeated = [*FLOODS.values()][number // 8 % len(FLOODS)]

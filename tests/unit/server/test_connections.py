@@ -1,4 +1,4 @@
-"""The slots of connections: who gets one, and who loses one."""
+"""Slots of connections: new ones, displaced ones and reserved ones."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_slots_are_shares_of_all(total: int, expected: Slots) -> None:
 
 
 def test_new_connection_displaces_the_oldest_silent_one(opened: Callable[..., Fixture]) -> None:
-    """Promise: silent connections keep nobody out. Users who are logged in stay."""
+    """Promise: silent connections keep no user out. Logged-in users stay connected."""
     fixture = opened(10, 2, 0)
     users = [fixture.log_in() for _ in range(3)]
     with capture_logs() as log:

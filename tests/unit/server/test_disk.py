@@ -62,7 +62,7 @@ def test_no_reserve_asks_nothing() -> None:
 
 
 def test_journal_refuses_what_needs_space_until_the_reserve_is_restored(database: Database) -> None:
-    """Promise: the server never fills its disk. What frees space or is small is still applied."""
+    """Promise: the server never fills its disk. Entries that free space or are small are still applied."""
     disk, clock = FakeDisk(free=0), Clock()
     reserve = DiskReserve(Path(), RESERVE_BYTES, disk, clock)
     journal = LocalJournal(database, lambda: 1, lambda _: None, reserve=reserve)

@@ -75,7 +75,7 @@ def test_network_opens_a_number_of_connections_in_ten_minutes() -> None:
     refusal(limits, HOST)
 
 
-def test_network_is_told_a_few_refusals() -> None:
+def test_network_gets_few_errors_of_refusals() -> None:
     """The others cost next to nothing: neither a line nor an answer."""
     clock = Clock(0.0)
     limits = connections(clock, at_once=1)

@@ -49,7 +49,7 @@ def test_try_waits_for_its_turn_and_is_hashed_after_it(slow: ChatFixture) -> Non
     assert codes(slow.connect(HOME).ask(LOGIN)) == [Welcome]
 
 
-def test_try_of_a_known_network_is_not_behind_strangers(slow: ChatFixture) -> None:
+def test_try_of_a_known_network_does_not_wait_for_strangers(slow: ChatFixture) -> None:
     """Promise: a device that logged in before is never delayed by strangers' guesses."""
     slow.now += 1
     slow.connect(ELSEWHERE).ask(WRONG)
@@ -63,8 +63,8 @@ def test_try_of_a_known_network_is_not_behind_strangers(slow: ChatFixture) -> No
     assert slow.passwords.urgencies[-3:] == [Urgency.KNOWN, Urgency.LOGIN, Urgency.KNOWN]
 
 
-def test_change_of_a_password_is_behind_logins_and_registrations() -> None:
-    """Promise: users who change their passwords all the time keep nobody out."""
+def test_change_of_a_password_waits_for_logins_and_registrations() -> None:
+    """Promise: users who change their passwords without a pause keep no user out."""
     services = ChatFixture()
     alice = services.connect(HOME)
     alice.ask(LOGIN)

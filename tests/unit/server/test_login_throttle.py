@@ -76,7 +76,7 @@ class Simulation:
         poll()
 
     def guess(self, account: str, network: str, *, is_known: bool = False, tries: int = 3) -> None:
-        """Guess without end, with so many tries on each connection."""
+        """Guess without end, with this number of tries on each connection."""
         failures = 0
 
         def begin() -> None:
@@ -113,7 +113,7 @@ class Simulation:
 
 
 def test_owner_logs_in_while_400_networks_guess() -> None:
-    """Promise: no lock-out. From a new place and from a known one, also in a network that has guessed elsewhere."""
+    """Promise: no lock-out, from a known or an unknown network, also from one that has guessed for other accounts."""
     simulation = Simulation()
     for number in range(400):
         simulation.guess("alice", f"network {number}")

@@ -98,7 +98,7 @@ def test_get_is_answered_with_the_page(fixture: Fixture) -> None:
     assert b"yes" in fixture.ask(b"GET /fast HTTP/1.1\r\n\r\n")
 
 
-def test_late_requests_are_cut_and_their_places_are_free(fixture: Fixture) -> None:
+def test_late_requests_are_ended_and_free_their_slots(fixture: Fixture) -> None:
     """A request without an end, one that takes too long, and one over the limit, which is closed at once."""
     slow = fixture.send(b"GET /slow HTTP/1.1\r\n\r\n")
     assert fixture.is_reached.acquire(timeout=10.0)

@@ -222,7 +222,7 @@ def test_act_that_follows_the_loss_of_the_role_is_refused(store: Store, act: str
 @pytest.mark.parametrize(("room_id", "elsewhere"), [(None, False), (ROOM, True)])
 @pytest.mark.parametrize("kind", SanctionKind)
 def test_sanction_ends_at_its_time(store: Store, room_id: int | None, kind: SanctionKind, *, elsewhere: bool) -> None:
-    """A message is refused until then, in the place of the sanction. The reason and the time go to its sender."""
+    """Until then a message is refused, in the room of the sanction. The sender gets the reason and the time."""
     store.do(Sanction(kind=kind, room_id=room_id, seconds=60, reason="spam.", **about(MEMBER), **by(OP)))
     until_ms = BEGIN_MS + 60_000
     store.now_ms = until_ms - 1

@@ -123,7 +123,7 @@ def test_messages_within_the_rate_stay_one_batch_and_are_charged_once(requests: 
 
 
 def test_user_has_one_rate_on_all_connections_and_others_have_theirs() -> None:
-    """Promise: more connections send no more messages. What is refused is not stored."""
+    """Promise: more connections send no more messages. Refused messages are not stored."""
     fixture = Fixture()
     first, second, bob = fixture.enter(), fixture.enter(), fixture.enter("bob")
     first.ask(*(Say(f"{number}", "n") for number in range(4)))
@@ -278,7 +278,7 @@ def test_guest_has_a_rate() -> None:
 
 
 def test_new_connection_replaces_the_oldest_of_its_user() -> None:
-    """Promise: a user whose network is gone gets in at once, although dead connections have all places."""
+    """Promise: a user whose network is gone gets in at once, although dead connections fill the limit."""
     fixture = Fixture(user_connections=2)
     exempt, *peers = fixture.enter(is_exempt=True), *(fixture.enter() for _ in range(2)), fixture.enter("bob")
     newest = [fixture.enter() for _ in range(2)]

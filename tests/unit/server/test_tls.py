@@ -154,7 +154,7 @@ def test_acknowledged_bytes_have_all_arrived(contexts: tuple[ssl.SSLContext, ssl
 
 @pytest.mark.parametrize("is_full", [False, True])
 def test_end_says_so_after_all_data(pair: Pair, *, is_full: bool) -> None:
-    """If the socket is full, with the next flush. What the peer still sends is read and discarded."""
+    """If the socket is full, with the next flush. Data that the peer still sends is read and discarded."""
     if is_full:
         pair.line.room = 100
     taken_bytes = pair.transport.write([bytes(5_000)])
@@ -174,7 +174,7 @@ def test_end_says_so_after_all_data(pair: Pair, *, is_full: bool) -> None:
 
 
 def test_end_of_a_lost_peer_waits_for_nothing(pair: Pair) -> None:
-    """The connection can be closed at once. What the peer did not get never counts as acknowledged."""
+    """The connection can be closed at once. Data that the peer did not get never counts as acknowledged."""
     pair.line.room = 100
     pair.transport.write([bytes(5_000)])
     pair.line.acknowledged_bytes = pair.line.taken
@@ -230,7 +230,7 @@ def test_handshake_that_fails_or_never_ends(
 
 
 def test_shutdown_does_not_wait_for_handshakes(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    """Thousands may wait for their turns. They fail, and the thread ends."""
+    """Thousands of steps may wait. They fail, and the thread ends."""
     acceptor = TlsAcceptor(lambda: contexts[0])
     acceptor.start()
     acceptor.close()

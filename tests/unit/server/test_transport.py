@@ -122,7 +122,7 @@ def test_end_of_a_dead_or_closed_connection_is_no_error(pair: Pair) -> None:
 
 
 def test_peer_that_closed_its_side_is_told_from_one_that_is_lost(pair: Pair) -> None:
-    """A request that waits for its turn is given up at once or after a second: the first peer may still read."""
+    """A waiting request is dropped at once or after a second: the first peer may still read."""
     queue = SendQueue(pair.transport, "bytes", lambda _: b"", "1@test", lambda _: None, lambda _: iter(()))
     assert not queue.is_abandoned(1_000)
     pair.peer.send(b"login")
