@@ -132,7 +132,7 @@ class Hub:
         self._wake = wake
         self._on_expelled: Callable[[entries.KickFromServer | entries.Sanction], None] = lambda _: None
         self._on_deleted: Callable[[IndexedMessage], None] = lambda _: None
-        # For the journal's thread: the buffers of the last publication, and what follows a portion without the lock.
+        # For the journal's thread: the buffers of the last publication, and the calls after a portion, unlocked.
         self._buffers: list[BroadcastBuffer] = []
         self._later: list[Callable[[], None]] = []
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
@@ -296,7 +296,7 @@ class Hub:
                 self._run_later()
 
     def _run_later(self) -> None:
-        """Call what the entries of a portion have left for its end. For the journal's thread, without the lock."""
+        """Make the calls that the entries of a portion need after it. For the journal's thread, without the lock."""
         later, self._later = self._later, []
         for call in later:
             call()
@@ -542,13 +542,13 @@ class Hub:
         self._tell(reported, origin, members=self._operators)
 
     def _tell_concerned(self, event: Event, account_id: int, room_id: int | None, origin: _Origin) -> None:
-        """Tell the target (0: none), the operators of the server, and the members of the room."""
+        """Send the event to the target (0: none), the operators of the server, and the members of the room."""
         room = self._rooms.get(room_id) if room_id is not None else None
         members = room.members() if room is not None else []
         self._tell(event, origin, account_id, members=[*self._operators, *members])
 
     def _tell(self, event: Event, origin: _Origin, *account_ids: int, members: Iterable[Member] = ()) -> None:
-        """Tell the members of the accounts and these members, once, if they know moderation; and the origin."""
+        """Send the event once to these members, those of the accounts (if they know moderation), and the origin."""
         told = dict.fromkeys(members)
         for account_id in account_ids:
             told |= dict.fromkeys(self._members_of(account_id))
@@ -580,7 +580,7 @@ class Hub:
             self._tell_origin(origin, event)
 
     def _tell_room(self, change: RoomChange, event: Event, origin: _Origin = None) -> None:
-        """Tell the followers of the room; and the origin, which may be an operator of the server outside of it."""
+        """Send the event to the followers of the room, and to the origin, which may be an operator outside of it."""
         room = self._rooms.get(change.room_id)
         if isinstance(origin, Member) and not (room and room.is_followed_by(origin)):
             origin.send_queue.insert([event])
@@ -593,7 +593,7 @@ class Hub:
             origin.send_queue.insert([event])
 
     def _end_membership(self, account_id: int, change: RoomChange, by: str | None = None, reason: str = "") -> None:
-        """End the membership of a user and tell its connections; tell the room of a new owner."""
+        """End the membership of a user, and send the events to its connections and, of a new owner, to the room."""
         if change.old_role is None:  # an invitation
             return
         user = self._users.get(account_id)

@@ -251,7 +251,7 @@ class TlsTransport:
 
     def end(self) -> None:
         """Send close_notify, and let the peer see the end, perhaps after the next :meth:`flush`."""
-        # After it has written close_notify, the object looks for that of the peer, and may find none or other data.
+        # After it has written close_notify, the object reads that of the peer, and may find none or other data.
         with self._lock, suppress(ssl.SSLError):
             self._object.unwrap()
         self._state = _ENDING
