@@ -156,6 +156,13 @@ def apply_together(
 
 
 @given(st.lists(steps, max_size=30))
+@example(
+    [
+        (direct(1, 3, "hello", None), 0, False, False),  # to an account that does not exist yet
+        (GuestClaim("alice"), 0, True, False),
+        (direct(1, 3, "hello", None), 0, False, False),
+    ]
+)
 def test_same_entries_make_the_same_store(entries: list[tuple[Entry[Any], int, bool, bool]]) -> None:
     """Promise: what is decided at apply is the same on every server, and after a restart.
 

@@ -161,7 +161,7 @@ class Transaction:
             waiting[entry.sender_id] = waiting.get(entry.sender_id, 0) + 1
 
     def forget_waiting(self) -> None:
-        """Count again: a delivery mark has moved, or messages were removed."""
+        """Count again: a delivery mark has moved, messages were removed, or there is a new account."""
         self._waiting.clear()
 
     def note_moderation(self) -> None:
@@ -283,6 +283,7 @@ def _start(transaction: Transaction, _: entries.ServerStart) -> None:
 def _note_account(transaction: Transaction, account: Account | None) -> Account | None:
     if account is not None:
         transaction.account_id = max(transaction.account_id, account.id)
+        transaction.forget_waiting()
     return account
 
 
