@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from chatserver.control import ADMIN_FILE, open_folder, peer_user_id
-from chatserver.net.control_socket import bind_in
-from chatserver.net.selector_thread import SelectorThread
+from chatserver.control import ADMIN_FILE, peer_user_id
+from chatserver.net.control_socket import FolderSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +31,7 @@ _BACKLOG: Final = 8
 _ROOT: Final = 0
 
 
-class AdminSocket:
+class AdminSocket(FolderSocket):
     """Answers requests in its own thread, one connection after the other: a request line, and an answer line.
 
     Only root and the user of this process get an answer: the mode of the socket says so, and its peer's credentials
@@ -50,24 +49,9 @@ class AdminSocket:
         self._answer = answer
         self._peer_seconds = peer_seconds
         self._allowed = {_ROOT, os.geteuid()}
-        self._thread = SelectorThread("admin", self._run, on_crash)
-        self._folder = open_folder(folder)
-        self._socket = bind_in(folder, self._folder, ADMIN_FILE, socket.SOCK_STREAM)
+        super().__init__(folder, ADMIN_FILE, socket.SOCK_STREAM, "admin", on_crash)
         if self._socket is not None:
             self._socket.listen(_BACKLOG)
-
-    def start(self) -> None:
-        if self._socket is not None:
-            self._thread.start()
-
-    def close(self) -> None:
-        """Stop and join the thread, after the command that runs, and remove the socket."""
-        self._thread.stop()
-        if self._socket is not None:
-            self._socket.close()
-        with suppress(OSError):
-            os.unlink(ADMIN_FILE, dir_fd=self._folder)
-        os.close(self._folder)
 
     def _run(self) -> None:
         assert self._socket is not None

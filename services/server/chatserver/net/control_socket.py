@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import selectors
 import socket
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,32 +24,44 @@ _log = structlog.get_logger()
 _REQUEST_MAX_BYTES = 256
 
 
-class ControlSocket:
-    """Answers requests in its own thread, one after the other.
+class FolderSocket(ABC):
+    """A Unix socket in the data folder, and the thread that answers on it.
 
     This process holds the lock of the data folder, so an existing socket was left by a killed server and is replaced.
-    If no socket can be created, a warning is logged and the health check fails; everything else works.
+    If no socket can be created, a warning is logged, and the thread does not run.
     """
 
-    def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
-        """``answer`` returns the answer to a request. It may be slow, because the asking program has a time limit."""
-        self._answer = answer
-        self._thread = SelectorThread("control", self._run, on_crash)
+    def __init__(self, folder: Path, file: str, kind: int, thread_name: str, on_crash: Callable[[str], None]) -> None:
+        self._file = file
+        self._thread = SelectorThread(thread_name, self._run, on_crash)
         self._folder = open_folder(folder)
-        self._socket = bind_in(folder, self._folder, CONTROL_FILE, socket.SOCK_DGRAM)
+        self._socket = bind_in(folder, self._folder, file, kind)
 
     def start(self) -> None:
         if self._socket is not None:
             self._thread.start()
 
     def close(self) -> None:
-        """Stop and join the thread, and remove the socket."""
+        """Stop and join the thread, after the request that it answers, and remove the socket."""
         self._thread.stop()
         if self._socket is not None:
             self._socket.close()
         with suppress(OSError):
-            os.unlink(CONTROL_FILE, dir_fd=self._folder)
+            os.unlink(self._file, dir_fd=self._folder)
         os.close(self._folder)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Answer requests until the thread is to stop."""
+
+
+class ControlSocket(FolderSocket):
+    """Answers requests in its own thread, one after the other. Without a socket the health check fails."""
+
+    def __init__(self, folder: Path, answer: Callable[[str], str], on_crash: Callable[[str], None]) -> None:
+        """``answer`` returns the answer to a request. It may be slow, because the asking program has a time limit."""
+        self._answer = answer
+        super().__init__(folder, CONTROL_FILE, socket.SOCK_DGRAM, "control", on_crash)
 
     def _run(self) -> None:
         assert self._socket is not None
