@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -303,6 +304,19 @@ def test_search_in_a_closed_index_raises_by_the_state_of_the_indexer(library: Li
     library.publish("word")
     with pytest.raises(SearchClosedError if is_stopping else SearchFailedError):
         library.search("word")
+
+
+def test_search_in_a_stale_index_continues_in_the_next_one(library: Library) -> None:
+    class Slow(Index):
+        def find(self, *arguments: Any) -> list[int]:
+            if self is library.opened[0]:
+                library.delete(1, is_told=False)
+                eventually(lambda: self.closed)
+            return super().find(*arguments)
+
+    library.start(Slow, stale_seconds=0.0, poll_seconds=0.01)
+    library.publish("word one", "word two")
+    assert library.search("word") == ([2], 2)
 
 
 def test_stop_does_not_wait_until_all_is_indexed(library: Library) -> None:

@@ -14,8 +14,8 @@ Messages that are removed because of their age leave their words in the index, w
 indexed ids are gone, the index is stale as well. So all rebuilding together costs no more than indexing did.
 
 A search runs in its caller's thread. The search waits until the index contains the newest message, at most
-WAIT_SECONDS, then queries the index without the lock. If the query fails, the search stores the error in
-``_fault``, and the thread repairs the index.
+WAIT_SECONDS, then queries the index without the lock. If the index is stale and is closed meanwhile, the search waits
+for the next one. If the query fails, the search stores the error in ``_fault``, and the thread repairs the index.
 """
 
 from __future__ import annotations
@@ -182,7 +182,11 @@ class Indexer:
         index, reached_id = self._wait_for(newest_id)
         try:
             with self._turns.turn(reader_id):
-                ids = index.find(terms, reader_id, before_id, limit, room_id)
+                try:
+                    ids = index.find(terms, reader_id, before_id, limit, room_id)
+                except IndexClosedError:  # it is built again, or has failed
+                    index, reached_id = self._wait_for(newest_id)
+                    ids = index.find(terms, reader_id, before_id, limit, room_id)
         except TurnsClosedError as error:
             raise SearchClosedError from error
         except NoTurnError as error:
