@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
+from ops.nats_servers import NatsServers
+
 from .e2e.harness.choice import VARIABLE, ChoiceError, choose
 
 if TYPE_CHECKING:
@@ -53,6 +55,20 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[VARIABLE] = choose().stacks[-1]
     except ChoiceError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    """A NATS server for all tests of a module. Streams of earlier tests are in it."""
+    with NatsServers(tmp_path_factory.mktemp("nats")) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def nats3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    """Like ``nats``, a cluster of three. A test that kills or pauses servers starts or resumes them again."""
+    with NatsServers(tmp_path_factory.mktemp("nats3"), 3) as servers:
+        yield servers
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -21,6 +21,11 @@ class TcpProxy:
         self.loses_answers = False
         # True: new connections are closed at once.
         self.is_cut = False
+        # Each piece of at most 64 KiB waits for this time.
+        self.delay_seconds = 0.0
+        self._flows = threading.Event()
+        self._flows.set()
+        self._is_closing = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
         self._lock = threading.Lock()  # guards the sockets, and is_cut while one is added
@@ -34,6 +39,8 @@ class TcpProxy:
     def __exit__(self, *_: object) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
+        self._is_closing.set()
+        self._flows.set()
         self.cut()
         for thread in self._threads:
             thread.join()
@@ -48,9 +55,15 @@ class TcpProxy:
                 with suppress(OSError):  # it has ended before
                     each.shutdown(socket.SHUT_RDWR)
 
+    def pause(self) -> None:
+        """Keep all connections open and carry no data, until mend()."""
+        self._flows.clear()
+
     def mend(self) -> None:
-        """Carry new connections, with all their data."""
+        """Carry new connections, with all their data at once, and what a pause held back."""
         self.loses_answers = self.is_cut = False
+        self.delay_seconds = 0.0
+        self._flows.set()
 
     def _accept(self) -> None:
         while True:
@@ -62,7 +75,11 @@ class TcpProxy:
                 if self.is_cut:
                     client.close()
                     continue
-                server = socket.create_connection(("127.0.0.1", self.server_port), DEADLINE_SECONDS)
+                try:
+                    server = socket.create_connection(("127.0.0.1", self.server_port), DEADLINE_SECONDS)
+                except ConnectionRefusedError:  # the server was killed
+                    client.close()
+                    continue
                 server.settimeout(None)
                 self._sockets += [client, server]
             for source, target, is_answer in ((client, server, False), (server, client, True)):
@@ -73,6 +90,9 @@ class TcpProxy:
     def _carry(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65_536):
+                if self.delay_seconds:
+                    self._is_closing.wait(self.delay_seconds)
+                self._flows.wait()
                 if not (is_answer and self.loses_answers):
                     target.sendall(data)
         for end in (source, target):

@@ -1,0 +1,143 @@
+"""What the shared journal relies on in NATS: an acknowledged record outlives any one server."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import nats
+import pytest
+from certificates import Authority
+from integration.proxies import TcpProxy
+from nats.errors import Error
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js.errors import APIError
+
+from ops.nats_servers import NatsServer, NatsServers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from nats.js import JetStreamContext
+
+RECORD = b"x" * 1_000
+DEADLINE_SECONDS = 60.0
+# Space for a few records.
+STORE_MAX_BYTES = 100_000
+# A publish without an answer is unknown, and is repeated.
+ANSWER_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def opened(urls: list[str], replicas: int = 1, **options: Any) -> AsyncIterator[JetStreamContext]:
+    """A connection, and on it a stream ``log``, which is made if it is missing."""
+    client = await nats.connect(
+        urls, error_cb=ignore, max_reconnect_attempts=-1, reconnect_time_wait=0.05, ping_interval=0.5, **options
+    )
+    try:
+        stream = client.jetstream(timeout=DEADLINE_SECONDS)
+        await stream.add_stream(name="log", subjects=["log"], num_replicas=replicas)
+        yield stream
+    finally:
+        await client.close()
+
+
+async def ignore(_: Exception) -> None:
+    """Lost connections are what these tests make."""
+
+
+async def publish(stream: JetStreamContext, record_id: str) -> int:
+    """Publish a record until it is acknowledged. Returns its place in the stream."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while True:
+            try:
+                return (await stream.publish("log", RECORD, ANSWER_SECONDS, headers={"Nats-Msg-Id": record_id})).seq
+            except (Error, NatsTimeoutError):
+                await asyncio.sleep(0.01)
+
+
+async def until_stored(stream: JetStreamContext, count: int) -> None:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while (await stream.stream_info("log")).state.last_seq < count:  # noqa: ASYNC110 - another process stores it
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.long  # elections take seconds
+def test_acknowledged_records_outlive_a_killed_and_a_paused_leader(nats3: NatsServers) -> None:
+    """Promise: each record is in the stream once, at the acknowledged place."""
+
+    def leader() -> NatsServer:
+        nats3.await_ready()
+        return nats3.leader("log")
+
+    async def run() -> None:
+        async with opened(nats3.urls, 3) as stream:
+            places = [await publish(stream, "first")]
+            killed = await asyncio.to_thread(leader)
+            killed.kill()
+            places.append(await publish(stream, "second"))
+            killed.start()
+            paused = await asyncio.to_thread(leader)
+            paused.pause()
+            places.append(await publish(stream, "third"))
+            paused.resume()
+            assert await asyncio.to_thread(leader) != paused
+            places.append(await publish(stream, "third"))
+            assert places == [1, 2, 3, 3]
+            assert [(await stream.get_msg("log", place)).data for place in places] == [RECORD] * 4
+
+    asyncio.run(run())
+
+
+def test_record_whose_answer_is_lost_is_stored_once(nats: NatsServers) -> None:
+    """Promise: a record that is published again after a lost connection has one place."""
+
+    async def run(link: TcpProxy) -> None:
+        async with opened([f"nats://127.0.0.1:{link.port}"]) as stream:
+            await publish(stream, "first")
+            link.loses_answers = True
+            unanswered = asyncio.create_task(publish(stream, "second"))
+            async with opened(nats.urls) as other:
+                await until_stored(other, 2)
+            link.cut()
+            link.mend()
+            assert await unanswered == 2
+            link.pause()
+            unanswered = asyncio.create_task(publish(stream, "third"))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(unanswered), 0.1)
+            link.mend()
+            assert await unanswered == 3
+
+    with TcpProxy(nats[0].port) as link:
+        asyncio.run(run(link))
+
+
+def test_full_store_refuses_records_and_keeps_the_others(tmp_path: Path) -> None:
+    async def run(urls: list[str]) -> None:
+        async with opened(urls) as stream:
+            with pytest.raises(APIError, match="insufficient resources"):
+                await asyncio.gather(*(stream.publish("log", RECORD) for _ in range(STORE_MAX_BYTES // len(RECORD))))
+            stored = (await stream.stream_info("log")).state.last_seq
+            assert (await stream.get_msg("log", stored)).data == RECORD
+
+    with NatsServers(tmp_path, max_store_bytes=STORE_MAX_BYTES) as servers:
+        asyncio.run(run(servers.urls))
+
+
+def test_server_with_a_certificate_and_a_password(tmp_path: Path) -> None:
+    authority = Authority()
+    files = authority.write(tmp_path)
+
+    async def run(urls: list[str]) -> None:
+        async with opened(urls, tls=authority.client_context(), user="chat", password="right") as stream:
+            assert await publish(stream, "first") == 1
+        with pytest.raises(Error, match="Authorization"):
+            await nats.connect(
+                urls, tls=authority.client_context(), user="chat", password="wrong", allow_reconnect=False
+            )
+
+    with NatsServers(tmp_path, user="chat", password="right", tls=files) as servers:
+        asyncio.run(run(servers.urls))
