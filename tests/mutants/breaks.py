@@ -187,7 +187,7 @@ BREAKS = (
     ),
     _break(
         _CONFIRMED,
-        _JOURNAL + "local.py",
+        _JOURNAL + "base.py",
         "failure = make_error()",
         "failure = ()",
         "unit/server/test_journal.py::test_failed_commit_refuses_its_messages_and_the_next_one_goes_on",
@@ -305,7 +305,7 @@ BREAKS = (
     ),
     _break(
         _BOUNDED,
-        _JOURNAL + "local.py",
+        _JOURNAL + "base.py",
         "while self._inbox.size >= self._inbox_max_entries and not self._closed:",
         "while False:",
         "unit/server/test_journal.py::test_append_waits_while_the_inbox_is_full",
@@ -467,7 +467,7 @@ BREAKS = (
     ),
     _break(
         _USER_LIMITS,
-        _JOURNAL + "local.py",
+        _JOURNAL + "base.py",
         "                    self._refuse_growth(taken)",
         "                    pass",
         "unit/server/test_disk.py::test_journal_refuses_what_needs_space_until_the_reserve_is_restored",
@@ -659,13 +659,13 @@ BREAKS = (
     ),
     Break(
         _SHUTDOWN,
-        _JOURNAL + "local.py",
+        _JOURNAL + "base.py",
         (
             (
                 "while (taken := self._take_inbox()).appends:",
                 "while (taken := self._take_inbox()).appends and not self._closed:",
             ),
-            ("            self._commit(taken)\n        finally:", "            pass\n        finally:"),
+            ("            self._process(taken)\n        finally:", "            pass\n        finally:"),
         ),
         ("unit/server/test_journal.py::test_appended_batches_stay_together_despite_concurrent_senders",),
     ),
@@ -973,9 +973,9 @@ BREAKS = (
     ),
     _break(
         _HEALTH,
-        _SERVER + "app.py",
-        'return "" if self._journal.probe(_PROBE_SECONDS) else',
-        'return "" if self._journal else',
+        _JOURNAL + "local.py",
+        'return "" if self.probe(timeout_seconds) else',
+        'return "" if self else',
         "integration/test_server_program.py::test_health_check_fails_if_the_server_can_not_commit",
     ),
     _break(

@@ -507,7 +507,7 @@ class Server:
             return "a thread died"
         if self._stopping:
             return "it is shutting down"
-        return "" if self._journal.probe(_PROBE_SECONDS) else "it can't write to its disk"
+        return self._journal.find_problem(_PROBE_SECONDS)
 
     def _find_unreadiness(self) -> str:
         """Return why clients should go elsewhere, for now; empty if they are welcome. As _find_problem."""

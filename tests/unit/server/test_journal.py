@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from chatprotocol.limits import ID_MAX
 from chatserver.chat.room import Member
-from chatserver.journal.base import Applied, JournalClosedError
+from chatserver.journal.base import GATHER_ENTRIES, GATHER_SECONDS, INBOX_MAX_ENTRIES, Applied, JournalClosedError
 from chatserver.journal.entries import (
     AccountProblem,
     DeliveryMark,
@@ -26,7 +26,7 @@ from chatserver.journal.entries import (
     PasswordChange,
     ServerStart,
 )
-from chatserver.journal.local import GATHER_ENTRIES, GATHER_SECONDS, INBOX_MAX_ENTRIES, LocalJournal
+from chatserver.journal.local import LocalJournal
 from chatserver.store.accounts import Account, Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages

@@ -29,8 +29,8 @@ from chatserver.store.rooms import list_rooms_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from chatserver.journal.base import Journal
     from chatserver.journal.entries import Entry
-    from chatserver.journal.local import LocalJournal
     from chatserver.store.database import Database
 
 _log = structlog.get_logger()
@@ -55,7 +55,7 @@ class Target(Protocol):
     def database(self) -> Database: ...
 
     @property
-    def journal(self) -> LocalJournal: ...
+    def journal(self) -> Journal: ...
 
     def sessions(self) -> Iterable[dict[str, Any]]:
         """The connections, oldest first. AdminError: no server runs."""

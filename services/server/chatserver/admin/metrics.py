@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.presence import Presence
     from chatserver.counters import Counters, Histogram
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
     from chatserver.net.certificates import Certificates
     from chatserver.net.connections import Connections
     from chatserver.net.sender import Sender
@@ -52,7 +52,7 @@ class Sources:
     presence: Presence
     acked_delivery: AckedDelivery
     sender: Sender
-    journal: LocalJournal
+    journal: Journal
     passwords: Passwords
     data: Path
     dropped_log_entries: Callable[[], int]

@@ -15,7 +15,7 @@ from chatserver.threads import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
 
 _log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ class Retention:
     def __init__(
         self,
         days: int,
-        journal: LocalJournal,
+        journal: Journal,
         now_ms: Callable[[], int],
         on_crash: Callable[[str], None],
         on_pruned: Callable[[], None],

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chatserver.admin.requests import ChangeRequest
+    from chatserver.journal.base import Journal
     from chatserver.net.connections import Connections
 
 _log = structlog.get_logger()
@@ -51,7 +52,7 @@ class RunningServer:
     """The target in the server. For the thread of the socket."""
 
     def __init__(
-        self, database: Database, journal: LocalJournal, connections: Connections, note_pruned: Callable[[], None]
+        self, database: Database, journal: Journal, connections: Connections, note_pruned: Callable[[], None]
     ) -> None:
         self.database = database
         self.journal = journal

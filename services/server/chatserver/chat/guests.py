@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.presence import Presence
     from chatserver.chat.registration import RegistrationLimits
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
 
@@ -99,7 +99,7 @@ class Guests:
     def __init__(
         self,
         accounts: Accounts,
-        journal: LocalJournal,
+        journal: Journal,
         presence: Presence,
         acked_delivery: AckedDelivery,
         on_empty: Callable[[], None],

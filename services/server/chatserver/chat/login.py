@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.registration import Registration
     from chatserver.counters import Counters
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
@@ -94,7 +94,7 @@ class Login:
         messages: Messages,
         rooms: Rooms,
         identity: HistoryIdentity,
-        journal: LocalJournal,
+        journal: Journal,
         hub: Hub,
         passwords: Passwords,
         throttle: LoginThrottle,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from chatserver.chat.guests import Guests
     from chatserver.chat.room import Member
     from chatserver.chat.room_commands import RoomCommands
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.moderation import ModerationRecords
 
@@ -40,7 +40,7 @@ class Moderation:
         accounts: Accounts,
         guests: Guests,
         rooms: RoomCommands,
-        journal: LocalJournal,
+        journal: Journal,
     ) -> None:
         self._records = records
         self._accounts = accounts

@@ -16,7 +16,7 @@ from chatprotocol.limits import (
     SANCTIONS_OF_ROOM_MAX,
 )
 from chatprotocol.rules import not_a_member, unknown_room, unknown_user
-from chatserver.journal.base import DiskFullError
+from chatserver.journal.base import DiskFullError, LogUnavailableError
 from chatserver.journal.entries import Problem
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def write_error(error: OSError, consequence: str, room: str | None = None) -> Re
     """Make the error for a request that can't be stored; the consequence is the rest of the sentence."""
     if isinstance(error, DiskFullError):
         return RequestError(ErrorCode.DISK_FULL, f"The server's disk is nearly full; {consequence}.", room=room)
+    if isinstance(error, LogUnavailableError):
+        return RequestError(ErrorCode.UNAVAILABLE, f"{error}; {consequence}.", room=room)
     return RequestError(ErrorCode.INTERNAL, f"The server can't write to its disk; {consequence}.", room=room)
 
 

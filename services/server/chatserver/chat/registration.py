@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chatserver.chat.passwords import Passwords
     from chatserver.counters import Counters
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
     from chatserver.store.accounts import Accounts
 
 # The limits of new names are per hour from one network, and per ten minutes from all.
@@ -111,7 +111,7 @@ class Registration:
         self,
         *,
         accounts: Accounts,
-        journal: LocalJournal,
+        journal: Journal,
         passwords: Passwords,
         limits: RegistrationLimits,
         is_guest: Callable[[str], bool],

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from chatserver.chat.hub import Hub
     from chatserver.chat.rate_limit import RateLimit
     from chatserver.chat.room import Member
+    from chatserver.journal.base import Journal
     from chatserver.journal.entries import RoomOutcome
-    from chatserver.journal.local import LocalJournal
     from chatserver.store.accounts import Accounts
     from chatserver.store.rooms import Rooms, RoomView
 
@@ -35,7 +35,7 @@ class RoomCommands:
     that does not exist: ``Rooms.find`` returns neither.
     """
 
-    def __init__(self, rooms: Rooms, accounts: Accounts, journal: LocalJournal, hub: Hub, makers: str) -> None:
+    def __init__(self, rooms: Rooms, accounts: Accounts, journal: Journal, hub: Hub, makers: str) -> None:
         """``makers`` may make rooms: ``open`` (all users), ``operators`` (of the server) or ``off`` (none)."""
         self._rooms = rooms
         self._accounts = accounts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from chatserver.chat.moderation import Moderation
     from chatserver.chat.presence import Presence
     from chatserver.chat.room_commands import RoomCommands
-    from chatserver.journal.local import LocalJournal
+    from chatserver.journal.base import Journal
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.indexer import Indexer
     from chatserver.store.messages import Messages
@@ -30,7 +30,7 @@ class Services:
     accounts: Accounts
     messages: Messages
     indexer: Indexer
-    journal: LocalJournal
+    journal: Journal
     hub: Hub
     presence: Presence
     login: Login
