@@ -27,6 +27,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     MAILBOX_FULL = "mailbox_full"
     DISK_FULL = "disk_full"
+    UNAVAILABLE = "unavailable"
     BANNED = "banned"
     MUTED = "muted"
     KICKED = "kicked"

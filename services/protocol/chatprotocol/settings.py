@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
@@ -181,6 +182,39 @@ def _choice(*words: str) -> Callable[[str], str]:
 
 def _yes_no(text: str) -> bool:
     return _choice("no", "yes")(text) == "yes"
+
+
+def _token(text: str) -> str:
+    """A name of a stream or a server: NATS allows no dots, spaces and wildcards in it."""
+    if not re.fullmatch("[A-Za-z0-9_-]{1,32}", text):
+        raise ValueError("1 to 32 letters of a to z, digits, - and _")
+    return text
+
+
+def _urls(schemes: tuple[str, ...], example: str) -> Callable[[str], tuple[str, ...]]:
+    """URLs of servers, separated by commas. Names and passwords are not allowed in them: logs show the URLs."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        urls = []
+        for item in filter(None, map(str.strip, text.split(","))):
+            url = item if "://" in item else f"{schemes[0]}://{item}"
+            try:
+                parts = urlsplit(url)
+                is_valid = parts.scheme in schemes and bool(parts.hostname) and parts.port is not None
+            except ValueError:
+                is_valid = False
+            if not is_valid or parts.username is not None or parts.path not in ("", "/"):
+                raise ValueError(f"addresses with a port and without a password, such as {example}")
+            urls.append(url.rstrip("/"))
+        if not urls or len(set(urls)) < len(urls):
+            raise ValueError(f"different addresses, separated by commas, such as {example}")
+        return tuple(urls)
+
+    return parse
+
+
+_nats_urls = _urls(("nats", "tls"), "nats://a:4222,nats://b:4222")
+_http_urls = _urls(("http", "https"), "http://a:8222,http://b:8222")
 
 
 _PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS]
@@ -437,6 +471,72 @@ SERVER_SETTINGS: Final = (
         "address of the metrics and health pages, such as 127.0.0.1:9464; without it there are no pages",
         parse=_listen_address,
         metavar="HOST:PORT",
+    ),
+    Setting(
+        "nats",
+        "--nats",
+        "NATS servers whose log several chat servers share, separated by commas, such as nats://a:4222,nats://b:4222; "
+        "tls:// encrypts; without it this is the only chat server",
+        parse=_nats_urls,
+        metavar="URLS",
+    ),
+    Setting(
+        "nats_stream",
+        "--nats-stream",
+        "name of the stream with the log; chat servers with the same one are one chat",
+        "chat",
+        _token,
+        metavar="NAME",
+    ),
+    Setting(
+        "server_name",
+        "--server-name",
+        "name of this server among those that share the log: each has its own; by default the name of the machine",
+        parse=_token,
+        metavar="NAME",
+    ),
+    Setting("nats_user", "--nats-user", "user name for NATS", metavar="NAME"),
+    Setting(
+        "nats_password_file",
+        "--nats-password-file",
+        "file with the password or token for NATS",
+        parse=Path,
+        metavar="FILE",
+    ),
+    Setting(
+        "nats_credentials",
+        "--nats-credentials",
+        "file with credentials for NATS (JWT and seed)",
+        parse=Path,
+        metavar="FILE",
+    ),
+    Setting(
+        "nats_ca", "--nats-ca", "file with the certificate authority of the NATS servers", parse=Path, metavar="FILE"
+    ),
+    Setting(
+        "nats_cert", "--nats-cert", "file with the certificate for NATS, if it asks for one", parse=Path, metavar="FILE"
+    ),
+    Setting("nats_key", "--nats-key", "file with the key of that certificate", parse=Path, metavar="FILE"),
+    Setting(
+        "nats_monitor",
+        "--nats-monitor",
+        "monitoring pages of the NATS servers, which tell if they sync; by default port 8222 of each",
+        parse=_http_urls,
+        metavar="URLS",
+    ),
+    Setting(
+        "nats_replicas",
+        "--nats-replicas",
+        "machines on which NATS stores each record, if this server makes the stream: 1, 3 or 5",
+        "3",
+        _choice("1", "3", "5"),
+    ),
+    Setting(
+        "nats_unsafe",
+        "--nats-unsafe",
+        "yes accepts a NATS server that is too old, or may lose confirmed messages because it does not sync them",
+        "no",
+        _yes_no,
     ),
     # Defaults from OWASP's Password Storage Cheat Sheet for argon2id.
     Setting("hash_time_cost", "--hash-time-cost", "argon2id: passes over the memory; 1 to 100", "2", _integer(1, 100)),

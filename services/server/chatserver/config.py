@@ -85,6 +85,18 @@ class Config:
     registrations: int
     retention_days: int
     metrics: Address | None
+    nats: tuple[str, ...] | None
+    nats_stream: str
+    server_name: str | None
+    nats_user: str | None
+    nats_password_file: Path | None
+    nats_credentials: Path | None
+    nats_ca: Path | None
+    nats_cert: Path | None
+    nats_key: Path | None
+    nats_monitor: tuple[str, ...] | None
+    nats_replicas: str
+    nats_unsafe: bool
     hash_time_cost: int
     hash_memory_kib: int
     hash_parallelism: int

@@ -39,6 +39,7 @@ from chatserver.journal.entries import (
     PublicMessages,
     Report,
     Sanction,
+    ServerGone,
     ServerStart,
     SetIgnored,
     SetPassword,
@@ -62,6 +63,7 @@ texts = st.sampled_from(["hello", "", "\0", "é\U0001f600"])
 
 rooms = st.sampled_from([2, 2, 3, 0, 1, 99])
 room_names = st.sampled_from(["dev", "DEV", "ops"])
+servers = st.sampled_from(["", "a", "b"])
 codes = st.sampled_from(["code", "another"])
 networks = st.sampled_from(["192.0.2.1", "2001:db8::/64"])
 
@@ -98,9 +100,10 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     AddInvitation: st.builds(AddInvitation, codes, names, st.none() | st.integers(0, 4)),
     KnownNetwork: st.builds(KnownNetwork, ids, networks),
     PasswordChange: st.builds(PasswordChange, ids, hashes, hashes),
-    GuestClaim: st.builds(GuestClaim, names),
+    GuestClaim: st.builds(GuestClaim, names, servers),
     GuestRelease: st.builds(GuestRelease, names, ids),
-    ServerStart: st.builds(ServerStart),
+    ServerStart: st.builds(ServerStart, servers),
+    ServerGone: st.builds(ServerGone, servers, st.just("run")),
     JoinRoom: st.builds(JoinRoom, ids, names, room_names, st.booleans(), st.booleans()),
     PartRoom: st.builds(PartRoom, ids, names, rooms),
     KickMember: st.builds(KickMember, rooms, ids, names, ids, names, st.just("spam")),

@@ -55,6 +55,7 @@ from chatserver.store.accounts import (
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
 from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
+from chatserver.store.log_position import Writer, read_writer, write_writer
 from chatserver.store.messages import (
     count_waiting,
     delete_direct,
@@ -269,15 +270,22 @@ def _change_password(transaction: Transaction, entry: entries.PasswordChange) ->
 
 
 def _claim(transaction: Transaction, entry: entries.GuestClaim) -> Account | None:
-    return _note_account(transaction, claim_name(transaction.connection, entry.name, transaction.time_ms))
+    return _note_account(transaction, claim_name(transaction.connection, entry.name, transaction.time_ms, entry.server))
 
 
 def _release(transaction: Transaction, entry: entries.GuestRelease) -> None:
     release_name(transaction.connection, entry.name, entry.claim)
 
 
-def _start(transaction: Transaction, _: entries.ServerStart) -> None:
-    release_all_names(transaction.connection)
+def _start(transaction: Transaction, entry: entries.ServerStart) -> None:
+    release_all_names(transaction.connection, entry.server)
+
+
+def _end_run(transaction: Transaction, entry: entries.ServerGone) -> None:
+    writer = read_writer(transaction.connection, entry.server)
+    if writer is not None and writer.run == entry.run:
+        write_writer(transaction.connection, entry.server, Writer("", 0))
+        release_all_names(transaction.connection, entry.server)
 
 
 def _note_account(transaction: Transaction, account: Account | None) -> Account | None:
@@ -708,6 +716,7 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.GuestClaim: _claim,
     entries.GuestRelease: _release,
     entries.ServerStart: _start,
+    entries.ServerGone: _end_run,
     entries.JoinRoom: _join,
     entries.PartRoom: _part,
     entries.KickMember: _by_operator(_kick),

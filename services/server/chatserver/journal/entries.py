@@ -177,6 +177,8 @@ class GuestClaim(Entry[Account | None], frozen=True, gc=False, tag="guest"):
     needs_space: ClassVar[bool] = True
 
     name: str
+    # The server where the guest is; empty if there is only one.
+    server: str = ""
 
 
 class GuestRelease(Entry[None], frozen=True, gc=False, tag="guest_gone"):
@@ -187,7 +189,16 @@ class GuestRelease(Entry[None], frozen=True, gc=False, tag="guest_gone"):
 
 
 class ServerStart(Entry[None], frozen=True, gc=False, tag="start"):
-    """The server starts: the guests of its former run have left."""
+    """The server starts: the guests of its former run have left. The name is empty if there is only one server."""
+
+    server: str = ""
+
+
+class ServerGone(Entry[None], frozen=True, gc=False, tag="gone"):
+    """A server has lost its lease: its guests have left, and later batches of this run are not applied."""
+
+    server: str
+    run: str
 
 
 class RoomChange(Struct, frozen=True, gc=False):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import sqlite3
 
 
-def claim_name(connection: sqlite3.Connection, name: str, now_ms: int) -> Account | None:
-    """Give the name to a new guest; return its row. None if an account or another guest has the name."""
+def claim_name(connection: sqlite3.Connection, name: str, now_ms: int, server: str = "") -> Account | None:
+    """Give the name to a new guest of a server; return its row. None if an account or another guest has the name."""
     if is_claimed(connection, name):
         return None
     if connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone():
@@ -30,9 +30,9 @@ def claim_name(connection: sqlite3.Connection, name: str, now_ms: int) -> Accoun
         (name, now_ms),
     ).fetchone()
     (number,) = connection.execute(
-        "INSERT INTO guest_claim VALUES (?, 1, ?)"
-        " ON CONFLICT (name_key) DO UPDATE SET number = number + 1, account_id = excluded.account_id RETURNING number",
-        (name_key(name), account_id),
+        "INSERT INTO guest_claim VALUES (?, 1, ?, ?) ON CONFLICT (name_key) DO UPDATE"
+        " SET number = number + 1, account_id = excluded.account_id, server = excluded.server RETURNING number",
+        (name_key(name), account_id, server),
     ).fetchone()
     return Account(account_id, name, "", 0, number)
 
@@ -50,6 +50,8 @@ def release_name(connection: sqlite3.Connection, name: str, number: int) -> None
     )
 
 
-def release_all_names(connection: sqlite3.Connection) -> None:
-    """End all claims."""
-    connection.execute("UPDATE guest_claim SET account_id = NULL WHERE account_id IS NOT NULL")
+def release_all_names(connection: sqlite3.Connection, server: str = "") -> None:
+    """End all claims of a server's guests."""
+    connection.execute(
+        "UPDATE guest_claim SET account_id = NULL WHERE account_id IS NOT NULL AND server = ?", (server,)
+    )

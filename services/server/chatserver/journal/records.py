@@ -1,0 +1,102 @@
+"""The records of a shared log: what the servers write, in the form in which it is stored.
+
+The first record of a log is an :class:`Origin`. Each later one is a :class:`Batch`: entries of one server, which all
+servers apply in one transaction. A record is MessagePack after a checksum (8 bytes of BLAKE2b) and a version (1 byte).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
+
+import msgspec
+from msgspec import Struct
+
+from chatserver.journal import entries
+from chatserver.journal.apply import StoreLimits  # noqa: TC001 -- msgspec evaluates it
+from chatserver.journal.log import LogError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Raised when an older server could not apply a record.
+VERSION: Final = 1
+_CHECKSUM_BYTES: Final = 8
+
+
+def _concrete(base: type) -> list[type]:
+    """The class and its subclasses that have a tag."""
+    found: list[type] = [] if base.__struct_config__.tag is None else [base]  # type: ignore[attr-defined]
+    children: list[type] = base.__subclasses__()
+    return sum(map(_concrete, children), found)
+
+
+_AnyEntry: TypeAlias = Union[tuple(_concrete(entries.Entry))]  # type: ignore[valid-type]  # noqa: UP007
+
+
+class Origin(Struct, frozen=True, tag="origin"):
+    """The begin of a log. It is the same for all servers that apply it: see identity.py."""
+
+    # Random: tells this log from others.
+    log_id: str
+    history_id: str
+    # True if the log continues the data of one server: others can't begin without a snapshot.
+    has_base: bool = False
+
+
+class Batch(Struct, frozen=True, tag="batch"):
+    """Entries of one server."""
+
+    server: str
+    # Random, for each start of the server, and after it was taken for gone.
+    run: str
+    # Counts the batches of a run, from 1. The first one has the entry ServerStart.
+    number: int
+    # In milliseconds since 1970 UTC, by the clock of the server.
+    time_ms: int
+    # The limits of the server that wrote it: they decide outcomes, and settings may differ.
+    limits: StoreLimits
+    entries: list[_AnyEntry]
+
+
+Record: TypeAlias = Origin | Batch
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """Return the bytes of a record."""
+    body = bytes([VERSION]) + _encoder.encode(record)
+    return _checksum(body) + body
+
+
+def decode(number: int, data: bytes) -> Record:
+    """Read a record. LogError: it is damaged, or from a newer server; skipping it would make the servers differ."""
+    checksum, body = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
+    if not body or checksum != _checksum(body):
+        raise LogError(f"Record {number} of the log is damaged; restore the log, or start a new one from a snapshot.")
+    try:
+        if body[0] > VERSION:
+            raise LogError(_newer(number))
+        return _decoder.decode(body[1:])
+    except msgspec.MsgspecError as error:  # an entry or a value of a later version
+        raise LogError(_newer(number)) from error
+
+
+def encoded_size(entry: entries.Entry[Any]) -> int:
+    """The size of an entry in a record, in bytes."""
+    return len(_encoder.encode(entry))
+
+
+def chain(before: bytes, number: int, outcomes: Sequence[Any]) -> bytes:
+    """The digest of all outcomes up to this record: it is the same on all servers, or they differ."""
+    return hashlib.blake2b(before + number.to_bytes(8, "big") + _encoder.encode(outcomes), digest_size=16).digest()
+
+
+def _newer(number: int) -> str:
+    return f"Record {number} of the log was written by a newer version of the server; install that version here."
+
+
+def _checksum(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_CHECKSUM_BYTES).digest()
