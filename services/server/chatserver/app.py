@@ -489,7 +489,7 @@ class Server:
         self._control.close()
         if self._metrics is not None:
             self._metrics.close()
-        self._journal.save_deferred()
+        self._journal.close()
         self._database.close()
         if self._started:
             _log.info("stopped", connections=connections)

@@ -362,7 +362,7 @@ def test_deferred_entries_are_applied(fixture: JournalFixture, when: str) -> Non
     elif when == "at the end":
         fixture.journal.stop()
     else:
-        fixture.journal.save_deferred()
+        fixture.journal.close()
     assert fixture.accounts.find("alice") == replace(alice, delivered_id=7)
 
 
@@ -370,7 +370,7 @@ def test_unsaved_delivery_marks_do_not_block_the_shutdown(fixture: JournalFixtur
     fixture.defer_mark(register(fixture.database, "alice"), 7)
     fixture.database.path.unlink()
     with capture_logs() as log:
-        fixture.journal.save_deferred()
+        fixture.journal.close()
     assert [entry["event"] for entry in log] == ["delivery marks not saved"]
 
 

@@ -96,7 +96,7 @@ class StoppedServer:
 
     def close(self) -> None:
         self.journal.stop()
-        self.journal.save_deferred()
+        self.journal.close()
         self.database.close()
 
 

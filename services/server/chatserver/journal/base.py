@@ -223,10 +223,10 @@ class Journal(ABC):
         """Return why entries can't be stored now, as in "it can't write to its disk"; empty if they can."""
 
     @abstractmethod
-    def save_deferred(self) -> None:
+    def close(self) -> None:
         """Apply the entries that were deferred after the end of the thread, if it is possible.
 
-        For the thread that called stop.
+        For the thread that called stop. No call may follow.
         """
 
     def subscribe(self, callback: Callable[[Sequence[Applied]], None], gather: Callable[[float], None]) -> None:
@@ -287,7 +287,7 @@ class Journal(ABC):
     def defer(self, key: Hashable, entry: Entry[None]) -> None:
         """Accept an entry that may wait for the next commit. It replaces a waiting one of the same key.
 
-        Never blocks or raises; accepted until ``save_deferred``. For any thread.
+        Never blocks or raises; accepted until ``close``. For any thread.
         """
         with self._lock:
             self._inbox.deferred[key] = entry
@@ -304,6 +304,11 @@ class Journal(ABC):
         with self._lock:
             while not self._inbox.size and not self._closed:
                 self._filled.wait()
+        return self._take()
+
+    def _take(self) -> Inbox:
+        """Take the whole inbox. A small one is given time to grow."""
+        with self._lock:
             is_early = self._inbox.is_gathered and self._inbox.size < GATHER_ENTRIES
         if is_early:
             for gather in self._gathers:

@@ -44,7 +44,7 @@ class LocalJournal(Journal):
     # The last write that tests the disk; the lock of the journal guards it.
     _probe: Appended[None] | None = None
 
-    def save_deferred(self) -> None:
+    def close(self) -> None:
         with self._lock:
             deferred, self._inbox.deferred = self._inbox.deferred, {}
         if not deferred:

@@ -34,12 +34,8 @@ class LogRecord(NamedTuple):
 class Log(Protocol):
     """A replicated log. For any thread; each method says if it may block."""
 
-    def start(self, wake: Callable[[], None]) -> None:
-        """Start to connect, and to reconnect for ever. Does not block.
-
-        ``wake`` is called, in another thread, when there are records to take, or after an error, or when
-        ``find_problem`` changes. It must not block.
-        """
+    def start(self) -> None:
+        """Start to connect, and to reconnect for ever. Does not block."""
 
     def wait_until_open(self, timeout_seconds: float) -> bool:
         """Wait until the log is there: connected, checked, and made if it was missing. False after the timeout.
@@ -56,8 +52,12 @@ class Log(Protocol):
     def create_first(self, data: bytes) -> bool:
         """Publish the first record. False if there is one. Blocks. OSError: it is unknown; try again."""
 
-    def read_after(self, number: int) -> None:
-        """Read the records after this one, from now on: ``take`` returns them."""
+    def read_after(self, number: int, wake: Callable[[], None]) -> None:
+        """Read the records after this one, from now on: ``take`` returns them. Does not block.
+
+        ``wake`` is called, in another thread, when there are records to take, or after an error, or when
+        ``find_problem`` changes. It must not block.
+        """
 
     def last_number(self) -> int:
         """Return the number of the newest record that is known to exist; it may lag by seconds. Does not block."""
@@ -74,9 +74,6 @@ class Log(Protocol):
         The log ignores a repeated id for some minutes only, and repeated records may come in another order: the reader
         finds out. See SharedJournal.
         """
-
-    def is_acknowledged(self, record_id: str) -> bool:
-        """True if the record is not being published any more. Does not block."""
 
     def renew_lease(self, server: str, run: str) -> None:
         """Hold the lease of this server from now on; another call changes the run. Does not block."""
@@ -97,4 +94,7 @@ class Log(Protocol):
         """Write the newest snapshot to the file, and return its number; None if there is none. Blocks. OSError."""
 
     def close(self, timeout_seconds: float) -> None:
-        """Give up the lease and disconnect. Records that are not acknowledged may be stored or not."""
+        """Wait for the acknowledgements of all records, for this time at most; give up the lease, and disconnect.
+
+        Records that are not acknowledged then may be stored or not.
+        """

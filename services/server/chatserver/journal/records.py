@@ -52,6 +52,8 @@ class Batch(Struct, frozen=True, tag="batch"):
     run: str
     # Counts the batches of a run, from 1. The first one has the entry ServerStart.
     number: int
+    # Raised when a batch was overtaken, and this one and the later ones are published again.
+    attempt: int
     # In milliseconds since 1970 UTC, by the clock of the server.
     time_ms: int
     # The limits of the server that wrote it: they decide outcomes, and settings may differ.
