@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BINARY = Path(sys.executable).parent / "nats-server"
+# Each server answers a request to this subject with its settings.
+SETTINGS_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ"
 # Limit of a start on a busy machine. Without load three servers need half a second.
 READY_SECONDS = 30.0
 # An answer of the monitoring port takes a millisecond; a paused server gives none.
@@ -138,7 +140,8 @@ class NatsServers:
 
     ``sync`` is the engine's ``sync_interval``; the engine's own default is ``2m``, which loses confirmed messages if
     the machine fails. ``tls`` has the files of a certificate and its key. ``max_store_bytes`` limits each store: the
-    engine refuses what exceeds it, as with a full disk. Clients don't learn the addresses of the other servers, so that
+    engine refuses what exceeds it, as with a full disk. Without ``tells_sync`` clients can't ask for the servers'
+    settings. Clients don't learn the addresses of the other servers, so that
     a proxy stays in between.
     """
 
@@ -152,6 +155,7 @@ class NatsServers:
         password: str = "",
         tls: tuple[Path, Path] | None = None,
         max_store_bytes: int | None = None,
+        tells_sync: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.servers: Sequence[NatsServer] = [NatsServer(f"nats{number}", folder) for number in range(1, count + 1)]
@@ -170,8 +174,7 @@ class NatsServers:
                     "routes": [f"nats://127.0.0.1:{each.cluster_port}" for each in self.servers if each is not server],
                     "no_advertise": True,
                 }
-            if user:
-                config["authorization"] = {"user": user, "password": password}
+            config |= _accounts(user, password, tells_sync=tells_sync)
             if tls is not None:
                 config["tls"] = {"cert_file": str(tls[0]), "key_file": str(tls[1])}
             if max_store_bytes is not None:
@@ -252,6 +255,19 @@ class NatsServers:
             time.sleep(_POLL_SECONDS)
         logs = "\n".join(line for each in self.servers for line in each.log().splitlines()[-_LOG_TAIL_LINES:])
         raise NatsError(f"no {what} after {READY_SECONDS:.0f} s\n{logs}")
+
+
+def _accounts(user: str, password: str, *, tells_sync: bool) -> dict[str, Any]:
+    """The chat has an account of its own, which may ask all servers for their settings, and for nothing else.
+
+    That is how a chat server knows if they sync always. Without a user clients need no password.
+    """
+    account = {"jetstream": "enabled", "users": [{"user": user or "chat", "password": password}]}
+    if tells_sync:
+        account["imports"] = [{"service": {"account": "SYS", "subject": SETTINGS_SUBJECT}}]
+    system = {"exports": [{"service": SETTINGS_SUBJECT, "response_type": "stream"}]}
+    config: dict[str, Any] = {"system_account": "SYS", "accounts": {"SYS": system, "CHAT": account}}
+    return config if user else {**config, "no_auth_user": "chat"}
 
 
 def _leads(server: NatsServer, stream: str | None) -> bool:

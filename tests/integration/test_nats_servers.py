@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from nats.errors import Error
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import APIError
 
-from ops.nats_servers import NatsServer, NatsServers
+from ops.nats_servers import SETTINGS_SUBJECT, NatsServer, NatsServers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,6 +114,22 @@ def test_record_whose_answer_is_lost_is_stored_once(nats: NatsServers) -> None:
 
     with TcpProxy(nats[0].port) as link:
         asyncio.run(run(link))
+
+
+@pytest.mark.parametrize("sync", ["always", "2m"])
+def test_clients_learn_if_the_servers_sync_always(tmp_path: Path, sync: str) -> None:
+    async def run(urls: list[str]) -> list[bool]:
+        client = await nats.connect(urls)
+        inbox = client.new_inbox()
+        answers = await client.subscribe(inbox)
+        await client.publish(SETTINGS_SUBJECT, reply=inbox)
+        settings = [json.loads((await answers.next_msg(DEADLINE_SECONDS)).data) for _ in range(3)]
+        await client.close()
+        assert len({each["server"]["name"] for each in settings}) == 3
+        return [each["data"]["jetstream"]["config"].get("sync_always", False) for each in settings]
+
+    with NatsServers(tmp_path, 3, sync=sync) as servers:
+        assert asyncio.run(run(servers.urls)) == [sync == "always"] * 3
 
 
 def test_full_store_refuses_records_and_keeps_the_others(tmp_path: Path) -> None:
