@@ -1,7 +1,7 @@
 """A log in memory for the tests of the shared journal: its servers share a FakeStream, and the test decides what fails.
 
-Nothing waits, and nothing happens by itself: a record is stored, acknowledged and read in the call of ``publish``, in
-its thread, unless the test holds it back.
+Nothing waits, and nothing happens by itself: a record is stored and can be taken in the call of ``publish``, in its
+thread, unless the test holds it back.
 """
 
 from __future__ import annotations
@@ -125,13 +125,10 @@ class FakeLog:
         if self.loses_acknowledgements:
             with self.stream.lock:
                 self.unacknowledged.append((record_id, data))
-        else:
-            self.wake()
 
     # The interface: see Log.
 
-    def start(self, wake: Callable[[], None]) -> None:
-        self.wake = wake
+    def start(self) -> None:
         self.stream.logs.append(self)
 
     def wait_until_open(self, timeout_seconds: float) -> bool:  # noqa: ARG002 - nothing waits
@@ -155,8 +152,9 @@ class FakeLog:
                 self.stream.store("first", data)
             return is_first
 
-    def read_after(self, number: int) -> None:
+    def read_after(self, number: int, wake: Callable[[], None]) -> None:
         self._read = number
+        self.wake = wake
         self.wake()
 
     def last_number(self) -> int:
@@ -177,10 +175,6 @@ class FakeLog:
                 self.held.append((record_id, data))
         else:
             self._send(record_id, data)
-
-    def is_acknowledged(self, record_id: str) -> bool:
-        with self.stream.lock:
-            return all(each != record_id for each, _ in (*self.held, *self.unacknowledged))
 
     def renew_lease(self, server: str, run: str) -> None:
         with self.stream.lock:
