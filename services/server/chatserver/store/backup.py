@@ -41,7 +41,7 @@ from chatserver.store.search_index import remove_index
 from chatserver.store.sqlite import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from chatserver.store.database import ReadOnlyDatabase
@@ -50,6 +50,15 @@ if TYPE_CHECKING:
 _NEW: Final = ".new"
 _BEFORE: Final = ".before-restore"
 _COPY_BYTES: Final = 1024 * 1024
+
+
+class UnusableBackupError(StoreError):
+    """A backup is not a complete database that this server can use."""
+
+    def __init__(self, problem: str) -> None:
+        """``problem`` is a part of a sentence, as in "it is damaged"."""
+        super().__init__(f"The backup can't be restored: {problem}. Nothing was changed.")
+        self.problem = problem
 
 
 def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -> int:
@@ -63,8 +72,8 @@ def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -
         raise StoreError(f"{path} is not a regular file; name a new file for the backup.")
     if path.exists() and not may_replace:
         raise StoreError(f"{path} exists already; name a new file, or replace it with --replace.")
-    with _new_file(path) as new:
-        size_bytes = _copy_database(database, new)
+    with _new_file(path) as new, database.reading() as connection:
+        size_bytes = _copy_database(connection, database.path, new)
         new.replace(path)
         _sync_folder(path.parent)
     return size_bytes
@@ -72,21 +81,39 @@ def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -
 
 def stream_backup(database: ReadOnlyDatabase, output: BinaryIO) -> int:
     """Copy the database to a stream, by way of a file in the data folder. As :func:`write_backup`."""
-    with _new_file(database.path.with_name("backup")) as new:
-        size_bytes = _copy_database(database, new)
-        with new.open("rb") as file:
+    with copied(database.path, "backup") as path:
+        with path.open("rb") as file:
             shutil.copyfileobj(file, output, _COPY_BYTES)
         output.flush()
-    return size_bytes
+        return path.stat().st_size
 
 
-def restore_backup(folder: Path, source: BinaryIO, newest_schema: int, *, may_replace: bool) -> list[Path]:
+@contextmanager
+def copied(database: Path, name: str) -> Iterator[Path]:
+    """A checked copy of the database in a file of this name in the data folder, for the time of the block.
+
+    In the server it takes no reader from the pool, so that no query waits for it. Raises StoreError, sqlite3.Error.
+    """
+    with _new_file(database.with_name(name)) as new, closing(connect(database, "ro")) as connection:
+        _copy_database(connection, database, new)
+        yield new
+
+
+def restore_backup(
+    folder: Path,
+    source: BinaryIO,
+    newest_schema: int,
+    *,
+    may_replace: bool,
+    examine: Callable[[sqlite3.Connection], str] = lambda _: "",
+) -> list[Path]:
     """Put a backup in the place of the database of this folder. Returns the files that were kept aside.
 
-    ``newest_schema`` is the number of the newest schema that the server knows.
+    ``newest_schema`` is the number of the newest schema that the server knows. ``examine`` returns why the backup can't
+    be used, although it is complete; empty if it can.
 
-    Raises StoreError: a server runs, there is a database that must not be replaced, or the backup can't be used. After
-    an error the server's files are unchanged.
+    Raises StoreError: a server runs, or there is a database that must not be replaced. UnusableBackupError: the backup
+    can't be used. After an error the server's files are unchanged.
     """
     database = folder / DATABASE_FILE
     try:
@@ -103,7 +130,7 @@ def restore_backup(folder: Path, source: BinaryIO, newest_schema: int, *, may_re
                 with new.open("r+b") as file:
                     shutil.copyfileobj(source, file, _COPY_BYTES)
                     os.fsync(file.fileno())
-                _check_backup(new, newest_schema)
+                _check_backup(new, newest_schema, examine)
                 return _replace(folder, new)
     except OSError as error:
         where = error.filename or folder
@@ -182,24 +209,23 @@ def _new_file(path: Path) -> Iterator[Path]:
         raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
-def _copy_database(database: ReadOnlyDatabase, new: Path) -> int:
+def _copy_database(connection: sqlite3.Connection, database: Path, new: Path) -> int:
     """Fill the empty file with a checked and synced copy. Returns its size."""
-    with database.reading() as connection:
-        try:
-            connection.execute("VACUUM INTO ?", (str(new.absolute()),))
-            with closing(connect(new, "ro")) as copy:
-                (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as error:
-            raise StoreError(f"The backup failed, and its file was removed: {describe(error)}.") from error
+    try:
+        connection.execute("VACUUM INTO ?", (str(new.absolute()),))
+        with closing(connect(new, "ro")) as copy:
+            (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(f"The backup failed, and its file was removed: {describe(error)}.") from error
     if verdict != "ok":
-        raise StoreError(f"The database {database.path} is damaged; see `chatserver admin check`.")
+        raise StoreError(f"The database {database} is damaged; see `chatserver admin check`.")
     with new.open("rb") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
 
 
-def _check_backup(path: Path, newest_schema: int) -> None:
-    """Raise StoreError if the file is not a complete database that this server can use."""
+def _check_backup(path: Path, newest_schema: int, examine: Callable[[sqlite3.Connection], str]) -> None:
+    """Raise UnusableBackupError if the file is not a complete database that this server can use."""
     problem = ""
     try:
         with closing(connect(path, "ro")) as connection:
@@ -211,13 +237,15 @@ def _check_backup(path: Path, newest_schema: int) -> None:
                 problem = f"a newer server wrote it (schema {version})"
             elif not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'account'").fetchone():
                 problem = "it is not the database of a chat server"
+            else:
+                problem = examine(connection)
     except (sqlite3.Error, UnicodeError) as error:
         problem = f"it is not a database ({describe(error)})"
     finally:
         for ending in ("-wal", "-shm"):
             path.with_name(path.name + ending).unlink(missing_ok=True)
     if problem:
-        raise StoreError(f"The backup can't be restored: {problem}. Nothing was changed.")
+        raise UnusableBackupError(problem)
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:

@@ -60,6 +60,11 @@ def renew_history_id(connection: sqlite3.Connection) -> str:
     return history_id
 
 
+def adopt_history_id(connection: sqlite3.Connection, history_id: str) -> None:
+    """Give an empty database the identity of the log that it is going to follow."""
+    connection.execute("UPDATE history_identity SET history_id = ?", (history_id,))
+
+
 def read_highest_id(connection: sqlite3.Connection) -> int:
     """The highest id that a message ever had, in this database or in a newer one that it replaced."""
     (lost_id,) = connection.execute("SELECT coalesce(max(highest_id), 0) FROM history_identity").fetchone()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
+
+from chatserver.store.sqlite import connect
 
 if TYPE_CHECKING:
     import sqlite3
+    from pathlib import Path
 
 
 class LogPosition(NamedTuple):
@@ -29,6 +33,12 @@ def read_position(connection: sqlite3.Connection) -> LogPosition | None:
     return LogPosition(*row) if row is not None else None
 
 
+def read_position_in(path: Path) -> LogPosition | None:
+    """The same of a database file, which may be in use. Raises sqlite3.Error."""
+    with closing(connect(path, "ro")) as connection:
+        return read_position(connection)
+
+
 def write_position(connection: sqlite3.Connection, position: LogPosition) -> None:
     """Replace the position, in the transaction that applies the record."""
     connection.execute(
@@ -36,6 +46,12 @@ def write_position(connection: sqlite3.Connection, position: LogPosition) -> Non
         " DO UPDATE SET log_id = excluded.log_id, number = excluded.number, chain = excluded.chain",
         position,
     )
+
+
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """True if the database has nothing that a new one has not: it may follow a log from the beginning."""
+    tables = ("account", "audit", "former_identity", "invitation_code", "log_position")  # the others refer to accounts
+    return not any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
 
 
 def forget_log(connection: sqlite3.Connection) -> None:
