@@ -1514,7 +1514,7 @@ BREAKS = (
     _break(
         _BACKUP,
         _STORE + "backup.py",
-        "                _check_backup(new, newest_schema)\n",
+        "                _check_backup(new, newest_schema, examine)\n",
         "",
         "integration/test_admin.py::test_bad_input_gets_one_sentence_and_changes_nothing",
     ),
