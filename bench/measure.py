@@ -22,9 +22,12 @@ rooms        100 rooms of 100 receivers, each of which is in ten rooms and in th
              Deliveries a second of all rooms together, and the memory of a connection before and after them.
 history      Throughput and latency of a server with five million stored messages, a tenth of them direct, and of a
              server with none; and the time of a request for the last 50 messages (CH).
+engine       NATS alone, one server and a cluster of three, each with as many replicas: the time until a record is
+             acknowledged, at a steady rate; and records a second with several in flight. The confirmation of a message
+             by chat servers that share a log takes at least that long.
 
-The last five measurements are for our own server only. A server that closes a connection, loses or duplicates a
-message, or stalls has failed the load, and does not get the same load again.
+The measurements from logins to history are for our own server only. A server that closes a connection, loses or
+duplicates a message, or stalls has failed the load, and does not get the same load again.
 """
 
 from __future__ import annotations
@@ -37,9 +40,12 @@ from typing import TYPE_CHECKING, Final
 
 from bench import history
 from bench.connections import LOGINS_AT_ONCE, Connections, LoadError
+from bench.engine import measure_engine
 from bench.load import measure_latency, measure_throughput
+from bench.machine import on_processor
 from bench.protocols import PROTOCOLS, json_in_rooms
 from bench.results import (
+    Engine,
     History,
     Latency,
     Logins,
@@ -53,6 +59,7 @@ from bench.results import (
     percentiles,
 )
 from bench.servers import CHEAPEST_HASH, ServerError, chatserver, resident_bytes, running
+from ops.nats_servers import NatsError, NatsServers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +97,12 @@ class Plan:
     stored_messages: int = 5_000_000
     stored_loads: tuple[tuple[int, int], ...] = ((100, 1), (1_000, 1))
     history_requests: int = 500
+    # Replicas of the log. Records: 20 messages of 64 bytes, as in latency if each record waits for 40 ms.
+    engine_replicas: tuple[int, ...] = (1, 3)
+    record_bytes: int = 3_000
+    records_per_second: int = 25
+    records_in_flight: int = 8
+    engine_seconds: float = 4.0
 
 
 QUICK: Final = Plan(
@@ -105,6 +118,7 @@ QUICK: Final = Plan(
     stored_messages=100_000,
     stored_loads=((100, 1),),
     history_requests=100,
+    engine_seconds=1.0,
 )
 
 
@@ -136,6 +150,18 @@ class Environment:
         try:
             with running(server, folder, self._processor) as started:
                 yield started
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def running_nats(self, count: int) -> Iterator[NatsServers]:
+        """Start NATS servers in a new folder; end them and remove the folder afterwards. Raises ServerError."""
+        folder = self.scratch / f"nats-{next(self._numbers)}"
+        try:
+            with on_processor(self._processor), NatsServers(folder, count) as servers:
+                yield servers
+        except NatsError as error:
+            raise ServerError(str(error)) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -354,3 +380,30 @@ def stored_history(environment: Environment) -> History:
     finally:
         shutil.rmtree(data, ignore_errors=True)
     return History(plan.stored_messages, database_bytes, throughputs, latencies, percentiles(times))
+
+
+# --- for NATS ---
+
+
+def engine(environment: Environment) -> list[Engine]:
+    """See the top of this file."""
+    plan = environment.plan
+    rows = [
+        Engine(replicas, plan.record_bytes, plan.records_per_second, plan.records_in_flight)
+        for replicas in plan.engine_replicas
+    ]
+    for number in range(1, plan.rounds + 1):
+        for row in rows:
+            environment.show(f"engine, round {number} of {plan.rounds}: {row.replicas} replicas")
+            with environment.running_nats(row.replicas) as servers:
+                figures = measure_engine(
+                    servers.url,
+                    row.replicas,
+                    record_bytes=row.record_bytes,
+                    rate=row.records_per_second,
+                    in_flight=row.in_flight,
+                    seconds=plan.engine_seconds,
+                )
+            row.rounds.append(percentiles(figures.milliseconds))
+            row.in_flight_per_second.append(figures.records_per_second)
+    return rows

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bench.results import (
+        Engine,
         History,
         Latency,
         Logins,
@@ -44,6 +45,7 @@ def _sections(results: Results) -> Iterator[list[str]]:
         (results.stopped, _stopped),
         (results.rooms, _rooms),
         (results.history, _history),
+        (results.engine, _engine),
     ]
     yield from (section(figures) for figures, section in sections if figures)
     if failures := _failures(results):
@@ -201,6 +203,17 @@ def _history(history: History) -> list[str]:
         "",
         f"{requests.count} requests for the last 50 messages: p50 {requests.p50:.2f} ms, p99 {requests.p99:.2f} ms.",
     ]
+
+
+def _engine(rows: Sequence[Engine]) -> list[str]:
+    first = rows[0]
+    title = f"## NATS alone: records of {first.record_bytes:,} bytes, {first.records_per_second} a second"
+    header = ["replicas", *(f"{each}, ms" for each in PERCENTILES), f"records/s, {first.in_flight} in flight"]
+    cells = [
+        [f"{row.replicas}", *percentile_cells(medians(row.rounds)), f"{median(row.in_flight_per_second):,.0f}"]
+        for row in rows
+    ]
+    return [title, "", *table(header, cells)]
 
 
 def _failures(results: Results) -> list[str]:

@@ -151,6 +151,17 @@ class History(Struct):
     requests: Percentiles
 
 
+class Engine(Struct):
+    """NATS alone: records at a steady rate, and records a second with several in flight; a value for each round."""
+
+    replicas: int
+    record_bytes: int
+    records_per_second: int
+    in_flight: int
+    rounds: list[Percentiles] = []
+    in_flight_per_second: list[float] = []
+
+
 class Machine(Struct):
     """The machine that the figures are from."""
 
@@ -187,6 +198,7 @@ class Results(Struct):
     stopped: Stopped | None = None
     rooms: Rooms | None = None
     history: History | None = None
+    engine: list[Engine] = []
     # The reason for each failed measurement of our own server.
     failures: dict[str, str] = {}
 

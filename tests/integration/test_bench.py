@@ -44,6 +44,8 @@ TINY: Final = Plan(
     stored_messages=2_000,
     stored_loads=((5, 1),),
     history_requests=5,
+    engine_replicas=(1,),
+    engine_seconds=0.1,
 )
 OURS: Final = chatserver(*CHEAPEST_HASH)
 OURS_OVER_UDP: Final = chatserver(*CHEAPEST_HASH, name="chatserver-datagram", protocol="datagram")
@@ -92,6 +94,13 @@ def test_our_server_alone_is_measured(tmp_path: Path) -> None:
     history = measure.stored_history(ours)
     assert [row.failure for row in (*history.throughput, *history.latency)] == [""] * 4
     assert history.requests.count == 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_nats_alone_is_measured(tmp_path: Path) -> None:
+    (row,) = measure.engine(environment(tmp_path))
+    assert row.rounds[0].count == 2
+    assert min(row.rounds[0].p50, *row.in_flight_per_second) > 0
     assert not list(tmp_path.iterdir())
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.report import render
 from bench.results import (
+    Engine,
     History,
     Latency,
     Logins,
@@ -56,6 +57,7 @@ RESULTS = Results(
         [Latency(OURS, 100, 500, [FAST]), Latency("with history", 100, 500, [SLOW])],
         percentiles([0.5] * 99 + [1.5]),
     ),
+    engine=[Engine(3, 3_000, 25, 8, [FAST], [1_000.0, 3_000.0, 2_000.0])],
     failures={"storm": "the server does not read"},
 )
 # One line of each table, and the lines that give reasons.
@@ -68,6 +70,7 @@ LINES = (
     "| for 12.5 s | 30.0 | 30.0 | 30.0 |  30.0 | 30.0 |",
     "| one     | 30.0 |",
     "- with history, 100 receivers, 1 senders: not done",
+    "| 3        |    1.00 |    1.00 |    1.00 |      1.00 |    1.00 |                  2,000 |",
     "100 requests for the last 50 messages: p50 0.50 ms, p99 0.50 ms",
     "ngircd (not installed)",
     "- nats-server, 100 receivers, 10 senders: a receiver was lost: closed by the server",
