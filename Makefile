@@ -86,7 +86,7 @@ engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, 
 .PHONY: pin
 pin: $(VENV)/.installed ## Pin the newest versions of everything, with hashes
 	@$(BIN)/pip install --quiet uv
-	@for file in requirements-dev requirements-build requirements-bench requirements-audit services/server/requirements services/client/requirements; do \
+	@for file in requirements-dev requirements-build requirements-bench requirements-audit ops/nats/requirements services/server/requirements services/client/requirements; do \
 	  echo "Pinning $$file.txt"; \
 	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$$file.txt" "$$file.in"; \
