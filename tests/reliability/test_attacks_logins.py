@@ -106,6 +106,25 @@ def test_owner_logs_in_from_the_address_that_guesses(
             assert max(waits) < (connections + 1) * 1.25 + 0.5, waits
 
 
+@pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_tries_that_wait_keep_no_user_out(tmp_path: Path, seconds: int) -> None:
+    """Forty addresses guess one password. Their waiting tries hold the 50 slots of peers without a login."""
+    settings = {"CHAT_EXEMPT": HERE, "CHAT_ADDRESS_NEW_CONNECTIONS": "16"}
+    with Program(tmp_path, "--max-connections", "200", under=ONE_PROCESSOR, **settings) as server:
+        seconds_to_log_in(server.port, "alice", HOME)
+        seconds_to_log_in(server.port, "bob", HOTEL)
+        guesses = guessers_of_many_addresses(40) * 4
+        with Bystanders(server.port) as bystanders, Guessers(server.port, guesses, 60):
+            refused = "connection rejected reason=address_new_connections"
+            server.wait_until(lambda: server.log().count(refused) >= 40, "all connections that they may make")
+            for number in range(seconds):
+                bystanders.chat(time.monotonic() + 0.5)
+                assert_known_user_gets_in(server.port, "alice", HOME)
+                assert_known_user_gets_in(server.port, "bob", HOTEL)
+                assert seconds_to_log_in(server.port, f"new{number}", f"127.2.1.{number}") < NEW_MAX_SECONDS
+            bystanders.assert_quick()
+
+
 @pytest.mark.parametrize(
     ("connections", "seconds"), [(20, 1), pytest.param(100, 30, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
 )

@@ -130,11 +130,11 @@ class FakeSendQueue:
         return not self.is_finished
 
     def is_abandoned(self, _: float) -> bool:
-        return self.is_gone
+        return self.is_gone or self.is_finished
 
     def wait_for_room(self) -> bool:
         self.waits.append(len(self.replies))
-        return self.has_room
+        return self.has_room and not self.is_finished
 
     def insert(self, events: Sequence[Event | EventBatch]) -> None:
         if self._open:
@@ -186,6 +186,7 @@ class FakeSession:
     awaits_commit: bool = False
     takes_large_reads: bool = True
     is_paused: bool = False
+    awaits_turn: bool = False
     # The requests of each read.
     reads: list[Sequence[Request]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -216,6 +217,10 @@ class FakeSession:
     def send_bye(self) -> None:
         self.calls.append("say_bye")
         self.send_queue.finish([Bye("x")])
+
+    def give_way(self) -> None:
+        self.calls.append("give_way")
+        self.send_queue.finish([Bye("give way")])
 
 
 def read_all(peer: socket.socket) -> bytes:

@@ -33,10 +33,13 @@ class Fixture:
     """Real connections over socket pairs. A session is logged in if its address ends with .7."""
 
     def __init__(self, slots: Slots, **more: int) -> None:
+        self.now = 0.0
         self.sender = Sender(1_000_000, lambda _: None)
         self.sender.start()
         limits = ConnectionLimits(exempt=read_networks("10.0.0.0/8"))
-        services = ConnectionServices(PROTOCOLS, self.sender, 1_000.0, self._open_session, limits)
+        services = ConnectionServices(
+            PROTOCOLS, self.sender, 1_000.0, self._open_session, limits, clock=lambda: self.now
+        )
         self.counters = services.counters
         self.connections = Connections(services, slots, **more)
         self.peers: list[socket.socket] = []
@@ -136,6 +139,34 @@ def test_connection_whose_request_is_being_answered_is_not_displaced(opened: Cal
     eventually(lambda: connection.is_silent)
     fixture.connect()
     assert is_closed(busy)
+
+
+def test_login_that_waits_for_its_turn_gives_way_after_silent_connections(opened: Callable[..., Fixture]) -> None:
+    """Promise: tries of passwords that wait keep no user out, not even one that has just connected."""
+    fixture = opened(10, 3, 0)
+
+    def wait_for_turn(session: FakeSession) -> None:
+        session.awaits_turn = True
+        fixture.may_go_on.wait(DEADLINE_SECONDS)
+
+    def try_to_log_in() -> socket.socket:
+        peer, connection = fixture.connect()
+        peer.sendall(PING)
+        eventually(lambda: connection.awaits_turn)
+        return peer
+
+    fixture.answer = wait_for_turn
+    trying = [try_to_log_in() for _ in range(2)]
+    silent, _ = fixture.connect()
+    fixture.now = 1.0
+    new, new_connection = fixture.connect()
+    assert is_closed(silent)
+    for peer in trying:
+        try_to_log_in()
+        assert b"give way" in peer.recv(1_000)
+    assert new_connection.is_silent
+    new.sendall(PING)
+    eventually(lambda: new_connection.awaits_turn)
 
 
 def test_silent_connection_is_found_behind_others(opened: Callable[..., Fixture]) -> None:

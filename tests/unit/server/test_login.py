@@ -16,7 +16,7 @@ from chatserver.store.invitations import hash_code, new_code
 from chatserver.store.moderation import ActiveSanction
 
 from .chat_fixture import ChatFixture, Peer, codes
-from .helpers import assert_waits, in_background, must_end
+from .helpers import assert_waits, eventually, in_background, must_end
 
 LOGIN, WRONG = Login("alice", "secret"), Login("alice", "wrong")
 # One try at once, and then one in each 40 ms of the time that the test moves.
@@ -97,6 +97,22 @@ def test_try_is_refused_after_the_longest_wait() -> None:
     assert isinstance(refused, Refused)
     assert (refused.code, refused.retry_seconds) == (ErrorCode.TOO_MANY_ATTEMPTS, 90)
     assert services.counters.limits_hit == {"logins": 1}
+
+
+def test_try_that_waits_gives_way_with_an_error(slow: ChatFixture) -> None:
+    """Promise: tries that wait keep no user out. The try is taken back; the next one of the peer is not answered."""
+    peer = slow.connect(HOME)
+    assert not peer.session.awaits_turn
+    waiting = in_background(lambda: peer.ask(LOGIN, LOGIN))
+    eventually(lambda: peer.session.awaits_turn)
+    peer.session.give_way()
+    waiting.join(0.5)
+    assert not waiting.is_alive(), "it does not wait for the next look"
+    assert codes(peer.send_queue.replies) == [ErrorCode.SERVER_FULL]
+    assert not peer.session.awaits_turn
+    assert slow.passwords.checked == []
+    slow.now += 0.05
+    assert codes(slow.connect(HOME).ask(LOGIN)) == [Welcome]
 
 
 def test_shutdown_ends_the_wait_for_a_turn(slow: ChatFixture) -> None:

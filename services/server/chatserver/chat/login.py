@@ -78,6 +78,9 @@ class Peer(NamedTuple):
     wrong_passwords: int
     # True if a login that has waited for this number of seconds need not be answered: its peer is gone.
     is_abandoned: Callable[[float], bool]
+    # Called before the try waits for its turn, with a function that makes it look at ``is_abandoned``; and after the
+    # wait, with None.
+    note_wait: Callable[[Callable[[], None] | None], None]
 
 
 class LoginAbortedError(Exception):
@@ -165,7 +168,9 @@ class Login:
         )
         password_hash = account.password_hash if account is not None else None
         urgency = Urgency.KNOWN if is_known else Urgency.LOGIN
-        verdict = self._check(enter, login.username, password_hash, password, urgency, peer.is_abandoned)
+        verdict = self._check(
+            enter, login.username, password_hash, password, urgency, peer.is_abandoned, peer.note_wait
+        )
         if verdict is Verdict.WRONG or account is None:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {login.username}.")
         account = self._accept(account, login, password, verdict)
@@ -245,9 +250,10 @@ class Login:
         password: str,
         urgency: Urgency,
         is_abandoned: Callable[[float], bool],
+        note_wait: Callable[[Callable[[], None] | None], None] = lambda _: None,
     ) -> Verdict:
         """Check a password after the wait of the throttle. Raises RequestError if the wait would be too long."""
-        attempt = self._wait_for_turn(enter, username, is_abandoned)
+        attempt = self._wait_for_turn(enter, username, is_abandoned, note_wait)
         verdict = None
         try:
             verdict = self._passwords.check(password_hash, password, urgency, is_abandoned)
@@ -258,7 +264,13 @@ class Login:
                 self._throttle.finish(attempt, self._clock(), was_right=verdict is not Verdict.WRONG)
         return verdict
 
-    def _wait_for_turn(self, enter: Callable[..., Try], username: str, is_abandoned: Callable[[float], bool]) -> Try:
+    def _wait_for_turn(
+        self,
+        enter: Callable[..., Try],
+        username: str,
+        is_abandoned: Callable[[float], bool],
+        note_wait: Callable[[Callable[[], None] | None], None],
+    ) -> Try:
         """Enter the throttle and wait. On return the password may be checked.
 
         RequestError: it takes too long. AbandonedError, PasswordsClosedError.
@@ -266,13 +278,21 @@ class Login:
         # Not an event: each login needs one, and an event takes 6 us.
         wakeups: SimpleQueue[None] = SimpleQueue()
         began_at = now = self._clock()
-        attempt = enter(now, wake=partial(wakeups.put, None))
-        while (wait_seconds := self._throttle.poll(attempt, now)) is not None:
-            if now >= attempt.deadline or self._is_stopping or is_abandoned(now - began_at):
-                break
-            with suppress(Empty):
-                wakeups.get(timeout=min(wait_seconds, _LOOK_SECONDS))
-            now = self._clock()
+        wake = partial(wakeups.put, None)
+        attempt = enter(now, wake=wake)
+        if (wait_seconds := self._throttle.poll(attempt, now)) is None:
+            return attempt
+        note_wait(wake)
+        try:
+            while wait_seconds is not None:
+                if now >= attempt.deadline or self._is_stopping or is_abandoned(now - began_at):
+                    break
+                with suppress(Empty):
+                    wakeups.get(timeout=min(wait_seconds, _LOOK_SECONDS))
+                now = self._clock()
+                wait_seconds = self._throttle.poll(attempt, now)
+        finally:
+            note_wait(None)
         if wait_seconds is None:
             return attempt
         retry_seconds = max(1.0, self._throttle.leave(attempt, now))

@@ -42,6 +42,7 @@ from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key
 from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
 from chatserver.chat.login import LoginAbortedError, Peer
+from chatserver.chat.passwords import AbandonedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
 from chatserver.store.rooms import LOBBY_ID
@@ -87,6 +88,8 @@ _UNDELAYED_REQUESTS = 10
 # Part of a request that input without a request counts for: empty lines, or a part of a long message. A message of the
 # maximum length takes three such reads.
 _INPUT_REQUESTS = 1 / 4
+# The error for a login that waits for its turn while a new connection needs its slot.
+_DISPLACED = Refused(ErrorCode.SERVER_FULL, "The server is full, and your login had to wait; try again later.")
 # Requests whose answer is the hub's. They are collected in batches.
 _MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
 # Requests whose number is limited, because their answers are long or expensive.
@@ -102,7 +105,7 @@ _QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 
 
 class Session:
-    """Answers the requests of one connection. For its reader thread only, except :meth:`send_bye`."""
+    """Answers the requests of one connection. For its reader thread only, except where a method says otherwise."""
 
     __slots__ = (
         "_address",
@@ -121,6 +124,7 @@ class Session:
         "_state",
         "_undelayed_requests",
         "_unsolicited_acks",
+        "_wake_try",
         "_wrong_passwords",
         "is_paused",
     )
@@ -147,6 +151,8 @@ class Session:
         self._is_within_rate = False
         # True while a request waits for its rate. Other threads read it.
         self.is_paused = False
+        # Ends the wait of a login for its turn; None if none waits. Other threads read it.
+        self._wake_try: Callable[[], None] | None = None
         self._label = label
         self._state = State.NOT_LOGGED_IN
         self._login: requests.Login | None = None
@@ -174,6 +180,11 @@ class Session:
     def takes_large_reads(self) -> bool:
         """True if a large read costs no more than its requests are allowed to."""
         return not self._is_limited or self._is_within_rate or self._is_operator()
+
+    @property
+    def awaits_turn(self) -> bool:
+        """True while a login waits for its turn among other tries. For any thread."""
+        return self._wake_try is not None
 
     @property
     def awaits_commit(self) -> bool:
@@ -260,6 +271,16 @@ class Session:
         if guest is not None:  # last, because the woken request must not be answered
             guest.stop_waiting()
 
+    def give_way(self) -> None:
+        """End a login that waits for its turn, because another connection gets the slot. For any thread."""
+        self._send_queue.finish([_DISPLACED])
+        wake = self._wake_try
+        if wake is not None:
+            wake()
+
+    def _note_wait(self, wake: Callable[[], None] | None) -> None:
+        self._wake_try = wake
+
     # --- handlers: login and end ---
 
     def _log_in(self, request: requests.Login) -> State:
@@ -277,7 +298,11 @@ class Session:
         try:
             self._services.moderation.check_address(self._address)
             peer = Peer(
-                self._network, self._is_exempt, self._wrong_passwords, is_abandoned=self._send_queue.is_abandoned
+                self._network,
+                self._is_exempt,
+                self._wrong_passwords,
+                is_abandoned=self._send_queue.is_abandoned,
+                note_wait=self._note_wait,
             )
             account, kind = self._services.login.authenticate(login, password, peer)
             self._member = self._services.login.join(
@@ -287,6 +312,10 @@ class Session:
             self._services.counters.logins[error.code.value] += 1
             if error.code is ErrorCode.WRONG_PASSWORD:
                 return self._note_wrong_password(error)
+            raise
+        except AbandonedError:
+            if not self._send_queue.wait_for_room():  # it has given way
+                return State.CLOSED
             raise
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.

@@ -82,6 +82,10 @@ class Session(Protocol):
         """True while the session makes a peer wait that sends too often. For any thread."""
 
     @property
+    def awaits_turn(self) -> bool:
+        """True while a login waits for its turn among other tries. For any thread."""
+
+    @property
     def awaits_commit(self) -> bool:
         """True if messages of this read are not confirmed yet: the confirmations will wake the sender."""
 
@@ -99,6 +103,9 @@ class Session(Protocol):
 
     def send_bye(self) -> None:
         """Send the last events at shutdown; finishes the send queue, at once or after the last answers. Any thread."""
+
+    def give_way(self) -> None:
+        """End a login that waits for its turn, with an error; finishes the send queue. For any thread."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ class Connection:
     __slots__ = (
         "_address",
         "_ending_session",
+        "_is_displaced",
         "_is_proxied",
         "_is_waiting",
         "_login_by",
@@ -201,6 +209,8 @@ class Connection:
         self._send_queue: SendQueue | None = None
         self._session: Session | None = None
         self._stopping = False
+        # True after :meth:`displace`. The reader reads it after it has set the send queue.
+        self._is_displaced = False
         # True while the session ends.
         self._ending_session = False
         # Connections joins the thread. It is a daemon because the interpreter scans a list of all non-daemon threads at
@@ -222,7 +232,7 @@ class Connection:
             session.username if session is not None else "",
             send_queue.protocol if send_queue is not None else "",
             self._address,
-            round(self._services.clock() - self._login_by + self.login_seconds),
+            round(self.seconds),
             max(send_queue.kept_bytes, send_queue.lag_bytes()) if send_queue is not None else 0,
         )
 
@@ -243,6 +253,11 @@ class Connection:
         self._login_by = self._services.clock() + self.login_seconds
 
     @property
+    def seconds(self) -> float:
+        """The time since the connection was accepted. For any thread."""
+        return self._services.clock() - self._login_by + self.login_seconds
+
+    @property
     def is_logged_in(self) -> bool:
         """True after the login. For any thread; a guest's other connection may log in both."""
         return self._session is not None and self._session.is_logged_in
@@ -252,6 +267,11 @@ class Connection:
         """True if the connection is not logged in, and waits for input or is made to wait. For any thread."""
         is_paused = self._session is not None and self._session.is_paused
         return (self._is_waiting or is_paused) and not self.is_logged_in
+
+    @property
+    def awaits_turn(self) -> bool:
+        """True if a login waits for its turn among other tries. For any thread."""
+        return self._session is not None and self._session.awaits_turn
 
     def has_received_all(self) -> bool:
         """True if the peer's system has acknowledged all data, or the peer is lost. For any thread."""
@@ -268,7 +288,14 @@ class Connection:
         return "none" if self._send_queue is None else self._send_queue.protocol
 
     def displace(self) -> None:
-        """End the connection, also if the session makes it wait: another one gets its slot. For any thread."""
+        """End the connection, also if the session makes it wait: another one gets its slot. For any thread.
+
+        A peer whose login waits for its turn gets an error; a silent one, which may not read, does not.
+        """
+        self._is_displaced = True
+        if self._session is not None and self._session.awaits_turn:
+            self._session.give_way()
+            return
         if self._send_queue is not None:
             self._send_queue.finish(hang_up=True)
         self.disconnect()
@@ -323,6 +350,8 @@ class Connection:
         )
         self._transport.set_wake(partial(self._services.sender.mark_ready, self._send_queue))
         self._services.sender.add()
+        if self._is_displaced:
+            self._send_queue.finish(hang_up=True)
         is_exempt = self._services.limits.is_exempt(self._address)
         self._session = self._services.open_session(self._send_queue, self.label, self._address, is_exempt)
         peer_ended = False

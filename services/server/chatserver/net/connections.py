@@ -4,10 +4,11 @@ Slots. There are ``max_connections`` of them. Each connection has one until its 
 must not keep others out, so there are three rules; the last two do not hold for exempt peers:
 
 1. If all slots are taken, or if the peers without a login have their share (``waiting_max``), a new connection
-   displaces the oldest *silent* one: not logged in, and waiting for input. A peer that logs in right after it has
-   connected is never the oldest. A peer whose password is being checked is not silent, so logins that wait for a hash
-   do not displace each other.
-2. If no connection is silent, the server refuses the new one.
+   displaces another one that is not logged in: the oldest that has been *silent* (waits for input) for a while; if
+   there is none, the oldest whose login *waits for its turn* among other tries, for up to 25 s; then the oldest silent
+   one. So a peer that logs in right after it has connected is never displaced by peers that guess passwords. A peer
+   whose password is being checked is not displaced, so logins that wait for a hash do not displace each other.
+2. If there is no such connection, the server refuses the new one.
 3. The last slots (``reserved``) are for known users: a connection that gets one of them must log in soon, and neither
    registrations nor guests are accepted (:meth:`Connections.is_reserved`).
 
@@ -48,9 +49,11 @@ _POLL_SECONDS = 0.02
 _CONNECTION_BYTES = 128 * 1024
 # Time for the login of a connection that has one of the reserved slots. A program needs less than a second.
 _RESERVED_SECONDS = 10.0
+# Time for the first request of a connection, over a slow line. A silent one is then the first to be displaced.
+_SILENT_SECONDS = 1.0
 # Maximum displaced connections whose threads have not ended yet.
 _DISPLACED_MAX = 64
-# Maximum connections that are examined to find a silent one. All are examined if an eighth of them is new.
+# Maximum connections that are examined to find one to displace. All are examined if an eighth of them is new.
 _LOOKED_AT_MAX = 64
 _CLEANED_UP_PART = 8
 
@@ -180,17 +183,17 @@ class Connections:
         with self._lock:
             if self._draining:
                 raise RefusedError("shutting_down", _SHUTTING_DOWN)
-            silent: Connection | None = None
+            displaced: Connection | None = None
             if self._free() <= 0 or (not is_exempt and len(self._waiting) >= slots.waiting_max):
-                silent = self._oldest_silent()  # removes those that have logged in from _waiting
+                displaced = self._find_displaceable()  # removes those that have logged in from _waiting
                 has_share = is_exempt or len(self._waiting) < slots.waiting_max
                 if self._free() > 0 and has_share:
-                    silent = None
-                elif silent is None or len(self._displaced) >= _DISPLACED_MAX:
+                    displaced = None
+                elif displaced is None or len(self._displaced) >= _DISPLACED_MAX:
                     raise RefusedError("waiting_limit" if self._free() > 0 else "connection_limit", _FULL)
                 else:
-                    del self._waiting[silent]
-                    self._displaced.add(silent)
+                    del self._waiting[displaced]
+                    self._displaced.add(displaced)
             if not is_exempt:
                 if self._free() <= slots.reserved:
                     connection.shorten_login(_RESERVED_SECONDS)
@@ -198,14 +201,14 @@ class Connections:
                 self._unchecked += 1
             self._connections.add(connection)
         self._services.counters.accepted_connections += 1
-        return silent
+        return displaced
 
     def _free(self) -> int:
         """Number of free slots. The lock is held."""
         return self._slots.total - len(self._connections) + len(self._displaced)
 
-    def _oldest_silent(self) -> Connection | None:
-        """Find the oldest silent connection, and remove those that have logged in. The lock is held.
+    def _find_displaceable(self) -> Connection | None:
+        """Find the connection that rule 1 names, and remove those that have logged in. The lock is held.
 
         In a flood this runs once for each new connection, so it usually examines the oldest ones only, and all of them
         once in a while. Connections that are not silent become the newest.
@@ -213,13 +216,20 @@ class Connections:
         if self._unchecked >= len(self._waiting) // _CLEANED_UP_PART:
             self._unchecked = 0
             self._waiting = {each: None for each in self._waiting if not each.is_logged_in}
+        silent: Connection | None = None
+        awaits_turn: Connection | None = None
         for connection in list(itertools.islice(self._waiting, self._looked_at_max)):
             if connection.is_silent:
-                return connection
+                if connection.seconds >= _SILENT_SECONDS:
+                    return connection
+                silent = silent or connection
+                continue
             del self._waiting[connection]
             if not connection.is_logged_in:
                 self._waiting[connection] = None
-        return None
+                if connection.awaits_turn:
+                    awaits_turn = awaits_turn or connection
+        return awaits_turn or silent
 
     def drain(self, timeout_seconds: float) -> int:
         """End all connections at shutdown, and refuse new ones; returns how many there were.
