@@ -1,0 +1,941 @@
+"""The log of several servers on NATS JetStream: see :class:`Log`.
+
+Theory of operation
+-------------------
+
+One thread, "nats", runs an asyncio loop with the client of nats-py. The methods of :class:`NatsLog` are for other
+threads: they leave something under ``_lock`` and wake the loop, or wait for a coroutine in it.
+
+A connection is never mended. nats-py could reconnect, but it gives up for ever after some errors, and what it had in
+flight is unknown. :meth:`NatsLog._connect_forever` makes a new client for one URL after the other instead, and
+:class:`_Session` is everything that depends on a connection. It ends when the client has lost the server, or was not
+answered for three seconds; then the next one begins with the state that is kept here: the unacknowledged records, the
+number of the next record to read, the lease.
+
+The first session also checks the servers and the stream, and makes what is missing. Until then the log is not open, and
+an error that waiting does not mend is raised by ``wait_until_open``. Later such an error is a problem: another server
+is tried. Nothing is made later: a log that has gone missing must not become an empty one.
+
+Publishing. Records are sent in the order of the calls, without waiting for each other. One that is not acknowledged in
+REPEAT_SECONDS, or is refused, or was in flight when a session ended, is sent again with its id, for ever. So a record
+may be stored after a later one, and twice after the two minutes in which NATS knows its id; the reader of the log finds
+out.
+
+Reading. A consumer in the memory of one NATS server pushes the records from a number on. Its state is not needed: after
+a gap, after silence (it sends a heartbeat every second), or when a record is known that did not arrive, another one
+continues with the next number. Before that the stream is looked up, because the log may have been deleted or replaced:
+it must be the stream that was opened, with the next record in it or all records read. A server that was paused may
+answer with an old state, so a loss counts after it was seen for LOSS_SECONDS.
+
+Memory. While WAITING_MAX_BYTES or more wait for ``take``, the consumer's flow control is not answered. NATS then sends
+32 MiB more at most.
+
+Problems. ``find_problem`` is not empty if something has waited for PATIENCE_SECONDS: a record for its acknowledgement,
+the lease for its renewal, or a session to begin. It is empty again with the next success. The time in which this
+process did not run does not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import random
+import ssl
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import nats.aio.client
+import structlog
+from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
+from nats.js.api import ObjectMeta, StorageType
+from nats.js.errors import NotFoundError
+
+from chatserver.journal.log import LEASE_RENEWAL_SECONDS, LEASE_SECONDS, LogError, LogRecord
+from chatserver.journal.nats_checks import (
+    API_SECONDS,
+    NO_MESSAGE,
+    STREAM_NOT_FOUND,
+    WRONG_LAST,
+    ApiError,
+    TooFewServersError,
+    call_api,
+    check_info,
+    check_stream,
+    check_sync,
+    leases_config,
+    log_config,
+    make_stream,
+    read_answer,
+)
+from chatserver.threads import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from pathlib import Path
+
+    from nats.aio.msg import Msg
+    from nats.js.object_store import ObjectStore
+
+    from chatserver.journal.nats_settings import NatsSettings
+
+_T = TypeVar("_T")
+
+_log = structlog.get_logger()
+
+# A record is sent again after this time. A sync takes milliseconds, an election some seconds.
+REPEAT_SECONDS: Final = 2.0
+# A refused record is sent again, and a lease renewed again, after this time.
+_REFUSED_SECONDS: Final = 0.25
+# Something that waits for longer is a problem: a failover of a NATS server takes less.
+PATIENCE_SECONDS: Final = 3.0
+# Limit of a connection attempt: a paused server accepts connections and says nothing.
+_CONNECT_SECONDS: Final = 2.0
+# Longest wait between two attempts.
+_WAIT_MAX_SECONDS: Final = 2.0
+# A connection is lost after three unanswered pings.
+_PING_SECONDS: Final = 1.0
+# Interval of looking for what waits for too long. A longer one means that this process was stopped.
+_TICK_SECONDS: Final = 0.25
+_STOPPED_SECONDS: Final = 1.0
+# The consumer sends something in this interval, and is given up after the silence.
+_HEARTBEAT_SECONDS: Final = 1.0
+_SILENCE_SECONDS: Final = 3.0
+# A record that exists should have arrived after this time; otherwise the consumer is replaced.
+_ARRIVAL_SECONDS: Final = 1.0
+# The time for which the loss of records must be seen.
+LOSS_SECONDS: Final = 2.0
+# A new stream waits for servers that have just been started.
+_SERVERS_SECONDS: Final = 10.0
+# Maximum bytes that wait for take() while more are asked for.
+WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
+# Of a record beside its bytes.
+_RECORD_OVERHEAD_BYTES: Final = 200
+# Maximum broadcasts that wait for a slow connection; more are lost.
+_BROADCASTS_MAX: Final = 1_000
+# A snapshot of which no chunk moves for this time has failed.
+_SNAPSHOT_SECONDS: Final = 30.0
+_SNAPSHOT_NAME: Final = "snapshot"
+# Limit of the end of a session or of the thread: the sockets may be blocked.
+_END_SECONDS: Final = 2.0
+# Threads that read and write files: a snapshot needs one, and each monitoring page.
+_FILES_THREADS: Final = 4
+_MESSAGE_ID: Final = "Nats-Msg-Id"
+_NO_QUORUM: Final = "NATS has no quorum"
+_NO_CONNECTION: Final = "it can't reach NATS"
+# Errors of an election or of an overloaded leader, in nats-server's errors.json: they pass.
+_TRANSIENT: Final = frozenset({10008, 10009, 10118, 10158, STREAM_NOT_FOUND})
+
+
+class _Client(nats.aio.client.Client):
+    """A client for one connection, with what nats-py lacks: a check before the credentials are sent, and an abort."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self.info: dict[str, Any] = {}
+        self.is_lost = asyncio.Event()
+        self.reason = ""
+
+    async def open(self, url: str, name: str) -> None:
+        """Connect. LogError: waiting does not help. OSError: try again."""
+        settings = self._settings
+        has_user = settings.user is not None
+        try:
+            async with asyncio.timeout(2 * _CONNECT_SECONDS):
+                await self.connect(
+                    [url],
+                    name=name,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=_CONNECT_SECONDS,  # type: ignore[arg-type]
+                    ping_interval=_PING_SECONDS,  # type: ignore[arg-type]
+                    error_cb=self._note,
+                    closed_cb=self._lose,
+                    tls=settings.tls,
+                    user=settings.user,
+                    password=settings.password if has_user else None,
+                    token=None if has_user else settings.password,
+                    user_credentials=None
+                    if settings.credentials is None
+                    else nats.aio.client.RawCredentials(settings.credentials),
+                )
+        except LogError:
+            raise
+        except ssl.SSLCertVerificationError as error:
+            raise LogError(
+                f"The certificate of the NATS server at {url} is not valid ({error.verify_message}); correct it, or "
+                "CHAT_NATS_CA."
+            ) from error
+        except Exception as error:
+            if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+                raise LogError(
+                    "NATS refuses the credentials; correct CHAT_NATS_USER and CHAT_NATS_PASSWORD_FILE, or "
+                    "CHAT_NATS_CREDENTIALS."
+                ) from error
+            raise ConnectionError(self.reason or str(error) or type(error).__name__) from error
+
+    async def abandon(self) -> None:
+        """End the connection at once, whatever it does."""
+        transport = self._transport
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self.close()
+        except (NatsError, OSError):
+            pass
+        finally:
+            writer = getattr(transport, "_bare_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        if initial_connection:
+            self.info = info
+            check_info(info, self._settings)
+        # The addresses of other servers are not used: the settings have them, perhaps behind a proxy.
+
+    async def _note(self, error: Exception) -> None:
+        self.reason = str(error) or type(error).__name__
+
+    async def _lose(self) -> None:
+        self.is_lost.set()
+
+
+class _Publication:
+    """A record that is not acknowledged."""
+
+    __slots__ = ("data", "is_queued", "record_id", "refusal", "repeat_at", "since", "token")
+
+    def __init__(self, record_id: str, data: bytes, token: str, since: float) -> None:
+        self.record_id = record_id
+        self.data = data
+        # The end of the subject of its acknowledgement.
+        self.token = token
+        self.since = since
+        # For the loop. When it is to be sent again.
+        self.repeat_at = float("inf")
+        self.is_queued = False
+        self.refusal = ""
+
+
+class _Reading:
+    """The records from a number on, between the loop, which adds them, and the thread that takes them."""
+
+    def __init__(self, number: int, wake: Callable[[], None]) -> None:
+        self.wake = wake
+        # The number of the next record to be added. For the loop.
+        self.next = number
+        self._lock = threading.Lock()  # guards the rest
+        self._records: list[LogRecord] = []
+        self._bytes = 0
+        self._error: LogError | None = None
+        # Where flow control is answered after take(); empty if it does not wait.
+        self._flow_subject = ""
+
+    def add(self, data: bytes) -> None:
+        with self._lock:
+            was_empty = not self._records
+            self._records.append(LogRecord(self.next, data))
+            self._bytes += len(data) + _RECORD_OVERHEAD_BYTES
+        self.next += 1
+        if was_empty:
+            self.wake()
+
+    def fail(self, error: LogError) -> None:
+        with self._lock:
+            self._error = error
+        self.wake()
+
+    @property
+    def has_failed(self) -> bool:
+        return self._error is not None
+
+    @property
+    def is_blocked(self) -> bool:
+        """True while flow control waits for take()."""
+        return self._flow_subject != ""
+
+    def delays_flow(self, subject: str) -> bool:
+        """True if take() must answer flow control."""
+        with self._lock:
+            self._flow_subject = subject if self._bytes >= WAITING_MAX_BYTES else ""
+            return self._flow_subject != ""
+
+    def take(self) -> tuple[list[LogRecord], str]:
+        """Return the records, and where flow control is to be answered. LogError: there are no more."""
+        with self._lock:
+            if self._error is not None and not self._records:
+                raise self._error
+            records, self._records, self._bytes = self._records, [], 0
+            subject, self._flow_subject = self._flow_subject, ""
+            return records, subject
+
+
+class _Session:
+    """A connection, and what is sent over it, in order. For the loop."""
+
+    def __init__(self, client: _Client) -> None:
+        self.client = client
+        self.inbox = client.new_inbox()
+        # Records, and other messages as subject and bytes.
+        self.outgoing: asyncio.Queue[_Publication | tuple[str, bytes]] = asyncio.Queue()
+
+    async def run_until_lost(self, *work: Coroutine[Any, Any, None]) -> None:
+        """Run coroutines until the connection is lost, or one of them raises."""
+        tasks = [asyncio.create_task(each) for each in (self._wait_until_lost(), *work)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _wait_until_lost(self) -> None:
+        client = self.client
+        while client.is_connected:  # closed_cb may come late: after a blocked socket
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_SECONDS):
+                    await client.is_lost.wait()
+        raise ConnectionError(client.reason or str(client.last_error or "") or "the connection was closed")
+
+
+class NatsLog:
+    """The log on NATS JetStream. For any thread."""
+
+    def __init__(
+        self,
+        settings: NatsSettings,
+        server: str,
+        on_crash: Callable[[str], None],
+        *,
+        chance: random.Random | None = None,
+    ) -> None:
+        """``server`` is the name that NATS shows for the connection. ``chance`` chooses URLs and waits."""
+        self._settings = settings
+        self._server = server
+        self._chance = chance or random.Random()  # noqa: S311 - not for secrets
+        self._subject = f"{settings.stream}.log"
+        self._talk = f"{settings.stream}.talk"
+        self._leases = leases_config(settings)["name"]
+        self._worker = Worker("nats", self._run, on_crash)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._receive: Callable[[bytes], None] | None = None
+        self._tokens = itertools.count(1)
+
+        # Guards what follows, up to the next comment.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._publications: dict[str, _Publication] = {}
+        self._is_open = False
+        self._open_error: LogError | None = None
+
+        # Set in the loop or by one thread, and read by any.
+        self._reading: _Reading | None = None
+        self._last_number = 0
+        self._problem = ""
+        self._lease: tuple[str, str] | None = None
+        self._steady_since = float("inf")
+
+        # For the loop only.
+        self._session: _Session | None = None
+        self._closing = asyncio.Event()
+        self._reading_changed = asyncio.Event()
+        self._lease_changed = asyncio.Event()
+        # What waits since when; None if nothing does.
+        self._cut_since: float | None = 0.0
+        self._lease_since: float | None = None
+        self._resumed_at = 0.0
+        # Why there is no session, or nothing can be done in it.
+        self._trouble = ""
+        self._created = ""
+        self._checked: set[str] = set()
+        self._renewed_at = float("-inf")
+        self._lease_number = 0
+        self._loss_since: float | None = None
+        self._defect: Exception | None = None
+
+    # For other threads: see Log.
+
+    def start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._worker.start()
+
+    def wait_until_open(self, timeout_seconds: float) -> bool:
+        with self._lock:
+            self._changed.wait_for(lambda: self._is_open or self._open_error is not None, timeout_seconds)
+            if self._open_error is not None:
+                raise self._open_error
+            return self._is_open
+
+    def find_problem(self) -> str:
+        return self._problem or ("" if self._is_open else "it is not connected to NATS yet")
+
+    def read_first(self) -> bytes | None:
+        return self._call(self._read_first)
+
+    def create_first(self, data: bytes) -> bool:
+        return self._call(lambda session: self._create_first(session, data))
+
+    def read_after(self, number: int, wake: Callable[[], None]) -> None:
+        self._reading = _Reading(number + 1, wake)
+        self._soon(self._reading_changed.set)
+
+    def last_number(self) -> int:
+        return self._last_number
+
+    def take(self) -> list[LogRecord]:
+        reading = self._reading
+        if reading is None:
+            return []
+        records, flow_subject = reading.take()
+        if flow_subject:
+            self._soon(self._send, (flow_subject, b""))
+        return records
+
+    def publish(self, record_id: str, data: bytes) -> None:
+        assert self._loop is not None, "it was not started"
+        publication = _Publication(record_id, data, str(next(self._tokens)), self._loop.time())
+        with self._lock:
+            self._publications[publication.token] = publication
+        self._soon(self._send, publication)
+
+    def renew_lease(self, server: str, run: str) -> None:
+        self._lease = (server, run)
+        self._soon(self._lease_changed.set)
+
+    def find_lease(self, server: str) -> str | None:
+        """See Log.
+
+        A missing lease is unknown (OSError) while this server's own one has not been renewed steadily: the others may
+        not have had the time for theirs after an outage of NATS.
+        """
+        return self._call(lambda session: self._find_lease(session, server))
+
+    def broadcast(self, data: bytes) -> None:
+        self._soon(self._send, (self._talk, data))
+
+    def on_broadcast(self, receive: Callable[[bytes], None]) -> None:
+        self._receive = receive
+
+    def put_snapshot(self, number: int, path: Path) -> None:
+        self._call(lambda session: self._put_snapshot(session, number, path))
+
+    def get_snapshot(self, path: Path) -> int | None:
+        return self._call(lambda session: self._get_snapshot(session, path))
+
+    def close(self, timeout_seconds: float) -> None:
+        if self._loop is None:
+            return
+        with self._lock:
+            self._changed.wait_for(lambda: not self._publications, timeout_seconds)
+        self._soon(self._closing.set)
+        self._worker.join(2 * _END_SECONDS)
+
+    def _soon(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call a function in the loop. Before start() and after close() nothing is done."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(call, *arguments)
+
+    def _call(self, work: Callable[[_Session], Awaitable[_T]]) -> _T:
+        """Run a coroutine in the loop, and return its result. OSError: there is no session, or it was lost."""
+
+        async def run() -> _T:
+            session = self._session
+            if session is None:
+                raise ConnectionError(self.find_problem() or _NO_CONNECTION)
+            working = asyncio.ensure_future(work(session))
+            lost = asyncio.ensure_future(session.client.is_lost.wait())
+            try:
+                await asyncio.wait((working, lost), return_when=asyncio.FIRST_COMPLETED)
+                if not working.done():
+                    raise ConnectionError(_NO_CONNECTION)
+                return working.result()
+            finally:
+                working.cancel()
+                lost.cancel()
+
+        coroutine = run()
+        try:
+            if self._loop is None:
+                raise ConnectionError("it was not started")
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        except (RuntimeError, asyncio.CancelledError) as error:
+            coroutine.close()
+            raise ConnectionError("the log was closed") from error
+        except NatsError as error:
+            raise OSError(_describe(error)) from error
+
+    # The thread.
+
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        loop.set_exception_handler(lambda *_: None)  # of nats-py's tasks: their connection is aborted
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(self._main())
+
+    async def _main(self) -> None:
+        # For monitoring pages and the files of snapshots.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_FILES_THREADS, "nats files"))
+        self._cut_since = self._resumed_at = self._now()
+        tasks = [asyncio.create_task(each) for each in (self._closing.wait(), self._watch(), self._connect_forever())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self._closing.is_set() and self._session is not None:
+            await self._end_lease(self._session)
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _connect_forever(self) -> None:
+        urls = list(self._settings.urls)
+        self._chance.shuffle(urls)
+        failures = 0
+        for url in itertools.cycle(urls):
+            client = _Client(self._settings)
+            was_connected = False
+            try:
+                await client.open(url, self._server)
+                await self._check_server(client)
+                session = _Session(client)
+                if not self._is_open:
+                    await self._open(session)
+                was_connected, failures = True, 0
+                await self._serve(session)
+            except LogError as error:
+                if not self._is_open and not self._may_pass(error):
+                    self._fail_to_open(error)
+                    await self._closing.wait()
+                self._trouble = str(error)
+            except (NatsError, OSError) as error:
+                self._trouble = _NO_CONNECTION if not client.is_connected else _describe(error)
+                if was_connected:
+                    _log.warning("log disconnected", reason=_describe(error))
+            finally:
+                if self._session is not None:
+                    self._session, self._cut_since = None, self._now()
+                await client.abandon()
+            failures += 1
+            longest = min(_WAIT_MAX_SECONDS, 0.1 * 2.0 ** (failures // len(urls)))
+            await asyncio.sleep(self._chance.uniform(longest / 2, longest))
+
+    def _may_pass(self, error: LogError) -> bool:
+        """True if servers that have just been started may mend it."""
+        started_at = self._cut_since or 0.0
+        return isinstance(error, TooFewServersError) and self._now() - started_at < _SERVERS_SECONDS
+
+    def _fail_to_open(self, error: LogError) -> None:
+        with self._lock:
+            self._open_error = error
+            self._changed.notify_all()
+
+    async def _check_server(self, client: _Client) -> None:
+        server_id, name = str(client.info.get("server_id")), str(client.info.get("server_name"))
+        if server_id not in self._checked and not self._settings.unsafe:
+            await check_sync(client, server_id, name, self._settings)
+            self._checked.add(server_id)
+
+    async def _open(self, session: _Session) -> None:
+        """Find the stream, or make it, and the leases."""
+        try:
+            found = await make_stream(session.client, log_config(self._settings))
+            check_stream(found, self._settings)
+            if found["config"]["num_replicas"] < self._settings.replicas:
+                _log.warning(
+                    "log underreplicated", replicas=found["config"]["num_replicas"], expected=self._settings.replicas
+                )
+            await make_stream(session.client, leases_config(self._settings))
+        except NoRespondersError as error:
+            raise ConnectionError("NATS has no JetStream now") from error
+        self._created = found["created"]
+        self._last_number = max(self._last_number, found["state"]["last_seq"])
+
+    async def _serve(self, session: _Session) -> None:
+        """Use a connection until it is lost. Raises OSError or NatsError."""
+        client = session.client
+        await client.subscribe(
+            f"{session.inbox}.*", cb=self._guard(self._receive_answer), pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        if self._receive is not None:
+            await client.subscribe(self._talk, cb=self._guard(self._receive_broadcast))
+        self._session, self._cut_since = session, None
+        for publication in self._unacknowledged():
+            publication.is_queued = True
+            session.outgoing.put_nowait(publication)
+        _log.info("log connected", server=client.info.get("server_name"), version=client.info.get("version"))
+        with self._lock:
+            self._is_open = True
+            self._changed.notify_all()
+        self._note_success()
+        await session.run_until_lost(self._publish(session), self._read(session), self._renew(session))
+
+    def _guard(self, receive: Callable[[Msg], None]) -> Callable[[Msg], Awaitable[None]]:
+        """A callback for nats-py, which would log a defect of it and go on."""
+
+        async def guarded(message: Msg) -> None:
+            try:
+                receive(message)
+            except Exception as error:  # it ends the thread
+                self._defect = error
+
+        return guarded
+
+    # Problems.
+
+    async def _watch(self) -> None:
+        """Repeat records, and find problems."""
+        seen_at = self._now()
+        while self._defect is None:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = self._now()
+            if now - seen_at > _STOPPED_SECONDS:
+                self._resumed_at = now
+            seen_at = now
+            if self._session is not None:
+                for publication in self._unacknowledged():
+                    if publication.repeat_at <= now:
+                        self._send(publication)
+            self._set_problem(self._judge(now))
+        raise self._defect
+
+    def _judge(self, now: float) -> str:
+        """Return the problem, or an empty text."""
+        oldest = next(iter(self._unacknowledged()), None)
+        times = (self._cut_since, self._lease_since, None if oldest is None else oldest.since)
+        since = min((each for each in times if each is not None), default=now)
+        if now - max(since, self._resumed_at) < PATIENCE_SECONDS:
+            return ""
+        if self._session is None:
+            return self._trouble or _NO_CONNECTION
+        if oldest is not None and oldest.refusal:
+            return f"NATS refuses records: {oldest.refusal}"
+        return _NO_QUORUM
+
+    def _note_success(self) -> None:
+        if self._problem:
+            self._set_problem(self._judge(self._now()))
+
+    def _set_problem(self, problem: str) -> None:
+        if problem == self._problem:
+            return
+        if problem:
+            _log.error("log unavailable", problem=problem)
+        else:
+            _log.info("log available")
+        self._problem = problem
+        if self._reading is not None:
+            self._reading.wake()
+
+    # Publishing.
+
+    def _unacknowledged(self) -> list[_Publication]:
+        with self._lock:
+            return list(self._publications.values())
+
+    def _send(self, item: _Publication | tuple[str, bytes]) -> None:
+        """Send a record or another message after all that wait. Without a session a record waits for the next one."""
+        session = self._session
+        if session is None:
+            return
+        if isinstance(item, _Publication):
+            if item.is_queued:
+                return
+            item.is_queued = True
+        elif session.outgoing.qsize() >= _BROADCASTS_MAX:
+            return
+        session.outgoing.put_nowait(item)
+
+    async def _publish(self, session: _Session) -> None:
+        client = session.client
+        while True:
+            item = await session.outgoing.get()
+            if not isinstance(item, _Publication):
+                await client.publish(*item)
+                continue
+            item.is_queued = False
+            if item.token not in self._publications:
+                continue
+            item.repeat_at = self._now() + REPEAT_SECONDS
+            headers = {_MESSAGE_ID: item.record_id}
+            await client.publish(self._subject, item.data, f"{session.inbox}.{item.token}", headers)
+
+    def _receive_answer(self, message: Msg) -> None:
+        token = message.subject.rpartition(".")[2]
+        publication = self._publications.get(token)
+        if publication is None:  # the answer to a repetition
+            return
+        try:
+            number = _acknowledged_number(message)
+        except (ApiError, NoRespondersError) as error:
+            is_transient = not isinstance(error, ApiError) or error.code in _TRANSIENT
+            publication.refusal = "" if is_transient else str(error)
+            publication.repeat_at = self._now() + _REFUSED_SECONDS
+            return
+        self._last_number = max(self._last_number, number)
+        with self._lock:
+            del self._publications[token]
+            self._changed.notify_all()
+        self._note_success()
+
+    async def _request(
+        self, session: _Session, subject: str, data: bytes, headers: dict[str, str] | None = None
+    ) -> int:
+        """Publish, and return the number. ApiError: it was refused; OSError, NatsError: it is unknown."""
+        return _acknowledged_number(await session.client.request(subject, data, API_SECONDS, headers=headers))
+
+    async def _read_first(self, session: _Session) -> bytes | None:
+        try:
+            answer = await call_api(session.client, f"STREAM.MSG.GET.{self._settings.stream}", {"seq": 1})
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return None
+            raise
+        return base64.b64decode(answer["message"].get("data", ""))
+
+    async def _create_first(self, session: _Session, data: bytes) -> bool:
+        try:
+            await self._request(session, self._subject, data, {"Nats-Expected-Last-Sequence": "0"})
+        except ApiError as error:
+            if error.code == WRONG_LAST:
+                return False
+            raise
+        return True
+
+    # Reading.
+
+    async def _read(self, session: _Session) -> None:
+        while True:
+            self._reading_changed.clear()
+            reading = self._reading
+            if reading is None or reading.has_failed:
+                await self._reading_changed.wait()
+                continue
+            try:
+                if await self._is_whole(session, reading):
+                    await self._consume(session, reading)
+                    continue
+            except LogError as error:
+                reading.fail(error)
+                continue
+            except (ApiError, NatsError, TimeoutError):  # an election, or no quorum
+                pass
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _is_whole(self, session: _Session, reading: _Reading) -> bool:
+        """True if the stream can have the next record. LogError: records were lost."""
+        loss = await self._find_loss(session, reading)
+        if not loss:
+            self._loss_since = None
+            return True
+        now = self._now()
+        self._loss_since = now if self._loss_since is None else self._loss_since
+        if now - self._loss_since >= LOSS_SECONDS:
+            raise LogError(
+                f"{loss}; restore the stream {self._settings.stream} of NATS, or start with an empty folder."
+            )
+        return False
+
+    async def _find_loss(self, session: _Session, reading: _Reading) -> str:
+        stream = self._settings.stream
+        try:
+            found = await call_api(session.client, f"STREAM.INFO.{stream}")
+        except ApiError as error:
+            if error.code == STREAM_NOT_FOUND:
+                return "The log was deleted"
+            raise
+        first, last = found["state"]["first_seq"], found["state"]["last_seq"]
+        self._last_number = max(self._last_number, last)
+        if found["created"] != self._created:
+            return "The log was deleted and made again"
+        if last < reading.next - 1:
+            return f"The log ends with record {last}, and this server has read record {reading.next - 1}"
+        if first > reading.next:
+            return f"The log begins with record {first}, and this server needs record {reading.next}"
+        return ""
+
+    async def _consume(self, session: _Session, reading: _Reading) -> None:
+        """Read with one consumer, until it must be replaced."""
+        client = session.client
+        heard_at = self._now()
+        is_useless = asyncio.Event()
+
+        def receive(message: Msg) -> None:
+            nonlocal heard_at
+            heard_at = self._now()
+            if is_useless.is_set():
+                return
+            headers = message.headers or {}
+            if not message.data and "Status" in headers:
+                if headers["Status"] != "100" or int(headers.get("Nats-Last-Stream", 0)) >= reading.next:
+                    is_useless.set()  # deleted, or a record was lost on the way
+                flow_subject = message.reply or headers.get("Nats-Consumer-Stalled")
+                if flow_subject and not reading.delays_flow(flow_subject):
+                    self._send((flow_subject, b""))
+                return
+            number, pending = _place(message.reply)
+            if number == reading.next:
+                self._last_number = max(self._last_number, number + pending)
+                reading.add(message.data)
+            elif number > reading.next:
+                is_useless.set()
+
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(
+            inbox, cb=self._guard(receive), pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        try:
+            await call_api(client, f"CONSUMER.CREATE.{self._settings.stream}", self._consumer(inbox, reading.next))
+            heard_at = self._now()
+            while not self._reading_changed.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK_SECONDS):
+                        await is_useless.wait()
+                silence = self._now() - max(heard_at, self._resumed_at)
+                is_late = self._last_number >= reading.next and silence > _ARRIVAL_SECONDS
+                if is_useless.is_set() or silence > _SILENCE_SECONDS or (is_late and not reading.is_blocked):
+                    return
+        finally:
+            await subscription.unsubscribe()
+
+    def _consumer(self, inbox: str, number: int) -> dict[str, Any]:
+        config = {
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": number,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "flow_control": True,
+            "idle_heartbeat": int(_HEARTBEAT_SECONDS * 1e9),
+            "inactive_threshold": int(5 * _HEARTBEAT_SECONDS * 1e9),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        return {"stream_name": self._settings.stream, "action": "create", "config": config}
+
+    # Leases and broadcasts.
+
+    async def _renew(self, session: _Session) -> None:
+        while True:
+            self._lease_changed.clear()
+            if self._lease is None:
+                await self._lease_changed.wait()
+                continue
+            server, run = self._lease
+            wait_seconds = _REFUSED_SECONDS
+            self._lease_since = self._lease_since or self._now()
+            try:
+                self._lease_number = await self._request(session, self._lease_subject(server), run.encode())
+            except (NoRespondersError, ApiError):
+                with suppress(LogError, NatsError, OSError):  # the bucket is gone if its only server was restarted
+                    await make_stream(session.client, leases_config(self._settings))
+            except (NatsError, TimeoutError):
+                pass
+            else:
+                wait_seconds = LEASE_RENEWAL_SECONDS
+                self._note_renewal()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await self._lease_changed.wait()
+
+    def _note_renewal(self) -> None:
+        now = self._now()
+        if now - self._renewed_at > LEASE_SECONDS - LEASE_RENEWAL_SECONDS:
+            self._steady_since = now
+        self._renewed_at, self._lease_since = now, None
+        self._note_success()
+
+    async def _find_lease(self, session: _Session, server: str) -> str | None:
+        request = {"last_by_subj": self._lease_subject(server)}
+        try:
+            message = (await call_api(session.client, f"STREAM.MSG.GET.{self._leases}", request))["message"]
+        except ApiError as error:
+            if error.code != NO_MESSAGE:
+                raise
+            if self._lease is not None and self._now() - self._steady_since < 2 * LEASE_RENEWAL_SECONDS:
+                raise BlockingIOError("the leases may not be renewed yet") from error
+            return None
+        if b"KV-Operation" in base64.b64decode(message.get("hdrs", "")):  # given up
+            return None
+        return base64.b64decode(message.get("data", "")).decode()
+
+    async def _end_lease(self, session: _Session) -> None:
+        if self._lease is None:
+            return
+        headers = {"KV-Operation": "DEL", "Nats-Expected-Last-Subject-Sequence": str(self._lease_number)}
+        with suppress(NatsError, OSError):
+            await self._request(session, self._lease_subject(self._lease[0]), b"", headers)
+
+    def _lease_subject(self, server: str) -> str:
+        return f"$KV.{self._settings.stream}_leases.{server}"
+
+    def _receive_broadcast(self, message: Msg) -> None:
+        assert self._receive is not None
+        self._receive(message.data)
+
+    # Snapshots.
+
+    async def _put_snapshot(self, session: _Session, number: int, path: Path) -> None:
+        store = await self._snapshots(session)
+        with path.open("rb") as file:
+            await store.put(_SNAPSHOT_NAME, file, ObjectMeta(description=str(number)))
+
+    async def _get_snapshot(self, session: _Session, path: Path) -> int | None:
+        store = await self._snapshots(session)
+        part = path.with_name(f"{path.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            part.touch(0o600, exist_ok=False)
+            with part.open("wb") as file:  # nats-py writes in other threads
+                found = await store.get(_SNAPSHOT_NAME, file)
+            part.replace(path)
+            return int(found.info.description or "")
+        except NotFoundError:
+            return None
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def _snapshots(self, session: _Session) -> ObjectStore:
+        jetstream = session.client.jetstream(timeout=10 * API_SECONDS)
+        bucket = f"{self._settings.stream}_snapshots"
+        try:
+            return await jetstream.object_store(bucket)
+        except NotFoundError:
+            return await jetstream.create_object_store(
+                bucket, storage=StorageType.FILE, replicas=self._settings.replicas
+            )
+
+
+def _acknowledged_number(message: Msg) -> int:
+    """The number of a stored record. ApiError: it was refused. NoRespondersError: there is no leader."""
+    if message.headers and message.headers.get("Status") == "503":
+        raise NoRespondersError
+    return int(read_answer(message.data)["seq"])
+
+
+def _place(reply: str) -> tuple[int, int]:
+    """The number of a record, and the number of records after it.
+
+    ``$JS.ACK.<stream>.<consumer>.<delivered>.<number>.<in consumer>.<time>.<pending>``; two names come before the
+    stream if JetStream has a domain.
+    """
+    tokens = reply.split(".")
+    shift = 0 if len(tokens) < 11 else 2  # noqa: PLR2004 - see above
+    return int(tokens[5 + shift]), int(tokens[8 + shift])
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, NoRespondersError | TimeoutError):
+        return _NO_QUORUM
+    return str(error) or type(error).__name__
