@@ -1,13 +1,17 @@
 """Presence: the online users, and the updates about them."""
 
 import queue
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
-from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence
+from chatserver.chat.presence import UPDATE_MAX_NAMES, Presence, RosterChange
 from chatserver.store.rooms import LOBBY_ID
 
 from .helpers import DEADLINE_SECONDS, eventually
@@ -187,6 +191,73 @@ def test_each_room_has_its_users_and_updates(start: StartFixture) -> None:
     assert version <= seen
     assert not presence.remove("alice", 5)
     assert fixture.next(room_id=5)[0] == Users(None, ("bob",), (), ("alice",), "dev")
+
+
+ROOMS = {LOBBY_ID: None, 5: "dev", 7: "ops"}
+HERE = "a"
+# A server, and the users who are on it now: of each room.
+STEPS = st.tuples(
+    st.sampled_from([HERE, "b", "c"]),
+    st.dictionaries(st.sampled_from(sorted(ROOMS)), st.sets(st.sampled_from(["alice", "bob", "carol"])), min_size=1),
+    st.sampled_from(["replace", "change", "drop"]),
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(STEPS, max_size=12))
+def test_users_are_those_of_all_servers(steps: list[tuple[str, dict[int, set[str]], str]]) -> None:
+    """A user is online while it is on any server. The other servers learn of the own users only.
+
+    The version rises with each change that users see, and not otherwise.
+    """
+    presence = Presence(NEVER_SECONDS, lambda _: None)
+    assert presence.take_rosters() == []
+    truth: dict[int, set[str]] = {room_id: set() for room_id in ROOMS}
+    on: dict[str, dict[int, set[str]]] = defaultdict(lambda: {room_id: set() for room_id in ROOMS})
+    taken: dict[int, set[str]] = {room_id: set() for room_id in ROOMS}
+    for server, rooms, how in steps:
+        before, after = on[server], dict(on[server])
+        earlier_version = presence.users()[1]
+        after |= rooms if how != "drop" else {room_id: set[str]() for room_id in ROOMS}
+        changes = [
+            RosterChange(each, ROOMS[each], after[each] - before[each], before[each] - after[each]) for each in after
+        ]
+        if server == HERE:
+            for room_id, room, joined, left in changes:
+                for name in joined:
+                    presence.add(name, room_id, room)
+                assert [presence.remove(name, room_id) for name in left][-1:] in ([], [not after[room_id]])
+            for room_id, _, joined, left in presence.take_changes():
+                taken[room_id] = (taken[room_id] | set(joined)) - set(left)
+        elif how == "replace":
+            presence.replace_peer(server, [RosterChange(each, ROOMS[each], after[each]) for each in after])
+        elif how == "change":
+            presence.change_peer(server, changes * 2)
+        else:
+            presence.drop_peer(server)
+        on[server] = after
+        seen = truth
+        truth = {room_id: set().union(*(each[room_id] for each in on.values())) for room_id in ROOMS}
+        assert {room_id: set(presence.names(room_id)) for room_id in ROOMS} == truth
+        assert presence.users()[1] - earlier_version == sum(len(truth[each] ^ seen[each]) for each in ROOMS)
+        assert all(presence.is_online(name) == (name in truth[LOBBY_ID]) for name in ("alice", "bob", "carol"))
+        assert taken == on[HERE]
+    rosters: dict[int, Any] = {each.room_id: each.joined for each in presence.take_rosters()}
+    assert {room_id: set(rosters.get(room_id, ())) for room_id in ROOMS} == on[HERE]
+
+
+def test_updates_are_about_the_users_of_all_servers(start: StartFixture) -> None:
+    fixture = start()
+    presence = fixture.presence
+    fixture.enter("alice")
+    presence.change_peer("b", [RosterChange(LOBBY_ID, None, ["alice", "bob"])])
+    presence.start()
+    assert fixture.next()[0] == Users(None, ("alice", "bob"), ("alice", "bob"), ())
+    presence.remove("alice")
+    presence.add("carol")
+    assert fixture.next()[0] == Users(None, ("carol", "alice", "bob"), ("carol",), ())
+    presence.drop_peer("b")
+    assert fixture.next()[0] == Users(None, ("carol",), (), ("alice", "bob"))
 
 
 def test_crashed_presence_is_reported() -> None:

@@ -97,7 +97,7 @@ class JoinState(NamedTuple):
     delivered_id: int
     # Names of all users who are online.
     users: tuple[str, ...] = ()
-    # True if the account has no other member.
+    # True if the account has no other member, here or on another server.
     is_alone: bool = True
 
 
@@ -216,7 +216,8 @@ class Hub:
             self._lobby.follow(member, version)
             if member.knows_rooms:
                 self._follow_rooms(user, member)
-            return JoinState(self._last_id, self._marks.mark_of(member.account_id), users, len(user.members) == 1)
+            is_alone = len(user.members) == 1 and not self._presence.is_elsewhere(member.name)
+            return JoinState(self._last_id, self._marks.mark_of(member.account_id), users, is_alone)
 
     def _replace_oldest(self, user: User) -> None:
         """End the oldest connection of a user that has too many. It may belong to a peer whose network has gone."""
@@ -233,7 +234,7 @@ class Hub:
             self._follow_rooms(self._users[member.account_id], member)
 
     def leave(self, member: Member) -> bool:
-        """Remove a member, which receives no later messages. True if no user is online any more.
+        """Remove a member, which receives no later messages. True if no user of this server is online any more.
 
         After its peer has acknowledged all earlier messages, the account's mark moves to the newest message.
         """

@@ -1,4 +1,8 @@
-"""Presence: the users who are online in each room, and announcements of changes."""
+"""Presence: the users who are online in each room, and announcements of changes.
+
+If several servers share a log, a user is online who is online on any of them. Presence has the users of each other
+server as it was told: see ``peers.py``. Their changes are announced like those of the users of this server.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.events import Users
 from chatprotocol.limits import USERS_LISTED_MAX
@@ -15,7 +19,7 @@ from chatserver.store.rooms import LOBBY_ID
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
@@ -26,18 +30,35 @@ COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
 
 
+class RosterChange(NamedTuple):
+    """Users of one server who came online in a room, or went offline. ``room`` is None for the lobby."""
+
+    room_id: int
+    room: str | None
+    joined: Collection[str]
+    left: Collection[str] = ()
+
+
 class _Roster:
     """The users who are online in one room. The lock of Presence guards it."""
 
-    __slots__ = ("changes", "counts", "room")
+    __slots__ = ("changes", "counts", "elsewhere", "room")
 
     def __init__(self, room: str | None) -> None:
         # The room's name in updates; None for the lobby.
         self.room = room
-        # By name, in order of arrival.
+        # The users of this server by name, in order of arrival.
         self.counts: Counter[str] = Counter()
+        # The number of other servers that a user is on, by name.
+        self.elsewhere: Counter[str] = Counter()
         # Unannounced changes by name: version, and true if the user came online; oldest first.
         self.changes: dict[str, tuple[int, bool]] = {}
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the users: those of this server in order of arrival, then the others."""
+        if not self.elsewhere:
+            return tuple(self.counts)
+        return tuple(dict.fromkeys([*self.counts, *self.elsewhere]))
 
 
 class _Pace:
@@ -84,6 +105,10 @@ class Presence:
         self._changed = threading.Condition()
         # The lobby, and each room with users who are online.
         self._rosters = {LOBBY_ID: _Roster(None)}
+        # The names on each other server, by room.
+        self._peers: dict[str, dict[int, set[str]]] = {}
+        # True if a user of this server came online, by room and name, for take_changes; None: nobody asks.
+        self._own_changes: dict[tuple[int, str], bool] | None = None
         self._lobby_pace, self._rooms_pace = _Pace(), _Pace()
         self._repeat_at = math.inf
         self._version = 0
@@ -106,49 +131,139 @@ class Presence:
     def add(self, name: str, room_id: int = LOBBY_ID, room: str | None = None) -> None:
         """Add a connection of the user to the lobby, or the user to a room."""
         with self._changed:
-            roster = self._rosters.get(room_id)
-            if roster is None:
-                roster = self._rosters[room_id] = _Roster(room)
+            roster = self._roster(room_id, room)
             roster.counts[name] += 1
             if roster.counts[name] == 1:
-                self._note_change(roster, room_id, name, is_online=True)
+                if self._own_changes is not None:
+                    self._own_changes[room_id, name] = True
+                if name not in roster.elsewhere:
+                    self._note_change(roster, room_id, name, is_online=True)
 
     def remove(self, name: str, room_id: int = LOBBY_ID) -> bool:
-        """Undo :meth:`add`. True if no user is left."""
+        """Undo :meth:`add`. True if no user of this server is left."""
         with self._changed:
             roster = self._rosters[room_id]
             roster.counts[name] -= 1
             if roster.counts[name] == 0:
                 del roster.counts[name]
-                self._note_change(roster, room_id, name, is_online=False)
-            if not roster.counts and room_id != LOBBY_ID:
-                del self._rosters[room_id]
-                del self._rooms_pace.changed[room_id]
+                if self._own_changes is not None:
+                    self._own_changes[room_id, name] = False
+                if name not in roster.elsewhere:
+                    self._note_change(roster, room_id, name, is_online=False)
+            self._forget_empty(roster, room_id)
             return not roster.counts
 
     def names(self, room_id: int = LOBBY_ID) -> tuple[str, ...]:
-        """Names of the users in order of arrival."""
+        """Names of the users: those of this server in order of arrival, then the others."""
         return self.users(room_id)[0]
 
     def users(self, room_id: int = LOBBY_ID) -> tuple[tuple[str, ...], int]:
         """Names of the users, and the version: updates up to it have nothing new."""
         with self._changed:
             roster = self._rosters.get(room_id)
-            return tuple(roster.counts) if roster else (), self._version
+            return roster.names() if roster else (), self._version
 
     def is_online(self, name: str) -> bool:
-        """True if this user is online. ``name`` has the registered spelling."""
+        """True if this user is online, on any server. ``name`` has the registered spelling."""
         with self._changed:
-            return name in self._rosters[LOBBY_ID].counts
+            lobby = self._rosters[LOBBY_ID]
+            return name in lobby.counts or name in lobby.elsewhere
+
+    def is_elsewhere(self, name: str) -> bool:
+        """True if this user is online on another server."""
+        # Without the lock: a single look into a dict.
+        return name in self._rosters[LOBBY_ID].elsewhere
 
     @property
     def online(self) -> int:
-        """Number of users who are online. For any thread."""
+        """Number of users of this server who are online. For any thread."""
         with self._changed:
             return len(self._rosters[LOBBY_ID].counts)
 
+    # --- for Peers ---
+
+    def take_rosters(self) -> list[RosterChange]:
+        """Return all users of this server. Changes after this call are for :meth:`take_changes`."""
+        with self._changed:
+            self._own_changes = {}
+            rosters = [(room_id, roster.room, tuple(roster.counts)) for room_id, roster in self._rosters.items()]
+        return [RosterChange(*each) for each in rosters if each[2]]
+
+    def take_changes(self) -> list[RosterChange]:
+        """Return what changed among the users of this server since the last call, or since :meth:`take_rosters`."""
+        with self._changed:
+            changes, self._own_changes = self._own_changes or {}, {}
+            by_room: dict[int, tuple[list[str], list[str]]] = {}
+            for (room_id, name), is_online in changes.items():
+                by_room.setdefault(room_id, ([], []))[0 if is_online else 1].append(name)
+            names = {room_id: roster.room for room_id, roster in self._rosters.items() if room_id in by_room}
+        return [RosterChange(room_id, names.get(room_id), *each) for room_id, each in by_room.items()]
+
+    def replace_peer(self, server: str, rosters: Iterable[RosterChange]) -> None:
+        """Replace the users of another server. Several rosters may be parts of one room."""
+        rooms: dict[int, str | None] = {}
+        now: dict[int, set[str]] = {}
+        for room_id, room, joined, _ in rosters:
+            rooms[room_id] = room
+            now.setdefault(room_id, set()).update(joined)
+        with self._changed:
+            before = self._peers.get(server, {})
+            changes = [
+                RosterChange(room_id, rooms.get(room_id), sorted(new - old), sorted(old - new))
+                for room_id in now.keys() | before.keys()
+                if (new := now.get(room_id, set())) != (old := before.get(room_id, set()))
+            ]
+            self._change_peer(server, changes)
+
+    def change_peer(self, server: str, changes: Sequence[RosterChange]) -> None:
+        """Change the users of another server. A change that was made already has no effect."""
+        with self._changed:
+            self._change_peer(server, changes)
+
+    def drop_peer(self, server: str) -> None:
+        """Remove all users of another server."""
+        self.replace_peer(server, ())
+
+    # --- the lock is held, except in _run ---
+
+    def _change_peer(self, server: str, changes: Iterable[RosterChange]) -> None:
+        rooms = self._peers.setdefault(server, {})
+        for room_id, room, joined, left in changes:
+            names = rooms.setdefault(room_id, set())
+            new, gone = set(joined) - names, names & set(left)
+            names |= new
+            names -= gone
+            roster = self._roster(room_id, room)
+            for name in new:
+                roster.elsewhere[name] += 1
+                if roster.elsewhere[name] == 1 and name not in roster.counts:
+                    self._note_change(roster, room_id, name, is_online=True)
+            for name in gone:
+                roster.elsewhere[name] -= 1
+                if roster.elsewhere[name] == 0:
+                    del roster.elsewhere[name]
+                    if name not in roster.counts:
+                        self._note_change(roster, room_id, name, is_online=False)
+            if not names:
+                del rooms[room_id]
+            self._forget_empty(roster, room_id)
+        if not rooms:
+            del self._peers[server]
+
+    def _roster(self, room_id: int, room: str | None) -> _Roster:
+        roster = self._rosters.get(room_id)
+        if roster is None:
+            roster = self._rosters[room_id] = _Roster(room)
+        return roster
+
+    def _forget_empty(self, roster: _Roster, room_id: int) -> None:
+        """Forget a room without users, and its changes. The lobby stays."""
+        if not (roster.counts or roster.elsewhere) and room_id != LOBBY_ID:
+            del self._rosters[room_id]
+            self._rooms_pace.changed.pop(room_id, None)
+
     def _note_change(self, roster: _Roster, room_id: int, name: str, *, is_online: bool) -> None:
-        """Record the last change of a user, in place of an earlier one. The lock is held."""
+        """Record the last change of a user, in place of an earlier one."""
         self._version += 1
         roster.changes.pop(name, None)
         roster.changes[name] = (self._version, is_online)
@@ -172,12 +287,12 @@ class Presence:
                 self._announce(*update)
 
     def _next_at(self) -> float:
-        """The time of the next update. The lock is held."""
+        """The time of the next update."""
         lobby_at = self._lobby_pace.due_at() if self._lobby_pace.changed else self._repeat_at
         return min(lobby_at, self._rooms_pace.due_at())
 
     def _due_rooms(self, now: float) -> list[int]:
-        """The rooms whose updates must be sent now. Their next updates follow after the interval. The lock is held."""
+        """The rooms whose updates must be sent now. Their next updates follow after the interval."""
         due: list[int] = []
         for pace in (self._lobby_pace, self._rooms_pace):
             room_ids = list(pace.changed) if pace.due_at() <= now else []
@@ -192,7 +307,7 @@ class Presence:
         return due
 
     def _take_update(self, room_id: int) -> tuple[Users, int]:
-        """Take the oldest changes, up to the limit of one update, and their last version. The lock is held.
+        """Take the oldest changes, up to the limit of one update, and their last version.
 
         Without changes the update is a repetition, which is sent to all members.
         """
@@ -204,8 +319,8 @@ class Presence:
             by_change[is_online].append(name)
         if not roster.changes:
             self._pace_of(room_id).changed.pop(room_id, None)
-        count = len(roster.counts)
+        users = roster.names()
         joined, left = tuple(sorted(by_change[True])), tuple(sorted(by_change[False]))
-        if count <= USERS_LISTED_MAX:
-            return Users(users=tuple(roster.counts), joined=joined, left=left, room=roster.room), version
-        return Users(unlisted_count=count, joined=joined, left=left, room=roster.room), version
+        if len(users) <= USERS_LISTED_MAX:
+            return Users(users=users, joined=joined, left=left, room=roster.room), version
+        return Users(unlisted_count=len(users), joined=joined, left=left, room=roster.room), version
