@@ -19,7 +19,7 @@ from chatserver.admin import requests
 from chatserver.admin.requests import AdminError, Answer, ChangeRequest
 from chatserver.clock import wall_ms
 from chatserver.journal import entries
-from chatserver.journal.base import JournalClosedError
+from chatserver.journal.base import JournalClosedError, LogUnavailableError
 from chatserver.journal.entries import AccountProblem, ModerationEntry, Problem, Removed
 from chatserver.store.accounts import Accounts, Role, find_closed, is_last_operator
 from chatserver.store.errors import StoreError
@@ -123,6 +123,8 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
         answer: Answer = _CHANGES[type(request)](_Call(target, by), request)
     except (AdminError, RequestError, StoreError) as error:
         return Answer(error=str(error))
+    except LogUnavailableError as error:
+        return Answer(error=f"{error}; nothing was changed.")
     except OSError as error:  # of the journal
         return Answer(error=f"The change can't be written to the disk ({error}); nothing was changed.")
     except JournalClosedError:

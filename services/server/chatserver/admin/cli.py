@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_settings
 from chatserver import __version__
-from chatserver.config import read_environment
+from chatserver.config import NATS_SETTINGS, read_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from chatserver.admin.commands import Report
@@ -36,8 +36,8 @@ _POSITIONALS: Final = {
 _EPILOG: Final = """
 Exit codes: 0 done; 1 refused or failed, and nothing was changed; 2 the command, a value in it or a setting is wrong.
 Passwords are read from the terminal, or from the first line of standard input. FILE may be - for standard input or
-output. The commands work with the server running or stopped, except for sessions and kick (only running) and restore
-(only stopped).
+output. The commands work with the server running or stopped, except for sessions and kick (only running) and restore,
+share and unshare (only stopped). If several servers share a log, those that change something need the server running.
 """
 
 
@@ -65,9 +65,6 @@ def make_admin_parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return command
 
-    def add_switch(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
-        command.add_argument(flag, action="store_true", help=meaning)
-
     def add_for(command: argparse.ArgumentParser) -> None:
         meaning = "such as 10m, 2h or 7d; default: for ever"
         command.add_argument("--for", dest="duration", metavar="TIME", default="forever", help=meaning)
@@ -79,7 +76,7 @@ def make_admin_parser() -> argparse.ArgumentParser:
         "replace the password of a user, and end the user's connections; the password is read as for add",
         "NAME",
     )
-    add_switch(password, "--must-change", "the next login must replace this password")
+    _add_switch(password, "--must-change", "the next login must replace this password")
     operator = add("operator", "make a user an operator of the server, or take the role back")
     # Not choices of an optional argument: argparse would lose the name in `operator --json revoke alice`.
     operator.add_argument("words", nargs="+", metavar="NAME", help="the user; grant is the default")
@@ -103,13 +100,30 @@ def make_admin_parser() -> argparse.ArgumentParser:
     export.add_argument("--room", metavar="ROOM", help="this room only; lobby is the room of all users")
     prune = add("prune", "delete old messages; CHAT_RETENTION_DAYS does so daily")
     prune.add_argument("--older-than", metavar="TIME", required=True, help="age of the messages, such as 90d")
+    _add_file_commands(add)
+    return parser
+
+
+def _add_file_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     backup = add("backup", "write a consistent copy of the database to a new file, also while the server runs", "FILE")
-    add_switch(backup, "--replace", "replace an existing file")
+    _add_switch(backup, "--replace", "replace an existing file")
     restore = add("restore", "replace the database with a backup; the server must be stopped", "FILE")
-    add_switch(restore, "--replace", "replace an existing database, which is kept as chat.db.before-restore")
+    _add_switch(restore, "--replace", "replace an existing database, which is kept as chat.db.before-restore")
+    snapshot = add(
+        "snapshot", "write a copy of the database with which another server can join the log (see restore)", "FILE"
+    )
+    _add_switch(snapshot, "--replace", "replace an existing file")
+    share = add("share", "make the data of this server the beginning of a log of several; the server must be stopped")
+    for setting in NATS_SETTINGS:
+        share.add_argument(setting.flag, dest=setting.name, metavar=setting.metavar, help=setting.meaning)
+    unshare = add("unshare", "leave the log, and be a single server again; the server must be stopped")
+    _add_switch(unshare, "--incomplete", "other servers had newer messages; clients fetch again what there is")
     add("check", "check the database, the search index and the state file, and that they agree")
     add("doctor", "examine settings, disk, limits, clock and version; print problems and remedies")
-    return parser
+
+
+def _add_switch(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:
+    command.add_argument(flag, action="store_true", help=meaning)
 
 
 def main(arguments: Sequence[str]) -> int:

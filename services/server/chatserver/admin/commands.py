@@ -16,11 +16,13 @@ from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_password, check_username, room_key
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, read_settings
-from chatserver.admin import doctor, requests
+from chatserver.admin import cluster, doctor, requests
 from chatserver.admin.requests import AdminError
-from chatserver.admin.target import as_owner, become_owner, check_folder, open_target
+from chatserver.admin.target import as_owner, become_owner, check_folder, open_stopped, open_target
 from chatserver.chat.passwords import HashCost, PasswordsFailedError, hash_password
 from chatserver.clock import wall_ms
+from chatserver.config import NATS_SETTINGS, load_config
+from chatserver.journal.log import LogError
 from chatserver.log import configure_log
 from chatserver.store import reports
 from chatserver.store.accounts import Accounts
@@ -29,6 +31,7 @@ from chatserver.store.check import check_files, find_missing_state
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase, schema_files
 from chatserver.store.errors import StoreError
 from chatserver.store.invitations import hash_code, new_code
+from chatserver.store.log_position import read_position
 
 if TYPE_CHECKING:
     import argparse
@@ -86,7 +89,7 @@ def run(options: argparse.Namespace, folder: Path, environment: Mapping[str, str
         if options.command in _READING and os.path.lexists(folder):
             become_owner(folder)
         return command(_Call(options, folder, environment))
-    except (AdminError, RequestError, StoreError) as error:
+    except (AdminError, LogError, RequestError, StoreError) as error:
         return Report(error=str(error))
     except PasswordsFailedError as error:
         return Report(error=f"The password can't be hashed: {error}; allow more memory, or lower CHAT_HASH_MEMORY_KIB.")
@@ -278,13 +281,26 @@ def _backup(call: _Call) -> Report:
                     "A backup can't be written to a terminal; name a file, or pipe the output to a program."
                 )
             become_owner(call.folder)  # the file is in the data folder first
-            size_bytes = stream_backup(database, sys.stdout.buffer)
+            copy = stream_backup(database, sys.stdout.buffer)
         else:
-            size_bytes = write_backup(database, Path(call.options.file), may_replace=call.options.replace)
+            copy = write_backup(database, Path(call.options.file), may_replace=call.options.replace)
     is_stream = call.options.file == _STANDARD_STREAM
-    row = {"file": call.options.file, "bytes": size_bytes}
-    place = "Standard output" if is_stream else call.options.file
-    return Report([row], f"{place} has a backup of {size_bytes:,} bytes.", is_output_taken=is_stream)
+    row: Row = {"file": call.options.file, "bytes": copy.size_bytes}
+    done = f"{'Standard output' if is_stream else call.options.file} has a backup of {copy.size_bytes:,} bytes."
+    if copy.position is not None:
+        row["record"] = copy.position.number
+        done = f"{done} It has the log up to record {copy.position.number:,}."
+    return Report([row], done, is_output_taken=is_stream)
+
+
+def _snapshot(call: _Call) -> Report:
+    with as_owner(call.folder), closing(ReadOnlyDatabase(call.folder)) as database, database.reading() as connection:
+        if read_position(connection) is None:
+            raise AdminError(
+                f"The data folder {call.folder} is of a single server; see `chatserver admin backup`, or "
+                "`chatserver admin share`, which begins a log of several servers."
+            )
+    return _backup(call)
 
 
 def _restore(call: _Call) -> Report:
@@ -320,6 +336,35 @@ def _check(call: _Call) -> Report:
     return Report(rows + [{"note": note}] * bool(note), done, note=note, has_problems=bool(problems))
 
 
+# --- several servers ---
+
+
+def _share(call: _Call) -> Report:
+    given = {setting.flag: getattr(call.options, setting.name) for setting in NATS_SETTINGS}
+    flags = [f"{flag}={text}" for flag, text in given.items() if text is not None]
+    config = load_config([f"--data={call.folder}", *flags], call.environment)
+    if config.nats is None:
+        raise ConfigError("CHAT_NATS is missing, which names the NATS servers of the log; set it, or give --nats.")
+    from chatserver.journal.nats_log import NatsLog, nats_settings  # noqa: PLC0415 -- it takes 0.2 s
+
+    log = NatsLog(nats_settings(config))
+    with closing(open_stopped(call.folder)) as database:
+        position = cluster.share_folder(database, log)
+    row = {"stream": config.nats_stream, "log_id": position.log_id, "record": position.number}
+    done = f"The stream {config.nats_stream} begins with the data of {call.folder}; start the server with CHAT_NATS."
+    return Report([row], done)
+
+
+def _unshare(call: _Call) -> Report:
+    with closing(open_stopped(call.folder)) as database:
+        position = cluster.unshare_folder(database, is_complete=not call.options.incomplete)
+    done = (
+        f"The data folder {call.folder} is that of a single server, with all records up to {position.number:,}; start "
+        "the server without CHAT_NATS."
+    )
+    return Report([{"record": position.number}], done)
+
+
 def _doctor(call: _Call) -> Report:
     findings = doctor.examine(call.folder, call.environment)
     has_problems = any(finding.verdict is doctor.Verdict.PROBLEM for finding in findings)
@@ -344,6 +389,9 @@ _COMMANDS: Final[dict[str, Callable[[_Call], Report]]] = {
     "prune": _prune,
     "backup": _backup,
     "restore": _restore,
+    "snapshot": _snapshot,
+    "share": _share,
+    "unshare": _unshare,
     "check": _check,
     "doctor": _doctor,
 }

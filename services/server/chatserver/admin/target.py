@@ -21,6 +21,7 @@ from chatserver.journal.local import LocalJournal
 from chatserver.store.database import DATABASE_FILE, Database, ReadOnlyDatabase, schema_files
 from chatserver.store.errors import InUseError
 from chatserver.store.files import LOCK_FILE, owner_hint
+from chatserver.store.log_position import read_position
 from chatserver.store.reconcile import reconcile
 from chatserver.store.search_index import SEARCH_FILE
 from chatserver.store.state import STATE_FILE
@@ -76,11 +77,10 @@ class StoppedServer:
     """The target while no server runs: the same files, locked by this process."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises StoreError; InUseError if a server or another command has the folder."""
-        become_owner(folder)
-        ReadOnlyDatabase(folder).close()  # fails if there is no database of this version: none is made or migrated
-        self.database = Database(folder)
+        """Raises AdminError, StoreError; InUseError if a server or another command has the folder."""
+        self.database = open_stopped(folder)
         try:
+            _refuse_shared(self.database)
             reconcile(self.database)
             self.journal = LocalJournal(self.database, Clock().now_ms, lambda _: None)
             self.journal.start()
@@ -98,6 +98,22 @@ class StoppedServer:
         self.journal.stop()
         self.journal.close()
         self.database.close()
+
+
+def open_stopped(folder: Path) -> Database:
+    """Open the database in the place of a server. Raises StoreError; InUseError if a server or a command has it."""
+    become_owner(folder)
+    ReadOnlyDatabase(folder).close()  # fails if there is no database of this version: none is made or migrated
+    return Database(folder)
+
+
+def _refuse_shared(database: Database) -> None:
+    with database.reading() as connection:
+        if read_position(connection) is not None:
+            raise AdminError(
+                f"The data folder {database.path.parent} follows a log of several servers, which must all make this "
+                "change; start the server, and try again."
+            )
 
 
 def check_folder(folder: Path) -> None:

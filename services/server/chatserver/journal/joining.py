@@ -40,14 +40,7 @@ from chatserver.store.errors import StoreError
 from chatserver.store.files import touch_private
 from chatserver.store.guests import release_all_names
 from chatserver.store.identity import adopt_history_id, read_history_id
-from chatserver.store.log_position import (
-    LogPosition,
-    forget_log,
-    is_empty,
-    read_position,
-    read_position_in,
-    write_position,
-)
+from chatserver.store.log_position import LogPosition, forget_log, is_empty, read_position, write_position
 from chatserver.store.state import STATE_FILE, StateFile
 
 if TYPE_CHECKING:
@@ -86,7 +79,7 @@ def prepare_folder(folder: Path, log: Log) -> None:
     try:
         number = log.get_snapshot(part)
         if number is not None:
-            _log.info("snapshot downloaded", number=number, bytes=part.stat().st_size)
+            _log.info("snapshot loaded", record=number, bytes=part.stat().st_size)
             with part.open("rb") as file:
                 restore_backup(
                     folder,
@@ -176,12 +169,11 @@ def upload_snapshot(folder: Path, log: Log) -> int:
 
     It blocks. Raises OSError, StoreError.
     """
-    with copied(folder / DATABASE_FILE, _COPY_FILE) as copy:
-        position = read_position_in(copy)
-        assert position is not None, "the database follows a log"
-        log.put_snapshot(position.number, copy)
-    _log.info("snapshot stored", number=position.number)
-    return position.number
+    with copied(folder / DATABASE_FILE, _COPY_FILE) as (path, copy):
+        assert copy.position is not None, "the database follows a log"
+        log.put_snapshot(copy.position.number, path)
+    _log.info("snapshot stored", record=copy.position.number, bytes=copy.size_bytes)
+    return copy.position.number
 
 
 def begin(origin: Origin) -> LogPosition:

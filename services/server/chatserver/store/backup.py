@@ -32,11 +32,12 @@ import shutil
 import sqlite3
 from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from chatserver.store.database import DATABASE_FILE, may_own_wal
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import LOCK_FILE, lock, owner_hint
+from chatserver.store.log_position import LogPosition, read_position
 from chatserver.store.search_index import remove_index
 from chatserver.store.sqlite import connect
 
@@ -61,8 +62,15 @@ class UnusableBackupError(StoreError):
         self.problem = problem
 
 
-def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -> int:
-    """Copy the database, which may be in use, to this file. Returns its size in bytes. Raises StoreError.
+class Copy(NamedTuple):
+    """A copy of the database: its size, and its position in the log of several servers, if it follows one."""
+
+    size_bytes: int
+    position: LogPosition | None
+
+
+def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -> Copy:
+    """Copy the database, which may be in use, to this file. Raises StoreError.
 
     After an error nothing has changed.
     """
@@ -73,30 +81,30 @@ def write_backup(database: ReadOnlyDatabase, path: Path, *, may_replace: bool) -
     if path.exists() and not may_replace:
         raise StoreError(f"{path} exists already; name a new file, or replace it with --replace.")
     with _new_file(path) as new, database.reading() as connection:
-        size_bytes = _copy_database(connection, database.path, new)
+        copy = _copy_database(connection, database.path, new)
         new.replace(path)
         _sync_folder(path.parent)
-    return size_bytes
+    return copy
 
 
-def stream_backup(database: ReadOnlyDatabase, output: BinaryIO) -> int:
+def stream_backup(database: ReadOnlyDatabase, output: BinaryIO) -> Copy:
     """Copy the database to a stream, by way of a file in the data folder. As :func:`write_backup`."""
-    with copied(database.path, "backup") as path:
+    with copied(database.path, "backup") as (path, copy):
         with path.open("rb") as file:
             shutil.copyfileobj(file, output, _COPY_BYTES)
         output.flush()
-        return path.stat().st_size
+        return copy
 
 
 @contextmanager
-def copied(database: Path, name: str) -> Iterator[Path]:
+def copied(database: Path, name: str) -> Iterator[tuple[Path, Copy]]:
     """A checked copy of the database in a file of this name in the data folder, for the time of the block.
 
     In the server it takes no reader from the pool, so that no query waits for it. Raises StoreError, sqlite3.Error.
     """
     with _new_file(database.with_name(name)) as new, closing(connect(database, "ro")) as connection:
-        _copy_database(connection, database, new)
-        yield new
+        copy = _copy_database(connection, database, new)
+        yield new, copy
 
 
 def restore_backup(
@@ -209,19 +217,20 @@ def _new_file(path: Path) -> Iterator[Path]:
         raise StoreError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
-def _copy_database(connection: sqlite3.Connection, database: Path, new: Path) -> int:
-    """Fill the empty file with a checked and synced copy. Returns its size."""
+def _copy_database(connection: sqlite3.Connection, database: Path, new: Path) -> Copy:
+    """Fill the empty file with a checked and synced copy."""
     try:
         connection.execute("VACUUM INTO ?", (str(new.absolute()),))
         with closing(connect(new, "ro")) as copy:
             (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+            position = read_position(copy)
     except sqlite3.Error as error:
         raise StoreError(f"The backup failed, and its file was removed: {describe(error)}.") from error
     if verdict != "ok":
         raise StoreError(f"The database {database} is damaged; see `chatserver admin check`.")
     with new.open("rb") as file:
         os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
+        return Copy(os.fstat(file.fileno()).st_size, position)
 
 
 def _check_backup(path: Path, newest_schema: int, examine: Callable[[sqlite3.Connection], str]) -> None:

@@ -10,12 +10,13 @@ from chatserver.store.accounts import read_last_account_id
 from chatserver.store.database import DATABASE_FILE
 from chatserver.store.errors import describe
 from chatserver.store.identity import read_highest_id
+from chatserver.store.log_position import read_position
 from chatserver.store.messages import Messages, read_bulk
 from chatserver.store.moderation import read_last_deletion
 from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.search_index import SEARCH_FILE, finds, is_current, read_reached
 from chatserver.store.sqlite import connect
-from chatserver.store.state import STATE_FILE, StateFile
+from chatserver.store.state import STATE_FILE, State, StateFile
 from chatserver.store.words import words_of
 
 if TYPE_CHECKING:
@@ -67,9 +68,14 @@ def check_files(database: ReadOnlyDatabase) -> Iterator[str]:
                 yield f"{DATABASE_FILE} has {what}: {number}. Restore a backup, or report it as a defect."
         highest_id, account_id = read_highest_id(connection), read_last_account_id(connection)
         history_id = connection.execute("SELECT history_id FROM history_identity").fetchone()
-    if not (folder / STATE_FILE).exists():
-        pass  # see find_missing_state
-    elif not state.history_id:
+        follows_log = read_position(connection) is not None  # which has what is missing
+    if not follows_log and (folder / STATE_FILE).exists():  # see find_missing_state
+        yield from _check_state(state, history_id, highest_id, account_id)
+    yield from _check_index(database, folder / SEARCH_FILE)
+
+
+def _check_state(state: State, history_id: tuple[str] | None, highest_id: int, account_id: int) -> Iterator[str]:
+    if not state.history_id:
         yield f"{STATE_FILE} is damaged: the next start gives the history a new identity."
     elif history_id != (state.history_id,):
         yield f"{STATE_FILE} is of another database: the next start gives the history a new identity."
@@ -78,12 +84,13 @@ def check_files(database: ReadOnlyDatabase) -> Iterator[str]:
             f"{DATABASE_FILE} is older than {STATE_FILE}: message {highest_id} is its newest, and {state.last_id} was "
             "confirmed. Restore a newer backup, if there is one."
         )
-    yield from _check_index(database, folder / SEARCH_FILE)
 
 
 def find_missing_state(database: ReadOnlyDatabase) -> str:
     """A sentence if there is no chat.state: no problem after a restore into an empty folder. Otherwise empty."""
-    if (database.path.parent / STATE_FILE).exists():
+    with database.reading() as connection:
+        position = read_position(connection)
+    if position is not None or (database.path.parent / STATE_FILE).exists():
         return ""
     return (
         f"There is no {STATE_FILE}, as after a restore into an empty folder: after the next start of the server, "

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
-
-from chatserver.store.sqlite import connect
 
 if TYPE_CHECKING:
     import sqlite3
-    from pathlib import Path
 
 
 class LogPosition(NamedTuple):
@@ -31,12 +27,6 @@ def read_position(connection: sqlite3.Connection) -> LogPosition | None:
     """The position; None if the database belongs to a single server."""
     row = connection.execute("SELECT log_id, number, chain FROM log_position").fetchone()
     return LogPosition(*row) if row is not None else None
-
-
-def read_position_in(path: Path) -> LogPosition | None:
-    """The same of a database file, which may be in use. Raises sqlite3.Error."""
-    with closing(connect(path, "ro")) as connection:
-        return read_position(connection)
 
 
 def write_position(connection: sqlite3.Connection, position: LogPosition) -> None:

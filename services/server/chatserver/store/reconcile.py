@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from chatserver.store.accounts import read_last_account_id
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.identity import raise_highest_id, read_highest_id, read_history_id, renew_history_id
+from chatserver.store.log_position import forget_log
 
 if TYPE_CHECKING:
     from chatserver.store.database import Database
@@ -28,6 +29,43 @@ def reconcile(database: Database) -> int:
     try:
         return _reconcile(database)
     except (sqlite3.Error, UnicodeError, OSError) as error:
+        raise StoreError(f"The database {database.path} can't be used: {describe(error)}.") from error
+
+
+def find_missing(database: Database) -> str:
+    """Return which confirmed data are not in the database, as in "message 31 is its newest, and it had 35"."""
+    with database.reading() as connection:
+        last_id, account_id = read_highest_id(connection), read_last_account_id(connection)
+    state = database.state_file.state
+    if last_id < state.last_id:
+        return f"message {last_id} is its newest, and it had {state.last_id}"
+    return f"account {account_id} is its newest, and it had {state.account_id}" if account_id < state.account_id else ""
+
+
+def leave_log(database: Database, *, is_complete: bool) -> None:
+    """Make the database, which follows a log, that of a single server. Raises StoreError.
+
+    ``is_complete``: clients have seen no messages but those in it. Otherwise the next ``reconcile`` renews the identity
+    of the history. ``chat.state`` is written first: while the database follows a log, it is not compared.
+    """
+    try:
+        with database.reading() as connection:
+            history_id = read_history_id(connection)
+            last_id, account_id = read_highest_id(connection), read_last_account_id(connection)
+        state = database.state_file.state
+        database.state_file.write(
+            replace(
+                state,
+                history_id=history_id if is_complete else "",
+                last_id=last_id,
+                account_id=account_id,
+                highest_id=last_id if is_complete else max(last_id, state.highest_id),
+            )
+        )
+        database.state_file.sync()
+        with database.transaction() as connection:
+            forget_log(connection)
+    except (sqlite3.Error, OSError) as error:
         raise StoreError(f"The database {database.path} can't be used: {describe(error)}.") from error
 
 
