@@ -45,6 +45,7 @@ from chatserver.control import HEALTHY
 from chatserver.counters import Counters
 from chatserver.journal.apply import StoreLimits
 from chatserver.journal.entries import ServerStart, SetServerRole
+from chatserver.journal.joining import refuse_shared
 from chatserver.journal.local import LocalJournal
 from chatserver.memory import share_of_memory, system_memory
 from chatserver.net.admin_socket import AdminSocket
@@ -165,6 +166,7 @@ class Server:
                 self._tls = TlsAcceptor(self._certificates.context)
             self._database = Database(config.data)
             try:
+                refuse_shared(self._database)
                 self._build(config, protocols, udp_silence_seconds, dropped_log_entries)
             except BaseException:
                 self._database.close()

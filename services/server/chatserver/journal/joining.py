@@ -169,9 +169,15 @@ def upload_snapshot(folder: Path, log: Log) -> int:
 
     It blocks. Raises OSError, StoreError.
     """
+    failure: OSError | None = None
     with copied(folder / DATABASE_FILE, _COPY_FILE) as (path, copy):
         assert copy.position is not None, "the database follows a log"
-        log.put_snapshot(copy.position.number, path)
+        try:
+            log.put_snapshot(copy.position.number, path)
+        except OSError as error:  # of the log; in the block it would be taken for one of the file
+            failure = error
+    if failure is not None:
+        raise failure
     _log.info("snapshot stored", record=copy.position.number, bytes=copy.size_bytes)
     return copy.position.number
 
