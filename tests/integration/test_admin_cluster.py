@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from chatserver.journal.log import Log
     from chatserver.store.log_position import LogPosition
+    from ops.nats_servers import NatsServers
 
 FLAGS = "--host 127.0.0.1 --port 0 --hash-time-cost 1 --hash-memory-kib 8 --data"
 
@@ -146,3 +147,20 @@ def test_upload_that_fails_is_repeated_by_the_next_call(folder: Path) -> None:
     prepare_folder(joined, FakeLog(stream))
     with closing(Database(joined)) as database:
         assert adopt_log(database, FakeLog(stream)) == position
+
+
+def test_commands_on_nats(
+    folder: Path, nats: NatsServers, admin: Callable[..., tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is named by a flag, NATS by a variable. An interrupted command is repeated, and changes nothing."""
+    monkeypatch.setenv("CHAT_NATS", nats.url)
+    monkeypatch.setenv("CHAT_NATS_REPLICAS", "1")
+    code, row = admin(folder, "share", "--nats-stream", "shared")
+    assert (code, row["stream"], row["record"]) == (0, "shared", 1)
+    assert admin(folder, "share", "--nats-stream", "shared") == (0, row)
+    code, error = admin(folder, "share", "--nats-stream", "other")
+    assert (code, "The log is empty, and the data folder" in error) == (1, True)
+    assert admin(folder, "unshare")[0] == 0
+    code, error = admin(folder, "share", "--nats-stream", "shared")
+    assert (code, "has 1 records already" in error) == (1, True)
+    assert admin(folder, "share", "--nats-user", "alice")[0] == 2
