@@ -43,7 +43,7 @@ class LogMonitor:
         on_crash: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._log = log
+        self._shared_log = log
         self._applied = applied
         self._clock = clock
         self._is_stopping = threading.Event()
@@ -72,9 +72,9 @@ class LogMonitor:
         while self._notes and self._notes[0][1] <= applied:
             self._notes.popleft()
         self._lag_seconds = now - self._notes[0][0] if self._notes else 0.0
-        if (last := self._log.last_number()) > applied:
+        if (last := self._shared_log.last_number()) > applied:
             self._notes.append((now, last))
-        if not self._log.find_problem():
+        if not self._shared_log.find_problem():
             self._cut_off_since = None
         elif self._cut_off_since is None:
             self._cut_off_since = now
@@ -87,11 +87,11 @@ class LogMonitor:
     @property
     def lag_records(self) -> int:
         """Number of records that exist and are not applied here, as far as it is known."""
-        return max(0, self._log.last_number() - self._applied())
+        return max(0, self._shared_log.last_number() - self._applied())
 
     def find_problem(self) -> str:
         """Return why clients should prefer another server now; empty if they are welcome."""
-        if problem := self._log.find_problem():
+        if problem := self._shared_log.find_problem():
             return problem
         if self._lag_seconds > LAG_MAX_SECONDS:
             return f"it is {self.lag_records:,} records ({self._lag_seconds:.0f} s) behind the log"
@@ -104,5 +104,5 @@ class LogMonitor:
         """
         since = self._cut_off_since
         if since is not None and self._clock() - since >= CUT_OFF_SECONDS:
-            return self._log.find_problem()
+            return self._shared_log.find_problem()
         return self.find_problem() if self._lag_seconds > LAG_MAX_SECONDS else ""

@@ -48,7 +48,7 @@ class Snapshots:
         retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         self._folder = folder
-        self._log = log
+        self._shared_log = log
         self._records = records
         self._retry_seconds = retry_seconds
         self._is_needed = threading.Event()
@@ -75,7 +75,7 @@ class Snapshots:
                 return
             self._is_needed.clear()
             try:
-                upload_snapshot(self._folder, self._log)
+                upload_snapshot(self._folder, self._shared_log)
             except (OSError, StoreError) as error:
                 if self._is_stopping.is_set():
                     return
