@@ -9,13 +9,18 @@ import subprocess
 import urllib.request
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 
 import pytest
 from integration.room import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 from reliability.peers import NarrowPeer
+from unit.server.fake_log import FakeLog, FakeStream
+
+from chatserver.admin.metrics import SharedLog, shared_log_metrics
+from chatserver.counters import Histogram
+from chatserver.journal.monitor import LogMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,9 +161,18 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(room: Room, scrape: Cal
     text = scrape()
     sampled = {name.partition("{")[0] for name in values(text)}
     sampled |= set(re.findall(r"# TYPE (\w+_total) counter", text))  # one without samples yet
+    sampled |= {sample.name for family in of_cluster() for sample in family.samples}
     asked = {name for query in queries() for name in re.findall(r"\b(?:chat|process)_\w+", query)}
     assert len(asked) > 20
     assert asked - sampled == set()
+
+
+def of_cluster() -> list[Any]:
+    """The metrics that only one of several servers has."""
+    log = FakeLog(FakeStream())
+    monitor = LogMonitor(log, lambda: 0, lambda _: None)
+    shared = SharedLog(monitor, lambda: 7, lambda: 1, log.find_problem, lambda: 3)
+    return list(shared_log_metrics(shared, Histogram()))
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")

@@ -362,6 +362,7 @@ class Server:
             return None
         from chatserver.admin import metrics  # noqa: PLC0415 - it takes 2 MiB of memory
 
+        registry = metrics.new_registry()
         sources = metrics.Sources(
             counters=self._counters,
             connections=self._connections,
@@ -376,8 +377,11 @@ class Server:
             dropped_log_entries=dropped_log_entries,
             certificates=self._certificates,
         )
+        registry.register(metrics.ServerCollector(sources))
         try:
-            return metrics.open_server(config.metrics, sources, self._find_problem, self._find_unreadiness, self._crash)
+            return metrics.open_server(
+                config.metrics, registry, self._find_problem, self._find_unreadiness, self._crash
+            )
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             address = format_address(config.metrics)

@@ -23,7 +23,8 @@ CONTROL_FILE: Final = "control.sock"
 ADMIN_FILE: Final = "admin.sock"
 # Maximum size of an answer; longer answers are cut.
 ANSWER_MAX_BYTES: Final = 1_024
-# Answer of a healthy server to ``health``. Any other answer describes the problem.
+# Answer of a healthy server to ``health``. One that waits for something which a restart does not mend is healthy, too:
+# then a colon and the reason follow. Any other answer describes the problem.
 HEALTHY: Final = "ok"
 
 # struct ucred: process, user and group of the peer (unix(7)).
@@ -55,6 +56,11 @@ def peer_user_id(connection: socket.socket) -> int:
         return os.geteuid()
     _, user_id, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return int(user_id)
+
+
+def is_healthy(answer: str) -> bool:
+    """True for the answers of a healthy server to ``health``."""
+    return answer.partition(":")[0] == HEALTHY
 
 
 def ask(folder: Path, request: str, timeout_seconds: float) -> str:

@@ -55,6 +55,7 @@ class Counters:
         # For the journal's thread. A confirmation is counted once for each commit, for its oldest entry.
         self.commit_seconds = Histogram()
         self.confirmation_seconds = Histogram()
+        self.publish_seconds = Histogram()
         # For the hub, under its lock. A message is delivered once to each connection of its receivers.
         self.public_messages = 0
         self.direct_messages = 0

@@ -2,7 +2,8 @@
 
 The check accepts the server's arguments, variables and ``.env``; only the data folder matters. Without arguments it
 uses the arguments and the current folder of process 1 if that is a server, as in a container. A server that can't
-commit is unhealthy; a full server is healthy. The check writes nothing to the server's log and uses no client
+commit is unhealthy. A full server is healthy, and so is one that waits for NATS, which a restart would not mend. The
+check writes nothing to the server's log and uses no client
 connection.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from chatprotocol.settings import ConfigError
 from chatserver.config import load_config, read_environment
-from chatserver.control import HEALTHY, ask
+from chatserver.control import HEALTHY, ask, is_healthy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,17 +30,16 @@ PROCESS_1 = Path("/proc/1")
 def main(process_1: Path = PROCESS_1) -> int:
     """Return 0 if the server is healthy. Otherwise print the reason to stderr and return 1, as Docker requires."""
     try:
-        problem = _find_problem(process_1)
+        is_well, note = _examine(process_1)
     except ConfigError as error:
-        problem = str(error)
-    if not problem:
-        return 0
-    print(f"chatserver.health: {problem}", file=sys.stderr)
-    return 1
+        is_well, note = False, str(error)
+    if note:
+        print(f"chatserver.health: {note}", file=sys.stderr)
+    return 0 if is_well else 1
 
 
-def _find_problem(process_1: Path) -> str:
-    """The problem as a sentence; empty if the server is healthy. Raises ConfigError."""
+def _examine(process_1: Path) -> tuple[bool, str]:
+    """True if the server is healthy; and the problem as a sentence, or what it waits for. Raises ConfigError."""
     arguments: Sequence[str] | None = sys.argv[1:]
     if not arguments:
         with suppress(OSError):
@@ -50,10 +50,12 @@ def _find_problem(process_1: Path) -> str:
     try:
         answer = ask(folder, "health", _TIMEOUT_SECONDS)
     except TimeoutError:
-        return f"The server with the data folder {folder} does not answer within {_TIMEOUT_SECONDS:g} s."
+        return False, f"The server with the data folder {folder} does not answer within {_TIMEOUT_SECONDS:g} s."
     except OSError as error:
-        return f"No server can be asked in the data folder {folder}: {error.strerror or error}."
-    return "" if answer == HEALTHY else f"The server with the data folder {folder} is not well: {answer}."
+        return False, f"No server can be asked in the data folder {folder}: {error.strerror or error}."
+    if is_healthy(answer):
+        return True, answer.removeprefix(HEALTHY).removeprefix(": ")
+    return False, f"The server with the data folder {folder} is not well: {answer}."
 
 
 def server_arguments(command_line: bytes) -> list[str] | None:

@@ -447,7 +447,10 @@ class ChatFixture:
             moderation=Moderation(doubles.records, doubles.accounts, guests, rooms, doubles.journal),
             acked_delivery=self.acked_delivery,
             limits=limits or UserLimits(),
+            find_refusal=lambda: self.refusal,
         )
+        # Why new users are refused; empty if they are not.
+        self.refusal = ""
 
     def _note_empty(self) -> None:
         self.times_empty += 1

@@ -408,6 +408,23 @@ def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, err
     assert codes(peer.ask(LOGIN))[0] is Welcome
 
 
+def test_server_that_is_cut_off_refuses_new_users_and_keeps_the_others(services: ChatFixture) -> None:
+    """So a client with several servers goes to the next one."""
+    alice = services.connect()
+    alice.ask(Login("Alice", "terces"))
+    services.refusal = "NATS has no quorum"
+    for request in (
+        Login("bob", "terces"),
+        Login("bob", None),
+        GuestLogin(Side.SENDING, "carol"),
+    ):
+        (refused,) = services.connect().ask(request)
+        assert isinstance(refused, Refused)
+        assert refused.code is ErrorCode.UNAVAILABLE
+        assert "can't serve new users now: NATS has no quorum; try another one" in refused.reason
+    assert [type(event) for event in alice.ask(Ping())] == [Pong]
+
+
 def test_account_that_is_deleted_during_a_login_is_refused(services: ChatFixture) -> None:
     services.records.deleted = {account.id for account in services.accounts.by_key.values()}
     peer = services.connect()

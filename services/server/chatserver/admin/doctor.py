@@ -26,7 +26,7 @@ from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver import __version__
 from chatserver.clock import wall_ms
 from chatserver.config import load_config
-from chatserver.control import HEALTHY, ask
+from chatserver.control import HEALTHY, ask, is_healthy
 from chatserver.memory import SystemMemory
 from chatserver.net.broadcast import ROOM_LIMITS
 from chatserver.net.certificates import WARNING_DAYS, CertificateError, load
@@ -119,6 +119,9 @@ def _check_running(folder: Path) -> Iterator[Finding]:
     else:
         if answer == HEALTHY:
             yield Finding("server", Verdict.OK, "It runs and can write.")
+        elif is_healthy(answer):
+            reason = answer.partition(": ")[2]
+            yield Finding("server", Verdict.WARNING, f"It runs, and takes no users: {reason}.", "See nats below.")
         else:
             yield Finding("server", Verdict.PROBLEM, f"It runs, but {answer}.", "Look at its log.")
 

@@ -36,9 +36,24 @@ if TYPE_CHECKING:
     from chatserver.chat.presence import Presence
     from chatserver.counters import Counters, Histogram
     from chatserver.journal.base import Journal
+    from chatserver.journal.monitor import LogMonitor
     from chatserver.net.certificates import Certificates
     from chatserver.net.connections import Connections
     from chatserver.net.sender import Sender
+
+
+@dataclass(frozen=True)
+class SharedLog:
+    """The log that several servers share, as this one sees it."""
+
+    monitor: LogMonitor
+    # The last record that is applied, and batches on their way.
+    record: Callable[[], int]
+    in_flight: Callable[[], int]
+    # Empty if the log can be written.
+    find_problem: Callable[[], str]
+    # Number of servers with a lease, with this one.
+    servers: Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -58,11 +73,20 @@ class Sources:
     dropped_log_entries: Callable[[], int]
     # None without TLS.
     certificates: Certificates | None
+    # None if this is the only server.
+    log: SharedLog | None = None
+
+
+def new_registry() -> CollectorRegistry:
+    """A registry with the metrics of the process. Register a ServerCollector when there is a server."""
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    return registry
 
 
 def open_server(
     address: Address,
-    sources: Sources,
+    registry: CollectorRegistry,
     find_problem: Callable[[], str],
     find_unreadiness: Callable[[], str],
     on_crash: Callable[[str], None],
@@ -72,9 +96,6 @@ def open_server(
     ``find_problem`` returns the reason why the chat server does not work, and ``find_unreadiness`` why it can't serve
     clients now; empty if there is none.
     """
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_ServerCollector(sources))
-    ProcessCollector(registry=registry)
 
     def metrics(accept: str) -> Page:
         encode, content_type = choose_encoder(accept)
@@ -93,7 +114,7 @@ def open_server(
     return MetricsServer(address, pages, on_crash)
 
 
-class _ServerCollector(Collector):
+class ServerCollector(Collector):
     """Reads the metrics of the server. No label has a name of a user, a room or an address: those have no limit."""
 
     def __init__(self, sources: Sources) -> None:
@@ -105,6 +126,8 @@ class _ServerCollector(Collector):
         yield from self._refusals()
         yield from self._storage()
         yield from self._process()
+        if self._sources.log is not None:
+            yield from shared_log_metrics(self._sources.log, self._sources.counters.publish_seconds)
 
     def _clients(self) -> Iterator[Metric]:
         sources = self._sources
@@ -186,6 +209,21 @@ class _ServerCollector(Collector):
         build = GaugeMetricFamily("chat_build_info", "The version of the server.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build
+
+
+def shared_log_metrics(log: SharedLog, publish_seconds: Histogram) -> Iterator[Metric]:
+    """The metrics that only one of several servers has."""
+    yield _gauge("chat_cluster_log_up", "1 if the log of the servers can be written.", int(not log.find_problem()))
+    yield _gauge("chat_cluster_record", "Number of the last record that is applied.", log.record())
+    yield _gauge("chat_cluster_lag_records", "Records that exist and are not applied.", log.monitor.lag_records)
+    yield _gauge("chat_cluster_lag_seconds", "Age of the state that this server shows.", log.monitor.lag_seconds)
+    yield _gauge("chat_cluster_batches_in_flight", "Batches that are published and not applied.", log.in_flight())
+    yield _gauge("chat_cluster_servers", "Servers of the log that are alive, with this one.", log.servers())
+    yield _histogram(
+        "chat_cluster_publish_seconds",
+        "Time from the publication of a batch until it was stored by a quorum, and applied here.",
+        publish_seconds,
+    )
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:

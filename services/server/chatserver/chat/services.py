@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import unknown_user
 from chatserver.chat.rate_limit import UserLimits
 from chatserver.counters import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.guests import Guests
     from chatserver.chat.hub import Hub
@@ -40,6 +43,15 @@ class Services:
     acked_delivery: AckedDelivery
     limits: UserLimits = field(default_factory=UserLimits)
     counters: Counters = field(default_factory=Counters)
+    # Returns why new users should log in at another server, as a part of a sentence; empty if they are welcome.
+    find_refusal: Callable[[], str] = lambda: ""
+
+    def check_available(self) -> None:
+        """RequestError: no new users are served here now."""
+        if refusal := self.find_refusal():
+            raise RequestError(
+                ErrorCode.UNAVAILABLE, f"This server can't serve new users now: {refusal}; try another one, or later."
+            )
 
     def find_recipient(self, name: str) -> Account:
         """Return the account of a user, or of a guest who is online. RequestError: unknown name."""

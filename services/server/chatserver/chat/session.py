@@ -284,6 +284,7 @@ class Session:
     # --- handlers: login and end ---
 
     def _log_in(self, request: requests.Login) -> State:
+        self._services.check_available()
         if request.password is None:
             self._send_queue.put([PasswordPrompt(account=self._services.login.account_kind(request))])
             self._login = request
@@ -338,6 +339,7 @@ class Session:
 
     def _log_in_guest(self, request: requests.GuestLogin) -> State:
         """Register one of a guest's two connections."""
+        self._services.check_available()
         self._services.moderation.check_address(self._address)
         guests = self._services.guests
         guest = guests.claim(request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt)
