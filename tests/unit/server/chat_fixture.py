@@ -365,6 +365,7 @@ class ChatFixture:
         throttle: ThrottleLimits | None = None,
         limits: UserLimits | None = None,
         user_connections: int = 0,
+        behind_max_seconds: float = 0.0,
     ) -> None:
         """``registration_limits``: new names from a network, and from all; 0 is no limit."""
         self.broadcast = FakeBroadcast()
@@ -392,6 +393,8 @@ class ChatFixture:
         self.journal.subscribe(self.hub.handle_applied, self.hub.gather)
         self.passwords = FakePasswords()
         self.now = 0.0
+        # Each look of a login at its clock adds this.
+        self.tick_seconds = 0.0
         # Number of times that the last user has left.
         self.times_empty = 0
         doubles: Any = self  # its parts, most of which are fakes
@@ -430,7 +433,8 @@ class ChatFixture:
             counters=self.counters,
             records=doubles.records,
             on_empty=self._note_empty,
-            clock=lambda: self.now,
+            behind_max_seconds=behind_max_seconds,
+            clock=self._tick,
             now_ms=lambda: self.journal.now_ms,
         )
         rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open")
@@ -454,6 +458,10 @@ class ChatFixture:
 
     def _note_empty(self) -> None:
         self.times_empty += 1
+
+    def _tick(self) -> float:
+        self.now += self.tick_seconds
+        return self.now
 
     def shut_down(self) -> None:
         self.journal.fault = JournalClosedError()

@@ -1,5 +1,6 @@
 """The session of one connection: the answer to each request in each state."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from chatprotocol.events import (
     AccountKind,
     Bye,
     DirectMessage,
+    Event,
     Found,
     History,
     PasswordChanged,
@@ -133,6 +135,8 @@ def test_request_is_answered_by_state(peer: Peer, state: int, row: tuple[Any, ..
 
 
 STRANGERS = {Login, Password, Ping, Leave}
+# More looks at the clock than a login without a wait has.
+TICKS = 10
 GUESTS = {Say, Whisper}
 
 
@@ -323,6 +327,41 @@ def test_client_ahead_of_a_restored_server_is_told(
     assert isinstance(welcome, Welcome)
     assert welcome.since == (after_id if is_told else None)
     assert messages == [each for each in services.messages.stored if each.id > after_id]
+
+
+@pytest.mark.parametrize("since", [11, {"lobby": 11, "direct": 11}])
+def test_client_ahead_of_a_server_that_is_behind_waits_for_it(since: int | dict[str, int]) -> None:
+    """Promise: with several servers a client that goes to one that is behind gets no message again."""
+    services = ChatFixture(behind_max_seconds=1e9)
+    bob, alice = services.connect(), services.connect()
+    bob.ask(Login("bob", "terces"))
+    looked_at = services.now
+    services.tick_seconds = 1.0
+    answers: list[Event] = []
+    login = threading.Thread(
+        target=lambda: answers.extend(alice.ask(Login("alice", "secret", since, HISTORY_ID, rooms=True)))
+    )
+    login.start()
+    while services.now < looked_at + TICKS:  # it waits
+        threading.Event().wait(0.001)
+    assert answers == []
+    bob.ask(Say("meanwhile"))
+    login.join()
+    (welcome,) = answers
+    assert isinstance(welcome, Welcome)
+    assert (welcome.last_id, welcome.since) == (11, None)
+
+
+def test_server_that_stays_behind_refuses_the_login() -> None:
+    """Promise: only if it is the same history; otherwise the client is told as by a single server."""
+    services = ChatFixture(behind_max_seconds=1e-9)
+    services.tick_seconds = 1.0
+    services.messages.history = lambda *_: (message(10),)
+    assert codes(services.connect().ask(Login("alice", "secret", 11, HISTORY_ID))) == [ErrorCode.UNAVAILABLE]
+    for history_id in (None, "unknown"):
+        welcome, *_ = services.connect().ask(Login("alice", "secret", 11, history_id))
+        assert isinstance(welcome, Welcome)
+        assert welcome.since == 9
 
 
 def test_waiting_direct_messages_precede_recent_ones(services: ChatFixture, peer: Peer) -> None:

@@ -50,6 +50,8 @@ _log = structlog.get_logger()
 
 # How often a try that waits looks if its peer is still there.
 _LOOK_SECONDS = 1.0
+# How often a login looks if this server has caught up with the messages that the client has seen on another one.
+_BEHIND_LOOK_SECONDS = 0.02
 # A login from a known network is noted again after a day: the entry costs a write.
 _NETWORK_NOTED_MS = 86_400_000
 # Maximum messages of a page of missed messages. Its text is limited as well: see PAGE_CHARACTERS.
@@ -105,10 +107,15 @@ class Login:
         counters: Counters,
         records: ModerationRecords,
         on_empty: Callable[[], None],
+        behind_max_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        """``on_empty`` is called after the last user left. ``clock`` returns seconds."""
+        """``on_empty`` is called after the last user left. ``clock`` returns seconds.
+
+        With several servers a login waits up to ``behind_max_seconds`` for messages that the client has seen on another
+        one; 0: there is no other.
+        """
         self._accounts = accounts
         self._messages = messages
         self._rooms = rooms
@@ -121,6 +128,7 @@ class Login:
         self._counters = counters
         self._records = records
         self._on_empty = on_empty
+        self._behind_max_seconds = behind_max_seconds
         self._clock = clock
         self._now_ms = now_ms
         # Set once, at shutdown.
@@ -333,6 +341,7 @@ class Login:
         RequestError: the user is banned or deleted, or the password was changed. StoreError, ShortOfMemoryError: missed
         messages can't be read. Nothing was sent then. LoginAbortedError: reading failed after the welcome.
         """
+        self._wait_for_seen(login)
         knows_rooms = login.rooms or isinstance(login.since, dict)
         member = Member(
             account.id,
@@ -379,6 +388,30 @@ class Login:
             self.leave(member)
             raise
         return member
+
+    def _wait_for_seen(self, login: requests.Login) -> None:
+        """Wait for the newest message that the client has seen: this server may be behind another one.
+
+        Without the wait the client would be told that its history is not the server's, and get messages again.
+        RequestError: the server does not catch up in time.
+        """
+        since = login.since
+        if since is None or not self._behind_max_seconds:
+            return
+        if login.history_id not in (None, self._identity.history_id):
+            return
+        seen_id = max(since.values(), default=0) if isinstance(since, dict) else since
+        began_at = self._clock()
+        while (last_id := self._hub.last_id()) < seen_id:
+            if self._is_stopping or self._clock() - began_at >= self._behind_max_seconds:
+                if login.history_id is None:  # the id may be of another history
+                    return
+                raise RequestError(
+                    ErrorCode.UNAVAILABLE,
+                    f"This server is behind the others: it ends with message {last_id}, and you have seen {seen_id}; "
+                    "log in on another server, or later.",
+                )
+            time.sleep(_BEHIND_LOOK_SECONDS)
 
     def _join_hub(self, member: Member, account: Account, password: str) -> tuple[JoinState, list[RoomView]]:
         """Join the hub; return its state, and the rooms of the user at that moment.
