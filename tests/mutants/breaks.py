@@ -708,6 +708,13 @@ BREAKS = (
     ),
     _break(
         _REQUESTS,
+        _CHAT + "passwords.py",
+        "self._waiting[urgency].append(account, task)",
+        'self._waiting[urgency].append("", task)',
+        "unit/server/test_passwords.py::test_accounts_take_turns",
+    ),
+    _break(
+        _REQUESTS,
         _NET + "connections.py",
         "            displaced.displace()\n",
         "            displaced.disconnect()\n",
@@ -919,7 +926,7 @@ BREAKS = (
     _break(
         _HASHED,
         _CHAT + "passwords.py",
-        "self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)), urgency, is_abandoned)",
+        "self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)), urgency, is_abandoned, account)",
         "self._run_in_hasher(lambda: _prepare(password), urgency, is_abandoned)",
         "unit/server/test_passwords.py::test_any_text_is_a_password_and_no_other_text_matches",
     ),
@@ -1669,7 +1676,7 @@ BREAKS = (
     _break(
         _PASSWORD,
         _CHAT + "login.py",
-        "new is None or self._passwords.check(account.password_hash, new) is not Verdict.WRONG",
+        "new is None or self._passwords.check(account.password_hash, new, account=key) is not Verdict.WRONG",
         "new is None",
         "unit/server/test_login.py::test_password_that_must_be_changed_needs_a_new_one",
     ),

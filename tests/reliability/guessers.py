@@ -1,8 +1,8 @@
 """A program that guesses passwords over many connections at once, from addresses of its own.
 
-Its input is one JSON object: the port, the seconds for which it runs, and for each connection its address, the name,
-and whether it reconnects after each try. Its output is one JSON list: the times at which the server has checked a
-password, in seconds since its start.
+Its input is one JSON object: the port, the seconds for which it runs, the address and the name of each connection,
+whether it reconnects after each try, and the right password if it is known; each login is then followed by another.
+Its output is one JSON list: the times at which the server has checked a password, in seconds since its start.
 """
 
 from __future__ import annotations
@@ -24,13 +24,21 @@ class _Guesser:
     """One connection that tries one password after the other."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, port: int, address: str, name: str, *, reconnects: bool
+        self,
+        selector: selectors.BaseSelector,
+        port: int,
+        address: str,
+        name: str,
+        *,
+        reconnects: bool,
+        password: str | None,
     ) -> None:
         self._selector = selector
         self._port = port
         self._address = address
         self._name = name
         self._reconnects = reconnects
+        self._password = password
         self._number = 0
         self._connect()
 
@@ -45,7 +53,7 @@ class _Guesser:
 
     def _guess(self) -> None:
         self._number += 1
-        login = {"command": "login", "username": self._name, "password": f"guess {self._number}"}
+        login = {"command": "login", "username": self._name, "password": self._password or f"guess {self._number}"}
         self._socket.send(json.dumps(login).encode() + b"\n")
 
     def read(self) -> int:
@@ -55,10 +63,12 @@ class _Guesser:
             data = self._socket.recv(65_536)
         checked = 0
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        errors = [error for error in map(json.loads, lines) if error["type"] == "error"]
+        answers = [json.loads(line) for line in lines]
+        errors = [answer for answer in answers if answer["type"] == "error"]
         for error in errors:
             checked += error["code"] == "wrong_password" or "That was try" in error["message"]
-        if not data or (errors and self._reconnects):
+        is_logged_in = any(answer["type"] == "login" for answer in answers)
+        if not data or is_logged_in or (errors and self._reconnects):
             self._selector.unregister(self._socket)
             self._socket.close()
             with suppress(ConnectionError):
@@ -73,10 +83,22 @@ class Guessers:
     """The program, for a test. Leaving the context ends it."""
 
     def __init__(
-        self, port: int, guessers: Sequence[tuple[str, str]], seconds: float, *, reconnects: bool = False
+        self,
+        port: int,
+        guessers: Sequence[tuple[str, str]],
+        seconds: float,
+        *,
+        reconnects: bool = False,
+        password: str | None = None,
     ) -> None:
         """``guessers``: the address and the name of each connection."""
-        self._job = {"port": port, "guessers": guessers, "seconds": seconds, "reconnects": reconnects}
+        self._job = {
+            "port": port,
+            "guessers": guessers,
+            "seconds": seconds,
+            "reconnects": reconnects,
+            "password": password,
+        }
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -108,7 +130,7 @@ class Guessers:
 def _main(job: dict[str, Any]) -> None:
     selector = selectors.DefaultSelector()
     for address, name in job["guessers"]:
-        _Guesser(selector, job["port"], address, name, reconnects=job["reconnects"])
+        _Guesser(selector, job["port"], address, name, reconnects=job["reconnects"], password=job["password"])
     print("ready", flush=True)
     began_at = time.monotonic()
     times: list[float] = []

@@ -106,6 +106,28 @@ def test_owner_logs_in_from_the_address_that_guesses(
             assert max(waits) < (connections + 1) * 1.25 + 0.5, waits
 
 
+@pytest.mark.parametrize(("accounts", "rounds"), [(6, 1), pytest.param(20, 10, marks=pytest.mark.long)])
+def test_accounts_that_log_in_all_the_time_delay_no_known_user(tmp_path: Path, accounts: int, rounds: int) -> None:
+    """Their passwords are right, so no limit of tries holds. Each has eight connections; the accounts take turns.
+
+    A further login of one of them waits for all others, and so eight times as long as the known user.
+    """
+    with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS, **DEFAULT_HASHES, CHAT_REGISTRATIONS="0") as server:
+        users = [(f"127.1.0.{number}", f"user{number}") for number in range(accounts)]
+        for address, name in [*users, (HOME, "alice")]:
+            seconds_to_log_in(server.port, name, address)
+        with Bystanders(server.port) as bystanders:
+            with Guessers(server.port, users * 8, 60, password="secret"):
+                for _ in range(rounds):
+                    bystanders.chat(time.monotonic() + 1)
+                    known, further = (
+                        min(seconds_to_log_in(server.port, name, address) for _ in range(3))
+                        for address, name in [(HOME, "alice"), users[0]]
+                    )
+                    assert known < further / 2
+            bystanders.assert_quick()
+
+
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_tries_that_wait_keep_no_user_out(tmp_path: Path, seconds: int) -> None:
     """Forty addresses guess one password. Their waiting tries hold the 50 slots of peers without a login."""

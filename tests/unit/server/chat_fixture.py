@@ -317,25 +317,33 @@ class FakePasswords:
 
     def __init__(self) -> None:
         self.checked: list[tuple[str | None, str]] = []
-        # The passwords that were hashed, and the urgency of each hash and check.
+        # The passwords that were hashed, and the urgency and the account of each hash and check.
         self.hashed: list[str] = []
         self.urgencies: list[Urgency] = []
+        self.accounts: list[str] = []
         self.is_closed = False
 
-    def hash(self, password: str, urgency: Urgency = Urgency.KNOWN, _: object = None) -> str:
+    def hash(self, password: str, urgency: Urgency = Urgency.KNOWN, _: object = None, account: str = "") -> str:
         if self.is_closed:
             raise PasswordsClosedError
         self.hashed.append(password)
         self.urgencies.append(urgency)
+        self.accounts.append(account)
         return password[::-1]
 
     def check(
-        self, password_hash: str | None, password: str, urgency: Urgency = Urgency.KNOWN, _: object = None
+        self,
+        password_hash: str | None,
+        password: str,
+        urgency: Urgency = Urgency.KNOWN,
+        _: object = None,
+        account: str = "",
     ) -> Verdict:
         if self.is_closed:
             raise PasswordsClosedError
         self.checked.append((password_hash, password))
         self.urgencies.append(urgency)
+        self.accounts.append(account)
         if password_hash is None or password_hash.strip("!") != password[::-1]:
             return Verdict.WRONG
         return Verdict.OUTDATED if password_hash.startswith("!") else Verdict.RIGHT

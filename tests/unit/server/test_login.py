@@ -71,6 +71,7 @@ def test_change_of_a_password_waits_for_logins_and_registrations() -> None:
     services.passwords.urgencies.clear()
     assert codes(alice.ask(ChangePassword("secret", "new"))) == [PasswordChanged]
     assert set(services.passwords.urgencies) == {Urgency.CHANGE}
+    assert set(services.passwords.accounts) == {"alice", ""}
 
 
 def test_try_ends_when_its_peer_has_hung_up(slow: ChatFixture) -> None:

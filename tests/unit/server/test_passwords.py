@@ -305,6 +305,22 @@ def test_known_users_who_log_in_all_the_time_keep_no_others_out() -> None:
     assert hasher.verified == ["first", "known", "login", "new", *["known"] * 5]
 
 
+def test_accounts_take_turns() -> None:
+    """A user waits for one login of each other account at most."""
+    with started_with_hasher() as (passwords, hasher):
+        hasher.gate = gate = Gate()
+        threads = [in_background(lambda: passwords.check("first", "secret"))]
+        gate.await_thread()
+        for number, account in enumerate("mmmnmna", 1):
+            threads.append(in_background(partial(passwords.check, f"{account}{number}", "secret", account=account)))
+            eventually(lambda number=number: passwords.waiting == number)
+        gate.open()
+        for thread in threads:
+            must_end(thread)
+        assert passwords.waiting == 0
+    assert hasher.verified == ["first", "m1", "n4", "a7", "m2", "n6", "m3", "m5"]
+
+
 def test_waiting_tasks_are_limited_except_those_of_known_users() -> None:
     with started_with_hasher(waiting_max=2) as (passwords, hasher):
         hasher.gate = gate = Gate()

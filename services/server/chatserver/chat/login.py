@@ -190,17 +190,18 @@ class Login:
 
         RequestError: the password must be changed, or was changed meanwhile.
         """
+        key = name_key(login.username)
         account = self._accounts.find(login.username)
         if account is not None and account.password_hash != checked.password_hash:
             # It was replaced during the wait: by an operator, or by another login that found it outdated.
-            verdict = self._passwords.check(account.password_hash, password)
+            verdict = self._passwords.check(account.password_hash, password, account=key)
         if verdict is Verdict.WRONG or account is None or account.id != checked.id:
             raise RequestError(
                 ErrorCode.WRONG_PASSWORD, f"The password of {login.username} was changed meanwhile; log in again."
             )
         new = login.new_password
         if account.must_change_password and (
-            new is None or self._passwords.check(account.password_hash, new) is not Verdict.WRONG
+            new is None or self._passwords.check(account.password_hash, new, account=key) is not Verdict.WRONG
         ):
             raise RequestError(
                 ErrorCode.PASSWORD_CHANGE_REQUIRED,
@@ -212,7 +213,7 @@ class Login:
                 raise sanction_error(ban)
             return self._replace_password(account, new)
         if verdict is Verdict.OUTDATED:
-            new_hash = self._passwords.hash(password)
+            new_hash = self._passwords.hash(password, account=key)
             self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
         return account
 
@@ -233,7 +234,8 @@ class Login:
     def _replace_password(self, account: Account, new: str, urgency: Urgency = Urgency.KNOWN) -> Account:
         """Return the account with the new password, which is committed. Raises RequestError."""
         check_password(new)
-        change = PasswordChange(account.id, account.password_hash, self._passwords.hash(new, urgency))
+        new_hash = self._passwords.hash(new, urgency, account=name_key(account.name))
+        change = PasswordChange(account.id, account.password_hash, new_hash)
         try:
             (has_changed,) = self._journal.append([change]).result()
         except OSError as error:
@@ -264,7 +266,7 @@ class Login:
         attempt = self._wait_for_turn(enter, username, is_abandoned, note_wait)
         verdict = None
         try:
-            verdict = self._passwords.check(password_hash, password, urgency, is_abandoned)
+            verdict = self._passwords.check(password_hash, password, urgency, is_abandoned, name_key(username))
         finally:
             if verdict is None:
                 self._throttle.leave(attempt, self._clock())
@@ -441,7 +443,10 @@ class Login:
         if standing.password_hash is None:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {member.name} was deleted.")
         is_same = standing.password_hash == account.password_hash
-        if not is_same and self._passwords.check(standing.password_hash, password) is Verdict.WRONG:
+        if (
+            not is_same
+            and self._passwords.check(standing.password_hash, password, account=name_key(member.name)) is Verdict.WRONG
+        ):
             raise RequestError(
                 ErrorCode.WRONG_PASSWORD, f"The password of {member.name} was changed meanwhile; log in again."
             )

@@ -1,9 +1,10 @@
 """Password hashing in one thread per processor, outside all locks.
 
 Tasks wait in one queue for each :class:`Urgency`, and the most urgent is next. But one of four tasks is a login from a
-new place, and one is a registration, if any waits: users who log in again and again keep no others out. A task that was
-given up meanwhile is dropped when its turn comes: after 2,000 logins that hang up at once, the next one is not behind
-2,000 hashes.
+new place, and one is a registration, if any waits: users who log in again and again keep no others out. In a queue the
+accounts take turns: a login waits for one task of each other account at most, however many logins they have begun. A
+task that was given up meanwhile is dropped when its turn comes: after 2,000 logins that hang up at once, the next one
+is not behind 2,000 hashes.
 """
 
 from __future__ import annotations
@@ -105,6 +106,38 @@ class _Task(NamedTuple):
     is_abandoned: Callable[[float], bool]
 
 
+class _Queue:
+    """Waiting tasks. The accounts take turns; the tasks of one account are in order."""
+
+    def __init__(self) -> None:
+        # The account whose turn is next is first.
+        self._tasks: dict[str, deque[_Task]] = {}
+        self._count = 0
+
+    def append(self, account: str, task: _Task) -> None:
+        self._tasks.setdefault(account, deque()).append(task)
+        self._count += 1
+
+    def pop(self) -> _Task:
+        account = next(iter(self._tasks))
+        tasks = self._tasks.pop(account)
+        task = tasks.popleft()
+        if tasks:
+            self._tasks[account] = tasks
+        self._count -= 1
+        return task
+
+    def clear(self) -> list[_Task]:
+        """Remove all tasks, and return them."""
+        removed = [task for tasks in self._tasks.values() for task in tasks]
+        self._tasks.clear()
+        self._count = 0
+        return removed
+
+    def __len__(self) -> int:
+        return self._count
+
+
 def never_abandoned(_: float) -> bool:
     """The caller waits for the outcome in any case."""
     return False
@@ -147,7 +180,7 @@ class Passwords:
         self._lock = threading.Lock()
         self._filled = threading.Condition(self._lock)
         self._closed = False
-        self._waiting: dict[Urgency, deque[_Task]] = {urgency: deque() for urgency in Urgency}
+        self._waiting = {urgency: _Queue() for urgency in Urgency}
         self._running: set[Future[Any]] = set()
         self._taken = 0
 
@@ -163,8 +196,7 @@ class Passwords:
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._closed = True
-            waiting = [task.outcome for tasks in self._waiting.values() for task in tasks]
-            self._waiting = {urgency: deque() for urgency in Urgency}
+            waiting = [task.outcome for queue in self._waiting.values() for task in queue.clear()]
             self._filled.notify_all()
         _reject(waiting)
         for worker in self._workers:
@@ -184,14 +216,16 @@ class Passwords:
         password: str,
         urgency: Urgency = Urgency.KNOWN,
         is_abandoned: Callable[[float], bool] = never_abandoned,
+        account: str = "",
     ) -> str:
         """Hash with a new salt. Blocks until a hasher is free.
 
-        ``is_abandoned`` is asked when it is, with the seconds that the task has waited. Raises AbandonedError,
-        PasswordsBusyError, PasswordsClosedError, PasswordsFailedError.
+        ``is_abandoned`` is asked when it is, with the seconds that the task has waited. The keys of accounts take
+        turns; the empty one is that of all new accounts. Raises AbandonedError, PasswordsBusyError,
+        PasswordsClosedError, PasswordsFailedError.
         """
         try:
-            return self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)), urgency, is_abandoned)
+            return self._run_in_hasher(lambda: self._hasher.hash(_prepare(password)), urgency, is_abandoned, account)
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
 
@@ -201,11 +235,15 @@ class Passwords:
         password: str,
         urgency: Urgency = Urgency.KNOWN,
         is_abandoned: Callable[[float], bool] = never_abandoned,
+        account: str = "",
     ) -> Verdict:
         """Check a password; see ``hash``. A hash of None, for an unknown user, takes the same time and gives WRONG."""
         try:
             form = self._run_in_hasher(
-                lambda: self._matching_form(password_hash or self._unknown_user_hash, password), urgency, is_abandoned
+                lambda: self._matching_form(password_hash or self._unknown_user_hash, password),
+                urgency,
+                is_abandoned,
+                account,
             )
         except VerificationError as error:
             raise PasswordsFailedError(str(error)) from error
@@ -226,7 +264,7 @@ class Passwords:
         return None
 
     def _run_in_hasher(
-        self, work: Callable[[], _Result], urgency: Urgency, is_abandoned: Callable[[float], bool]
+        self, work: Callable[[], _Result], urgency: Urgency, is_abandoned: Callable[[float], bool], account: str
     ) -> _Result:
         task = _Task(work, Future(), self._clock(), is_abandoned)
         with self._lock:
@@ -234,7 +272,7 @@ class Passwords:
                 raise PasswordsClosedError
             if urgency is not Urgency.KNOWN and sum(map(len, self._waiting.values())) >= self._waiting_max:
                 raise PasswordsBusyError
-            self._waiting[urgency].append(task)
+            self._waiting[urgency].append(account, task)
             self._filled.notify()
         outcome: _Result = task.outcome.result()
         return outcome
@@ -260,9 +298,9 @@ class Passwords:
         with self._lock:
             while not self._closed:
                 for urgency in _ORDERS[self._taken % len(_ORDERS)]:
-                    if tasks := self._waiting[urgency]:
+                    if queue := self._waiting[urgency]:
                         self._taken += 1
-                        task = tasks.popleft()
+                        task = queue.pop()
                         self._running.add(task.outcome)
                         return task
                 self._filled.wait()
