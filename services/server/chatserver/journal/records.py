@@ -69,7 +69,11 @@ _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
 
 def encode(record: Record) -> bytes:
     """Return the bytes of a record."""
-    body = bytes([VERSION]) + _encoder.encode(record)
+    return seal(bytes([VERSION]) + _encoder.encode(record))
+
+
+def seal(body: bytes) -> bytes:
+    """Return version and content after their checksum."""
     return _checksum(body) + body
 
 

@@ -1,0 +1,505 @@
+"""The journal of a server that shares its log with others: all of them apply the same records in the same order.
+
+Theory of operation
+-------------------
+
+The log (``log.py``) has records in one order, stored by a quorum. A record is a batch of entries of one server
+(``records.py``). Each server applies all records to its own store. The position in the log is stored in the transaction
+that applies a record, so a server continues where it stopped, and SQLite need not sync: what a crash of the machine
+loses is read from the log again.
+
+The thread of the journal publishes what is in the inbox, and does not wait: up to IN_FLIGHT_MAX batches are on their
+way. It applies the records that come back, its own and those of others, one transaction each, and then tells the
+subscribers and completes the entries. A record comes back only after a quorum has stored it. So a confirmed entry is
+stored by a quorum, and applied here.
+
+**Each batch is applied once, in order.** A publication may be lost, repeated or overtaken. So batches are numbered, as
+in TCP: the table ``log_writer`` has the last number of each server, and a batch is applied if it has the next one. All
+servers skip the others, because they decide from the table and the record alone:
+
+* A number that was applied: the batch is a repetition.
+* A number after a gap: an earlier batch was overtaken. Its server sees the skipped record, and publishes all batches
+  that are in flight again, in order, as a new attempt with new record ids, because the log ignores repeated ids.
+* Another run than the server's current one: see below.
+
+**Runs.** Each start of a server is a run with a random name, which begins with a batch number 1 that has the entry
+ServerStart. A server whose lease is over is taken for gone: another one appends ServerGone, which ends the run. From
+this record on, all servers skip its batches. If it was only paused, it finds this record, begins a new run, and
+publishes what is in flight in the new one: nothing is lost, and nothing is applied twice. A ServerStart of another run
+under its own name means that another process has taken its place: it stops.
+
+**Ready.** At its start a server publishes ServerStart. When this record comes back and is applied, it has applied all
+that was confirmed before, and may serve clients.
+
+**No quorum.** While the log has a problem, appends fail with LogUnavailableError at once. Those in flight stay there:
+they may be stored, so they are neither confirmed nor failed until the log tells. Fences wait for those before them.
+
+An entry that can't be applied because of its values is skipped by all servers alike (see ``_apply_one_by_one``); an
+error of the disk is not skipped: the transaction is repeated until the disk works.
+
+Locks: those of base.py. All other attributes belong to the thread of the journal, except those that are read only.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+from collections import deque
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import structlog
+
+from chatserver.journal import records
+from chatserver.journal.apply import Transaction, apply
+from chatserver.journal.base import WRITE_ERRORS, Appended, Applied, Inbox, Journal, LogUnavailableError
+from chatserver.journal.entries import Entry, ServerGone, ServerStart
+from chatserver.journal.log import LEASE_SECONDS, RECORD_MAX_BYTES, Log, LogError, LogRecord
+from chatserver.journal.records import Batch
+from chatserver.store.errors import describe
+from chatserver.store.log_position import LogPosition, Writer, read_position, read_writer, write_position, write_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+_log = structlog.get_logger()
+
+# Batches that may be in flight. More would be smaller, and each costs all servers a transaction.
+IN_FLIGHT_MAX: Final = 4
+# Servers compare their digests after each of these records.
+CHECKPOINT_RECORDS: Final = 1_000
+# Checkpoints that are kept for the comparison with servers that are behind.
+_CHECKPOINTS_MAX: Final = 16
+# Bytes of a random name of a run.
+_RUN_BYTES: Final = 8
+# Time for the batches in flight at shutdown; clients send those again that are not confirmed then.
+_CLOSING_SECONDS: Final = 2.0
+# Maximum deferred entries in a batch, and their size with the header of a record, at most.
+_DEFERRED_MAX: Final = 1_000
+_HEADER_BYTES: Final = 128 * 1024
+# Interval between tries while the disk fails.
+_RETRY_SECONDS: Final = 1.0
+# Errors of an entry, and not of the disk: its values are wrong, and would be on every server.
+_VALUE_ERRORS: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+    ArithmeticError,
+    AssertionError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
+class _Flight(NamedTuple):
+    """A batch that is in flight: its number in the run, and what it is made of."""
+
+    number: int
+    # Entries without a caller: they come first.
+    deferred: list[Entry[None]]
+    appends: list[Appended[Any]]
+    # The time of the first append; 0 without messages.
+    since: float
+
+    def entries(self) -> list[Entry[Any]]:
+        return [*self.deferred, *(entry for appended in self.appends for entry in appended.entries)]
+
+
+class SharedJournal(Journal):
+    """A journal over a log that several servers share. The database has a position in this log: see joining.py."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        log: Log,
+        server: str,
+        on_lost: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        """``server`` is this server's name; ``on_lost`` is called, once, if the journal can't go on.
+
+        The other arguments are those of Journal. Raises StoreError.
+        """
+        super().__init__(*arguments, **options)
+        self.server = server
+        self._shared_log = log
+        self._on_lost = on_lost
+        self._on_new_run: list[Callable[[str], None]] = []
+        # The run of this server; set by the thread of the journal, read by any thread.
+        self.run = ""
+        with self._database.reading() as connection:
+            position = read_position(connection)
+            writer = read_writer(connection, server)
+        assert position is not None, "the log was not joined"
+        # Set by the thread of the journal, read by any thread.
+        self.position: LogPosition = position
+        self._checkpoints: dict[int, bytes] = {}
+        self._former_run = writer.run if writer else ""
+        self._number = self._attempt = 0
+        self._in_flight: deque[_Flight] = deque()
+        # Fences, and the number of the batch after which each is over.
+        self._fences: deque[tuple[int, Appended[Any]]] = deque()
+        # The reason why nothing can be published, as it was last seen.
+        self._problem = ""
+        # After the journal was closed: the time at which it stops to wait for the batches in flight.
+        self._closing_at: float | None = None
+        # Under the lock: true if the log has news.
+        self._has_news = False
+        self._ready = threading.Event()
+
+    # --- for any thread ---
+
+    def on_new_run(self, callback: Callable[[str], None]) -> None:
+        """Call back with the new run after this server was taken for gone. Call it before ``start``.
+
+        The claims of the guests of this server are over. It is called in the thread of the journal.
+        """
+        self._on_new_run.append(callback)
+
+    def wait_until_ready(self, timeout_seconds: float) -> bool:
+        """Wait until all that was confirmed before the start is applied. False after the timeout."""
+        return self._ready.wait(timeout_seconds)
+
+    @property
+    def is_ready(self) -> bool:
+        """True if all that was confirmed before the start is applied."""
+        return self._ready.is_set()
+
+    @property
+    def in_flight(self) -> int:
+        """Number of batches in flight."""
+        return len(self._in_flight)
+
+    def checkpoints(self) -> Mapping[int, bytes]:
+        """The digests of the last checkpoints, by the number of their records."""
+        return dict(self._checkpoints)
+
+    def find_problem(self, timeout_seconds: float) -> str:  # noqa: ARG002 -- nothing is tried
+        if self.is_failing:
+            return "it can't write to its disk"
+        if not self.is_ready:
+            return "it is catching up with the log"
+        return self._shared_log.find_problem()
+
+    def close(self) -> None:
+        """Publish the deferred entries and the end of the run, for the other servers, if the log can take them."""
+        with self._lock:
+            deferred, self._inbox.deferred = self._inbox.deferred, {}
+        if self.is_ready and not self._in_flight and not self._shared_log.find_problem():
+            self._number += 1
+            self._publish(_Flight(self._number, [*deferred.values(), ServerGone(self.server, self.run)], [], 0))
+        self._shared_log.close(_CLOSING_SECONDS)
+
+    # --- the thread of the journal ---
+
+    def _run(self) -> None:
+        taken = Inbox({})
+        try:
+            self._claim_name()
+            self._shared_log.read_after(self.position.number, self.wake)
+            self._begin_run()
+            while self._wait():
+                self._problem = self._shared_log.find_problem()
+                for record in self._shared_log.take():
+                    self._apply(record)
+                if self._may_publish():
+                    taken = self._take()
+                    self._process(taken)
+                    taken = Inbox({})
+        except LogError as error:
+            _log.error("log lost", error=str(error))
+            self._on_lost()
+        finally:
+            unfinished = [each for flight in self._in_flight for each in flight.appends]
+            taken.appends += [*unfinished, *(fence for _, fence in self._fences)]
+            self._release_callers(taken)
+
+    def wake(self) -> None:
+        """Let the journal look at the log. For the thread of the log."""
+        with self._lock:
+            self._has_news = True
+            self._filled.notify()
+
+    def _wait(self) -> bool:
+        """Wait until there is something to do. False at the end: closed, and nothing is in flight, or time is over."""
+        with self._lock:
+            while not self._has_news:
+                if self._inbox.appends and self._has_room():
+                    return True
+                if not self._closed:
+                    self._filled.wait()
+                    continue
+                if self._closing_at is None:
+                    self._closing_at = self._clock() + _CLOSING_SECONDS
+                remaining_seconds = self._closing_at - self._clock()
+                if not (self._in_flight or self._inbox.appends) or remaining_seconds <= 0:
+                    return False
+                self._filled.wait(remaining_seconds)
+            self._has_news = False
+            return True
+
+    def _has_room(self) -> bool:
+        """True if the inbox may be taken: not too much is in flight, or it would fail at once."""
+        return len(self._in_flight) < IN_FLIGHT_MAX or bool(self._problem)
+
+    def _may_publish(self) -> bool:
+        with self._lock:
+            return bool(self._inbox.appends) and self._has_room()
+
+    def _process(self, taken: Inbox) -> None:
+        """Publish what was taken, as one batch or several; or fail it, if the log can't take it."""
+        if self._reserve.check():
+            self._refuse_growth(taken)
+        fences = [each for each in taken.appends if not each.entries]
+        appends = [each for each in taken.appends if each.entries]
+        deferred = dict(islice(taken.deferred.items(), _DEFERRED_MAX))
+        if self._problem:
+            self._fail(appends, lambda: LogUnavailableError(f"The server can't store anything now: {self._problem}"))
+        elif appends:
+            since = taken.since if taken.is_gathered else 0.0
+            for part in self._parts(appends):
+                self._number += 1
+                self._in_flight.append(flight := _Flight(self._number, list(deferred.values()), part, since))
+                self._publish(flight)
+                for key in deferred:
+                    del taken.deferred[key]
+                deferred = {}
+        if taken.deferred:  # those that were not published
+            with self._lock:
+                self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}
+        self._fences += [(self._number, each) for each in fences]
+        self._pass_fences()
+
+    def _parts(self, appends: Iterable[Appended[Any]]) -> Iterator[list[Appended[Any]]]:
+        """Divide the appends into batches that fit into a record. Those that fit into none fail."""
+        part: list[Appended[Any]] = []
+        size = _HEADER_BYTES
+        for appended in appends:
+            try:
+                needed = sum(records.encoded_size(entry) for entry in appended.entries)
+            except (OverflowError, ValueError) as error:  # a number of more than 64 bits, or half of a surrogate pair
+                self._fail([appended], partial(OSError, f"an entry can't be encoded: {error}"))
+                continue
+            if _HEADER_BYTES + needed > RECORD_MAX_BYTES:
+                self._fail([appended], partial(OSError, "the entries are too large for a record"))
+                continue
+            if size + needed > RECORD_MAX_BYTES:
+                yield part
+                part, size = [], _HEADER_BYTES
+            part.append(appended)
+            size += needed
+        if part:
+            yield part
+
+    def _publish(self, flight: _Flight) -> None:
+        batch = Batch(
+            self.server,
+            self.run,
+            flight.number,
+            self._attempt,
+            self._now_ms(),
+            self._limits,
+            flight.entries(),
+        )
+        record_id = f"{self.run}-{flight.number}-{self._attempt}"
+        self._shared_log.publish(record_id, records.encode(batch))
+
+    def _claim_name(self) -> None:
+        """Wait until no other server has the lease of this name. LogError: another one keeps it."""
+        give_up_at = self._clock() + 2 * LEASE_SECONDS
+        while not self._is_closed():
+            try:
+                holder = self._shared_log.find_lease(self.server)
+            except OSError:  # it is unknown; the records will tell
+                give_up_at = self._clock() + 2 * LEASE_SECONDS
+                holder = "unknown"
+            if holder in (None, self._former_run):
+                return
+            if holder != "unknown" and self._clock() >= give_up_at:
+                raise LogError(f"Another server uses the name {self.server}; give each one its own --server-name.")
+            self._pause(_RETRY_SECONDS)
+
+    def _begin_run(self) -> None:
+        """Begin a new run, in which the batches in flight are published again."""
+        self.run = secrets.token_hex(_RUN_BYTES)
+        self._number, self._attempt = 1, 0
+        flights = [flight for flight in self._in_flight if flight.number != 1]  # 1 is the start of the former run
+        self._in_flight = deque([_Flight(1, [ServerStart(self.server)], [], 0)])
+        for flight in flights:
+            self._number += 1
+            self._in_flight.append(flight._replace(number=self._number))
+        self._fences = deque((self._number, fence) for _, fence in self._fences)
+        for flight in self._in_flight:
+            self._publish(flight)
+        self._shared_log.renew_lease(self.server, self.run)
+
+    def _publish_again(self) -> None:
+        """Publish all batches in flight as a new attempt, after one of them was overtaken."""
+        self._attempt += 1
+        for flight in self._in_flight:
+            self._publish(flight)
+
+    def _apply(self, record: LogRecord) -> None:
+        """Apply a record, then tell the subscribers. LogError: it can't be applied."""
+        batch = records.decode(record.number, record.data)
+        if not isinstance(batch, Batch) or record.number != self.position.number + 1:
+            raise LogError(f"Record {record.number} of the log is out of order; start again from a snapshot.")
+        flight = None
+        if batch.server == self.server and batch.run == self.run and self._in_flight:
+            head = self._in_flight[0]
+            flight = head if head.number == batch.number else None
+        began_at = self._clock()
+        while True:
+            try:
+                outcomes, writer = self._commit(record.number, batch)
+                break
+            except WRITE_ERRORS as error:
+                if not self.is_failing:
+                    self.is_failing = True
+                    _log.error("journal failed", error=describe(error))
+                if self._is_closed():
+                    raise
+                self._pause(_RETRY_SECONDS)
+        if self.is_failing:
+            self.is_failing = False
+            _log.info("journal recovered")
+        self._counters.commit_seconds.observe(self._clock() - began_at)
+        if outcomes is None:
+            self._note_skipped(batch, writer)
+            return
+        if flight is not None:
+            self._in_flight.popleft()
+        self._tell(batch, outcomes, flight)
+        self._database.truncate_log()
+
+    def _commit(self, number: int, batch: Batch) -> tuple[list[Any] | None, Writer]:
+        """Apply a batch in one transaction. The outcomes, None if it was skipped; and the writer before it."""
+        try:
+            return self._commit_with(number, batch, _apply_all)
+        except _VALUE_ERRORS as error:
+            _log.error("entry rejected", record=number, server=batch.server, error=repr(error))
+            return self._commit_with(number, batch, _apply_one_by_one)
+
+    def _commit_with(
+        self, number: int, batch: Batch, apply_entries: Callable[[Transaction, Iterable[Entry[Any]]], list[Any]]
+    ) -> tuple[list[Any] | None, Writer]:
+        position = self.position
+        outcomes: list[Any] | None = None
+        with self._database.transaction() as connection:
+            transaction = Transaction(connection, batch.time_ms, self._last_id, batch.limits)
+            writer = read_writer(connection, batch.server) or Writer("", 0)
+            if _is_next(batch, writer):
+                write_writer(connection, batch.server, Writer(batch.run, batch.number))
+                outcomes = apply_entries(transaction, batch.entries)
+            encodable = [str(each) if isinstance(each, OSError) else each for each in outcomes or ()]
+            position = LogPosition(position.log_id, number, records.chain(position.chain, number, encodable))
+            write_position(connection, position)
+        self._database.note_commit(transaction.last_id, transaction.account_id)
+        self._last_id, self.position = transaction.last_id, position
+        if number % CHECKPOINT_RECORDS == 0:
+            kept = list(self._checkpoints.items())[-_CHECKPOINTS_MAX + 1 :]
+            self._checkpoints = {**dict(kept), number: position.chain}
+        return outcomes, writer
+
+    def _tell(self, batch: Batch, outcomes: list[Any], flight: _Flight | None) -> None:
+        """Tell the subscribers of a batch that was applied, complete its entries, and look at the runs of servers."""
+        origins: list[object] = [None] * len(batch.entries)
+        if flight is not None:
+            origins = [None] * len(flight.deferred)
+            origins += [each.origin for each in flight.appends for _ in each.entries]
+        applied = list(map(Applied, batch.entries, outcomes, origins, [batch.time_ms] * len(outcomes)))
+        for callback in self._subscribers:
+            callback(applied)
+        if flight is not None:
+            start = len(flight.deferred)
+            for appended in flight.appends:
+                its_outcomes = outcomes[start : start + len(appended.entries)]
+                start += len(its_outcomes)
+                rejected = [each for each in its_outcomes if isinstance(each, OSError)]
+                appended.fail(rejected[0]) if rejected else appended.complete(its_outcomes)
+            if flight.since:
+                self._counters.confirmation_seconds.observe(self._clock() - flight.since)
+            self._pass_fences()
+        for entry in batch.entries:
+            if isinstance(entry, (ServerStart, ServerGone)) and entry.server == self.server:
+                self._note_run(batch, entry)
+
+    def _note_run(self, batch: Batch, entry: ServerStart | ServerGone) -> None:
+        """React to an entry about this server."""
+        if isinstance(entry, ServerGone):
+            if entry.run == self.run and self.is_ready and not self._is_closed():
+                self._lose_run()
+        elif batch.run == self.run:
+            if not self.is_ready:
+                _log.info("log followed", server=self.server, record=self.position.number)
+                self._ready.set()
+        elif self.is_ready:
+            raise LogError(f"Another server has started under the name {self.server}; give each one its own name.")
+
+    def _note_skipped(self, batch: Batch, writer: Writer) -> None:
+        """Publish again if a batch of this server was skipped because an earlier one was overtaken.
+
+        That one may be the start of the run: the store then has another run, or none.
+        """
+        is_mine = batch.server == self.server and batch.run == self.run and batch.attempt == self._attempt
+        if is_mine and (writer.run != self.run or batch.number > writer.number):
+            self._publish_again()
+
+    def _lose_run(self) -> None:
+        """Begin a new run: the other servers took this one for gone."""
+        _log.warning("taken for gone", server=self.server)
+        self._begin_run()
+        for callback in self._on_new_run:
+            callback(self.run)
+
+    def _pass_fences(self) -> None:
+        """Complete the fences before the first batch in flight."""
+        first = self._in_flight[0].number if self._in_flight else None
+        while self._fences and (first is None or self._fences[0][0] < first):
+            _, fence = self._fences.popleft()
+            fence.complete(())
+
+    def _is_closed(self) -> bool:
+        with self._lock:
+            return self._closed
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for some time, or until the journal is closed."""
+        deadline = self._clock() + seconds
+        with self._lock:
+            while not self._closed and (remaining_seconds := deadline - self._clock()) > 0:
+                self._filled.wait(remaining_seconds)
+
+
+def _is_next(batch: Batch, writer: Writer) -> bool:
+    """True if the batch is applied, after the last one of its server. The same on all servers."""
+    if batch.number == 1:
+        is_start = bool(batch.entries) and isinstance(batch.entries[0], ServerStart)
+        return is_start and batch.run != writer.run
+    return batch.run == writer.run and batch.number == writer.number + 1
+
+
+def _apply_all(transaction: Transaction, entries: Iterable[Entry[Any]]) -> list[Any]:
+    return [apply(transaction, entry) for entry in entries]
+
+
+def _apply_one_by_one(transaction: Transaction, entries: Iterable[Entry[Any]]) -> list[Any]:
+    """Apply a batch that has an entry with wrong values: all servers skip this entry. Its outcome is an OSError."""
+    outcomes: list[Any] = []
+    for entry in entries:
+        transaction.connection.execute("SAVEPOINT entry")
+        last_id, account_id = transaction.last_id, transaction.account_id
+        try:
+            outcomes.append(apply(transaction, entry))
+        except _VALUE_ERRORS:
+            transaction.connection.execute("ROLLBACK TO entry")
+            transaction.last_id, transaction.account_id = last_id, account_id
+            transaction.forget_waiting()
+            transaction.note_moderation()
+            outcomes.append(OSError("the entry can't be applied"))
+        transaction.connection.execute("RELEASE entry")
+    return outcomes

@@ -1,0 +1,404 @@
+"""Servers that share a log: each entry is applied once, in one order, whatever happens to the records on their way."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+import tempfile
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+from unit.server.fake_log import FakeLog, FakeStream
+
+from chatserver.journal import records
+from chatserver.journal.apply import StoreLimits
+from chatserver.journal.base import Appended, Applied, JournalClosedError, LogUnavailableError
+from chatserver.journal.entries import (
+    AccountProblem,
+    Entry,
+    GuestClaim,
+    KnownNetwork,
+    NewAccount,
+    PublicMessages,
+    ServerGone,
+    ServerStart,
+)
+from chatserver.journal.records import Batch, Origin
+from chatserver.journal.shared import SharedJournal
+from chatserver.store.database import Database
+from chatserver.store.identity import read_history_id
+from chatserver.store.log_position import LogPosition, read_position, write_position
+
+from .helpers import DEADLINE_SECONDS, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+LOG_ID = "log"
+NAMES = ("a", "b", "c")
+# A table whose rows belong to one folder: the others are the same on all servers.
+_OWN_TABLES = {"history_identity", "former_identity"}
+
+
+class SharingServer:
+    """A server without clients: a journal on a store of its own, and its end of the log."""
+
+    _clock = itertools.count(1_000)
+
+    def __init__(self, folder: Path, stream: FakeStream, name: str) -> None:
+        self.name = name
+        self.database = Database(folder)
+        with self.database.transaction() as connection:
+            read_history_id(connection)
+            if read_position(connection) is None:
+                write_position(connection, LogPosition(LOG_ID, 1, b""))
+        self.log = FakeLog(stream)
+        self.log.start()
+        self.is_lost = False
+        self.applied: list[Applied] = []
+        self.runs: list[str] = []
+        self.journal = SharedJournal(
+            self.database,
+            lambda: next(self._clock),
+            lambda _: None,
+            log=self.log,
+            server=name,
+            on_lost=self._lose,
+            limits=StoreLimits(waiting_messages=len(name)),
+        )
+        self.journal.subscribe(self.applied.extend, lambda _: None)
+        self.journal.on_new_run(self.runs.append)
+
+    def _lose(self) -> None:
+        self.is_lost = True
+
+    def start(self) -> SharingServer:
+        self.journal.start()
+        return self
+
+    def ready(self) -> SharingServer:
+        self.start()
+        assert self.journal.wait_until_ready(DEADLINE_SECONDS)
+        return self
+
+    def say(self, text: str) -> Appended[Any]:
+        return self.journal.append([PublicMessages(1, "alice", [text], [None])], text)
+
+    def tables(self) -> dict[str, list[Any]]:
+        """The rows of all tables that servers have in common."""
+        with self.database.reading() as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+            return {
+                name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)
+                for name in names
+                if name not in _OWN_TABLES and not name.startswith("sqlite_")
+            }
+
+    def texts(self) -> list[str]:
+        with self.database.reading() as connection:
+            return [text for (text,) in connection.execute("SELECT text FROM message ORDER BY id")]
+
+    def stop(self) -> None:
+        self.journal.stop()
+        self.journal.close()
+        self.database.close()
+
+
+def new_stream() -> FakeStream:
+    stream = FakeStream()
+    stream.store("first", records.encode(Origin(LOG_ID, "history")))
+    return stream
+
+
+@pytest.fixture
+def stream() -> FakeStream:
+    return new_stream()
+
+
+@pytest.fixture
+def servers(stream: FakeStream, tmp_path: Path) -> Iterator[list[SharingServer]]:
+    """Two servers that are ready, with the account alice."""
+    with ExitStack() as stack:
+        found = []
+        for name in NAMES[:2]:
+            found.append(SharingServer(tmp_path / name, stream, name).ready())
+            stack.callback(found[-1].stop)
+        found[0].journal.append([NewAccount("alice", "hash")]).result()
+        yield found
+
+
+def settle(servers: Sequence[SharingServer], appended: Sequence[Appended[Any]] = ()) -> None:
+    """Deliver everything, and wait until all servers have applied it."""
+    for server in servers:
+        server.log.mend()
+        server.log.repeat()
+        server.log.read_until(None)
+    for each in appended:
+        assert each.wait(DEADLINE_SECONDS)
+    eventually(lambda: are_settled(servers))
+
+
+def are_settled(servers: Sequence[SharingServer]) -> bool:
+    """True if all servers have applied all records and have published what follows from them."""
+    for server in servers:
+        assert server.journal.append(()).wait(DEADLINE_SECONDS)
+    last_number = servers[0].log.last_number()
+    return all((each.journal.position.number, each.journal.in_flight) == (last_number, 0) for each in servers)
+
+
+class Play:
+    """Servers, what they have said, and the moves of the test."""
+
+    def __init__(self, stream: FakeStream, servers: Sequence[SharingServer]) -> None:
+        self.stream = stream
+        self.servers = servers
+        # The appends of each server by their texts.
+        self.said: dict[str, dict[str, Appended[Any]]] = {server.name: {} for server in servers}
+        self.others: list[Appended[Any]] = []
+
+    def say(self, server: SharingServer) -> None:
+        text = f"{server.name} {len(self.said[server.name])}"
+        self.said[server.name][text] = server.say(text)
+
+    def overtake(self, server: SharingServer) -> None:
+        """Publish two batches, and store the later one first."""
+        server.log.mend()
+        assert server.journal.append(()).wait(DEADLINE_SECONDS)
+        server.log.hold()
+        for count in (1, 2):
+            self.say(server)
+            eventually(lambda count=count: len(server.log.held) >= count)  # type: ignore[misc]
+        self.reverse(server)
+
+    def take_for_gone(self, server: SharingServer) -> None:
+        other = self.servers[(self.servers.index(server) + 1) % len(self.servers)]
+        self.others.append(other.journal.append([ServerGone(server.name, server.journal.run)]))
+
+    def repeat(self, server: SharingServer) -> None:
+        """Publish again what seemed to be lost; the log stores it twice."""
+        self.stream.forget_ids()
+        server.log.repeat()
+
+    def lose(self, server: SharingServer) -> None:
+        server.log.loses_acknowledgements = True
+
+    def hold(self, server: SharingServer) -> None:
+        server.log.hold()
+
+    def release(self, server: SharingServer) -> None:
+        server.log.release()
+
+    def reverse(self, server: SharingServer) -> None:
+        server.log.release(reversed(range(len(server.log.held))))
+
+    def cut(self, server: SharingServer) -> None:
+        server.log.cut()
+
+    def mend(self, server: SharingServer) -> None:
+        server.log.mend()
+
+
+MOVES = (Play.say, Play.overtake, Play.take_for_gone, Play.repeat, Play.lose, Play.hold, Play.release, Play.reverse)
+steps = st.lists(st.tuples(st.sampled_from([*MOVES, Play.say, Play.cut, Play.mend]), st.integers(0, 2)), max_size=30)
+
+
+@given(steps)
+def test_each_entry_is_applied_once_and_in_order_on_all_servers(moves: list[tuple[Any, int]]) -> None:
+    """Promise: whatever is lost, repeated, overtaken or taken for gone, all stores are equal and nothing is twice."""
+    stream = new_stream()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        servers = []
+        for name in NAMES:
+            servers.append(SharingServer(Path(folder, name), stream, name).ready())
+            stack.callback(servers[-1].stop)
+        servers[0].journal.append([NewAccount("alice", "hash")]).result()
+        settle(servers)
+        play = Play(stream, servers)
+        for move, index in moves:
+            move(play, servers[index])
+        settle(servers, [*play.others, *(each for said in play.said.values() for each in said.values())])
+        stored = servers[0].texts()
+        for server in servers:
+            assert server.tables() == servers[0].tables()
+            published = [each for each in server.applied if isinstance(each.entry, PublicMessages)]
+            assert [each.entry.texts[0] for each in published if each.time_ms] == stored
+            said = play.said[server.name]
+            confirmed = [text for text, appended in said.items() if appended.is_successful]
+            assert [text for text in stored if text.startswith(server.name)] == confirmed
+            assert [each.origin for each in published if each.origin and each.time_ms] == confirmed
+            for text in said.keys() - confirmed:
+                with pytest.raises(LogUnavailableError):
+                    said[text].result()
+
+
+def test_server_is_ready_after_all_that_was_confirmed(
+    stream: FakeStream, servers: list[SharingServer], tmp_path: Path
+) -> None:
+    for number in range(10):
+        servers[0].say(f"{number}").result()
+    late = SharingServer(tmp_path / "late", stream, "late")
+    late.log.read_until(5)
+    late.start()
+    with closing(late.database), late.database.reading():
+        eventually(lambda: late.journal.position.number == 5)
+        assert late.journal.find_problem(0) == "it is catching up with the log"
+        late.log.read_until(None)
+        assert late.journal.wait_until_ready(DEADLINE_SECONDS)
+        assert late.texts() == servers[0].texts() == [f"{number}" for number in range(10)]
+        assert late.journal.find_problem(0) == ""
+        late.journal.stop()
+        late.journal.close()
+
+
+def test_store_that_lost_its_last_transactions_continues(stream: FakeStream, tmp_path: Path) -> None:
+    """Without a sync, a crash of the machine loses transactions; the position is as old as the rest."""
+    server = SharingServer(tmp_path / "a", stream, "a").ready()
+    server.journal.append([NewAccount("alice", "hash")]).result()
+    server.say("1").result()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with server.database.reading() as connection:
+        connection.execute("VACUUM INTO ?", (str(copy / "chat.db"),))
+    server.say("2").result()
+    server.stop()
+    again = SharingServer(copy, stream, "a").ready()
+    assert again.texts() == ["1", "2"]
+    again.stop()
+
+
+def test_names_are_given_once(servers: list[SharingServer]) -> None:
+    """Of two servers that register a name, or claim it for a guest, at once, one wins."""
+    for server in servers:
+        server.log.hold()
+    accounts = [server.journal.append([NewAccount("bob", server.name)]) for server in servers]
+    guests = [server.journal.append([GuestClaim("guest", server.name)]) for server in servers]
+    settle(servers, [*accounts, *guests])
+    assert [type(each.result()[0]) for each in accounts].count(AccountProblem) == 1
+    assert [each.result()[0] for each in guests].count(None) == 1
+    winner = servers[0] if guests[0].result()[0] else servers[1]
+    loser = servers[1] if winner is servers[0] else servers[0]
+    loser.journal.append([ServerGone(winner.name, winner.journal.run)]).result()
+    assert loser.journal.append([GuestClaim("guest", loser.name)]).result()[0] is not None, "its guests have left"
+
+
+def test_entries_are_refused_while_the_log_has_a_problem(servers: list[SharingServer]) -> None:
+    """Those in flight wait, and nothing is confirmed early; a deferred entry is kept."""
+    server = servers[0]
+    server.log.hold()
+    waiting = server.say("waits")
+    eventually(lambda: server.log.held)
+    server.log.set_problem("NATS has no quorum")
+    server.journal.defer("key", KnownNetwork(1, "192.0.2.1"))
+    with pytest.raises(LogUnavailableError, match="NATS has no quorum"):
+        server.say("refused").result()
+    assert [type(each.outcome) for each in server.applied if each.origin == "refused"] == [LogUnavailableError]
+    assert not waiting.is_complete
+    assert server.journal.find_problem(0) == "NATS has no quorum"
+    settle(servers, [waiting])
+    server.say("accepted").result()
+    assert server.texts() == ["waits", "accepted"]
+    assert ("192.0.2.1",) in [row[1:2] for row in server.tables()["known_network"]]
+
+
+def test_fence_waits_for_the_entries_before_it(servers: list[SharingServer]) -> None:
+    server = servers[0]
+    server.log.hold()
+    server.say("1")
+    fence = server.journal.append(())
+    eventually(lambda: server.log.held)
+    assert not fence.is_complete
+    settle(servers, [fence])
+    assert [each.entry for each in server.applied if isinstance(each.entry, PublicMessages)]
+
+
+@pytest.mark.parametrize("broken", ["checksum", "newer", "unknown"])
+def test_record_that_can_not_be_read_stops_the_server(
+    stream: FakeStream, servers: list[SharingServer], broken: str
+) -> None:
+    """Skipping it would make the servers differ."""
+    data = bytearray(records.encode(Batch("x", "r", 1, 0, 0, StoreLimits(), [ServerStart("x")])))
+    if broken == "checksum":
+        data[-1] ^= 1
+    elif broken == "newer":
+        data = bytearray(records.seal(bytes([records.VERSION + 1]) + bytes(data[9:])))
+    else:
+        data = bytearray(records.seal(bytes(data[8:]).replace(b"start", b"later")))
+    before = servers[0].journal.position
+    with capture_logs() as log:
+        stream.store("broken", bytes(data))
+        eventually(lambda: all(server.is_lost for server in servers))
+    reasons = [each["error"] for each in log if each["event"] == "log lost"]
+    expected = "is damaged" if broken == "checksum" else "newer version of the server"
+    assert len(reasons) == 2
+    assert all(expected in reason for reason in reasons)
+    assert servers[0].journal.position == before
+    with pytest.raises(JournalClosedError):
+        servers[0].say("late")
+
+
+def test_second_server_of_the_same_name_stops_the_first(
+    stream: FakeStream, servers: list[SharingServer], tmp_path: Path
+) -> None:
+    """A copy of its folder knows its run, so the lease does not keep it out."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with servers[0].database.reading() as connection:
+        connection.execute("VACUUM INTO ?", (str(copy / "chat.db"),))
+    second = SharingServer(copy, stream, "a").ready()
+    eventually(lambda: servers[0].is_lost)
+    assert not second.is_lost
+    second.stop()
+
+
+def test_entry_with_wrong_values_is_skipped_by_all(servers: list[SharingServer]) -> None:
+    """A number that SQLite can't store must not stop every server at the same record, for ever."""
+    wrong: Entry[Any] = KnownNetwork(2**63, "192.0.2.1")
+    with capture_logs() as log:
+        with pytest.raises(OSError, match="can't be encoded"):
+            servers[0].journal.append([KnownNetwork(2**70, "192.0.2.1")]).result()
+        appended = servers[0].journal.append([PublicMessages(1, "alice", ["before"], [None]), wrong])
+        with pytest.raises(OSError, match="can't be applied"):
+            appended.result()
+        servers[0].say("after").result()
+        settle(servers)
+    assert [server.texts() for server in servers] == [["before", "after"]] * 2
+    assert [each["event"] for each in log].count("entry rejected") == 2
+    assert servers[0].journal.position == servers[1].journal.position
+
+
+def test_disk_that_fails_delays_and_skips_nothing(
+    servers: list[SharingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, other = servers
+    failures = iter([sqlite3.OperationalError("disk I/O error")])
+    transaction = server.database.transaction
+
+    def failing() -> Any:
+        for failure in failures:
+            raise failure
+        return transaction()
+
+    monkeypatch.setattr(server.database, "transaction", failing)
+    with capture_logs() as log:
+        assert other.say("hello").result()
+        eventually(lambda: server.texts() == ["hello"])
+        settle(servers)
+    assert [each["event"] for each in log if "journal" in each["event"]] == ["journal failed", "journal recovered"]
+
+
+def test_digests_are_kept_to_be_compared(stream: FakeStream, servers: list[SharingServer]) -> None:
+    for server in servers:
+        server.log.read_until(999)
+    for number in range(len(stream.records), 1_000):
+        stream.store(f"{number}", records.encode(Batch("x", "r", 9, 0, 0, StoreLimits(), [])))
+    settle(servers)
+    assert (
+        servers[0].journal.checkpoints()
+        == servers[1].journal.checkpoints()
+        == {1_000: servers[0].journal.position.chain}
+    )
