@@ -108,10 +108,8 @@ def answer_line(target: Target, line: bytes, by: str) -> bytes:
     """Answer a request on the socket. ``by`` is the system user who asked."""
     try:
         request = _DECODER.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        answer = Answer(
-            error="The server does not know this command: its version differs. Use the program of the server's version."
-        )
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        answer = Answer(error=f"The server can't read this command ({error}). Use the program of the server's version.")
     else:
         answer = answer_request(target, request, by)
     return msgspec.json.encode(answer)

@@ -202,7 +202,7 @@ def _prune(call: _Call) -> Report:
     seconds = _read_duration(call.options.older_than)
     if seconds is None:
         raise ConfigError("No message is that old; name an age such as 90d.")
-    before_ms = wall_ms() - seconds * 1000
+    before_ms = max(0, wall_ms() - seconds * 1000)
     with open_target(call.folder) as ask:
         count, error = _repeat(ask, lambda after_id: requests.PruneStep(before_ms, after_id))
     if error:

@@ -1,10 +1,22 @@
-"""Changes that an administrator asks for, and the answer: the lines of JSON on the socket."""
+"""Changes that an administrator asks for, and the answer: the lines of JSON on the socket.
+
+The bounds of the numbers are those of the store: an entry with a larger one could not be applied, and would end the
+journal.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from chatprotocol.limits import ID_MAX, SANCTION_MAX_SECONDS
+
+_Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=SANCTION_MAX_SECONDS)]
+# The next id exists.
+_Id: TypeAlias = Annotated[int, Meta(ge=0, lt=ID_MAX)]
+# Up to the year 9999, the last that can be written.
+_Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, lt=253_402_300_800_000)]
 
 
 class AdminError(Exception):
@@ -42,7 +54,7 @@ class Ban(_Change, frozen=True, tag="ban"):
     """Keep a user, or an address or a network, out of the server. ``seconds`` is None for ever."""
 
     target: str
-    seconds: int | None
+    seconds: _Seconds | None
     reason: str
 
 
@@ -69,22 +81,22 @@ class DeleteUser(_Change, frozen=True, tag="delete-user"):
 class EraseStep(_Change, frozen=True, tag="erase-step"):
     """Erase some messages of a closed account. The row of the answer has ``after_id`` for the next step."""
 
-    account_id: int
-    after_id: int
+    account_id: _Id
+    after_id: _Id
 
 
 class PruneStep(_Change, frozen=True, tag="prune-step"):
     """Delete some messages that are older than this. The row of the answer has ``after_id`` for the next step."""
 
-    before_ms: int
-    after_id: int
+    before_ms: _Milliseconds
+    after_id: _Id
 
 
 class Invite(_Change, frozen=True, tag="invite"):
     """Add an invitation. ``seconds`` is None for ever."""
 
     code_hash: str
-    seconds: int | None
+    seconds: _Seconds | None
 
 
 class Sessions(_Change, frozen=True, tag="sessions"):
