@@ -97,7 +97,8 @@ def encoded_size(entry: entries.Entry[Any]) -> int:
 
 def chain(before: bytes, number: int, outcomes: Sequence[Any]) -> bytes:
     """The digest of all outcomes up to this record: it is the same on all servers, or they differ."""
-    return hashlib.blake2b(before + number.to_bytes(8, "big") + _encoder.encode(outcomes), digest_size=16).digest()
+    encoded = _encoder.encode([str(each) if isinstance(each, OSError) else each for each in outcomes])
+    return hashlib.blake2b(before + number.to_bytes(8, "big") + encoded, digest_size=16).digest()
 
 
 def _newer(number: int) -> str:

@@ -9,9 +9,9 @@ that applies a record, so a server continues where it stopped, and SQLite need n
 loses is read from the log again.
 
 The thread of the journal publishes what is in the inbox, and does not wait: up to IN_FLIGHT_MAX batches are on their
-way. It applies the records that come back, its own and those of others, one transaction each, and then tells the
-subscribers and completes the entries. A record comes back only after a quorum has stored it. So a confirmed entry is
-stored by a quorum, and applied here.
+way. It applies the records that come back, its own and those of others, in one transaction for those that are there,
+then tells the subscribers and completes the entries. A record comes back only after a quorum has stored it. So a
+confirmed entry is stored by a quorum, and applied here.
 
 **Each batch is applied once, in order.** A publication may be lost, repeated or overtaken. So batches are numbered, as
 in TCP: the table ``log_writer`` has the last number of each server, and a batch is applied if it has the next one. All
@@ -62,12 +62,15 @@ from chatserver.store.errors import describe
 from chatserver.store.log_position import LogPosition, Writer, read_position, read_writer, write_position, write_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _log = structlog.get_logger()
 
 # Batches that may be in flight. More would be smaller, and each costs all servers a transaction.
 IN_FLIGHT_MAX: Final = 4
+# Records that are applied in one transaction, if so many are there: a server catches up three times as fast with small
+# ones, and the group takes some tens of milliseconds at most.
+GROUP_MAX_RECORDS: Final = 32
 # Servers compare their digests after each of these records.
 CHECKPOINT_RECORDS: Final = 1_000
 # Checkpoints that are kept for the comparison with servers that are behind.
@@ -107,6 +110,14 @@ class _Flight(NamedTuple):
 
     def entries(self) -> list[Entry[Any]]:
         return [*self.deferred, *(entry for appended in self.appends for entry in appended.entries)]
+
+
+class _Result(NamedTuple):
+    """A batch, its outcomes (None: it was skipped), and the last batch of its server before it."""
+
+    batch: Batch
+    outcomes: list[Any] | None
+    writer: Writer
 
 
 class SharedJournal(Journal):
@@ -204,8 +215,9 @@ class SharedJournal(Journal):
             self._begin_run()
             while self._wait():
                 self._problem = self._shared_log.find_problem()
-                for record in self._shared_log.take():
-                    self._apply(record)
+                taken_records = self._shared_log.take()
+                for start in range(0, len(taken_records), GROUP_MAX_RECORDS):
+                    self._apply(taken_records[start : start + GROUP_MAX_RECORDS])
                 if self._may_publish():
                     taken = self._take()
                     self._process(taken)
@@ -343,19 +355,18 @@ class SharedJournal(Journal):
         for flight in self._in_flight:
             self._publish(flight)
 
-    def _apply(self, record: LogRecord) -> None:
-        """Apply a record, then tell the subscribers. LogError: it can't be applied."""
-        batch = records.decode(record.number, record.data)
-        if not isinstance(batch, Batch) or record.number != self.position.number + 1:
-            raise LogError(f"Record {record.number} of the log is out of order; start again from a snapshot.")
-        flight = None
-        if batch.server == self.server and batch.run == self.run and self._in_flight:
-            head = self._in_flight[0]
-            flight = head if head.number == batch.number else None
+    def _apply(self, group: Sequence[LogRecord]) -> None:
+        """Apply records in one transaction, then tell the subscribers. LogError: they can't be applied."""
+        batches: list[tuple[int, Batch]] = []
+        for number, record in enumerate(group, self.position.number + 1):
+            batch = records.decode(*record)
+            if not isinstance(batch, Batch) or record.number != number:
+                raise LogError(f"Record {record.number} of the log is out of order; start again from a snapshot.")
+            batches.append((number, batch))
         began_at = self._clock()
         while True:
             try:
-                outcomes, writer = self._commit(record.number, batch)
+                results = self._commit(batches)
                 break
             except WRITE_ERRORS as error:
                 if not self.is_failing:
@@ -368,65 +379,80 @@ class SharedJournal(Journal):
             self.is_failing = False
             _log.info("journal recovered")
         self._counters.commit_seconds.observe(self._clock() - began_at)
-        if outcomes is None:
-            self._note_skipped(batch, writer)
-            return
-        if flight is not None:
-            self._in_flight.popleft()
-        self._tell(batch, outcomes, flight)
+        self._tell(results)
+        self._react(results)
         self._database.truncate_log()
 
-    def _commit(self, number: int, batch: Batch) -> tuple[list[Any] | None, Writer]:
-        """Apply a batch in one transaction. The outcomes, None if it was skipped; and the writer before it."""
+    def _commit(self, batches: Sequence[tuple[int, Batch]]) -> list[_Result]:
+        """Apply batches in one transaction."""
         try:
-            return self._commit_with(number, batch, _apply_all)
+            return self._commit_with(batches, _apply_all)
         except _VALUE_ERRORS as error:
-            _log.error("entry rejected", record=number, server=batch.server, error=repr(error))
-            return self._commit_with(number, batch, _apply_one_by_one)
+            _log.error("entry rejected", records=f"{batches[0][0]}-{batches[-1][0]}", error=repr(error))
+            return self._commit_with(batches, _apply_one_by_one)
 
     def _commit_with(
-        self, number: int, batch: Batch, apply_entries: Callable[[Transaction, Iterable[Entry[Any]]], list[Any]]
-    ) -> tuple[list[Any] | None, Writer]:
-        position = self.position
-        outcomes: list[Any] | None = None
+        self,
+        batches: Sequence[tuple[int, Batch]],
+        apply_entries: Callable[[Transaction, Iterable[Entry[Any]]], list[Any]],
+    ) -> list[_Result]:
+        log_id, _, digest = self.position
+        last_id, account_id = self._last_id, 0
+        results: list[_Result] = []
+        checkpoints: dict[int, bytes] = {}
         with self._database.transaction() as connection:
-            transaction = Transaction(connection, batch.time_ms, self._last_id, batch.limits)
-            writer = read_writer(connection, batch.server) or Writer("", 0)
-            if _is_next(batch, writer):
-                write_writer(connection, batch.server, Writer(batch.run, batch.number))
-                outcomes = apply_entries(transaction, batch.entries)
-            encodable = [str(each) if isinstance(each, OSError) else each for each in outcomes or ()]
-            position = LogPosition(position.log_id, number, records.chain(position.chain, number, encodable))
+            for number, batch in batches:
+                writer = read_writer(connection, batch.server) or Writer("", 0)
+                outcomes: list[Any] | None = None
+                if _is_next(batch, writer):
+                    write_writer(connection, batch.server, Writer(batch.run, batch.number))
+                    transaction = Transaction(connection, batch.time_ms, last_id, batch.limits)
+                    outcomes = apply_entries(transaction, batch.entries)
+                    last_id, account_id = transaction.last_id, max(account_id, transaction.account_id)
+                results.append(_Result(batch, outcomes, writer))
+                digest = records.chain(digest, number, outcomes or ())
+                if number % CHECKPOINT_RECORDS == 0:
+                    checkpoints[number] = digest
+            position = LogPosition(log_id, number, digest)
             write_position(connection, position)
-        self._database.note_commit(transaction.last_id, transaction.account_id)
-        self._last_id, self.position = transaction.last_id, position
-        if number % CHECKPOINT_RECORDS == 0:
-            kept = list(self._checkpoints.items())[-_CHECKPOINTS_MAX + 1 :]
-            self._checkpoints = {**dict(kept), number: position.chain}
-        return outcomes, writer
+        self._database.note_commit(last_id, account_id)
+        self._last_id, self.position = last_id, position
+        if checkpoints:
+            self._checkpoints = dict(list({**self._checkpoints, **checkpoints}.items())[-_CHECKPOINTS_MAX:])
+        return results
 
-    def _tell(self, batch: Batch, outcomes: list[Any], flight: _Flight | None) -> None:
-        """Tell the subscribers of a batch that was applied, complete its entries, and look at the runs of servers."""
-        origins: list[object] = [None] * len(batch.entries)
-        if flight is not None:
-            origins = [None] * len(flight.deferred)
-            origins += [each.origin for each in flight.appends for _ in each.entries]
-        applied = list(map(Applied, batch.entries, outcomes, origins, [batch.time_ms] * len(outcomes)))
-        for callback in self._subscribers:
-            callback(applied)
-        if flight is not None:
-            start = len(flight.deferred)
-            for appended in flight.appends:
-                its_outcomes = outcomes[start : start + len(appended.entries)]
-                start += len(its_outcomes)
-                rejected = [each for each in its_outcomes if isinstance(each, OSError)]
-                appended.fail(rejected[0]) if rejected else appended.complete(its_outcomes)
+    def _tell(self, results: Sequence[_Result]) -> None:
+        """Tell the subscribers of batches that were applied, then complete the entries of this server."""
+        applied: list[Applied] = []
+        flights: list[tuple[_Flight, list[Any]]] = []
+        for batch, outcomes, _ in results:
+            if outcomes is None:
+                continue
+            origins: list[object] = [None] * len(outcomes)
+            if batch.server == self.server and batch.run == self.run:
+                flight = self._in_flight.popleft()
+                assert flight.number == batch.number, "batches are applied in order"
+                origins = [None] * len(flight.deferred)
+                origins += [each.origin for each in flight.appends for _ in each.entries]
+                flights.append((flight, outcomes))
+            applied += map(Applied, batch.entries, outcomes, origins, [batch.time_ms] * len(outcomes))
+        if applied:
+            for callback in self._subscribers:
+                callback(applied)
+        for flight, outcomes in flights:
+            _complete(flight, outcomes)
             if flight.since:
                 self._counters.confirmation_seconds.observe(self._clock() - flight.since)
-            self._pass_fences()
-        for entry in batch.entries:
-            if isinstance(entry, (ServerStart, ServerGone)) and entry.server == self.server:
-                self._note_run(batch, entry)
+        self._pass_fences()
+
+    def _react(self, results: Sequence[_Result]) -> None:
+        """React to batches and entries that are about this server."""
+        for batch, outcomes, writer in results:
+            if outcomes is None:
+                self._note_skipped(batch, writer)
+            for entry in batch.entries if outcomes is not None else ():
+                if isinstance(entry, (ServerStart, ServerGone)) and entry.server == self.server:
+                    self._note_run(batch, entry)
 
     def _note_run(self, batch: Batch, entry: ServerStart | ServerGone) -> None:
         """React to an entry about this server."""
@@ -481,6 +507,19 @@ def _is_next(batch: Batch, writer: Writer) -> bool:
         is_start = bool(batch.entries) and isinstance(batch.entries[0], ServerStart)
         return is_start and batch.run != writer.run
     return batch.run == writer.run and batch.number == writer.number + 1
+
+
+def _complete(flight: _Flight, outcomes: Sequence[Any]) -> None:
+    """Complete the appends of a batch, or fail those that have an entry with wrong values."""
+    start = len(flight.deferred)
+    for appended in flight.appends:
+        its_outcomes = outcomes[start : start + len(appended.entries)]
+        start += len(its_outcomes)
+        rejected = [each for each in its_outcomes if isinstance(each, OSError)]
+        if rejected:
+            appended.fail(rejected[0])
+        else:
+            appended.complete(its_outcomes)
 
 
 def _apply_all(transaction: Transaction, entries: Iterable[Entry[Any]]) -> list[Any]:
