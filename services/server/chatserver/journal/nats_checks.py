@@ -237,7 +237,8 @@ async def make_stream(client: Client, config: Mapping[str, Any]) -> dict[str, An
         if error.code == OTHER_CONFIG:  # another server has made it meanwhile
             return await call_api(client, f"STREAM.INFO.{name}")
         if error.code in (NOT_CLUSTERED, NO_PEERS):
-            raise TooFewServersError(
+            refusal = LogError if error.code == NOT_CLUSTERED else TooFewServersError
+            raise refusal(
                 f"NATS has fewer than {replicas} servers that can store the log ({error}); start them all, or set "
                 "CHAT_NATS_REPLICAS lower."
             ) from error
@@ -249,7 +250,7 @@ async def make_stream(client: Client, config: Mapping[str, Any]) -> dict[str, An
 
 
 class TooFewServersError(LogError):
-    """NATS has too few servers for a new stream, for ever or because it has just been started."""
+    """NATS has too few servers for a new stream. Perhaps some are still starting."""
 
 
 def _check_enabled(error: ApiError) -> None:

@@ -43,7 +43,8 @@ import itertools
 import random
 import ssl
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -54,7 +55,7 @@ from nats.errors import NoRespondersError
 from nats.js.api import ObjectMeta, StorageType
 from nats.js.errors import NotFoundError
 
-from chatserver.journal.log import LEASE_RENEWAL_SECONDS, LEASE_SECONDS, LogError, LogRecord
+from chatserver.journal.log import LEASE_RENEWAL_SECONDS, LogError, LogRecord
 from chatserver.journal.nats_checks import (
     API_SECONDS,
     NO_MESSAGE,
@@ -74,7 +75,7 @@ from chatserver.journal.nats_checks import (
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from pathlib import Path
 
     from nats.aio.msg import Msg
@@ -116,6 +117,8 @@ WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
 _RECORD_OVERHEAD_BYTES: Final = 200
 # Maximum broadcasts that wait for a slow connection; more are lost.
 _BROADCASTS_MAX: Final = 1_000
+# A missing lease is over if this server's own one was renewed for this time, without a gap of this length.
+_STEADY_SECONDS: Final = 2 * LEASE_RENEWAL_SECONDS
 # A snapshot of which no chunk moves for this time has failed.
 _SNAPSHOT_SECONDS: Final = 30.0
 _SNAPSHOT_NAME: Final = "snapshot"
@@ -138,7 +141,10 @@ class _Client(nats.aio.client.Client):
         self._settings = settings
         self.info: dict[str, Any] = {}
         self.is_lost = asyncio.Event()
+        # The last error.
         self.reason = ""
+        # What the user must not do, in the words of the server; empty if nothing was refused.
+        self.denial = ""
 
     async def open(self, url: str, name: str) -> None:
         """Connect. LogError: waiting does not help. OSError: try again."""
@@ -181,6 +187,7 @@ class _Client(nats.aio.client.Client):
 
     async def abandon(self) -> None:
         """End the connection at once, whatever it does."""
+        self.is_lost.set()
         transport = self._transport
         try:
             async with asyncio.timeout(_END_SECONDS):
@@ -200,6 +207,8 @@ class _Client(nats.aio.client.Client):
 
     async def _note(self, error: Exception) -> None:
         self.reason = str(error) or type(error).__name__
+        if "permissions violation" in self.reason.lower():
+            self.denial = self.reason
 
     async def _lose(self) -> None:
         self.is_lost.set()
@@ -255,15 +264,15 @@ class _Reading:
         return self._error is not None
 
     @property
-    def is_blocked(self) -> bool:
-        """True while flow control waits for take()."""
-        return self._flow_subject != ""
+    def is_full(self) -> bool:
+        """True if take() must come before more is asked for."""
+        return self._bytes >= WAITING_MAX_BYTES
 
     def delays_flow(self, subject: str) -> bool:
         """True if take() must answer flow control."""
         with self._lock:
-            self._flow_subject = subject if self._bytes >= WAITING_MAX_BYTES else ""
-            return self._flow_subject != ""
+            self._flow_subject = subject if self.is_full else ""
+            return self.is_full
 
     def take(self) -> tuple[list[LogRecord], str]:
         """Return the records, and where flow control is to be answered. LogError: there are no more."""
@@ -280,6 +289,7 @@ class _Session:
 
     def __init__(self, client: _Client) -> None:
         self.client = client
+        self.since = asyncio.get_running_loop().time()
         self.inbox = client.new_inbox()
         # Records, and other messages as subject and bytes.
         self.outgoing: asyncio.Queue[_Publication | tuple[str, bytes]] = asyncio.Queue()
@@ -290,12 +300,10 @@ class _Session:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+            await _end(tasks)
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     async def _wait_until_lost(self) -> None:
         client = self.client
@@ -316,11 +324,15 @@ class NatsLog:
         on_crash: Callable[[str], None],
         *,
         chance: random.Random | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        loss_seconds: float = LOSS_SECONDS,
     ) -> None:
         """``server`` is the name that NATS shows for the connection. ``chance`` chooses URLs and waits."""
         self._settings = settings
         self._server = server
         self._chance = chance or random.Random()  # noqa: S311 - not for secrets
+        self._patience_seconds = patience_seconds
+        self._loss_seconds = loss_seconds
         self._subject = f"{settings.stream}.log"
         self._talk = f"{settings.stream}.talk"
         self._leases = leases_config(settings)["name"]
@@ -351,9 +363,9 @@ class NatsLog:
         # What waits since when; None if nothing does.
         self._cut_since: float | None = 0.0
         self._lease_since: float | None = None
-        self._resumed_at = 0.0
-        # Why there is no session, or nothing can be done in it.
-        self._trouble = ""
+        self._resumed_at = self._acknowledged_at = 0.0
+        # Why there is no session, of the last attempt for each URL.
+        self._troubles: deque[str] = deque(maxlen=len(settings.urls))
         self._created = ""
         self._checked: set[str] = set()
         self._renewed_at = float("-inf")
@@ -467,7 +479,7 @@ class NatsLog:
             if self._loop is None:
                 raise ConnectionError("it was not started")
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-        except (RuntimeError, asyncio.CancelledError) as error:
+        except (RuntimeError, CancelledError) as error:  # the loop has ended, or ends
             coroutine.close()
             raise ConnectionError("the log was closed") from error
         except NatsError as error:
@@ -490,11 +502,10 @@ class NatsLog:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if self._closing.is_set() and self._session is not None:
             await self._end_lease(self._session)
+        await _end(tasks)
         for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -513,14 +524,15 @@ class NatsLog:
                 if not self._is_open:
                     await self._open(session)
                 was_connected, failures = True, 0
+                self._troubles.clear()
                 await self._serve(session)
             except LogError as error:
                 if not self._is_open and not self._may_pass(error):
                     self._fail_to_open(error)
                     await self._closing.wait()
-                self._trouble = str(error)
+                self._troubles.append(str(error))
             except (NatsError, OSError) as error:
-                self._trouble = _NO_CONNECTION if not client.is_connected else _describe(error)
+                self._troubles.append(_describe(error) if client.is_connected else _NO_CONNECTION)
                 if was_connected:
                     _log.warning("log disconnected", reason=_describe(error))
             finally:
@@ -559,6 +571,12 @@ class NatsLog:
             await make_stream(session.client, leases_config(self._settings))
         except NoRespondersError as error:
             raise ConnectionError("NATS has no JetStream now") from error
+        except TimeoutError as error:
+            if session.client.denial:
+                raise LogError(
+                    f"The user of the chat may not do what it must in NATS ({session.client.denial}); allow it."
+                ) from error
+            raise
         self._created = found["created"]
         self._last_number = max(self._last_number, found["state"]["last_seq"])
 
@@ -613,15 +631,18 @@ class NatsLog:
     def _judge(self, now: float) -> str:
         """Return the problem, or an empty text."""
         oldest = next(iter(self._unacknowledged()), None)
-        times = (self._cut_since, self._lease_since, None if oldest is None else oldest.since)
-        since = min((each for each in times if each is not None), default=now)
-        if now - max(since, self._resumed_at) < PATIENCE_SECONDS:
+        record_since = None if oldest is None else max(oldest.since, self._acknowledged_at)
+        waits = [each for each in (self._cut_since, self._lease_since, record_since) if each is not None]
+        if not waits or now - max(min(waits), self._resumed_at) < self._patience_seconds:
             return ""
-        if self._session is None:
-            return self._trouble or _NO_CONNECTION
+        session = self._session
+        if session is None:
+            return min((each for each in self._troubles if each != _NO_CONNECTION), default=_NO_CONNECTION)
+        if now - session.since < self._patience_seconds:
+            return self._problem  # all was sent again, and is not answered yet
         if oldest is not None and oldest.refusal:
             return f"NATS refuses records: {oldest.refusal}"
-        return _NO_QUORUM
+        return f"NATS refuses: {session.client.denial}" if session.client.denial else _NO_QUORUM
 
     def _note_success(self) -> None:
         if self._problem:
@@ -687,6 +708,7 @@ class NatsLog:
         with self._lock:
             del self._publications[token]
             self._changed.notify_all()
+        self._acknowledged_at = self._now()
         self._note_success()
 
     async def _request(
@@ -723,7 +745,7 @@ class NatsLog:
                 await self._reading_changed.wait()
                 continue
             try:
-                if await self._is_whole(session, reading):
+                if not reading.is_full and await self._is_whole(session, reading):
                     await self._consume(session, reading)
                     continue
             except LogError as error:
@@ -741,7 +763,7 @@ class NatsLog:
             return True
         now = self._now()
         self._loss_since = now if self._loss_since is None else self._loss_since
-        if now - self._loss_since >= LOSS_SECONDS:
+        if now - self._loss_since >= self._loss_seconds:
             raise LogError(
                 f"{loss}; restore the stream {self._settings.stream} of NATS, or start with an empty folder."
             )
@@ -804,10 +826,11 @@ class NatsLog:
                         await is_useless.wait()
                 silence = self._now() - max(heard_at, self._resumed_at)
                 is_late = self._last_number >= reading.next and silence > _ARRIVAL_SECONDS
-                if is_useless.is_set() or silence > _SILENCE_SECONDS or (is_late and not reading.is_blocked):
+                if is_useless.is_set() or silence > _SILENCE_SECONDS or (is_late and not reading.is_full):
                     return
         finally:
-            await subscription.unsubscribe()
+            with suppress(NatsError):  # the connection was closed
+                await subscription.unsubscribe()
 
     def _consumer(self, inbox: str, number: int) -> dict[str, Any]:
         config = {
@@ -851,7 +874,7 @@ class NatsLog:
 
     def _note_renewal(self) -> None:
         now = self._now()
-        if now - self._renewed_at > LEASE_SECONDS - LEASE_RENEWAL_SECONDS:
+        if now - self._renewed_at > _STEADY_SECONDS:
             self._steady_since = now
         self._renewed_at, self._lease_since = now, None
         self._note_success()
@@ -863,7 +886,9 @@ class NatsLog:
         except ApiError as error:
             if error.code != NO_MESSAGE:
                 raise
-            if self._lease is not None and self._now() - self._steady_since < 2 * LEASE_RENEWAL_SECONDS:
+            now = self._now()
+            is_steady = now - self._renewed_at < _STEADY_SECONDS <= now - self._steady_since
+            if self._lease is not None and not is_steady:
                 raise BlockingIOError("the leases may not be renewed yet") from error
             return None
         if b"KV-Operation" in base64.b64decode(message.get("hdrs", "")):  # given up
@@ -895,15 +920,23 @@ class NatsLog:
         store = await self._snapshots(session)
         part = path.with_name(f"{path.name}.part")
         part.unlink(missing_ok=True)
+        getting = None
         try:
             part.touch(0o600, exist_ok=False)
             with part.open("wb") as file:  # nats-py writes in other threads
-                found = await store.get(_SNAPSHOT_NAME, file)
+                getting = asyncio.ensure_future(store.get(_SNAPSHOT_NAME, file))
+                size = -1
+                while not (await asyncio.wait((getting,), timeout=_SNAPSHOT_SECONDS))[0]:
+                    if part.stat().st_size == size:
+                        raise TimeoutError("the snapshot is incomplete, or NATS does not send it")
+                    size = part.stat().st_size
             part.replace(path)
-            return int(found.info.description or "")
+            return int(getting.result().info.description or "")
         except NotFoundError:
             return None
         finally:
+            if getting is not None:
+                getting.cancel()
             part.unlink(missing_ok=True)
 
     async def _snapshots(self, session: _Session) -> ObjectStore:
@@ -915,6 +948,14 @@ class NatsLog:
             return await jetstream.create_object_store(
                 bucket, storage=StorageType.FILE, replicas=self._settings.replicas
             )
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and wait for their end."""
+    while not all(task.done() for task in tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=_TICK_SECONDS)  # nats-py swallows a cancellation while it flushes
 
 
 def _acknowledged_number(message: Msg) -> int:
@@ -936,6 +977,8 @@ def _place(reply: str) -> tuple[int, int]:
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, NoRespondersError | TimeoutError):
+    if isinstance(error, NoRespondersError | TimeoutError) or (
+        isinstance(error, ApiError) and error.code in _TRANSIENT
+    ):
         return _NO_QUORUM
     return str(error) or type(error).__name__
