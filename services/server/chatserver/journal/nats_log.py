@@ -738,7 +738,8 @@ class NatsLog:
     # Reading.
 
     async def _read(self, session: _Session) -> None:
-        while True:
+        # Not for ever: a request that fails at the end of the connection hides the cancellation of this task.
+        while session.client.is_connected:
             self._reading_changed.clear()
             reading = self._reading
             if reading is None or reading.has_failed:
@@ -850,7 +851,7 @@ class NatsLog:
     # Leases and broadcasts.
 
     async def _renew(self, session: _Session) -> None:
-        while True:
+        while session.client.is_connected:  # see _read
             self._lease_changed.clear()
             if self._lease is None:
                 await self._lease_changed.wait()
