@@ -7,21 +7,23 @@ import itertools
 import json
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import nats as nats_py
 import pytest
 from certificates import Authority
+from integration.nats_credentials import make_credentials
 from integration.proxies import TcpProxy
 from integration.room import DEADLINE_SECONDS
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
+from chatserver.config import load_config
 from chatserver.journal.log import LogError
 from chatserver.journal.nats_checks import log_config
 from chatserver.journal.nats_log import NatsLog
-from chatserver.journal.nats_settings import NatsSettings
+from chatserver.journal.nats_settings import NatsSettings, nats_settings
 from ops.nats_servers import NatsServers
 
 if TYPE_CHECKING:
@@ -208,6 +210,24 @@ def test_credentials_and_certificates(tmp_path: Path, nats: NatsServers) -> None
         assert "refuses the credentials" in refusal(replace(settings, password="wrong"))
         assert "certificate" in refusal(replace(settings, tls=Authority().client_context()))
     assert "does not encrypt" in refusal(settings_for(nats, tls=trusting))
+
+
+def test_credentials_of_a_file(tmp_path: Path) -> None:
+    """Promise: the files of the settings are read; a user with a JWT is let in, and the monitoring page is used."""
+    config = make_credentials(tmp_path / "user.creds")
+    with ExitStack() as stack:
+        servers = NatsServers(tmp_path / "nats")
+        stack.callback(servers.close)
+        server = servers[0]
+        jetstream = {"store_dir": str(server.store), "sync_interval": "always"}
+        page = f"127.0.0.1:{server.monitor_port}"
+        server.configure({"listen": server.address, "http": page, "jetstream": jetstream, **config})
+        servers.start()
+        flags = f"--nats {servers.url} --nats-credentials {tmp_path}/user.creds --nats-replicas 1"
+        with opened(nats_settings(load_config([*flags.split(), "--nats-monitor", f"http://{page}"], {}))) as reader:
+            reader.open()
+            reader.publish("a")
+            reader.until_taken("a")
 
 
 @pytest.mark.parametrize(

@@ -366,6 +366,8 @@ class NatsLog:
         self._resumed_at = self._acknowledged_at = 0.0
         # Why there is no session, of the last attempt for each URL.
         self._troubles: deque[str] = deque(maxlen=len(settings.urls))
+        # The last error of a connection.
+        self._reason = ""
         self._created = ""
         self._checked: set[str] = set()
         self._renewed_at = float("-inf")
@@ -525,6 +527,7 @@ class NatsLog:
                     await self._open(session)
                 was_connected, failures = True, 0
                 self._troubles.clear()
+                self._reason = ""
                 await self._serve(session)
             except LogError as error:
                 if not self._is_open and not self._may_pass(error):
@@ -532,6 +535,7 @@ class NatsLog:
                     await self._closing.wait()
                 self._troubles.append(str(error))
             except (NatsError, OSError) as error:
+                self._reason = str(error)
                 self._troubles.append(_describe(error) if client.is_connected else _NO_CONNECTION)
                 if was_connected:
                     _log.warning("log disconnected", reason=_describe(error))
@@ -652,7 +656,7 @@ class NatsLog:
         if problem == self._problem:
             return
         if problem:
-            _log.error("log unavailable", problem=problem)
+            _log.error("log unavailable", problem=problem, reason=self._reason or None)
         else:
             _log.info("log available")
         self._problem = problem
