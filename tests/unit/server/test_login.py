@@ -169,6 +169,16 @@ def test_password_that_is_changed_during_the_wait_is_checked_again(
     assert codes(services.connect().ask(LOGIN)) == [answer]
 
 
+def test_errors_for_unknown_rooms_are_limited(services: ChatFixture) -> None:
+    """One login with 1,000 names would be answered by 1,000 errors. A user has 100 rooms at most."""
+    services.connect().ask(LOGIN)
+    for names, errors in ((99, 99), (1_000, 100)):
+        since = {f"room{number}": 0 for number in range(names)}
+        peer = services.connect()
+        peer.ask(Login("alice", "secret", since=since))
+        assert codes(peer.send_queue.replies) == [Welcome, *[ErrorCode.UNKNOWN_ROOM] * errors]
+
+
 # --- registrations ---
 def test_registrations_of_an_address_and_of_all_are_limited_before_the_hash() -> None:
     services = ChatFixture(registration_limits=(2, 4))

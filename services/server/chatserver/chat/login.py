@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
-from chatprotocol.limits import HISTORY_MAX_MESSAGES
+from chatprotocol.limits import HISTORY_MAX_MESSAGES, ROOMS_JOINED_MAX
 from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
 from chatserver.chat.problems import sanction_error, write_error
@@ -517,7 +517,10 @@ class _Missed:
 
 
 def _each_since(since: int | dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:
-    """Return the ids by conversation, and the errors for rooms that the user is not in."""
+    """Return the ids by conversation, and the errors for rooms that the user is not in, ROOMS_JOINED_MAX at most.
+
+    A client has no more rooms than that. The rooms of the welcome tell of the others.
+    """
     if isinstance(since, int):
         return {LOBBY_ID: since, DIRECT_ID: since}, []
     known = {LOBBY: LOBBY_ID, "direct": DIRECT_ID, **{room_key(room.name): room.room_id for room in rooms}}
@@ -526,8 +529,9 @@ def _each_since(since: int | dict[str, int], rooms: Sequence[RoomView]) -> tuple
     for name, after_id in since.items():
         conversation_id = known.get(room_key(name))
         if conversation_id is None:
-            error = unknown_room(name)
-            unknown.append(Refused(error.code, error.reason, room=error.room))
+            if len(unknown) < ROOMS_JOINED_MAX:
+                error = unknown_room(name)
+                unknown.append(Refused(error.code, error.reason, room=error.room))
         else:
             after_ids[conversation_id] = min(after_id, after_ids.get(conversation_id, after_id))
     return after_ids, unknown
