@@ -1,5 +1,6 @@
 """The rate of a user's messages and queries, with a clock that the tests move."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
 import pytest
@@ -111,12 +112,18 @@ def test_messages_of_one_connection_are_delayed(requests: list[Say | SayBatch]) 
     assert fixture.counters.limits_hit == {"message_rate": 2}
 
 
-@pytest.mark.parametrize("requests", [[Say(f"{number}") for number in range(3)], [SayBatch([*"012"])]])
-def test_messages_within_the_rate_stay_one_batch_and_are_charged_once(requests: list[Say | SayBatch]) -> None:
-    """Promise: a limit that is not reached costs no throughput."""
+@pytest.mark.parametrize(
+    "requests",
+    [[Say(f"{number}") for number in range(3)], [SayBatch([*"012"])], [Say("0"), SayBatch("1"), Say("2")]],
+)
+@pytest.mark.parametrize("kind", [list, iter])
+def test_messages_within_the_rate_stay_one_batch_and_are_charged_once(
+    requests: list[Say | SayBatch], kind: Callable[[list[Any]], Iterable[Any]]
+) -> None:
+    """Promise: a limit that is not reached costs no throughput. The requests of a read are a list or an iterator."""
     fixture = Fixture()
     alice = fixture.enter()
-    alice.ask(*requests)
+    alice.session.handle(kind(requests))
     assert [batch.texts for batch in fixture.services.journal.appended] == [[*"012"]]
     alice.ask(Say("3"))
     assert alice.send_queue.pauses == [0.5]

@@ -91,7 +91,8 @@ _INPUT_REQUESTS = 1 / 4
 # The error for a login that waits for its turn while a new connection needs its slot.
 _DISPLACED = Refused(ErrorCode.SERVER_FULL, "The server is full, and your login had to wait; try again later.")
 # Requests whose answer is the hub's. They are collected in batches.
-_MESSAGES = frozenset({requests.Say, requests.SayBatch, requests.Whisper})
+_SINGLE_MESSAGES = frozenset({requests.Say, requests.Whisper})
+_MESSAGES = _SINGLE_MESSAGES | {requests.SayBatch}
 # Requests whose number is limited, because their answers are long or expensive.
 _QUERIES = frozenset(
     {
@@ -437,7 +438,7 @@ class Session:
         if self._is_operator():
             return True
         limits = self._services.limits
-        if kind in (requests.Say, requests.Whisper):
+        if kind in _SINGLE_MESSAGES:
             delay_seconds = limits.messages.take(self._rate_key(), limits.message_delay_seconds)
         elif kind in _QUERIES_BEFORE_DIRECT:
             delay_seconds = limits.queries.take(self._rate_key(), limits.message_delay_seconds)
@@ -451,10 +452,13 @@ class Session:
         return self._send_queue.pause(delay_seconds)
 
     def _pay_for(self, incoming: Iterable[Request]) -> bool:
-        """True if the user's rate allows all messages of a read at once, which saves a call for each of them."""
+        """True if the user's rate allows all messages of a read at once, which saves a call for each of them.
+
+        A SayBatch pays for itself.
+        """
         if self._member is None or not isinstance(incoming, list):  # the requests are not known yet
             return False
-        count = sum(type(request) in _MESSAGES for request in incoming)
+        count = sum(type(request) in _SINGLE_MESSAGES for request in incoming)
         return count > 1 and self._services.limits.messages.take_all(self._rate_key(), count)
 
     def _await_rate(self, kind: type | None) -> bool:
