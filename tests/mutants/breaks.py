@@ -26,6 +26,7 @@ def _break(promise: str, file: str, old: str, new: str, *tests: str) -> Break:
 
 
 _SERVER = "server/chatserver/"
+_SHARED = "unit/server/test_shared_journal.py::"
 _CHAT = "server/chatserver/chat/"
 _JOURNAL = "server/chatserver/journal/"
 _NET = "server/chatserver/net/"
@@ -72,6 +73,8 @@ _STARVING = "Thousands of active clients don't starve the others."
 _LOST_NETWORK = "A client whose network is gone leaves the room."
 _STUCK_LOG = "A stuck log delays no thread."
 _DEAD_THREAD = "A dead thread ends the process."
+_ONE_LOG = "Servers that share a log apply each entry once, in one order, whatever happens to the records on their way."
+_NO_QUORUM = "While the log can't store entries, nothing is confirmed, and nothing that was confirmed is lost."
 _LOST_DATA = "Lost data is reported, and no id is used twice."
 _SHUTDOWN = "Shutdown takes at most 8 s, and loses nothing that was accepted."
 
@@ -1700,5 +1703,40 @@ BREAKS = (
         "ended the object meanwhile\n                    break\n                raise",
         "ended the object meanwhile\n                    break\n                break",
         "integration/test_tls.py::test_plain_bytes_beside_a_handshake_are_no_requests",
+    ),
+    _break(
+        _ONE_LOG,
+        _STORE + "log_position.py",
+        'AND run = ? AND number = ?"\n    return connection.execute(query, (server, run, number - 1)).rowcount',
+        'AND run = ? AND number <= ?"\n    return connection.execute(query, (server, run, number - 1)).rowcount',
+        f"{_SHARED}test_each_entry_is_applied_once_and_in_order_on_all_servers",
+    ),
+    _break(
+        _ONE_LOG,
+        _STORE + "log_position.py",
+        "UPDATE log_run SET number = NULL WHERE server = ? AND run <> ?",
+        "DELETE FROM log_run WHERE server = ? AND run <> ?",
+        f"{_SHARED}test_run_that_is_over_never_begins_again",
+    ),
+    _break(
+        _ONE_LOG,
+        _JOURNAL + "shared.py",
+        "return self._commit_with(batches, _apply_one_by_one)",
+        "return [_Result(batch, None, False) for _, batch in batches]",
+        f"{_SHARED}test_entry_with_wrong_values_is_skipped_by_all",
+    ),
+    _break(
+        _ONE_LOG,
+        _JOURNAL + "records.py",
+        "or checksum != _checksum(body)",
+        "",
+        f"{_SHARED}test_record_that_can_not_be_read_stops_the_server",
+    ),
+    _break(
+        _NO_QUORUM,
+        _JOURNAL + "shared.py",
+        "        if self._problem:\n",
+        "        if False:\n",
+        f"{_SHARED}test_entries_are_refused_while_the_log_has_a_problem",
     ),
 )

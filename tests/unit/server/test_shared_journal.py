@@ -184,6 +184,11 @@ class Play:
         self.stream.forget_ids()
         server.log.repeat()
 
+    def copy(self, server: SharingServer) -> None:
+        """Store an old record again, perhaps the start of a run that is over."""
+        count = len(self.stream.records)
+        self.stream.store(f"copy {server.name} {count}", self.stream.records[1 + count * 7 % (count - 1)])
+
     def lose(self, server: SharingServer) -> None:
         server.log.loses_acknowledgements = True
 
@@ -203,7 +208,7 @@ class Play:
         server.log.mend()
 
 
-MOVES = (Play.say, Play.overtake, Play.take_for_gone, Play.repeat, Play.lose, Play.hold, Play.release, Play.reverse)
+MOVES = (Play.copy, Play.overtake, Play.take_for_gone, Play.repeat, Play.lose, Play.hold, Play.release, Play.reverse)
 steps = st.lists(st.tuples(st.sampled_from([*MOVES, Play.say, Play.cut, Play.mend]), st.integers(0, 2)), max_size=30)
 
 
@@ -268,6 +273,22 @@ def test_store_that_lost_its_last_transactions_continues(stream: FakeStream, tmp
     server.stop()
     again = SharingServer(copy, stream, "a").ready()
     assert again.texts() == ["1", "2"]
+    again.stop()
+
+
+def test_run_that_is_over_never_begins_again(stream: FakeStream, servers: list[SharingServer], tmp_path: Path) -> None:
+    """NATS forgets ids after some minutes, so copies of old records may come late."""
+    server = SharingServer(tmp_path / "c", stream, "c").ready()
+    server.say("before").result()
+    server.stop()
+    old = list(stream.records)
+    again = SharingServer(tmp_path / "c", stream, "c").ready()
+    again.say("after").result()
+    for number, data in enumerate(old[1:]):
+        stream.store(f"late {number}", data)
+    settle([*servers, again])
+    assert not again.is_lost
+    assert again.texts() == servers[0].texts() == ["before", "after"]
     again.stop()
 
 

@@ -55,7 +55,7 @@ from chatserver.store.accounts import (
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
 from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
-from chatserver.store.log_position import Writer, read_writer, write_writer
+from chatserver.store.log_position import end_run
 from chatserver.store.messages import (
     count_waiting,
     delete_direct,
@@ -282,9 +282,7 @@ def _start(transaction: Transaction, entry: entries.ServerStart) -> None:
 
 
 def _end_run(transaction: Transaction, entry: entries.ServerGone) -> None:
-    writer = read_writer(transaction.connection, entry.server)
-    if writer is not None and writer.run == entry.run:
-        write_writer(transaction.connection, entry.server, Writer("", 0))
+    if end_run(transaction.connection, entry.server, entry.run):
         release_all_names(transaction.connection, entry.server)
 
 

@@ -14,7 +14,7 @@ then tells the subscribers and completes the entries. A record comes back only a
 confirmed entry is stored by a quorum, and applied here.
 
 **Each batch is applied once, in order.** A publication may be lost, repeated or overtaken. So batches are numbered, as
-in TCP: the table ``log_writer`` has the last number of each server, and a batch is applied if it has the next one. All
+in TCP: the table ``log_run`` has the last number of each run, and a batch is applied if it has the next one. All
 servers skip the others, because they decide from the table and the record alone:
 
 * A number that was applied: the batch is a repetition.
@@ -59,7 +59,14 @@ from chatserver.journal.entries import Entry, ServerGone, ServerStart
 from chatserver.journal.log import LEASE_SECONDS, RECORD_MAX_BYTES, Log, LogError, LogRecord
 from chatserver.journal.records import Batch
 from chatserver.store.errors import describe
-from chatserver.store.log_position import LogPosition, Writer, read_position, read_writer, write_position, write_writer
+from chatserver.store.log_position import (
+    LogPosition,
+    begin_run,
+    count_batch,
+    read_position,
+    read_runs,
+    write_position,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,11 +120,12 @@ class _Flight(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """A batch, its outcomes (None: it was skipped), and the last batch of its server before it."""
+    """A batch, and its outcomes; None if it was skipped."""
 
     batch: Batch
     outcomes: list[Any] | None
-    writer: Writer
+    # True if it was skipped because earlier ones of its run are missing.
+    is_overtaking: bool
 
 
 class SharedJournal(Journal):
@@ -144,12 +152,11 @@ class SharedJournal(Journal):
         self.run = ""
         with self._database.reading() as connection:
             position = read_position(connection)
-            writer = read_writer(connection, server)
+            self._former_runs = read_runs(connection, server)
         assert position is not None, "the log was not joined"
         # Set by the thread of the journal, read by any thread.
         self.position: LogPosition = position
         self._checkpoints: dict[int, bytes] = {}
-        self._former_run = writer.run if writer else ""
         self._number = self._attempt = 0
         self._in_flight: deque[_Flight] = deque()
         # Fences, and the number of the batch after which each is over.
@@ -329,7 +336,7 @@ class SharedJournal(Journal):
             except OSError:  # it is unknown; the records will tell
                 give_up_at = self._clock() + 2 * LEASE_SECONDS
                 holder = "unknown"
-            if holder in (None, self._former_run):
+            if holder is None or holder in self._former_runs:
                 return
             if holder != "unknown" and self._clock() >= give_up_at:
                 raise LogError(f"Another server uses the name {self.server}; give each one its own --server-name.")
@@ -402,14 +409,12 @@ class SharedJournal(Journal):
         checkpoints: dict[int, bytes] = {}
         with self._database.transaction() as connection:
             for number, batch in batches:
-                writer = read_writer(connection, batch.server) or Writer("", 0)
                 outcomes: list[Any] | None = None
-                if _is_next(batch, writer):
-                    write_writer(connection, batch.server, Writer(batch.run, batch.number))
+                if _accept(connection, batch):
                     transaction = Transaction(connection, batch.time_ms, last_id, batch.limits)
                     outcomes = apply_entries(transaction, batch.entries)
                     last_id, account_id = transaction.last_id, max(account_id, transaction.account_id)
-                results.append(_Result(batch, outcomes, writer))
+                results.append(_Result(batch, outcomes, _is_overtaking(connection, batch, outcomes)))
                 digest = records.chain(digest, number, outcomes or ())
                 if number % CHECKPOINT_RECORDS == 0:
                     checkpoints[number] = digest
@@ -447,9 +452,10 @@ class SharedJournal(Journal):
 
     def _react(self, results: Sequence[_Result]) -> None:
         """React to batches and entries that are about this server."""
-        for batch, outcomes, writer in results:
-            if outcomes is None:
-                self._note_skipped(batch, writer)
+        for batch, outcomes, is_overtaking in results:
+            is_mine = (batch.server, batch.run, batch.attempt) == (self.server, self.run, self._attempt)
+            if is_overtaking and is_mine:
+                self._publish_again()
             for entry in batch.entries if outcomes is not None else ():
                 if isinstance(entry, (ServerStart, ServerGone)) and entry.server == self.server:
                     self._note_run(batch, entry)
@@ -465,15 +471,6 @@ class SharedJournal(Journal):
                 self._ready.set()
         elif self.is_ready:
             raise LogError(f"Another server has started under the name {self.server}; give each one its own name.")
-
-    def _note_skipped(self, batch: Batch, writer: Writer) -> None:
-        """Publish again if a batch of this server was skipped because an earlier one was overtaken.
-
-        That one may be the start of the run: the store then has another run, or none.
-        """
-        is_mine = batch.server == self.server and batch.run == self.run and batch.attempt == self._attempt
-        if is_mine and (writer.run != self.run or batch.number > writer.number):
-            self._publish_again()
 
     def _lose_run(self) -> None:
         """Begin a new run: the other servers took this one for gone."""
@@ -501,12 +498,19 @@ class SharedJournal(Journal):
                 self._filled.wait(remaining_seconds)
 
 
-def _is_next(batch: Batch, writer: Writer) -> bool:
-    """True if the batch is applied, after the last one of its server. The same on all servers."""
+def _accept(connection: sqlite3.Connection, batch: Batch) -> bool:
+    """Count the batch, and return true, if it is the next one of its run. The same on all servers."""
     if batch.number == 1:
-        is_start = bool(batch.entries) and isinstance(batch.entries[0], ServerStart)
-        return is_start and batch.run != writer.run
-    return batch.run == writer.run and batch.number == writer.number + 1
+        return begin_run(connection, batch.server, batch.run)
+    return count_batch(connection, batch.server, batch.run, batch.number)
+
+
+def _is_overtaking(connection: sqlite3.Connection, batch: Batch, outcomes: list[Any] | None) -> bool:
+    """True if the batch was skipped because earlier ones of its run are missing, perhaps its start."""
+    if outcomes is not None:
+        return False
+    runs = read_runs(connection, batch.server)
+    return batch.run not in runs or batch.number > (runs[batch.run] or batch.number)
 
 
 def _complete(flight: _Flight, outcomes: Sequence[Any]) -> None:

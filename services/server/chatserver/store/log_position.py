@@ -1,4 +1,4 @@
-"""How far a database has applied the log that several servers share, and who writes to that log."""
+"""How far a database has applied the log that several servers share, and the runs of the servers that write to it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ class LogPosition(NamedTuple):
     log_id: str
     number: int
     chain: bytes
-
-
-class Writer(NamedTuple):
-    """The newest run of a server, empty if the server is gone, and the number of its last batch that was applied."""
-
-    run: str
-    number: int
 
 
 def read_position(connection: sqlite3.Connection) -> LogPosition | None:
@@ -47,16 +40,30 @@ def is_empty(connection: sqlite3.Connection) -> bool:
 def forget_log(connection: sqlite3.Connection) -> None:
     """Make the database one of a single server again."""
     connection.execute("DELETE FROM log_position")
-    connection.execute("DELETE FROM log_writer")
+    connection.execute("DELETE FROM log_run")
     connection.execute("UPDATE guest_claim SET server = ''")
 
 
-def read_writer(connection: sqlite3.Connection, server: str) -> Writer | None:
-    """The newest run of the server; None if it has written nothing."""
-    row = connection.execute("SELECT run, number FROM log_writer WHERE server = ?", (server,)).fetchone()
-    return Writer(*row) if row is not None else None
+def begin_run(connection: sqlite3.Connection, server: str, run: str) -> bool:
+    """Begin a run of the server with its first batch, and end the run before it. False if this run has begun before."""
+    begun = connection.execute("INSERT OR IGNORE INTO log_run VALUES (?, ?, 1)", (server, run)).rowcount > 0
+    if begun:
+        connection.execute("UPDATE log_run SET number = NULL WHERE server = ? AND run <> ?", (server, run))
+    return begun
 
 
-def write_writer(connection: sqlite3.Connection, server: str, writer: Writer) -> None:
-    """Replace the run of the server, and its number."""
-    connection.execute("INSERT OR REPLACE INTO log_writer VALUES (?, ?, ?)", (server, *writer))
+def count_batch(connection: sqlite3.Connection, server: str, run: str, number: int) -> bool:
+    """Count a batch. False if it is not the next one of a run that is not over."""
+    query = "UPDATE log_run SET number = number + 1 WHERE server = ? AND run = ? AND number = ?"
+    return connection.execute(query, (server, run, number - 1)).rowcount > 0
+
+
+def end_run(connection: sqlite3.Connection, server: str, run: str) -> bool:
+    """End a run. False if it is over, or has not begun."""
+    query = "UPDATE log_run SET number = NULL WHERE server = ? AND run = ? AND number IS NOT NULL"
+    return connection.execute(query, (server, run)).rowcount > 0
+
+
+def read_runs(connection: sqlite3.Connection, server: str) -> dict[str, int | None]:
+    """All runs of the server, and the numbers of their last batches; None for those that are over."""
+    return dict(connection.execute("SELECT run, number FROM log_run WHERE server = ?", (server,)))

@@ -8,11 +8,12 @@ CREATE TABLE log_position (
     chain  BLOB    NOT NULL                         -- digest of all outcomes up to it: the same on all servers
 ) STRICT;
 
--- The servers that have written to the log.
-CREATE TABLE log_writer (
-    server TEXT    PRIMARY KEY,
-    run    TEXT    NOT NULL,                        -- of the server's newest start; '': it is gone
-    number INTEGER NOT NULL                         -- of its last batch that was applied
+-- The runs of the servers that write to the log. A server has one at a time.
+CREATE TABLE log_run (
+    server TEXT    NOT NULL,
+    run    TEXT    NOT NULL,
+    number INTEGER,                                 -- of its last batch that was applied; NULL: the run is over
+    PRIMARY KEY (server, run)
 ) STRICT, WITHOUT ROWID;
 
 ALTER TABLE guest_claim ADD COLUMN server TEXT NOT NULL DEFAULT '';  -- where the guest is; '': the only server
