@@ -24,6 +24,8 @@ _BANNED_BITS_MIN = {4: 8, 6: 16}
 _CACHED_MAX = 4_096
 # Number of cached networks: a ban of a network is compared with the addresses of all users.
 _BANS_CACHED_MAX = 16
+# Maximum number of servers in a list: a client tries them one after the other.
+SERVERS_MAX = 16
 # Host without brackets, port.
 Address: TypeAlias = tuple[str, int]
 
@@ -35,6 +37,33 @@ def read_address(text: str, default: Address) -> Address:
     """Parse one of the forms in ``_FORMS``; missing parts are taken from ``default``. Raises RequestError."""
     host, port = split_address(text)
     return host or default[0], check_port(port) if port else default[1]
+
+
+def read_addresses(text: str, default: Address, port: int | None = None) -> tuple[Address, ...]:
+    """Parse a list of servers, separated by commas; one server is a list, too. Raises RequestError with one line.
+
+    ``port``, if given, wins over the ports in the list.
+    """
+    items = text.split(",")
+    if len(items) > SERVERS_MAX:
+        reason = f"The list has {len(items)} servers; name at most {SERVERS_MAX}."
+        raise RequestError(ErrorCode.BAD_REQUEST, reason)
+    found: dict[str, Address] = {}
+    for number, item in enumerate(items, 1):
+        is_alone = len(items) == 1
+        if not item.strip() and not is_alone:
+            raise RequestError(ErrorCode.BAD_REQUEST, f"Server {number} in the list {text!r} is empty.")
+        try:
+            host, own_port = read_address(item, default)
+        except RequestError as error:
+            where = "" if is_alone else f"Server {number} in the list, {item.strip()!r}: "
+            raise RequestError(error.code, f"{where}{error.reason}") from None
+        address = (host, port or own_port)
+        key = format_address((_canonical(host), address[1]))
+        if key in found:
+            raise RequestError(ErrorCode.BAD_REQUEST, f"The server {format_address(address)} is in the list twice.")
+        found[key] = address
+    return tuple(found.values())
 
 
 def split_address(text: str) -> tuple[str, str]:
@@ -155,6 +184,11 @@ def _parsed_address(address: str) -> IPv4Address | IPv6Address | None:
 @lru_cache(_BANS_CACHED_MAX)
 def _parsed(network: str) -> Network:
     return ip_network(network)
+
+
+def _canonical(host: str) -> str:
+    """The same text for all spellings of a host."""
+    return str(IPv6Address(host)) if _is_ipv6(host) else host.lower()
 
 
 def _is_ipv6(host: str) -> bool:

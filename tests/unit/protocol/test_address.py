@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatprotocol.address import Address, format_address, read_address
+from chatprotocol.address import Address, format_address, read_address, read_addresses
 from chatprotocol.errors import ErrorCode, RequestError
 
 DEFAULT = ("default.example", 4242)
@@ -28,6 +28,38 @@ DEFAULT = ("default.example", 4242)
 )
 def test_host_and_port_are_read_or_default(line: str, address: Address) -> None:
     assert read_address(line, DEFAULT) == address
+
+
+@pytest.mark.parametrize(
+    ("line", "addresses"),
+    [
+        ("", [DEFAULT]),
+        ("a", [("a", 4242)]),
+        (" a:1 , b 2,[::1]:3,::1", [("a", 1), ("b", 2), ("::1", 3), ("::1", 4242)]),
+    ],
+)
+def test_servers_of_a_list_are_separated_by_commas(line: str, addresses: list[Address]) -> None:
+    assert read_addresses(line, DEFAULT) == tuple(addresses)
+    assert read_addresses("a:1,b", DEFAULT, 7) == (("a", 7), ("b", 7))
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("a,,b", "Server 2 in the list 'a,,b' is empty."),
+        ("a,b,", "Server 3 in the list 'a,b,' is empty."),
+        ("a:1,b/c,d", "Server 2 in the list, 'b/c': 'b/c' is not a host name or an address. "),
+        ("a:1,b:0", "Server 2 in the list, 'b:0': The port is '0'; "),
+        ("a,b:1,A:4242", "The server A:4242 is in the list twice."),
+        ("::1,[0:0::1]:4242", "The server [0:0::1]:4242 is in the list twice."),
+        (",".join(f"host{number}" for number in range(17)), "The list has 17 servers; name at most 16."),
+    ],
+)
+def test_invalid_list_is_refused_with_its_first_error(line: str, error: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        read_addresses(line, DEFAULT)
+    assert refusal.value.reason.startswith(error)
+    assert "\n" not in refusal.value.reason
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "x", "1.5", "\u0661", "9" * 5_000])
