@@ -19,6 +19,17 @@ def check_str(name: str, value: object) -> None:
         raise UsageError(f"{name} is of the type {type(value).__name__}; it must be str{advice}.")
 
 
+def check_servers(name: str, value: object) -> str:
+    """Check for a text, or a list of at least one. Returns the list as a text with commas."""
+    items = value if isinstance(value, list | tuple) else [value]
+    for item in items:
+        check_str(name, item)
+    texts = [str(item) for item in items]
+    if not texts or not all(texts):
+        raise UsageError(f"{name} is {_short_repr(value)}; it must name a server, or a list of servers.")
+    return ",".join(texts)
+
+
 def check_flag(name: str, value: object) -> None:
     """Check for bool."""
     if not isinstance(value, bool):

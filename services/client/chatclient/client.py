@@ -19,7 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
-from chatclient.arguments import check_choice, check_flag, check_port, check_seconds, check_str, check_whole
+from chatclient.arguments import (
+    check_choice,
+    check_flag,
+    check_port,
+    check_seconds,
+    check_servers,
+    check_str,
+    check_whole,
+)
 from chatclient.errors import ChatError, LostError, RefusedError, UsageError
 from chatclient.inbox import Backlog
 from chatclient.links.connection import Signal
@@ -40,7 +48,7 @@ from chatclient.session import (
     check_unicode,
 )
 from chatprotocol import events, requests
-from chatprotocol.address import ban_network, check_host, is_address
+from chatprotocol.address import ban_network, is_address, read_addresses
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
@@ -98,13 +106,17 @@ _GOODBYES: Final = events.Bye | ConnectionLost | Left
 
 
 class ChatClient:
-    """One user's connection to one server. :meth:`connect`, or the ``with`` statement, opens it.
+    """One user's connection to a server. :meth:`connect`, or the ``with`` statement, opens it.
 
     For one thread, except :meth:`inject`. Events wait until that thread makes a request or reads
     :meth:`events`. Until then received messages are not acknowledged: in the protocol register, their senders get the
     answer that the message was not delivered. After a lost connection the client tries to reconnect for
     ``retry_seconds``. Missed messages follow :class:`Reconnected`, each once. Unconfirmed messages are sent again, and
     stored once.
+
+    ``host`` is a server, as ``"a.example.org"`` or ``"a.example.org:9999"``; or the servers of one cluster, as a list
+    of such texts, or one text with commas. The client uses one of them, chosen at random, and another if it is gone.
+    ``port`` is that of servers without one.
 
     ``invitation`` is the code with which a new name registers, on a server that needs one (json only).
     With ``tls`` the connection is encrypted, and the server's certificate and name are checked. ``ca`` is a file with
@@ -116,7 +128,7 @@ class ChatClient:
 
     def __init__(
         self,
-        host: str = "localhost",
+        host: str | Sequence[str] = "localhost",
         port: int = 9999,
         *,
         dialect: str = Json.name,
@@ -129,7 +141,7 @@ class ChatClient:
         ca: str | PathLike[str] | None = None,
     ) -> None:
         """Raises UsageError for an invalid argument."""
-        check_str("host", host)
+        servers = check_servers("host", host)
         check_port("port", port)
         check_choice("dialect", dialect, [each.name for each in PROTOCOLS])
         check_choice("ops", ops, KEYWORD_SETS)
@@ -143,14 +155,14 @@ class ChatClient:
         if (tls or ca is not None) and dialect == Datagram.name:
             raise UsageError("The dialect datagram has no encryption; use another one with tls.")
         try:
-            self._address = (check_host(host), port)
+            self._servers = read_addresses(servers, ("localhost", port))
             context = trusting(None if ca is None else Path(ca)) if tls or ca is not None else None
         except RequestError as error:
             raise UsageError(error.reason) from None
         except ValueError as error:
             raise UsageError(str(error)) from None
         self._session = new_session(
-            Model(self._address, None, None),
+            Model(self._servers, None, None),
             dialect=dialect,
             ops=ops,
             register_length=register_length,
@@ -180,12 +192,12 @@ class ChatClient:
         self.close()
 
     def connect(self) -> None:
-        """Connect to the server. Raises LostError if that fails; the call can then be repeated."""
+        """Connect to a server. Raises LostError if that fails; the call can then be repeated."""
         self._check_open()
         if self._is_connected:
             raise UsageError("This client was connected before: `with ChatClient(...)` has done it.")
         self._final_error = self._goodbye_code = None
-        self._session.connect(self._address)
+        self._session.connect(self._servers)
         self._wait_for_event((), lambda each: isinstance(each, Connected))
         self._is_connected = True
 

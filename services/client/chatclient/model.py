@@ -130,9 +130,11 @@ def _content_hash(sender: str, text: str) -> int:
 class Model:
     """Everything that survives a lost connection. One thread changes it: see ClientSession."""
 
-    def __init__(self, server: Address | None, username: str | None, password: str | None) -> None:
-        """Arguments that are None are requested from the user."""
-        self.server = server
+    def __init__(self, servers: tuple[Address, ...], username: str | None, password: str | None) -> None:
+        """Arguments that are empty or None are requested from the user. All servers have the same history."""
+        self.servers = servers
+        # The server of the current or last connection; None before the first one.
+        self.connected_to: Address | None = None
         self.username = username or ""
         self.password = password
         # The code with which a new name registers, if the server needs one.
@@ -162,6 +164,11 @@ class Model:
         self._own_ids: dict[str, list[int]] = {}
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
         self.unconfirmed: dict[str, requests.Say | requests.Whisper] = {}
+
+    @property
+    def server(self) -> Address | None:
+        """The server to show: that of the connection, or the only one that is tried."""
+        return self.connected_to or (self.servers[0] if len(self.servers) == 1 else None)
 
     @property
     def is_logged_in(self) -> bool:

@@ -67,6 +67,9 @@ class Reconnected(NamedTuple):
 
     username: str
     last_id: int | None
+    # If this is another server than before: its HOST:PORT, and that of the lost one. Otherwise empty.
+    server: str = ""
+    gone: str = ""
 
 
 class Dropped(NamedTuple):

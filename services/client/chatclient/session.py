@@ -23,6 +23,12 @@ tried again on the next connection, unless that can't succeed. Before the first 
 LinkDown is not told: LinkLost follows, which is ConnectionEnded. A lost connection after leave() is Left, unless
 messages are unconfirmed: then the session reconnects, and leaves again.
 
+Several servers. They share one log, so ids, nonces and the history id hold on each of them, and a login on another
+server resumes like one on the same server. While another server of the list is tried, neither the loss nor a server's
+refusal is told (`tries_next`): Reconnected tells both servers in one event. ConnectionLost follows only if all servers
+failed. The first login is repeated in the same way. A server that answers `unavailable` to a
+message or query has no quorum or is still catching up: the session ends the connection, and repeats both on the next.
+
 Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. The message is removed when it is
 confirmed, finally rejected, or its delivery is unknown. A login passes all unconfirmed messages to the ClientProtocol,
 which sends them again after the login, or reports them as DeliveryUnknown if a duplicate is possible. Servers that
@@ -52,17 +58,18 @@ follows Reconnected, and the error is dropped: _on_welcome_back(), _foreseen_err
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from msgspec.structs import replace
 
 from chatclient.links.connection import Connection, Link, LinkDown, LinkLost, LinkUp, Signal
+from chatclient.links.servers import SERVER_REFUSALS
 from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import ConnectionState, Model
 from chatclient.notices import ConnectionLost, Reconnected
 from chatprotocol import events, requests
-from chatprotocol.address import Address, ban_network
+from chatprotocol.address import Address, ban_network, format_address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.rules import LOBBY, check_room_name, check_text, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects, Online, Outgoing
@@ -252,6 +259,13 @@ class ClientSession:
         self.is_closed = False
         # True if the loss of the connection, or the refusal of the next login, was told since the last login.
         self._loss_told = self._refusal_told = False
+        # True if log_in() was called since connect(): later connections log in by themselves.
+        self._wants_login = False
+        # True if another server is tried if this one refuses the login. The server of the last login.
+        self._tries_next = False
+        self._served_by: Address | None = None
+        # The reason why the session ended the connection to a server that is unavailable, or "".
+        self._unavailable_reason = ""
 
     @property
     def is_ready(self) -> bool:
@@ -295,15 +309,17 @@ class ClientSession:
         is_possible = self.model.is_logged_in and self.inbox.is_empty
         return self.client_protocol.ping if is_possible else None
 
-    def connect(self, address: Address) -> None:
-        """Start to connect. Can be called again after ConnectionEnded."""
-        self._connection.start(address)
+    def connect(self, servers: Sequence[Address]) -> None:
+        """Start to connect to one of the servers. Can be called again after ConnectionEnded."""
+        self._wants_login = False
+        self._connection.start(servers)
 
     def log_in(self, new_password: str | None = None) -> tuple[SessionEvent, ...]:
         """Log in on the current connection, and send the unconfirmed messages again.
 
         ``new_password`` replaces the password, if the login succeeds.
         """
+        self._wants_login = True
         self.model.connection_state = ConnectionState.LOGGING_IN
         self._foreseen_errors = set()
         self._limited.clear()
@@ -338,11 +354,14 @@ class ClientSession:
     def handle(self, given: ClientEvent | Signal) -> tuple[SessionEvent, ...]:
         """Handle an event or signal from the inbox."""
         match given:
-            case LinkUp(link):
-                self._link = link
-                return self.log_in() if self.model.was_logged_in else (Connected(),)
-            case LinkDown(reason):
-                return self._on_link_down(reason)
+            case LinkUp(link, server, tries_next):
+                self._link, self._tries_next = link, tries_next
+                self.model.connected_to = server
+                if self.model.was_logged_in:
+                    return self.log_in()
+                return self.log_in(self._new_password) if self._wants_login else (Connected(),)
+            case LinkDown(reason, tries_next):
+                return self._on_link_down(reason, tries_next=tries_next)
             case LinkLost(reason):
                 self.model.connection_state = ConnectionState.DISCONNECTED
                 return (ConnectionEnded(reason),)
@@ -381,12 +400,15 @@ class ClientSession:
         self._limited.remove(nonce)
         return self.request(unconfirmed[nonce])
 
-    def _on_link_down(self, reason: str) -> tuple[SessionEvent, ...]:
+    def _on_link_down(self, reason: str, *, tries_next: bool) -> tuple[SessionEvent, ...]:
         self.model.connection_state = ConnectionState.DISCONNECTED
+        reason, self._unavailable_reason = self._unavailable_reason or reason, ""
         if not self.model.was_logged_in:
             return ()
         if self.is_leaving and not self.model.unconfirmed:
             return (Left(),)
+        if tries_next:
+            return ()
         was_told, self._loss_told = self._loss_told, True
         return () if was_told else (ConnectionLost(reason),)
 
@@ -401,7 +423,7 @@ class ClientSession:
                 shown += self.request(action)
         return shown
 
-    def _apply_event(self, event: ClientEvent) -> tuple[SessionEvent, ...]:  # noqa: C901 - one case for each event
+    def _apply_event(self, event: ClientEvent) -> tuple[SessionEvent, ...]:  # noqa: C901, PLR0912 - one case for each event
         """Apply the event to the model. Returns the events to show: this event or none, and released held messages."""
         match event:
             case events.PublicMessage() | events.DirectMessage():
@@ -417,6 +439,10 @@ class ClientSession:
                 is_asked_for = any(answers(action, event, self.model.username) for action in self._unanswered)
                 if self.model.was_deleted(message_id) and not is_asked_for:
                     return ()
+            case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event):
+                self._unavailable_reason = event.reason.rstrip(".")
+                self.close_link()
+                return ()
             case events.Refused(nonce=nonce) if not self.model.is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)
             case events.Refused(code=ErrorCode.RATE_LIMITED, nonce=str(nonce), retry_seconds=float(seconds)) if (
@@ -434,6 +460,7 @@ class ClientSession:
             case events.Welcome():
                 self.model.password, self._new_password = self._new_password or self.model.password, None
                 self.model.invitation = None  # it is used up
+                self._served_by = self.model.connected_to
             case events.Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
                 room_key(room) in self._foreseen_errors
             ):
@@ -448,13 +475,17 @@ class ClientSession:
     def _on_welcome_back(self, welcome: events.Welcome) -> tuple[SessionEvent, ...]:
         """Apply the answer to a later login. Parted tells of each room that the user is no longer in."""
         self._loss_told = self._refusal_told = False
+        before, self._served_by = self._served_by, self.model.connected_to
         known = self.model.rooms
         self.model.apply(welcome)
         lost = [events.Parted(room.name) for key, room in known.items() if key not in self.model.rooms]
         self._foreseen_errors = {room_key(parted.room) for parted in lost}
         for parted in lost:
             self._remove_answered(parted)
-        return (Reconnected(welcome.username, welcome.last_id), *lost, *self._release_held())
+        back = Reconnected(welcome.username, welcome.last_id)
+        if before is not None and self._served_by is not None and before != self._served_by:
+            back = back._replace(server=format_address(self._served_by), gone=format_address(before))
+        return (back, *lost, *self._release_held())
 
     def _remove_answered(self, event: ClientEvent) -> None:
         """Remove the oldest query that this event answers."""
@@ -468,6 +499,12 @@ class ClientSession:
 
         A guest's always is: the server may not have noticed yet that the previous connection was lost.
         """
+        is_guest = self.client_protocol.is_guest
+        # A guest gets no other code if the server is full.
+        is_about_server = error.code in SERVER_REFUSALS or (is_guest and error.code is ErrorCode.NOT_LOGGED_IN)
+        if self._tries_next and is_about_server:
+            self.close_link()
+            return ()
         if error.code is ErrorCode.WRONG_PASSWORD and self._new_password is not None:
             # The connection was lost before the confirmation of a password change: try the other password.
             self.model.password, self._new_password = self._new_password, None
@@ -481,11 +518,18 @@ class ClientSession:
             lost, self.model.rooms = self.model.rooms, {}
             self.close_link()
             return tuple(events.Parted(room.name) for room in lost.values())
-        if not self.client_protocol.is_guest and error.code in FINAL_REFUSALS:
+        if not is_guest and error.code in FINAL_REFUSALS:
             return (LoginRefused(error, is_final=True),)
         self.close_link()
         was_told, self._refusal_told = self._refusal_told, True
         return (LoginRefused(error, is_final=False, is_repeated=was_told),)
+
+    def _is_repeated(self, error: events.Refused) -> bool:
+        """True if this error is about a message or query that the next connection repeats."""
+        if error.nonce is not None:
+            return error.nonce in self.model.unconfirmed
+        # A change of the password is not repeated, so its user must see the error.
+        return self.model.is_logged_in and bool(self._unanswered) and self._new_password is None
 
     def _may_be_unconfirmed(self, message: events.Message) -> bool:
         """True if this message may be an unconfirmed one that the server stored on an earlier connection."""

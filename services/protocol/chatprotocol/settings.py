@@ -585,7 +585,8 @@ CLIENT_SETTINGS: Final = (
     Setting(
         "server",
         "-hn --hostname",
-        "server, as HOST or HOST:PORT; in the wire format register the client asks for it",
+        "server, as HOST or HOST:PORT, or several servers of one cluster, as HOST:PORT,HOST:PORT; in the wire format "
+        "register the client asks for it",
         "localhost",
         metavar="HOST",
     ),

@@ -10,7 +10,7 @@ A step with another outcome fails with the transcript so far and a diff. The non
 
 import difflib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from raw_steps import Command, Data, new_server
@@ -33,6 +33,7 @@ from chatprotocol.wire import PROTOCOLS, WireProtocol, by_name
 
 from .samples import Shown
 
+SERVER = ("localhost", 9999)
 HIDES = "(hides what is typed)"
 CONNECTS = "(connects)"
 HANGS_UP = "(hangs up)"
@@ -74,7 +75,7 @@ class FakeLink:
 
 
 class FakeConnection(Connection):
-    """Opens nothing. It keeps the addresses of all connections that were started, and tells ``note``."""
+    """Opens nothing. It keeps the servers of all connections that were started, and tells ``note``."""
 
     def __init__(self, note: Callable[[], None] = lambda: None) -> None:
         super().__init__(None, 0.0, Inbox())
@@ -85,8 +86,8 @@ class FakeConnection(Connection):
     def close(self) -> None:
         self.is_closed = True
 
-    def start(self, address: Address) -> None:
-        self.addresses.append(address)
+    def start(self, servers: Sequence[Address]) -> None:
+        self.addresses.extend(servers)
         self._note()
 
 
@@ -104,12 +105,12 @@ class Dialogue:
         ops: str = "pm-dm",
         protocol: str = "json",
         parser: InputParser | None = None,
-        server: Address | None = ("localhost", 9999),
+        server: Address | None = SERVER,
         *,
         resends_limited: bool = False,
     ) -> None:
         self._protocol = by_name(protocol)
-        self.model = Model(server, username, password)
+        self.model = Model((server,) if server else (), username, password)
         self.parser = parser or InputParser(KEYWORD_SETS[ops])
         self._transcript: list[str] = []
         self._new: list[str] = []
@@ -118,7 +119,7 @@ class Dialogue:
             self.model, self._protocol.client(ops), self.connection, nonces(), resends_limited=resends_limited
         )
         self.now = 1_000.0
-        self.controller = Controller(session, self.parser, self, ("localhost", 9999), lambda: self.now)
+        self.controller = Controller(session, self.parser, self, SERVER, lambda: self.now)
 
     # --- the frontend ---
 
@@ -153,7 +154,7 @@ class Dialogue:
     def connect(self, *outcome: str) -> None:
         """A connection is open."""
         link = FakeLink(lambda line: self._new.append(line), self._protocol)  # noqa: PLW0108 - a new list each step
-        self._step("a connection is open", LinkUp(link), outcome)  # type: ignore[arg-type]
+        self._step("a connection is open", LinkUp(link, SERVER), outcome)  # type: ignore[arg-type]
 
     def type(self, line: str, *outcome: str) -> None:
         """The user types a line."""

@@ -119,5 +119,6 @@ def everything_with(text: str) -> list[Shown]:
         notices.ErrorNotice("lost", text),
         notices.ConnectionLost(text),
         notices.Reconnected(text, 20),
+        notices.Reconnected(text, 20, text, text),
         notices.ScriptLine(text),
     ]

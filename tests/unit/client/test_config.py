@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from chatclient.cli.config import Config, FrontendKind, load_config
+from chatprotocol.address import format_address
 from chatprotocol.settings import ConfigError
 
 
@@ -17,7 +18,7 @@ def load(*arguments: str, env: Mapping[str, str | None] | None = None) -> Config
 def test_defaults() -> None:
     """The defaults in a pipe. An empty variable counts as not set."""
     assert load_config(["alice"], {"CHAT_SERVER": "", "CHAT_PASSWORD": "", "CHAT_DIALECT": ""}) == Config(
-        "localhost",
+        (("localhost", 9999),),
         9999,
         "alice",
         None,
@@ -53,9 +54,9 @@ def test_defaults() -> None:
 def test_words_are_host_port_and_username(arguments: list[str], expected: tuple[str, int, str]) -> None:
     """Flags win over words, words over variables. Flags may stand among the words."""
     config = load(*arguments, env={"CHAT_SERVER": "env.example", "CHAT_PORT": "5"})
-    assert (config.server, config.port, config.user) == expected
+    assert (config.servers, config.user) == ((expected[:2],), expected[2])
     config = load_config([], {"CHAT_SERVER": "[::1]:1234", "CHAT_PORT": "1"})
-    assert (config.server, config.port, config.user) == ("::1", 1234, None)
+    assert (config.servers, config.user) == ((("::1", 1234),), None)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,26 @@ def test_words_are_host_port_and_username(arguments: list[str], expected: tuple[
 def test_server_is_asked_for_in_register_if_it_is_missing(arguments: list[str], server: str | None) -> None:
     """The client also asks for a valid username if the given one is invalid."""
     config = load("--dialect", "register", *arguments, env={"CHAT_USER": "not a name"})
-    assert (config.server, config.port, config.user) == (server, 1234, "not a name")
+    assert config.servers == (((server, 1234),) if server else ())
+    assert (config.port, config.user) == (1234, "not a name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "a.example:1,b.example:5"),
+        (["chat.example:1,[::1]:2", "bob"], "chat.example:1,[::1]:2"),
+        (["chat.example,::1"], "chat.example:5,[::1]:5"),
+        (["chat.example,::1", "1234", "bob"], "chat.example:1234,[::1]:1234"),
+        (["-hn", "chat.example:1,::1", "-p", "1234"], "chat.example:1234,[::1]:1234"),
+        (["--dialect", "register"], "a.example:1,b.example:5"),
+    ],
+)
+def test_several_servers_are_separated_by_commas(arguments: list[str], expected: str) -> None:
+    """A separate port holds for all; CHAT_PORT for those without one."""
+    config = load(*arguments, env={"CHAT_SERVER": "a.example:1, b.example", "CHAT_PORT": "5"})
+    assert ",".join(map(format_address, config.servers)) == expected
+    assert config.user == ("bob" if "bob" in arguments else "alice")
 
 
 @pytest.mark.parametrize("arguments", [["--udp"], ["--dialect", "DATAGRAM", "--udp"]])
@@ -107,6 +127,8 @@ def test_bad_password_file_is_an_error(tmp_path: Path, content: bytes | None, er
         ([], {"CHAT_USER": "ALL"}, "The name ALL is reserved"),
         (["-p", "65536"], {}, "The port is '65536'; it must be a whole number from 1 to 65535."),
         ([], {"CHAT_PORT": "x"}, "The port is 'x'"),
+        (["a:1,b:x", "alice"], {}, "Server 2 in the list, 'b:x': The port is 'x'; it must be a whole number"),
+        (["-hn", "a:1,a:2", "-p", "3"], {}, "The server a:3 is in the list twice."),
         (["alice", "bob"], {}, "The port is 'bob'; it must be a whole number from 1 to 65535. Give HOST PORT USERNAME"),
         (["::1:9999", "alice"], {}, "HOST:PORT USERNAME (as [::1]:9999 alice)"),
         (["--udp", "--dialect", "morse"], {}, "--udp means --dialect datagram, and --dialect is morse; give one of"),

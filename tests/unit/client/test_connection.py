@@ -3,14 +3,17 @@
 import itertools
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
 from chatclient.inbox import Inbox
 from chatclient.links.connection import Connection, LinkDown, LinkLost, LinkUp, Signal
+from chatclient.links.servers import SERVER_REFUSALS
+from chatclient.session import FINAL_REFUSALS
+from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode, ProtocolError
-from chatprotocol.events import AccountKind, Bye, Event, Refused, Welcome
+from chatprotocol.events import AccountKind, Bye, Event, PasswordPrompt, Refused, Welcome
 from chatprotocol.wire.base import Ready
 
 from .dialogue import FakeLink
@@ -21,6 +24,8 @@ WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=(), last
 DEADLINE_SECONDS = 20.0
 REFUSED = OSError(111, "refused")
 UNREACHABLE = LinkLost("can't reach chat.example:9999: refused")
+SERVERS = [(name, 9999) for name in "abc"]
+PROMPT = PasswordPrompt(account=AccountKind.EXISTING)
 # Pauses of a server that can't be reached: doubled, up to the maximum.
 PAUSES = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
 
@@ -79,21 +84,41 @@ def run(
     attempts: Iterable[ScriptedLink | Exception],
     retry_seconds: float = 60.0,
     jitter: Callable[[float, float], float] = max,
+    servers: Sequence[Address] = (ADDRESS,),
+    opened: list[str] | None = None,
+    starts: int = 1,
 ) -> list[Event | Signal]:
-    """Everything that is reported until LinkLost. After these attempts the server can't be reached."""
-    results = itertools.chain(attempts, itertools.repeat(REFUSED))
+    """Everything that is reported until LinkLost. After these attempts no server can be reached.
 
-    def open_link(*_: object) -> ScriptedLink:
+    ``opened`` gets the host of each attempt, and a slash for each pause. After the first LinkLost the connection is
+    started again, until it was started ``starts`` times.
+    """
+    results = itertools.chain(attempts, itertools.repeat(REFUSED))
+    opened = [] if opened is None else opened
+
+    def open_link(server: Address, _: float) -> ScriptedLink:
+        opened.extend("/" * (len(clock.pauses) - opened.count("/")))
+        opened.append(server[0])
         if isinstance(result := next(results), Exception):
             raise result
         return result
 
     inbox = Inbox()
-    connection = Connection(open_link, retry_seconds, inbox, monotonic=clock.monotonic, closing=clock, jitter=jitter)
-    connection.start(ADDRESS)
+    connection = Connection(
+        open_link,
+        retry_seconds,
+        inbox,
+        monotonic=clock.monotonic,
+        closing=clock,
+        jitter=jitter,
+        shuffle=lambda given, _: given,
+    )
     told: list[Event | Signal] = []
-    while not told or not isinstance(told[-1], LinkLost):
+    for _ in range(starts):
+        connection.start(servers)
         told.append(inbox.get(DEADLINE_SECONDS))
+        while not isinstance(told[-1], LinkLost):
+            told.append(inbox.get(DEADLINE_SECONDS))
     connection.close()
     return told
 
@@ -128,7 +153,7 @@ def test_server_that_can_not_be_reached_at_first_is_not_tried_again(clock: Clock
 def test_connection_that_ends_before_the_login_is_not_tried_again(clock: Clock, event: Event) -> None:
     """A guest is logged in with the second of its two connections."""
     link = ScriptedLink(clock, event)
-    assert run(clock, [link]) == [LinkUp(link), event, LinkDown("closed"), LinkLost("closed")]
+    assert run(clock, [link]) == [LinkUp(link, ADDRESS), event, LinkDown("closed"), LinkLost("closed")]
     assert clock.pauses == []
 
 
@@ -215,3 +240,132 @@ def test_each_link_is_closed(clock: Clock) -> None:
     links = [steady(clock), ScriptedLink(clock, end=OSError(104, "reset")), steady(clock)]
     run(clock, links, retry_seconds=5.0)
     assert all(link.is_closed for link in links)
+
+
+# --- several servers ---
+
+
+def refusal(code: ErrorCode) -> Refused:
+    return Refused(code, "No.")
+
+
+@pytest.mark.parametrize("seconds", [0.01, 100.0])
+def test_rounds_begin_after_the_lost_server_and_pauses_are_between_rounds(clock: Clock, seconds: float) -> None:
+    """The clients of a server that is gone reach another one after the first, short pause."""
+    opened: list[str] = []
+    first, second = (steady(clock, HELLO, seconds=seconds) for _ in range(2))
+    attempts = [first, REFUSED, ScriptedLink(clock), *[REFUSED] * 4, second]
+    told = run(clock, attempts, servers=SERVERS, opened=opened)
+    assert "".join(opened).startswith("a/bca/bca/b/cab/cab/cab")
+    assert clock.pauses[:6] == [0.1, 0.2, 0.4, 0.1, 0.2, 0.4]
+    a, b, c = (f"can't reach {name}:9999: refused" for name in "abc")
+    assert [each for each in told if isinstance(each, LinkDown | LinkLost)] == [
+        LinkDown("closed", tries_next=True),
+        LinkDown("closed", tries_next=True),
+        LinkDown(f"{b}; c:9999: closed; {a}"),
+        LinkDown("closed", tries_next=True),
+        LinkDown(f"{c}; {a}; {b}"),
+        LinkLost(f"{c}; {a}; {b}"),
+    ]
+
+
+@pytest.mark.parametrize("end", ["closed", OSError(104, "reset"), *sorted(SERVER_REFUSALS)])
+def test_server_that_fails_at_the_first_login_is_followed_by_the_next(
+    clock: Clock, end: str | Exception | ErrorCode
+) -> None:
+    """It ends the connection, or refuses the login for a reason of its own. Each server is tried once."""
+    opened: list[str] = []
+    events, how = ([refusal(end)], "closed") if isinstance(end, ErrorCode) else ([], end)
+    told = run(
+        clock, [ScriptedLink(clock, *events, end=how), REFUSED, steady(clock)], 0.0, servers=SERVERS, opened=opened
+    )
+    assert (opened, clock.pauses) == (["a", "b", "c"], [])
+    assert [(each.server[0], each.tries_next) for each in told if isinstance(each, LinkUp)] == [
+        ("a", True),
+        ("c", False),
+    ]
+    assert kinds(told).replace("Refused ", "") == "LinkUp LinkDown LinkUp Welcome LinkDown LinkLost"
+    again = Clock()
+    told = run(again, [ScriptedLink(again, *events, end=how) for _ in SERVERS], servers=SERVERS)
+    assert isinstance(told[-1], LinkLost)
+    reason = "reset" if how != "closed" else "closed"
+    assert told[-1].reason == f"a:9999: {reason}; b:9999: {reason}; c:9999: {reason}"
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [PROMPT],
+        [PROMPT, refusal(ErrorCode.NOT_LOGGED_IN)],
+        *([refusal(code)] for code in (*sorted(FINAL_REFUSALS), ErrorCode.TOO_MANY_ATTEMPTS, ErrorCode.RATE_LIMITED)),
+    ],
+    ids=repr,
+)
+def test_refusal_about_the_user_ends_the_round(clock: Clock, events: list[Event]) -> None:
+    """No other server would answer otherwise; nor is a user asked twice. After a login the pause follows."""
+    opened: list[str] = []
+    assert isinstance(run(clock, [ScriptedLink(clock, *events)], servers=SERVERS, opened=opened)[-1], LinkLost)
+    assert opened == ["a"]
+    opened, again = [], Clock()
+    told = run(again, [steady(again), ScriptedLink(again, *events)], servers=SERVERS, opened=opened)
+    assert "".join(opened).startswith("a/b/cab")
+    assert [each.tries_next for each in told if isinstance(each, LinkDown)][:2] == [True, False]
+
+
+def test_refusal_after_the_password_may_be_the_servers(clock: Clock) -> None:
+    """In frames each login has a prompt. The last answer decides."""
+    opened: list[str] = []
+    run(clock, [ScriptedLink(clock, PROMPT, refusal(ErrorCode.UNAVAILABLE))], servers=SERVERS, opened=opened)
+    assert opened == ["a", "b", "c"]
+
+
+def test_connection_that_is_started_again_begins_with_the_last_server(clock: Clock) -> None:
+    """The user answers a question of this server."""
+    opened: list[str] = []
+    attempts = [REFUSED, ScriptedLink(clock, PROMPT), ScriptedLink(clock, PROMPT)]
+    run(clock, attempts, servers=SERVERS, opened=opened, starts=3)
+    assert "".join(opened) == "abbbca"
+
+
+def test_order_of_the_servers_is_random() -> None:
+    """The clients of a server that is gone spread over the others."""
+    servers = [(name, 9999) for name in "abcdefgh"]
+    firsts = set()
+    for _ in range(200):
+        opened: list[Address] = []
+
+        def open_link(server: Address, _: float, opened: list[Address] = opened) -> ScriptedLink:
+            opened.append(server)
+            raise REFUSED
+
+        inbox = Inbox()
+        connection = Connection(open_link, 0.0, inbox)
+        connection.start(servers)
+        assert isinstance(inbox.get(DEADLINE_SECONDS), LinkLost)
+        connection.close()
+        assert sorted(opened) == servers
+        firsts.add(opened[0])
+    assert firsts == set(servers)  # one is missing in 1 of 5e10 runs
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, 10.0), (4, 2.5), (16, 2.0)])
+def test_first_round_shares_its_timeout(clock: Clock, count: int, seconds: float) -> None:
+    """A host that does not answer must not hide the others for long."""
+    timeouts: set[float] = set()
+    links = iter([steady(clock)])
+
+    def open_link(server: Address, timeout_seconds: float) -> ScriptedLink:
+        timeouts.add(timeout_seconds)
+        if server != last:
+            raise REFUSED
+        return next(links)
+
+    servers = [(f"server{number}", 9999) for number in range(count)]
+    last = servers[-1]
+    inbox = Inbox()
+    connection = Connection(open_link, 0.0, inbox, closing=clock, shuffle=lambda given, _: given)
+    connection.start(servers)
+    while not isinstance(inbox.get(DEADLINE_SECONDS), LinkLost):
+        pass
+    connection.close()
+    assert timeouts == {seconds}

@@ -166,6 +166,20 @@ def test_password_typed_too_late_is_used_on_a_new_connection(asked: TerminalDial
     asked.give(WELCOME, *WELCOMES)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_typed_password_is_used_at_another_server(asked: TerminalDialogue, count: int) -> None:
+    """The server was killed before its answer. With one server the client ends."""
+    asked.model.servers = (SERVER, ("other", 9999))[:count]
+    asked.type_password("secret", sends(Password("secret")))
+    asked.give(DOWN)
+    if count == 1:
+        asked.give(LinkLost("reset"), "[error lost] reset")
+        return
+    asked.give(LinkLost("reset"), CONNECTS)
+    asked.connect(sends(login("alice", "secret")))
+    asked.give(LinkLost("all failed"), "[error lost] all failed")
+
+
 def test_password_of_a_new_account_is_typed_twice(new: TerminalDialogue) -> None:
     """It was hidden, so a typing error would lock the user out."""
     assert new.question == "password again"
@@ -276,12 +290,12 @@ def test_changed_password_is_used_later(changing: TerminalDialogue, answer: Even
 
 
 @pytest.mark.parametrize(
-    ("last", "why"), [("", "Nothing was typed"), ("nwe", "The two new passwords differ"), (None, "")]
+    ("last", "why"), [("", "Nothing was typed"), ("nwe", "The two new passwords differ"), (None, ""), (None, "told")]
 )
 def test_password_change_is_cancelled(changing: TerminalDialogue, last: str | None, why: str) -> None:
-    """By an empty line, by a typing error, and by a lost connection."""
+    """By an empty line, by a typing error, and by a lost connection, told or not."""
     if last is None:
-        changing.lose()
+        changing.give(LinkDown("reset", not why), *["[lost] reset; connecting again"] * bool(why))
         changing.reconnect("[back] alice")
     else:
         changing.type_password(last, f"[error usage] {why}; the password was not changed.")

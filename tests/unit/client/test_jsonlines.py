@@ -68,6 +68,10 @@ OBJECTS: list[tuple[Shown, str]] = [
     (notices.Help(("PM", "DM")), '{"type":"help","lines":["PM","DM"]}'),
     (notices.ConnectionLost("reset"), '{"type":"lost","reason":"reset"}'),
     (notices.Reconnected("alice", 20), '{"type":"back","username":"alice"}'),
+    (
+        notices.Reconnected("alice", 20, "b:1", "a:1"),
+        '{"type":"back","username":"alice","server":"b:1","gone":"a:1"}',
+    ),
     (notices.ScriptLine("PM x"), '{"type":"typed","line":"PM x"}'),
 ]
 

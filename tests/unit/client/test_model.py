@@ -16,7 +16,7 @@ WELCOME = Welcome(account=AccountKind.EXISTING, username="Alice", users=("Alice"
 
 @pytest.fixture
 def model() -> Model:
-    return Model(("localhost", 9999), "alice", "secret")
+    return Model((("localhost", 9999),), "alice", "secret")
 
 
 def after(model: Model, *events: ClientEvent) -> Model:

@@ -114,14 +114,14 @@ DEV, OPS = RoomState("dev", "tea", 8), RoomState("Ops", "", 3)
 )
 def test_login_names_the_newest_message_of_each_room(events: list[Event], since: int | dict[str, int]) -> None:
     """Promise: once. Without rooms it is the number of earlier versions."""
-    model = Model(("localhost", 9999), "alice", "secret")
+    model = Model((("localhost", 9999),), "alice", "secret")
     for event in events:
         model.apply(event)
     assert model.login() == Login("alice", "secret", since, rooms=True, moderation=True)
 
 
 def test_confirmation_counts_for_the_room_of_its_message() -> None:
-    model = Model(("localhost", 9999), "alice", "secret")
+    model = Model((("localhost", 9999),), "alice", "secret")
     model.apply(welcome(DEV))
     model.unconfirmed = {"n1": Say("x", "n1", "DEV"), "n2": Say("x", "n2", "Lobby")}
     model.apply(confirmation(12, "n1"))
@@ -132,7 +132,7 @@ def test_confirmation_counts_for_the_room_of_its_message() -> None:
 
 def test_invalid_names_and_too_many_rooms_are_not_kept() -> None:
     """They would go into the next login. A login names at most 1,000."""
-    model = Model(("localhost", 9999), "alice", "secret")
+    model = Model((("localhost", 9999),), "alice", "secret")
     model.apply(welcome(RoomState("a\x1b[2J", "", 1), RoomState("direct", "", 1), RoomState("x" * 33, "", 1)))
     model.apply(Rooms((RoomSummary("b\u202e", "", 1, joined=False), RoomSummary("ok", "", 1, joined=False))))
     model.apply(Invited("a b", "alice", "bob"))
@@ -145,14 +145,14 @@ def test_invalid_names_and_too_many_rooms_are_not_kept() -> None:
 
 
 def test_presence_of_a_room_is_not_that_of_the_lobby() -> None:
-    model = Model(("localhost", 9999), "alice", "secret")
+    model = Model((("localhost", 9999),), "alice", "secret")
     for event in (welcome(DEV), Users(None, ("bob", "eve"), ("eve",), (), "dev"), Online(("bob",), "dev")):
         model.apply(event)
     assert (model.online, model.online_count) == (("alice",), 1)
 
 
 def test_invitations_and_listed_rooms_are_completed_until_they_are_left() -> None:
-    model = Model(("localhost", 9999), "alice", "secret")
+    model = Model((("localhost", 9999),), "alice", "secret")
     model.apply(welcome())
     for event in (Invited("dev", "ALICE", "bob"), Invited("ops", "eve", "bob"), Invited("Dev", "alice", "bob")):
         model.apply(event)
@@ -166,7 +166,7 @@ def test_invitations_and_listed_rooms_are_completed_until_they_are_left() -> Non
 
 @pytest.fixture
 def session() -> ClientSession:
-    return ClientSession(Model(("localhost", 9999), "alice", "secret"), Json().client(), FakeConnection(), nonces())
+    return ClientSession(Model((("localhost", 9999),), "alice", "secret"), Json().client(), FakeConnection(), nonces())
 
 
 def test_messages_to_rooms_are_sent_again_with_their_room(session: ClientSession) -> None:

@@ -1,6 +1,7 @@
 """ClientSession: messages and queries over any number of connections, and the model that follows them."""
 
 import pytest
+from msgspec.structs import replace
 from raw_steps import Command
 
 from chatclient.links.connection import LinkDown, LinkLost, LinkUp
@@ -8,6 +9,7 @@ from chatclient.links.watch import ExpectedAnswer
 from chatclient.model import Model
 from chatclient.notices import ConnectionLost, Reconnected
 from chatclient.session import ClientSession, Connected, ConnectionEnded, Left, LoginRefused, RateLimited
+from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     AccountKind,
@@ -21,12 +23,23 @@ from chatprotocol.events import (
     Users,
     Welcome,
 )
-from chatprotocol.requests import AskHistory, AskIgnored, AskUsers, Ban, Leave, Request, Say, Search, Whisper
+from chatprotocol.requests import (
+    AskHistory,
+    AskIgnored,
+    AskUsers,
+    Ban,
+    ChangePassword,
+    Leave,
+    Request,
+    Say,
+    Search,
+    Whisper,
+)
 from chatprotocol.wire import PROTOCOLS, Frames, WireProtocol
 from chatprotocol.wire.base import Outgoing, PossibleGap
 from chatprotocol.wire.json import Json
 
-from .dialogue import FakeConnection, FakeLink, login, nonces
+from .dialogue import SERVER, FakeConnection, FakeLink, login, nonces
 from .samples import confirmation, direct, public
 
 WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice",), last_id=10)
@@ -34,7 +47,7 @@ WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice"
 
 @pytest.fixture
 def session() -> ClientSession:
-    return ClientSession(Model(("localhost", 9999), "alice", "secret"), Json().client(), FakeConnection(), nonces())
+    return ClientSession(Model((("localhost", 9999),), "alice", "secret"), Json().client(), FakeConnection(), nonces())
 
 
 def log_in(session: ClientSession, welcome: Welcome = WELCOME, protocol: WireProtocol = PROTOCOLS[0]) -> FakeLink:
@@ -46,7 +59,7 @@ def log_in(session: ClientSession, welcome: Welcome = WELCOME, protocol: WirePro
 def connect(session: ClientSession, protocol: WireProtocol = PROTOCOLS[0]) -> FakeLink:
     """A connection on which the login is sent."""
     link = FakeLink(protocol=protocol)
-    if Connected() in session.handle(LinkUp(link)):
+    if Connected() in session.handle(LinkUp(link, SERVER)):
         session.log_in()
     return link
 
@@ -75,7 +88,7 @@ def test_due_and_ping_follow_the_session(session: ClientSession) -> None:
 
 def test_connection_that_ends_before_the_first_login_is_told_once(session: ClientSession) -> None:
     """No reconnect follows."""
-    assert session.handle(LinkUp(FakeLink())) == (Connected(),)
+    assert session.handle(LinkUp(FakeLink(), SERVER)) == (Connected(),)
     session.log_in()
     assert session.handle(LinkDown("reset")) == ()
     assert session.handle(LinkLost("reset")) == (ConnectionEnded("reset"),)
@@ -108,7 +121,7 @@ def test_connection_that_ends_after_the_goodbye_is_no_loss(session: ClientSessio
 
 
 def test_default_nonces_are_unique() -> None:
-    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), Json().client(), FakeConnection())
+    session = ClientSession(Model((("localhost", 9999),), "alice", "secret"), Json().client(), FakeConnection())
     sent = [session.prepare(Say("x")).nonce for _ in range(10)]
     assert len(set(sent)) == 10
     assert list(session.model.unconfirmed) == sent
@@ -320,7 +333,7 @@ def limited(nonce: str | None, seconds: float = 2.5) -> Refused:
 
 def test_messages_refused_for_their_rate_are_sent_again_one_by_one_in_order() -> None:
     """Promise: nothing is lost silently. A client that waits for each confirmation is not refused."""
-    model, connection = Model(("localhost", 9999), "alice", "secret"), FakeConnection()
+    model, connection = Model((("localhost", 9999),), "alice", "secret"), FakeConnection()
     session = ClientSession(model, Json().client(), connection, nonces(), resends_limited=True)
     link = log_in(session)
     said = [session.prepare(Say(str(number))) for number in range(4)]
@@ -351,10 +364,116 @@ def test_rate_is_an_error_for_a_person_and_a_program(session: ClientSession) -> 
 
 
 def test_query_of_a_stepwise_protocol_is_repeated_once_after_the_missed_messages() -> None:
-    session = ClientSession(Model(("localhost", 9999), "alice", "secret"), Frames().client(), FakeConnection())
+    session = ClientSession(Model((("localhost", 9999),), "alice", "secret"), Frames().client(), FakeConnection())
     log_in(session, protocol=Frames())
     session.request(AskHistory(20))
     session.handle(LinkDown("reset"))
     link = log_in(session, protocol=Frames())
     session.handle(History(()))
     assert link.sent == [Command("alice history-id"), Command("CH"), Command("CH 20")]
+
+
+# --- several servers ---
+
+A, B = ("a", 1), ("b", 1)
+MOVED = Reconnected("alice", 10, "b:1", "a:1")
+
+
+def refused(code: ErrorCode, nonce: str | None = None) -> Refused:
+    return Refused(code, "No quorum.", nonce)
+
+
+def reach(session: ClientSession, server: Address, *, tries_next: bool = True) -> FakeLink:
+    """A connection to this server of a list."""
+    link = FakeLink()
+    session.handle(LinkUp(link, server, tries_next))
+    return link
+
+
+@pytest.fixture
+def served(session: ClientSession) -> ClientSession:
+    """A user of server a."""
+    reach(session, A)
+    session.log_in()
+    session.handle(WELCOME)
+    return session
+
+
+def test_change_of_the_server_is_told_once(served: ClientSession) -> None:
+    """Promise: one event if another server is there. Refusals of the servers on the way are not told."""
+    assert served.handle(LinkDown("reset", tries_next=True)) == ()
+    link = reach(served, ("c", 1))
+    assert served.handle(refused(ErrorCode.SHUTTING_DOWN)) == ()
+    assert link.is_shut
+    assert served.handle(LinkDown("closed", tries_next=True)) == ()
+    assert reach(served, B).sent == [login("alice", "secret", 10)]
+    assert served.model.server == B
+    assert served.handle(WELCOME) == (MOVED,)
+    served.handle(LinkDown("reset", tries_next=True))
+    reach(served, B)
+    assert served.handle(WELCOME) == (Reconnected("alice", 10),), "the same server"
+
+
+def test_loss_is_told_once_if_all_servers_fail(served: ClientSession) -> None:
+    """With the refusal of the last one."""
+    for is_first in (True, False):
+        assert served.handle(LinkDown("reset", tries_next=True)) == ()
+        reach(served, B, tries_next=False)
+        error = refused(ErrorCode.UNAVAILABLE)
+        assert served.handle(error) == (LoginRefused(error, is_final=False, is_repeated=not is_first),)
+        assert served.handle(LinkDown("a: reset; b: closed")) == (
+            (ConnectionLost("a: reset; b: closed"),) if is_first else ()
+        )
+    reach(served, B)
+    assert served.handle(WELCOME) == (MOVED,)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.RATE_LIMITED, ErrorCode.BANNED, ErrorCode.WRONG_PASSWORD])
+def test_refusal_about_the_user_is_told_at_each_server(served: ClientSession, code: ErrorCode) -> None:
+    served.handle(LinkDown("reset", tries_next=True))
+    reach(served, B)
+    is_final = code is not ErrorCode.RATE_LIMITED
+    assert served.handle(refused(code)) == (LoginRefused(refused(code), is_final=is_final),)
+
+
+def test_first_login_is_repeated_at_the_next_server(session: ClientSession) -> None:
+    """With the new password. The program that called log_in() is not asked again."""
+    session.model.invitation = "CODE"
+    assert session.handle(LinkUp(FakeLink(), A, tries_next=True)) == (Connected(),)
+    session.log_in("new")
+    assert session.handle(refused(ErrorCode.UNAVAILABLE)) == ()
+    assert session.handle(LinkDown("closed", tries_next=True)) == ()
+    sent = replace(login("alice", "secret"), invitation="CODE", new_password="new")
+    assert reach(session, B, tries_next=False).sent == [sent]
+    error = refused(ErrorCode.UNAVAILABLE)
+    assert session.handle(error) == (LoginRefused(error, is_final=True),)
+    session.connect([A, B])
+    assert session.handle(LinkUp(FakeLink(), A, tries_next=True)) == (Connected(),)
+
+
+def test_server_that_becomes_unavailable_is_left(served: ClientSession) -> None:
+    """Its messages and queries are repeated at the next one, and their errors not told. The reason is."""
+    said = served.prepare(Say("hello"))
+    served.request(said)
+    served.request(AskHistory(5))
+    link = reach(served, A)
+    served.handle(WELCOME)
+    for nonce in (said.nonce, None):
+        assert served.handle(refused(ErrorCode.UNAVAILABLE, nonce)) == ()
+        assert link.is_shut
+    assert served.handle(LinkDown("closed", tries_next=True)) == ()
+    assert served.handle(LinkDown("all failed")) == (ConnectionLost("all failed"),)
+    link = reach(served, B)
+    assert served.handle(WELCOME) == (MOVED,)
+    assert link.sent == [login("alice", "secret", 10), said, AskHistory(5)]
+    served.handle(confirmation(11, said.nonce))
+    served.handle(refused(ErrorCode.UNAVAILABLE))
+    assert served.handle(LinkDown("closed")) == (ConnectionLost("No quorum"),)
+
+
+def test_refused_change_of_the_password_is_told(served: ClientSession) -> None:
+    """It is not repeated."""
+    served.request(AskHistory(5))
+    served.request(ChangePassword("secret", "new"))
+    error = refused(ErrorCode.UNAVAILABLE)
+    assert served.handle(error) == (error,)

@@ -652,6 +652,17 @@ def test_lost_connection_is_one_notice_and_the_return_another(window: Window) ->
     assert window.lines(BACK) == [NOTICE + "Connected again, after 3 s."]
 
 
+def test_change_of_the_server_is_one_notice(window: Window) -> None:
+    """The loss was told only if no server could be reached."""
+    moved = notices.Reconnected("alice", 20, "b:9999", "a:9999")
+    window.rows(events.Bye("the server is shutting down"))
+    assert window.lines(moved) == [NOTICE + "Connected to b:9999; a:9999 is gone."]
+    assert window.lines(BACK) == [NOTICE + "Connected again."]
+    assert "(reset)" in "".join(window.lines(LOST)), "not the goodbye of an earlier connection"
+    window.now += timedelta(seconds=3)
+    assert window.lines(moved) == [NOTICE + "Connected to b:9999, after 3 s; a:9999 is gone."]
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0, "1 s"), (1.4, "1 s"), (99, "99 s"), (100, "2 min"), (3_600, "60 min"), (6_000, "2 h")]
 )

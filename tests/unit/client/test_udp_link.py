@@ -241,7 +241,7 @@ def test_connection_opens_a_new_session_after_a_restart(server: UdpServer) -> No
     reports = Inbox()
     client = Datagram().client()
     connection = Connection(lambda address, seconds: UdpLink(client, patient, address, seconds), 30.0, reports)
-    connection.start(("127.0.0.1", server.port))
+    connection.start([("127.0.0.1", server.port)])
     try:
         for session in (SESSION, SESSION + 1):
             up = reports.get(timeout_seconds=DEADLINE_SECONDS)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def run(config: Config, script: list[ScriptStep] | None) -> Exit:
     """Run the client in the main thread. Returns its exit code."""
-    server = (config.server, config.port) if config.server else None
-    model = Model(server, config.user, config.password)
+    model = Model(config.servers, config.user, config.password)
     model.invitation = config.invitation
     parser = _parser(config)
     frontend = _frontend(config, parser, script)

@@ -12,7 +12,7 @@ from typing import Any
 from chatclient import __version__
 from chatclient.links.tls import trusting
 from chatclient.session import check_unicode
-from chatprotocol.address import split_address
+from chatprotocol.address import Address, read_addresses, split_address
 from chatprotocol.encoding import decode_text
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_port, check_username
@@ -37,8 +37,9 @@ class FrontendKind(Enum):
 class Config:
     """Every setting of the client."""
 
-    # None: the user is asked.
-    server: str | None
+    # Empty: the user is asked.
+    servers: tuple[Address, ...]
+    # Completes a server that the user types.
     port: int
     # None: the user is asked.
     user: str | None
@@ -67,7 +68,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         CLIENT_SETTINGS,
         "chatclient",
         __version__,
-        usage="chatclient [HOST PORT] [USERNAME] [flags]",
+        usage="chatclient [HOST PORT | HOST:PORT,...] [USERNAME] [flags]",
         description="Join a chat room. In pipes, in scripts and with --plain, each line must be an operation (PM, DM, "
         "CH, EX, /help). At a terminal, any other line is a message, to all users or to your room.",
         epilog="Flags win over variables, and variables over the file .env. Exit codes: 0 after EX or at the end of "
@@ -89,9 +90,10 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     asks = protocol == _ASKING_PROTOCOL
     try:
         # Flags win over words, and words over the environment. A separate port wins over a port in the address.
-        address = flags["server"] or word_server or environment.get("CHAT_SERVER") or ("" if asks else values["server"])
-        server, address_port = split_address(address)
-        port = check_port(flags["port"] or word_port or address_port or values["port"])
+        server = flags["server"] or word_server or environment.get("CHAT_SERVER") or ("" if asks else DEFAULT_SERVER)
+        separate_port = flags["port"] or word_port
+        port = check_port(separate_port or values["port"])
+        servers = read_addresses(server, (DEFAULT_SERVER, port), port if separate_port else None) if server else ()
     except RequestError as error:
         raise ConfigError(f"{error.reason} {_FORMS}" if word_port else error.reason) from error
     try:
@@ -104,7 +106,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     )
     has_retry_seconds = flags["retry_seconds"] or environment.get("CHAT_RETRY_SECONDS")
     return Config(
-        server=server or (None if asks else DEFAULT_SERVER),
+        servers=servers,
         port=port,
         user=user,
         password=_password(values),
@@ -175,7 +177,7 @@ def _split_words(words: Sequence[str]) -> tuple[str | None, str | None, str | No
     match words:
         case []:
             return None, None, None
-        case [address] if ":" in address:  # usernames have no colon
+        case [address] if ":" in address or "," in address:  # usernames have neither
             return address, None, None
         case [user]:
             return None, None, user
@@ -191,6 +193,6 @@ def _split_words(words: Sequence[str]) -> tuple[str | None, str | None, str | No
 
 def _has_port(address: str) -> bool:
     try:
-        return bool(split_address(address)[1])
+        return any(split_address(each)[1] for each in address.split(","))
     except RequestError:
         return True  # the invalid address is reported later

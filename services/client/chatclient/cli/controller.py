@@ -256,9 +256,14 @@ class Controller:
     # --- what arrived ---
 
     def _handle_events(self, happened: Iterable[SessionEvent]) -> None:
-        """Handle the events in order. Requests that they cause are sent in between."""
+        """Handle the events in order. Requests that they cause are sent in between.
+
+        A lost connection cancels a change of the password.
+        """
         for event in happened:
             self._on_event(event)
+        if self._model.connection_state is ConnectionState.DISCONNECTED:
+            self._change = None
 
     def _on_event(self, event: SessionEvent) -> None:  # noqa: C901, PLR0912 - one case for each event
         """Handle an event that is not shown as it is, or show it."""
@@ -323,8 +328,6 @@ class Controller:
         match event:
             case events.Welcome() | notices.Reconnected():
                 self._on_logged_in(event)
-            case notices.ConnectionLost():
-                self._change = None
             case events.Bye() if self._session.is_leaving:
                 self._end()
             case events.Bye(code=code):

@@ -30,7 +30,7 @@ from chatclient.cli.frontend import Frontend
 from chatclient.model import ConnectionState
 from chatclient.notices import ASK_USERNAME, Ask, Asked, ErrorNotice, Question
 from chatclient.session import FINAL_REFUSALS, ClientSession, LoginRefused, SessionEvent
-from chatprotocol.address import Address, read_address
+from chatprotocol.address import Address, read_addresses
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, PasswordPrompt
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
@@ -105,7 +105,7 @@ class LoginFlow:
 
     def begin(self) -> None:
         """Connect, or first ask for the server and the username."""
-        if self._model.server is None:
+        if not self._model.servers:
             host, port = self._default
             self._enter(LoginState.SERVER, Question(Asked.SERVER, f"server, HOST or HOST PORT ({host} {port})"))
         elif self._model.username:
@@ -118,7 +118,7 @@ class LoginFlow:
         match self.state:
             case LoginState.SERVER:
                 try:
-                    self._model.server = read_address(line, self._default)
+                    self._model.servers = read_addresses(line, self._default)
                 except RequestError as error:
                     self._report("usage", error.reason)
                 self.begin()
@@ -206,6 +206,8 @@ class LoginFlow:
             self._enter(LoginState.NAME, ASK_USERNAME)
         elif self._is_person_typing():  # the question stands
             self.state = LoginState.INVITATION if self.state is LoginState.INVITATION else LoginState.LATE_PASSWORD
+        elif self._is_answered and len(self._model.servers) > 1:
+            self._connect(self._model.username)  # with the password, so that no server asks again
         else:
             return self._exit(Exit.LOST)
         return None
@@ -216,9 +218,7 @@ class LoginFlow:
             what = "password" if self.wants_password else "invitation code"
             self._report("refused", f"the input ended before the {what} was given")
             return Exit.REFUSED
-        self._report(
-            "usage", f"the input ended before the {'server' if self._model.server is None else 'username'} was given"
-        )
+        self._report("usage", f"the input ended before the {'username' if self._model.servers else 'server'} was given")
         return self._exit(Exit.USAGE)
 
     def _exit(self, code: Exit) -> Exit:
@@ -235,6 +235,11 @@ class LoginFlow:
         )
         return is_typing and self._frontend.is_terminal and not self._model.was_logged_in
 
+    @property
+    def _is_answered(self) -> bool:
+        """True if the server has asked for the password, and got it."""
+        return self.state is LoginState.CONNECTING and self._password_question is not None
+
     def _can_ask(self) -> bool:
         """True if an invitation or a new password can be typed and sent: programs and scripts have settings."""
         is_json = isinstance(self._session.client_protocol, JsonClient)
@@ -247,11 +252,10 @@ class LoginFlow:
             self._report(error.code, error.reason)
             self._enter(LoginState.NAME, ASK_USERNAME)
             return
-        assert self._model.server is not None
         self._model.username = username
         self._refusals = 0
         self._enter(LoginState.CONNECTING)
-        self._session.connect(self._model.server)
+        self._session.connect(self._model.servers)
 
     def _enter(self, state: LoginState, question: Question | None = None) -> None:
         """Change the state, and ask."""

@@ -78,8 +78,9 @@ def _members(shown: ClientEvent | UiNotice) -> dict[str, Any] | None:  # noqa: C
             return {"type": "help", "lines": shown.lines}
         case notices.ConnectionLost(reason):
             return {"type": "lost", "reason": reason}
-        case notices.Reconnected(username):
-            return {"type": "back", "username": username}
+        case notices.Reconnected(username, server=server, gone=gone):
+            moved = {"server": server, "gone": gone} if server else {}
+            return {"type": "back", "username": username, **moved}
         case notices.ScriptLine(text):
             return {"type": "typed", "line": text}
         case notices.CurrentRoom(room, topic):

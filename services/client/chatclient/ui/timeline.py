@@ -183,7 +183,7 @@ class Timeline:
             case events.Welcome():
                 return self._welcome(shown)
             case notices.Reconnected():
-                return [self._reconnected(shown)]
+                return [*self._release_held(), self._reconnected(shown)]
             case notices.ConnectionLost(reason):
                 self._lost_at = self._now()
                 goodbye, self._goodbye = self._goodbye, ""
@@ -439,8 +439,12 @@ class Timeline:
             self._newest_id = last_id
         self._missed_upto = last_id
         self._has_missed = False
-        seconds = (self._now() - self._lost_at).total_seconds() if self._lost_at else 0
-        return Remark(f"Connected again, after {_duration(seconds)}.")
+        # The loss was not told if another server was there at once; nor was the goodbye of the lost one.
+        lost_at, self._lost_at, self._goodbye = self._lost_at, None, ""
+        after = f", after {_duration((self._now() - lost_at).total_seconds())}" if lost_at else ""
+        if event.server:
+            return Remark(f"Connected to {event.server}{after}; {event.gone} is gone.")
+        return Remark(f"Connected again{after}.")
 
     def _set_username(self, username: str) -> None:
         self.username = username

@@ -107,6 +107,8 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return f"[error {code}] {escape(text)}"
         case notices.ConnectionLost(reason):
             return f"[lost] {escape(reason)}; connecting again"
+        case notices.Reconnected(username, server=str(server), gone=gone) if server:
+            return f"[back] {escape(username)}: connected to {escape(server)}; {escape(gone)} is gone"
         case notices.Reconnected(username):
             return f"[back] {escape(username)}"
         case notices.ScriptLine(text):
