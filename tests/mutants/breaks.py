@@ -113,6 +113,7 @@ _CLIENT_ONCE = "The client sends an unconfirmed message again, and shows each me
 _RIGHT_ROOM = "The client sends a message only to the room for which it was typed."
 _UNKNOWN = "The client reports a message if it can't know whether it was stored."
 _RETRY = "The client reconnects, and gives up a silent server."
+_OTHER_SERVER = "A client with several servers resumes at another one, and tells it once."
 _ESCAPES = "Messages can't control the terminal."
 _SECRET = "A password is not shown at the terminal."
 _EXIT_CODES = "The exit code of the client tells what happened."
@@ -1448,10 +1449,85 @@ BREAKS = (
     _break(
         _RETRY,
         _CLIENT + "links/connection.py",
-        "if self._retry_until is None or self._monotonic() >= self._retry_until:",
-        "if reason:",
+        "is_over = self._monotonic() >= self._retry_until",
+        "is_over = True",
         "unit/client/test_connection.py::test_lost_connection_is_tried_again_with_growing_pauses_until_the_limit",
         "e2e/test_restart.py::test_operation_continues_after_a_reconnect",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "links/servers.py",
+        "self._next = (self._current + (not with_current)) % len(self._servers)",
+        "self._next = 0",
+        "unit/client/test_servers.py::test_rotation_agrees_with_the_model",
+        "unit/client/test_connection.py::test_rounds_begin_after_the_lost_server_and_pauses_are_between_rounds",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "links/connection.py",
+        "if self._rotation.is_fresh and self._retry_until is not None:",
+        "if self._retry_until is not None:",
+        "unit/client/test_connection.py::test_rounds_begin_after_the_lost_server_and_pauses_are_between_rounds",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "links/connection.py",
+        "self._is_about_user = event.code not in SERVER_REFUSALS",
+        "pass",
+        "unit/client/test_connection.py::test_refusal_about_the_user_ends_the_round",
+        "unit/client/test_connection.py::test_refusal_after_the_password_may_be_the_servers",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "links/connection.py",
+        "Rotation(self._shuffle(servers, len(servers)))",
+        "Rotation(servers)",
+        "unit/client/test_connection.py::test_order_of_the_servers_is_random",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "session.py",
+        "        if tries_next:\n            return ()\n        was_told",
+        "        was_told",
+        "unit/client/test_session.py::test_change_of_the_server_is_told_once",
+        "integration/test_several_servers.py::test_program_tells_the_change_in_one_line",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "session.py",
+        "if self._tries_next and is_about_server:",
+        "if False:",
+        "unit/client/test_session.py::test_first_login_is_repeated_at_the_next_server",
+        "integration/test_several_servers.py::test_all_servers_that_refuse_are_named",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "session.py",
+        "case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event):",
+        "case events.Refused(code=ErrorCode.UNAVAILABLE) if False:",
+        "unit/client/test_session.py::test_server_that_becomes_unavailable_is_left",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "cli/login_flow.py",
+        "elif self._is_answered and len(self._model.servers) > 1:",
+        "elif False:",
+        "unit/client/test_controller_terminal.py::test_typed_password_is_used_at_another_server",
+    ),
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "session.py",
+        "return self.log_in(self._new_password) if self._wants_login else (Connected(),)",
+        "return (Connected(),)",
+        "unit/client/test_session.py::test_first_login_is_repeated_at_the_next_server",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "links/servers.py",
+        "self._current, self._next = self._next, (self._next + 1) % len(self._servers)",
+        "self._current = self._next",
+        "reliability/test_several_servers.py::test_client_of_a_killed_server_goes_on_at_another",
+        "integration/test_several_servers.py::test_certificate_must_have_the_name_of_its_own_server",
     ),
     _break(
         _RETRY,

@@ -1,0 +1,99 @@
+"""A client whose server is killed goes on at another one, and misses nothing.
+
+Two servers of one log are here one data folder, which two servers on two ports use in turn.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from reliability.history import read_history
+from reliability.program import Program
+
+from chatclient import ChatClient, ConnectionLost, PublicMessage, Reconnected
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DEADLINE_SECONDS = 30.0
+# All events of the sender were received before.
+SILENCE_SECONDS = 0.1
+# Messages before a kill, and during it.
+MESSAGES_MAX = 20
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that stay free while no server uses them: the system gives them to no connection."""
+    found: list[int] = []
+    while len(found) < count:
+        port = secrets.randbelow(12_000) + 20_000
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found += [port] if port not in found else []
+    return found
+
+
+@pytest.mark.parametrize("protocol", ["json", "frames", "datagram"])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_client_of_a_killed_server_goes_on_at_another(
+    tmp_path: Path, chance: random.Random, protocol: str, kills: int
+) -> None:
+    """Promise: nothing lost, nothing twice. The third server of the list never runs."""
+    servers = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    ports = [int(server.rpartition(":")[2]) for server in servers[:2]]
+    confirmed: dict[int, str] = {}
+    with Program(tmp_path) as program, ExitStack() as clients:
+        program.kill()
+        program.start(ports[0])
+        listener, sender = (clients.enter_context(ChatClient(servers, dialect=protocol)) for _ in range(2))
+        listener.login("listener", "secret")
+        sender.login("sender", "secret")
+
+        events: dict[ChatClient, list[Any]] = {listener: [], sender: []}
+        for kill in range(1, kills + 1):
+            for index in range(chance.randrange(5, MESSAGES_MAX)):
+                text = f"{kill}: {index}"
+                confirmed[sender.say(text) or 0] = text
+            with killing(program, ports[kill % 2]):
+                for index in range(chance.randrange(5, MESSAGES_MAX)):
+                    text = f"{kill}, while the server is killed: {index}"
+                    confirmed[sender.say(text) or 0] = text
+            events[listener] += events_until(listener, text)
+        events[sender] += sender.events(SILENCE_SECONDS)
+        stored = read_history(program.port, "listener")
+    heard = [(event.id, event.text) for event in events[listener] if isinstance(event, PublicMessage)]
+    assert heard == [*confirmed.items()]
+    assert heard == [(message_id, content.text) for message_id, content in stored.items()]
+    moves = [(servers[kill % 2], servers[1 - kill % 2]) for kill in range(1, kills + 1)]
+    for told in events.values():
+        assert [(each.server, each.gone) for each in told if isinstance(each, Reconnected)] == moves
+        assert sum(isinstance(each, ConnectionLost) for each in told) <= kills
+
+
+@contextmanager
+def killing(program: Program, port: int) -> Iterator[None]:
+    """Kill the server at any moment, and start the other one."""
+
+    def replace() -> None:
+        program.kill()
+        program.start(port)
+
+    thread = threading.Thread(target=replace)
+    thread.start()
+    yield
+    thread.join()
+
+
+def events_until(client: ChatClient, last: str) -> Iterator[Any]:
+    """The events up to the message with this text. The query notices a dead server, which over UDP says nothing."""
+    client.users()
+    for event in client.events(DEADLINE_SECONDS):
+        yield event
+        if getattr(event, "text", "") == last:
+            return
