@@ -742,8 +742,7 @@ class NatsLog:
     # Reading.
 
     async def _read(self, session: _Session) -> None:
-        # Not for ever: a request that fails at the end of the connection hides the cancellation of this task.
-        while session.client.is_connected:
+        while True:
             self._reading_changed.clear()
             reading = self._reading
             if reading is None or reading.has_failed:
@@ -855,7 +854,7 @@ class NatsLog:
     # Leases and broadcasts.
 
     async def _renew(self, session: _Session) -> None:
-        while session.client.is_connected:  # see _read
+        while True:
             self._lease_changed.clear()
             if self._lease is None:
                 await self._lease_changed.wait()
@@ -956,11 +955,14 @@ class NatsLog:
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and wait for their end."""
+    """Cancel tasks, and wait for their end.
+
+    A cancellation may be lost: nats-py swallows it while it flushes, and an error on the way out takes its place.
+    """
     while not all(task.done() for task in tasks):
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=_TICK_SECONDS)  # nats-py swallows a cancellation while it flushes
+        await asyncio.wait(tasks, timeout=_TICK_SECONDS)
 
 
 def _acknowledged_number(message: Msg) -> int:
