@@ -21,9 +21,11 @@ from structlog.testing import capture_logs
 
 from chatserver.config import load_config
 from chatserver.journal.log import LogError
-from chatserver.journal.nats_checks import log_config
+from chatserver.journal.nats_checks import call_api, log_config
+from chatserver.journal.nats_client import NatsClient
 from chatserver.journal.nats_log import NatsLog
 from chatserver.journal.nats_settings import NatsSettings, nats_settings
+from chatserver.journal.nats_snapshots import put_snapshot
 from ops.nats_servers import NatsServers
 
 if TYPE_CHECKING:
@@ -148,14 +150,38 @@ def test_records_leases_broadcasts_and_snapshots(nats: NatsServers, tmp_path: Pa
         two.until(lambda: two.heard == one.heard == [b"hello"])
         path = tmp_path / "snapshot"
         assert two.log.get_snapshot(path) is None
-        for number in (3, 4):
+        for number in (3, 2, 4):
             path.write_bytes(bytes([number]) * 300_000)
             one.log.put_snapshot(number, path)
+            assert two.log.get_snapshot(tmp_path / "copy") == max(number, 3)
         copy = tmp_path / "copy"
-        assert two.log.get_snapshot(copy) == 4
         assert (copy.read_bytes(), copy.stat().st_mode & 0o777) == (path.read_bytes(), 0o600)
         two.log.close(DEADLINE_SECONDS)
         assert one.log.find_lease("b") is None
+
+
+def test_chunks_of_an_aborted_snapshot_are_removed(nats: NatsServers, tmp_path: Path) -> None:
+    settings = settings_for(nats)
+    bucket = f"{settings.stream}_snapshots"
+
+    async def run() -> list[dict[str, int]]:
+        client = NatsClient(settings)
+        await client.open(nats.urls[0], "test")
+        found = []
+        for seconds in (60.0, 0.0):
+            path = tmp_path / "snapshot"
+            path.write_bytes(bytes(200_000))
+            await put_snapshot(client, settings, 1, path, garbage_seconds=seconds)
+            await client.jetstream().publish(f"$O.{bucket}.C.aborted", b"x")
+            await put_snapshot(client, settings, 2, path, garbage_seconds=seconds)
+            info = await call_api(client, f"STREAM.INFO.OBJ_{bucket}", {"subjects_filter": f"$O.{bucket}.C.>"})
+            found.append(info["state"]["subjects"])
+        await client.abandon()
+        return found
+
+    kept, left = asyncio.run(run())
+    assert kept[f"$O.{bucket}.C.aborted"] == 1
+    assert list(left.values()) == [2]
 
 
 def test_server_that_may_lose_records_is_refused(tmp_path: Path) -> None:

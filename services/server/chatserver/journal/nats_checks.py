@@ -197,14 +197,18 @@ def log_config(settings: NatsSettings) -> dict[str, Any]:
 
 
 def leases_config(settings: NatsSettings) -> dict[str, Any]:
-    """The leases, a bucket for NATS' tools: a value is forgotten when it was not renewed."""
+    """The leases, a bucket for NATS' tools: a value is forgotten when it was not renewed.
+
+    A few writes a second go to the disk. In memory the leases had no quorum for 25 s after two servers were killed and
+    started, one after the other.
+    """
     bucket = f"{settings.stream}_leases"
     return {
         "name": f"KV_{bucket}",
         "subjects": [f"$KV.{bucket}.>"],
         "retention": "limits",
         "discard": "new",
-        "storage": "memory",
+        "storage": "file",
         "num_replicas": settings.replicas,
         "max_consumers": -1,
         "max_msgs": -1,

@@ -41,19 +41,15 @@ import asyncio
 import base64
 import itertools
 import random
-import ssl
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import nats.aio.client
 import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
-from nats.js.api import ObjectMeta, StorageType
-from nats.js.errors import NotFoundError
 
 from chatserver.journal.log import LEASE_RENEWAL_SECONDS, LogError, LogRecord
 from chatserver.journal.nats_checks import (
@@ -64,7 +60,6 @@ from chatserver.journal.nats_checks import (
     ApiError,
     TooFewServersError,
     call_api,
-    check_info,
     check_stream,
     check_sync,
     leases_config,
@@ -72,6 +67,8 @@ from chatserver.journal.nats_checks import (
     make_stream,
     read_answer,
 )
+from chatserver.journal.nats_client import NatsClient
+from chatserver.journal.nats_snapshots import get_snapshot, put_snapshot
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
@@ -79,7 +76,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nats.aio.msg import Msg
-    from nats.js.object_store import ObjectStore
 
     from chatserver.journal.nats_settings import NatsSettings
 
@@ -91,14 +87,11 @@ _log = structlog.get_logger()
 REPEAT_SECONDS: Final = 2.0
 # A refused record is sent again, and a lease renewed again, after this time.
 _REFUSED_SECONDS: Final = 0.25
-# Something that waits for longer is a problem: a failover of a NATS server takes less.
+# Something that waits for longer is a problem. After the death of a leader the next one is there in 5 to 7 s, and
+# clients should know sooner. The loss of another server takes less.
 PATIENCE_SECONDS: Final = 3.0
-# Limit of a connection attempt: a paused server accepts connections and says nothing.
-_CONNECT_SECONDS: Final = 2.0
 # Longest wait between two attempts.
 _WAIT_MAX_SECONDS: Final = 2.0
-# A connection is lost after three unanswered pings.
-_PING_SECONDS: Final = 1.0
 # Interval of looking for what waits for too long. A longer one means that this process was stopped.
 _TICK_SECONDS: Final = 0.25
 _STOPPED_SECONDS: Final = 1.0
@@ -119,9 +112,6 @@ _RECORD_OVERHEAD_BYTES: Final = 200
 _BROADCASTS_MAX: Final = 1_000
 # A missing lease is over if this server's own one was renewed for this time, without a gap of this length.
 _STEADY_SECONDS: Final = 2 * LEASE_RENEWAL_SECONDS
-# A snapshot of which no chunk moves for this time has failed.
-_SNAPSHOT_SECONDS: Final = 30.0
-_SNAPSHOT_NAME: Final = "snapshot"
 # Limit of the end of a session or of the thread: the sockets may be blocked.
 _END_SECONDS: Final = 2.0
 # Threads that read and write files: a snapshot needs one, and each monitoring page.
@@ -131,87 +121,6 @@ _NO_QUORUM: Final = "NATS has no quorum"
 _NO_CONNECTION: Final = "it can't reach NATS"
 # Errors of an election or of an overloaded leader, in nats-server's errors.json: they pass.
 _TRANSIENT: Final = frozenset({10008, 10009, 10118, 10158, STREAM_NOT_FOUND})
-
-
-class _Client(nats.aio.client.Client):
-    """A client for one connection, with what nats-py lacks: a check before the credentials are sent, and an abort."""
-
-    def __init__(self, settings: NatsSettings) -> None:
-        super().__init__()
-        self._settings = settings
-        self.info: dict[str, Any] = {}
-        self.is_lost = asyncio.Event()
-        # The last error.
-        self.reason = ""
-        # What the user must not do, in the words of the server; empty if nothing was refused.
-        self.denial = ""
-
-    async def open(self, url: str, name: str) -> None:
-        """Connect. LogError: waiting does not help. OSError: try again."""
-        settings = self._settings
-        has_user = settings.user is not None
-        try:
-            async with asyncio.timeout(2 * _CONNECT_SECONDS):
-                await self.connect(
-                    [url],
-                    name=name,
-                    allow_reconnect=False,
-                    max_reconnect_attempts=1,
-                    reconnect_time_wait=0,
-                    connect_timeout=_CONNECT_SECONDS,  # type: ignore[arg-type]
-                    ping_interval=_PING_SECONDS,  # type: ignore[arg-type]
-                    error_cb=self._note,
-                    closed_cb=self._lose,
-                    tls=settings.tls,
-                    user=settings.user,
-                    password=settings.password if has_user else None,
-                    token=None if has_user else settings.password,
-                    user_credentials=None
-                    if settings.credentials is None
-                    else nats.aio.client.RawCredentials(settings.credentials),
-                )
-        except LogError:
-            raise
-        except ssl.SSLCertVerificationError as error:
-            raise LogError(
-                f"The certificate of the NATS server at {url} is not valid ({error.verify_message}); correct it, or "
-                "CHAT_NATS_CA."
-            ) from error
-        except Exception as error:
-            if "authorization" in str(error).lower() or "authentication" in str(error).lower():
-                raise LogError(
-                    "NATS refuses the credentials; correct CHAT_NATS_USER and CHAT_NATS_PASSWORD_FILE, or "
-                    "CHAT_NATS_CREDENTIALS."
-                ) from error
-            raise ConnectionError(self.reason or str(error) or type(error).__name__) from error
-
-    async def abandon(self) -> None:
-        """End the connection at once, whatever it does."""
-        self.is_lost.set()
-        transport = self._transport
-        try:
-            async with asyncio.timeout(_END_SECONDS):
-                await self.close()
-        except (NatsError, OSError):
-            pass
-        finally:
-            writer = getattr(transport, "_bare_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
-        if initial_connection:
-            self.info = info
-            check_info(info, self._settings)
-        # The addresses of other servers are not used: the settings have them, perhaps behind a proxy.
-
-    async def _note(self, error: Exception) -> None:
-        self.reason = str(error) or type(error).__name__
-        if "permissions violation" in self.reason.lower():
-            self.denial = self.reason
-
-    async def _lose(self) -> None:
-        self.is_lost.set()
 
 
 class _Publication:
@@ -287,7 +196,7 @@ class _Reading:
 class _Session:
     """A connection, and what is sent over it, in order. For the loop."""
 
-    def __init__(self, client: _Client) -> None:
+    def __init__(self, client: NatsClient) -> None:
         self.client = client
         self.since = asyncio.get_running_loop().time()
         self.inbox = client.new_inbox()
@@ -439,10 +348,10 @@ class NatsLog:
         self._receive = receive
 
     def put_snapshot(self, number: int, path: Path) -> None:
-        self._call(lambda session: self._put_snapshot(session, number, path))
+        self._call(lambda session: put_snapshot(session.client, self._settings, number, path))
 
     def get_snapshot(self, path: Path) -> int | None:
-        return self._call(lambda session: self._get_snapshot(session, path))
+        return self._call(lambda session: get_snapshot(session.client, self._settings, path))
 
     def close(self, timeout_seconds: float) -> None:
         if self._loop is None:
@@ -517,7 +426,7 @@ class NatsLog:
         self._chance.shuffle(urls)
         failures = 0
         for url in itertools.cycle(urls):
-            client = _Client(self._settings)
+            client = NatsClient(self._settings)
             was_connected = False
             try:
                 await client.open(url, self._server)
@@ -557,7 +466,7 @@ class NatsLog:
             self._open_error = error
             self._changed.notify_all()
 
-    async def _check_server(self, client: _Client) -> None:
+    async def _check_server(self, client: NatsClient) -> None:
         server_id, name = str(client.info.get("server_id")), str(client.info.get("server_name"))
         if server_id not in self._checked and not self._settings.unsafe:
             await check_sync(client, server_id, name, self._settings)
@@ -912,46 +821,6 @@ class NatsLog:
     def _receive_broadcast(self, message: Msg) -> None:
         assert self._receive is not None
         self._receive(message.data)
-
-    # Snapshots.
-
-    async def _put_snapshot(self, session: _Session, number: int, path: Path) -> None:
-        store = await self._snapshots(session)
-        with path.open("rb") as file:
-            await store.put(_SNAPSHOT_NAME, file, ObjectMeta(description=str(number)))
-
-    async def _get_snapshot(self, session: _Session, path: Path) -> int | None:
-        store = await self._snapshots(session)
-        part = path.with_name(f"{path.name}.part")
-        part.unlink(missing_ok=True)
-        getting = None
-        try:
-            part.touch(0o600, exist_ok=False)
-            with part.open("wb") as file:  # nats-py writes in other threads
-                getting = asyncio.ensure_future(store.get(_SNAPSHOT_NAME, file))
-                size = -1
-                while not (await asyncio.wait((getting,), timeout=_SNAPSHOT_SECONDS))[0]:
-                    if part.stat().st_size == size:
-                        raise TimeoutError("the snapshot is incomplete, or NATS does not send it")
-                    size = part.stat().st_size
-            part.replace(path)
-            return int(getting.result().info.description or "")
-        except NotFoundError:
-            return None
-        finally:
-            if getting is not None:
-                getting.cancel()
-            part.unlink(missing_ok=True)
-
-    async def _snapshots(self, session: _Session) -> ObjectStore:
-        jetstream = session.client.jetstream(timeout=10 * API_SECONDS)
-        bucket = f"{self._settings.stream}_snapshots"
-        try:
-            return await jetstream.object_store(bucket)
-        except NotFoundError:
-            return await jetstream.create_object_store(
-                bucket, storage=StorageType.FILE, replicas=self._settings.replicas
-            )
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -1,0 +1,104 @@
+"""A client of NATS for one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+import nats.aio.client
+from nats.errors import Error as NatsError
+
+from chatserver.journal.log import LogError
+from chatserver.journal.nats_checks import check_info
+
+if TYPE_CHECKING:
+    from chatserver.journal.nats_settings import NatsSettings
+
+# Limit of a connection attempt: a paused server accepts connections and says nothing.
+_CONNECT_SECONDS: Final = 2.0
+# A connection is lost after three unanswered pings.
+_PING_SECONDS: Final = 1.0
+# Limit of an orderly end: the socket may be blocked.
+_END_SECONDS: Final = 1.0
+
+
+class NatsClient(nats.aio.client.Client):
+    """A client for one connection, with what nats-py lacks: a check before the credentials are sent, and an abort."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self.info: dict[str, Any] = {}
+        self.is_lost = asyncio.Event()
+        # The last error.
+        self.reason = ""
+        # What the user must not do, in the words of the server; empty if nothing was refused.
+        self.denial = ""
+
+    async def open(self, url: str, name: str) -> None:
+        """Connect. LogError: waiting does not help. OSError: try again."""
+        settings = self._settings
+        has_user = settings.user is not None
+        try:
+            async with asyncio.timeout(2 * _CONNECT_SECONDS):
+                await self.connect(
+                    [url],
+                    name=name,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=_CONNECT_SECONDS,  # type: ignore[arg-type]
+                    ping_interval=_PING_SECONDS,  # type: ignore[arg-type]
+                    error_cb=self._note,
+                    closed_cb=self._lose,
+                    tls=settings.tls,
+                    user=settings.user,
+                    password=settings.password if has_user else None,
+                    token=None if has_user else settings.password,
+                    user_credentials=None
+                    if settings.credentials is None
+                    else nats.aio.client.RawCredentials(settings.credentials),
+                )
+        except LogError:
+            raise
+        except ssl.SSLCertVerificationError as error:
+            raise LogError(
+                f"The certificate of the NATS server at {url} is not valid ({error.verify_message}); correct it, or "
+                "CHAT_NATS_CA."
+            ) from error
+        except Exception as error:
+            if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+                raise LogError(
+                    "NATS refuses the credentials; correct CHAT_NATS_USER and CHAT_NATS_PASSWORD_FILE, or "
+                    "CHAT_NATS_CREDENTIALS."
+                ) from error
+            raise ConnectionError(self.reason or str(error) or type(error).__name__) from error
+
+    async def abandon(self) -> None:
+        """End the connection at once, whatever it does."""
+        self.is_lost.set()
+        transport = self._transport
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                await self.close()
+        except (NatsError, OSError):
+            pass
+        finally:
+            writer = getattr(transport, "_bare_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002
+        if initial_connection:
+            self.info = info
+            check_info(info, self._settings)
+        # The addresses of other servers are not used: the settings have them, perhaps behind a proxy.
+
+    async def _note(self, error: Exception) -> None:
+        self.reason = str(error) or type(error).__name__
+        if "permissions violation" in self.reason.lower():
+            self.denial = self.reason
+
+    async def _lose(self) -> None:
+        self.is_lost.set()
