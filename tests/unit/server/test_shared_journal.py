@@ -276,6 +276,14 @@ def test_store_that_lost_its_last_transactions_continues(stream: FakeStream, tmp
     again.stop()
 
 
+def test_batch_that_was_overtaken_comes_first(stream: FakeStream, servers: list[SharingServer]) -> None:
+    play = Play(stream, servers)
+    for _ in range(3):
+        play.overtake(servers[0])
+        settle(servers, list(play.said["a"].values()))
+    assert servers[1].texts() == [f"a {number}" for number in range(6)]
+
+
 def test_run_that_is_over_never_begins_again(stream: FakeStream, servers: list[SharingServer], tmp_path: Path) -> None:
     """NATS forgets ids after some minutes, so copies of old records may come late."""
     server = SharingServer(tmp_path / "c", stream, "c").ready()
