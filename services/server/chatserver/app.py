@@ -6,11 +6,14 @@ import ctypes
 import errno
 import gc
 import os
+import platform
+import re
 import resource
 import select
 import sys
 import threading
-from contextlib import suppress
+import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -45,8 +48,13 @@ from chatserver.control import HEALTHY
 from chatserver.counters import Counters
 from chatserver.journal.apply import StoreLimits
 from chatserver.journal.entries import ServerStart, SetServerRole
-from chatserver.journal.joining import refuse_shared
+from chatserver.journal.joining import adopt_log, prepare_folder, refuse_shared
 from chatserver.journal.local import LocalJournal
+from chatserver.journal.monitor import LogMonitor
+from chatserver.journal.nats_settings import nats_settings
+from chatserver.journal.shared import SharedJournal
+from chatserver.journal.snapshots import Snapshots
+from chatserver.journal.starting import LogStart, StartStoppedError
 from chatserver.memory import share_of_memory, system_memory
 from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
@@ -64,7 +72,8 @@ from chatserver.net.udp_listener import UdpListener
 from chatserver.store.accounts import Accounts, Role
 from chatserver.store.database import Database
 from chatserver.store.disk import DiskReserve
-from chatserver.store.identity import HistoryIdentity
+from chatserver.store.files import LOCK_FILE, lock
+from chatserver.store.identity import HistoryIdentity, read_highest_id
 from chatserver.store.indexer import Indexer
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
@@ -74,11 +83,13 @@ from chatserver.threads import StartError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from chatprotocol.wire import WireProtocol
     from chatserver.admin.metrics_server import MetricsServer
     from chatserver.config import Config
+    from chatserver.journal.base import Journal
+    from chatserver.journal.nats_log import NatsLog
 
 _log = structlog.get_logger()
 
@@ -114,6 +125,11 @@ _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 _SETTINGS = "the settings"
 # The error for a connection without TLS, if TLS is required.
 _TLS_REQUIRED = Refused(ErrorCode.TLS_REQUIRED, "The server requires TLS: connect with TLS (chatclient --tls).")
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
 
 
 @dataclass(frozen=True)
@@ -154,33 +170,66 @@ class Server:
         udp_silence_seconds: float = SILENCE_SECONDS,
         dropped_log_entries: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._config = config
         self._on_crash = on_crash
         self._crashed = False
         self._started = False
         self._stopping = False
         self._certificates: Certificates | None = None
         self._tls: TlsAcceptor | None = None
-        try:
+        self._control: ControlSocket | None = None
+        self._metrics: MetricsServer | None = None
+        self._listener: Listener | None = None
+        self._udp_listener: UdpListener | None = None
+        # The log that several servers share; None if this is the only one.
+        self._shared_log: NatsLog | None = None
+        self._shared_journal: SharedJournal | None = None
+        # Set at the start of such a server: tells what it waits for.
+        self._log_start: LogStart | None = None
+        self._monitor: LogMonitor | None = None
+        self._snapshots: Snapshots | None = None
+        self._is_built = False
+        self._build_with = partial(self._build, config, protocols, udp_silence_seconds, dropped_log_entries)
+        with _start_errors(config):
             if config.tls != "off" and config.tls_cert is not None and config.tls_key is not None:
                 self._certificates = Certificates(config.tls_cert, config.tls_key, self._crash)
                 self._tls = TlsAcceptor(self._certificates.context)
-            self._database = Database(config.data)
-            try:
+            if config.nats is None:
+                self._open_database(None)
+                self._bind()
+            else:
+                self._prepare_for_log(config)
+
+    def _prepare_for_log(self, config: Config) -> None:
+        """Make what answers during the start: the control socket, and the port of the metrics.
+
+        The database is opened later, because the folder may get a snapshot before. Its lock is tried, so that this
+        server does not replace the control socket of a running one.
+        """
+        from chatserver.journal.nats_log import NatsLog  # noqa: PLC0415 -- a single server does not need the memory
+
+        settings = nats_settings(config)
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock(config.data / LOCK_FILE).close()
+        self._open_metrics(config)
+        self._control = ControlSocket(config.data, self._answer, self._crash)
+        self._shared_log = NatsLog(settings, _server_name(config), self._crash)
+
+    def _open_database(self, start: LogStart | None) -> None:
+        """Open the database, and build all parts but the listeners. ``start`` is None if this is the only server."""
+        open_database = partial(Database, self._config.data)
+        self._database = open_database() if start is None else start.do("it opens its database", open_database)
+        try:
+            if start is None:
                 refuse_shared(self._database)
-                self._build(config, protocols, udp_silence_seconds, dropped_log_entries)
-            except BaseException:
-                self._database.close()
-                raise
-        except MemoryError as error:
-            raise StartError.no_memory() from error
-        except CertificateError as error:
-            raise StartError(str(error)) from error
-        except PasswordsFailedError as error:
-            reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
-            raise StartError(f"{reason}. Allow more memory, or lower it.") from error
-        except OSError as error:
-            advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
-            raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
+            else:
+                assert self._shared_log is not None
+                start.do("it reads the log", partial(adopt_log, self._database, self._shared_log))
+            self._build_with()
+        except BaseException:
+            self._database.close()
+            raise
+        self._is_built = True
 
     def _build(
         self,
@@ -193,7 +242,7 @@ class Server:
         _raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
         messages = Messages(self._database, memory.claim)
-        last_id = reconcile(self._database)
+        last_id = self._read_last_id()
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         protocols = protocols_with_register(register)
@@ -214,17 +263,7 @@ class Server:
         for buffer in (*buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        self._journal = LocalJournal(
-            self._database,
-            Clock().now_ms,
-            self._crash,
-            limits=StoreLimits(
-                waiting_from_sender=config.waiting_from_sender, waiting_messages=config.waiting_messages
-            ),
-            reserve=DiskReserve(config.data, config.disk_reserve),
-            counters=self._counters,
-        )
-        self._journal.defer(ServerStart, ServerStart())
+        self._journal = self._make_journal(config)
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
         hub = Hub(
@@ -307,6 +346,7 @@ class Server:
             acked_delivery=self._acked_delivery,
             limits=user_limits,
             counters=self._counters,
+            find_refusal=self._monitor.find_refusal if self._monitor is not None else lambda: "",
         )
         limits = ConnectionLimits(
             exempt=config.exempt,
@@ -331,38 +371,92 @@ class Server:
             Slots.of(config.max_connections, config.waiting_percent, config.reserved_percent),
             memory.claim,
         )
-        listening, bound = _listen(config)
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
-        self._listener = Listener(listening, self._connections, protocols, self._crash, self._turns)
-        datagram = by_name(Datagram.name, protocols)
-        self._udp_listener = UdpListener(
-            bound,
-            self._connections,
-            datagram,
-            OpeningLimits(limits.is_exempt, self._counters, each_max=config.udp_openings),
-            self._crash,
-            silence_seconds=udp_silence_seconds,
-            tls_required=config.tls == "required",
-        )
-        self._control = ControlSocket(config.data, self._answer, self._crash)
+        self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
+        if self._control is None:
+            self._control = ControlSocket(config.data, self._answer, self._crash)
         target = RunningServer(self._database, self._journal, self._connections, self._indexer.note_pruned)
         self._retention = Retention(
             config.retention_days, self._journal, wall_ms, self._crash, self._indexer.note_pruned
         )
         self._admin = AdminSocket(config.data, target.answer, self._crash)
-        self._metrics = self._open_metrics(config, dropped_log_entries)
+        if self._metrics is None:
+            self._open_metrics(config)
+        self._register_metrics(config, dropped_log_entries)
         self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, limits)
+
+    def _read_last_id(self) -> int:
+        """The highest id that a message ever had. Raises StoreError."""
+        if self._shared_log is None:
+            return reconcile(self._database)
+        with self._database.reading() as connection:  # the log has what a crash lost
+            return read_highest_id(connection)
+
+    def _make_journal(self, config: Config) -> Journal:
+        limits = StoreLimits(waiting_from_sender=config.waiting_from_sender, waiting_messages=config.waiting_messages)
+        reserve = DiskReserve(config.data, config.disk_reserve)
+        if self._shared_log is None:
+            journal = LocalJournal(
+                self._database, Clock().now_ms, self._crash, limits=limits, reserve=reserve, counters=self._counters
+            )
+            journal.defer(ServerStart, ServerStart())
+            return journal
+        shared = SharedJournal(
+            self._database,
+            Clock().now_ms,
+            self._crash,
+            limits=limits,
+            reserve=reserve,
+            counters=self._counters,
+            log=self._shared_log,
+            server=_server_name(config),
+            on_lost=partial(self._crash, "journal"),
+        )
+        self._monitor = LogMonitor(self._shared_log, lambda: shared.position.number, self._crash)
+        self._snapshots = Snapshots(config.data, self._shared_log, self._crash)
+        shared.on_own_record(self._snapshots.note_own_record)
+        self._shared_journal = shared
+        return shared
+
+    def _bind(self) -> None:
+        """Bind the ports of the clients, and make the listeners. Raises StartError."""
+        config = self._config
+        listening, bound = _listen(config)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
+        self._listener = Listener(listening, self._connections, self._protocols, self._crash, self._turns)
+        self._udp_listener = UdpListener(
+            bound,
+            self._connections,
+            by_name(Datagram.name, self._protocols),
+            OpeningLimits(self._limits.is_exempt, self._counters, each_max=config.udp_openings),
+            self._crash,
+            silence_seconds=self._udp_silence_seconds,
+            tls_required=config.tls == "required",
+        )
 
-    def _open_metrics(self, config: Config, dropped_log_entries: Callable[[], int]) -> MetricsServer | None:
+    def _open_metrics(self, config: Config) -> None:
         """Bind the port of the metrics, if there is a setting for it. Raises StartError."""
         if config.metrics is None:
-            return None
+            return
         from chatserver.admin import metrics  # noqa: PLC0415 - it takes 2 MiB of memory
 
-        registry = metrics.new_registry()
+        self._registry = metrics.new_registry()
+        try:
+            self._metrics = metrics.open_server(
+                config.metrics, self._registry, self._find_problem, self._find_unreadiness, self._crash
+            )
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            address = format_address(config.metrics)
+            raise StartError(f"Can't serve metrics on {address}: {reason}; see --metrics.") from error
+
+    def _register_metrics(self, config: Config, dropped_log_entries: Callable[[], int]) -> None:
+        if self._metrics is None:
+            return
+        from chatserver.admin import metrics  # noqa: PLC0415 - see above
+
         sources = metrics.Sources(
             counters=self._counters,
             connections=self._connections,
@@ -377,15 +471,7 @@ class Server:
             dropped_log_entries=dropped_log_entries,
             certificates=self._certificates,
         )
-        registry.register(metrics.ServerCollector(sources))
-        try:
-            return metrics.open_server(
-                config.metrics, registry, self._find_problem, self._find_unreadiness, self._crash
-            )
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            address = format_address(config.metrics)
-            raise StartError(f"Can't serve metrics on {address}: {reason}; see --metrics.") from error
+        self._registry.register(metrics.ServerCollector(sources))
 
     def _is_reserved(self) -> bool:
         """True if the free slots are for known users only. For any thread."""
@@ -415,28 +501,52 @@ class Server:
                 raise ConfigError(str(error)) from error
         self._reloads.apply(config)
 
-    def start(self) -> None:
+    def start(self, pause: Callable[[float], bool] = _sleep) -> None:
         """Start all threads; the listeners follow the threads that serve their clients.
 
-        Raises StartError. The caller calls ``stop`` in any case.
+        A server that shares its log waits for NATS first, and then until it has caught up. ``pause`` waits some
+        seconds, and returns true if the server must end: then ``start`` returns early.
+
+        Raises StartError, StoreError, LogError. The caller calls ``stop`` in any case.
         """
         prepare_threads()
         sys.setswitchinterval(_SWITCH_SECONDS)
         gc.set_threshold(_GARBAGE_OBJECTS)
-        try:
-            self._start_threads()
-        except RuntimeError as error:
-            raise StartError.no_threads(error) from error
-        except MemoryError as error:
-            raise StartError.no_memory() from error
+        with _start_errors(self._config):
+            try:
+                if self._shared_log is not None:
+                    self._join_log(self._shared_log, LogStart(self._shared_log, pause))
+                self._start_threads()
+            except StartStoppedError:
+                return
+            except RuntimeError as error:
+                raise StartError.no_threads(error) from error
         self._started = True
         self._log_waiting()
+
+    def _join_log(self, log: NatsLog, start: LogStart) -> None:
+        self._log_start = start
+        self._start_answering()
+        log.start()
+        start.open()
+        start.do("it looks for a snapshot", partial(prepare_folder, self._config.data, log))
+        self._open_database(start)
+
+    def _start_answering(self) -> None:
+        assert self._control is not None
+        self._control.start()
+        if self._metrics is not None:
+            self._metrics.start()
+            _log.info("metrics served", address=format_address(self._metrics.address))
 
     def _start_threads(self) -> None:
         self._sender.start()
         if self._turns is not None:
             self._turns.start()
         self._journal.start()
+        if self._log_start is not None and self._shared_journal is not None:
+            self._log_start.catch_up(self._shared_journal)
+            self._bind()
         self._appoint_operators()
         self._presence.start()
         self._acked_delivery.start()
@@ -445,14 +555,17 @@ class Server:
         if self._certificates is not None and self._tls is not None:
             self._certificates.start()
             self._tls.start()
+        if self._monitor is not None and self._snapshots is not None:
+            self._monitor.start()
+            self._snapshots.start()
+        assert self._listener is not None
+        assert self._udp_listener is not None
         self._udp_listener.start()
         self._listener.start()
-        self._control.start()
+        if self._shared_log is None:
+            self._start_answering()
         self._admin.start()
         self._retention.start()
-        if self._metrics is not None:
-            self._metrics.start()
-            _log.info("metrics served", address=format_address(self._metrics.address))
 
     def _appoint_operators(self) -> None:
         """Make the users of the setting operators of the server, if they are registered."""
@@ -469,16 +582,36 @@ class Server:
     def stop(self) -> bool:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
         self._stopping = True
+        if self._is_built:
+            self._stop_serving()
+        elif self._shared_log is not None:
+            self._shared_log.close(0.0)
+        if self._control is not None:
+            self._control.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._is_built:
+            self._journal.close()
+            self._database.close()
+        return not self._crashed
+
+    def _stop_serving(self) -> None:
         self._admin.close()
         self._retention.stop()
-        self._listener.close()
-        self._udp_listener.close()
+        if self._listener is not None:
+            self._listener.close()
+        if self._udp_listener is not None:
+            self._udp_listener.close()
         self._login.stop_waiting()
         self._passwords.stop(_HASH_SECONDS)
         self._indexer.stop()
         if self._certificates is not None:
             self._certificates.stop()
+        if self._monitor is not None:
+            self._monitor.stop()
         self._journal.stop()  # messages are rejected from now on
+        if self._snapshots is not None:
+            self._snapshots.stop()
         self._presence.stop()
         self._hub.track_newest()
         if self._tls is not None:
@@ -490,34 +623,47 @@ class Server:
         if self._turns is not None:
             self._turns.stop()
         self._acked_delivery.stop()
-        self._udp_listener.stop()  # before the sender: it wakes the sender
+        if self._udp_listener is not None:
+            self._udp_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
-        self._control.close()
-        if self._metrics is not None:
-            self._metrics.close()
-        self._journal.close()
-        self._database.close()
         if self._started:
             _log.info("stopped", connections=connections)
-        return not self._crashed
 
     def _answer(self, request: str) -> str:
         """Answer a request on the control socket. For the thread of that socket."""
         if request != "health":
             return f"there is no request {request[:32]!r}"
-        return self._find_problem() or HEALTHY
+        if problem := self._find_problem():
+            return problem
+        reason = self._find_cluster_problem()
+        return f"{HEALTHY}: {reason}" if reason else HEALTHY
 
     def _find_problem(self) -> str:
-        """Return why clients can't be served; empty if they can. It may wait for the disk. For any thread."""
+        """Return why clients can't be served; empty if they can. It may wait for the disk. For any thread.
+
+        A restart may help, so a server that waits for NATS has no problem.
+        """
         if self._crashed:
             return "a thread died"
         if self._stopping:
             return "it is shutting down"
-        return self._journal.find_problem(_PROBE_SECONDS)
+        if self._shared_log is None:
+            return self._journal.find_problem(_PROBE_SECONDS)
+        return "it can't write to its disk" if self._is_built and self._journal.is_failing else ""
+
+    def _find_cluster_problem(self) -> str:
+        """Return why clients should prefer another server of the cluster; empty if they are welcome, or it is alone."""
+        if self._shared_log is None:
+            return ""
+        if not self._started or self._monitor is None:
+            return self._log_start.reason if self._log_start is not None else "it starts"
+        return self._monitor.find_problem()
 
     def _find_unreadiness(self) -> str:
         """Return why clients should go elsewhere, for now; empty if they are welcome. As _find_problem."""
-        return self._find_problem() or ("the reserve of its disk is used up" if self._journal.is_disk_full else "")
+        if reason := self._find_problem() or self._find_cluster_problem():
+            return reason
+        return "the reserve of its disk is used up" if self._journal.is_disk_full else ""
 
     def _log_waiting(self) -> None:
         """Log that no user is connected. For any thread."""
@@ -532,6 +678,28 @@ class Server:
         self._crashed = True
         self._on_crash()
         _log.error("shutting down", reason="thread_died", thread=thread)
+
+
+@contextmanager
+def _start_errors(config: Config) -> Iterator[None]:
+    """Raise StartError for what can go wrong in the block."""
+    try:
+        yield
+    except MemoryError as error:
+        raise StartError.no_memory() from error
+    except CertificateError as error:
+        raise StartError(str(error)) from error
+    except PasswordsFailedError as error:
+        reason = f"A password can't be hashed with --hash-memory-kib {config.hash_memory_kib}: {error}"
+        raise StartError(f"{reason}. Allow more memory, or lower it.") from error
+    except OSError as error:
+        advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
+        raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
+
+
+def _server_name(config: Config) -> str:
+    """The name among the servers of the log: of the setting, or of the machine, as far as NATS allows it."""
+    return config.server_name or re.sub("[^A-Za-z0-9_-]+", "-", platform.node().partition(".")[0])[:32] or "server"
 
 
 def _raise_descriptor_limit(needed: int) -> None:
