@@ -23,6 +23,7 @@ import structlog
 from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver.admin import cli
 from chatserver.config import RELOADABLE, changed_settings, load_config, read_environment
+from chatserver.journal.log import LogError
 from chatserver.log import LibraryLog, LineLimiter, LogWriter, configure_log
 from chatserver.store.errors import StoreError
 from chatserver.threads import StartError, Watchdog, log_stacks
@@ -86,7 +87,7 @@ def main(make_server: Callable[..., Server] | None = None) -> int:
         for name, similar in unknown_settings(environment):
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)
         return _serve(make_server or app.Server, config, watchdog, log)
-    except (ConfigError, StoreError, StartError) as error:
+    except (ConfigError, LogError, StoreError, StartError) as error:
         if log is not None and config.log_format == "json":  # readers of a text log also see standard error
             _log.error("start failed", error=str(error))
         print(f"chatserver: {error}", file=sys.stderr)
@@ -145,7 +146,7 @@ def _serve(make_server: Callable[..., Server], config: Config, watchdog: Watchdo
         signal.signal(number, lambda number, _: signals_received.put(number))
     server = make_server(config, watchdog.trip, dropped_log_entries=lambda: log.dropped)
     try:
-        server.start()
+        server.start(lambda seconds: _pause(signals_received, watchdog, seconds))
         while (received := _wait(signals_received, watchdog)) in (_RELOAD, _STACKS):
             if received == _STACKS:
                 log_stacks()
@@ -165,6 +166,21 @@ def _serve(make_server: Callable[..., Server], config: Config, watchdog: Watchdo
         for number in ending:
             signal.signal(number, signal.SIG_IGN)
     return EXIT_OK if is_clean and not watchdog.tripped else EXIT_CRASHED
+
+
+def _pause(signals_received: queue.SimpleQueue[int], watchdog: Watchdog, seconds: float) -> bool:
+    """Wait during the start. True if the server must end; the signal is left for ``_wait``.
+
+    SIGHUP has no effect meanwhile: the settings were read a moment ago, and the parts that it changes do not exist.
+    """
+    with suppress(queue.Empty):
+        received = signals_received.get(timeout=seconds)
+        if received == _STACKS:
+            log_stacks()
+        elif received != _RELOAD:
+            signals_received.put(received)
+            return True
+    return watchdog.tripped
 
 
 def _reload(config: Config, server: Server, log: LogWriter) -> Config:

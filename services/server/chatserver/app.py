@@ -187,7 +187,7 @@ class Server:
         # Set at the start of such a server: tells what it waits for.
         self._log_start: LogStart | None = None
         self._monitor: LogMonitor | None = None
-        self._snapshots: Snapshots | None = None
+        self._log_threads: tuple[LogMonitor | Snapshots, ...] = ()
         self._is_built = False
         self._build_with = partial(self._build, config, protocols, udp_silence_seconds, dropped_log_entries)
         with _start_errors(config):
@@ -414,8 +414,9 @@ class Server:
             on_lost=partial(self._crash, "journal"),
         )
         self._monitor = LogMonitor(self._shared_log, lambda: shared.position.number, self._crash)
-        self._snapshots = Snapshots(config.data, self._shared_log, self._crash)
-        shared.on_own_record(self._snapshots.note_own_record)
+        snapshots = Snapshots(config.data, self._shared_log, self._crash)
+        shared.on_own_record(snapshots.note_own_record)
+        self._log_threads = self._monitor, snapshots
         self._shared_journal = shared
         return shared
 
@@ -555,9 +556,8 @@ class Server:
         if self._certificates is not None and self._tls is not None:
             self._certificates.start()
             self._tls.start()
-        if self._monitor is not None and self._snapshots is not None:
-            self._monitor.start()
-            self._snapshots.start()
+        for each in self._log_threads:
+            each.start()
         assert self._listener is not None
         assert self._udp_listener is not None
         self._udp_listener.start()
@@ -607,11 +607,9 @@ class Server:
         self._indexer.stop()
         if self._certificates is not None:
             self._certificates.stop()
-        if self._monitor is not None:
-            self._monitor.stop()
+        for each in self._log_threads:
+            each.stop()
         self._journal.stop()  # messages are rejected from now on
-        if self._snapshots is not None:
-            self._snapshots.stop()
         self._presence.stop()
         self._hub.track_newest()
         if self._tls is not None:

@@ -114,6 +114,8 @@ class _Flight(NamedTuple):
     appends: list[Appended[Any]]
     # The time of the first append; 0 without messages.
     since: float
+    # The time of the first publication; 0 for the start of a run.
+    published_at: float = 0.0
 
     def entries(self) -> list[Entry[Any]]:
         return [*self.deferred, *(entry for appended in self.appends for entry in appended.entries)]
@@ -148,6 +150,7 @@ class SharedJournal(Journal):
         self._shared_log = log
         self._on_lost = on_lost
         self._on_new_run: list[Callable[[str], None]] = []
+        self._on_own_record: list[Callable[[int], None]] = []
         # The run of this server; set by the thread of the journal, read by any thread.
         self.run = ""
         with self._database.reading() as connection:
@@ -177,6 +180,13 @@ class SharedJournal(Journal):
         The claims of the guests of this server are over. It is called in the thread of the journal.
         """
         self._on_new_run.append(callback)
+
+    def on_own_record(self, callback: Callable[[int], None]) -> None:
+        """Call back with the number of each record of this server after it was applied. Call it before ``start``.
+
+        It is called in the thread of the journal.
+        """
+        self._on_own_record.append(callback)
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
         """Wait until all that was confirmed before the start is applied. False after the timeout."""
@@ -224,6 +234,8 @@ class SharedJournal(Journal):
                 self._problem = self._shared_log.find_problem()
                 taken_records = self._shared_log.take()
                 for start in range(0, len(taken_records), GROUP_MAX_RECORDS):
+                    if not self.is_ready and self._is_closed():  # the next start applies them
+                        return
                     self._apply(taken_records[start : start + GROUP_MAX_RECORDS])
                 if self._may_publish():
                     taken = self._take()
@@ -282,7 +294,9 @@ class SharedJournal(Journal):
             since = taken.since if taken.is_gathered else 0.0
             for part in self._parts(appends):
                 self._number += 1
-                self._in_flight.append(flight := _Flight(self._number, list(deferred.values()), part, since))
+                self._in_flight.append(
+                    flight := _Flight(self._number, list(deferred.values()), part, since, self._clock())
+                )
                 self._publish(flight)
                 for key in deferred:
                     del taken.deferred[key]
@@ -387,6 +401,10 @@ class SharedJournal(Journal):
             _log.info("journal recovered")
         self._counters.commit_seconds.observe(self._clock() - began_at)
         self._tell(results)
+        for (number, batch), result in zip(batches, results, strict=True):
+            if result.outcomes is not None and batch.server == self.server and batch.run == self.run:
+                for note in self._on_own_record:
+                    note(number)
         self._react(results)
         self._database.truncate_log()
 
@@ -448,6 +466,8 @@ class SharedJournal(Journal):
             _complete(flight, outcomes)
             if flight.since:
                 self._counters.confirmation_seconds.observe(self._clock() - flight.since)
+            if flight.published_at:
+                self._counters.publish_seconds.observe(self._clock() - flight.published_at)
         self._pass_fences()
 
     def _react(self, results: Sequence[_Result]) -> None:
