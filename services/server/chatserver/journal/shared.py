@@ -150,7 +150,7 @@ class SharedJournal(Journal):
         self._shared_log = log
         self._on_lost = on_lost
         self._on_new_run: list[Callable[[str], None]] = []
-        self._on_own_record: list[Callable[[int], None]] = []
+        self._note_own_record: Callable[[int], None] = lambda _: None
         # The run of this server; set by the thread of the journal, read by any thread.
         self.run = ""
         with self._database.reading() as connection:
@@ -182,11 +182,11 @@ class SharedJournal(Journal):
         self._on_new_run.append(callback)
 
     def on_own_record(self, callback: Callable[[int], None]) -> None:
-        """Call back with the number of each record of this server after it was applied. Call it before ``start``.
+        """Set the function that gets the number of each record of this server after it was applied.
 
-        It is called in the thread of the journal.
+        Call it before ``start``. The function is called in the thread of the journal.
         """
-        self._on_own_record.append(callback)
+        self._note_own_record = callback
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
         """Wait until all that was confirmed before the start is applied. False after the timeout."""
@@ -403,8 +403,7 @@ class SharedJournal(Journal):
         self._tell(results)
         for (number, batch), result in zip(batches, results, strict=True):
             if result.outcomes is not None and batch.server == self.server and batch.run == self.run:
-                for note in self._on_own_record:
-                    note(number)
+                self._note_own_record(number)
         self._react(results)
         self._database.truncate_log()
 
