@@ -63,6 +63,7 @@ class Program:
         self.port = 0
         self._folder = folder
         self._log = folder / "chatserver.log"
+        self._begins_at = 0
         program = ["-m", "chatserver"]
         if prelude or silence_seconds is not None:
             limits = "" if silence_seconds is None else f"udp_silence_seconds={silence_seconds!r}"
@@ -86,8 +87,13 @@ class Program:
 
     def start(self, port: int = 0) -> None:
         """Start it, also again on the same data. Returns when it accepts connections."""
+        self.launch(port)
+        self.wait_for_port()
+
+    def launch(self, port: int = 0) -> None:
+        """The same without the wait."""
         with self._log.open("ab") as log:
-            begins_at = log.tell()
+            self._begins_at = log.tell()
             self._process = subprocess.Popen(
                 [*self._command, "--port", str(port)],
                 cwd=self._folder,
@@ -96,11 +102,12 @@ class Program:
                 stdout=log,
                 stderr=log,
             )
-        self.port = self._wait_for_port(begins_at)
 
-    def _wait_for_port(self, begins_at: int) -> int:
+    def wait_for_port(self) -> None:
+        """Wait until it accepts connections after launch()."""
+
         def find_port() -> re.Match[str] | None:
-            text = self._log.read_bytes()[begins_at:].decode()
+            text = self._log.read_bytes()[self._begins_at :].decode()
             return re.search(r"^\[INFO\] Waiting for connection on port (\d+)\.\.\. ", text, re.MULTILINE)
 
         try:
@@ -111,7 +118,7 @@ class Program:
             raise
         found = find_port()
         assert found is not None
-        return int(found[1])
+        self.port = int(found[1])
 
     def kill(self) -> None:
         """End it like a power cut, except for the system's caches."""

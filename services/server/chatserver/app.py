@@ -75,6 +75,7 @@ from chatserver.store.disk import DiskReserve
 from chatserver.store.files import LOCK_FILE, lock
 from chatserver.store.identity import HistoryIdentity, read_highest_id
 from chatserver.store.indexer import Indexer
+from chatserver.store.log_position import count_servers
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
 from chatserver.store.reconcile import reconcile
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chatprotocol.wire import WireProtocol
+    from chatserver.admin import metrics
     from chatserver.admin.metrics_server import MetricsServer
     from chatserver.config import Config
     from chatserver.journal.base import Journal
@@ -471,8 +473,23 @@ class Server:
             data=config.data,
             dropped_log_entries=dropped_log_entries,
             certificates=self._certificates,
+            log=self._log_source(),
         )
         self._registry.register(metrics.ServerCollector(sources))
+
+    def _log_source(self) -> metrics.SharedLog | None:
+        from chatserver.admin import metrics  # noqa: PLC0415 - see above
+
+        journal, log = self._shared_journal, self._shared_log
+        if journal is None or log is None or self._monitor is None:
+            return None
+        return metrics.SharedLog(
+            monitor=self._monitor,
+            record=lambda: journal.position.number,
+            in_flight=lambda: journal.in_flight,
+            find_problem=log.find_problem,
+            servers=partial(count_servers, self._database),
+        )
 
     def _is_reserved(self) -> bool:
         """True if the free slots are for known users only. For any thread."""

@@ -52,7 +52,7 @@ class SharedLog:
     in_flight: Callable[[], int]
     # Empty if the log can be written.
     find_problem: Callable[[], str]
-    # Number of servers with a lease, with this one.
+    # Number of servers that are not gone, with this one.
     servers: Callable[[], int]
 
 

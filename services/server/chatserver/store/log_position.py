@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import sqlite3
 
+    from chatserver.store.database import Readable
+
 
 class LogPosition(NamedTuple):
     """The log that a database follows, its last record there, and the digest of all outcomes up to that record."""
@@ -67,3 +69,10 @@ def end_run(connection: sqlite3.Connection, server: str, run: str) -> bool:
 def read_runs(connection: sqlite3.Connection, server: str) -> dict[str, int | None]:
     """All runs of the server, and the numbers of their last batches; None for those that are over."""
     return dict(connection.execute("SELECT run, number FROM log_run WHERE server = ?", (server,)))
+
+
+def count_servers(database: Readable) -> int:
+    """Number of servers with a run that is not over. Raises StoreError."""
+    with database.reading() as connection:
+        (count,) = connection.execute("SELECT count(*) FROM log_run WHERE number IS NOT NULL").fetchone()
+        return int(count)

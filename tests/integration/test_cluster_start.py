@@ -1,0 +1,188 @@
+"""A server that shares its log on NATS: how it starts, waits, joins, and comes back. Whole processes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+
+import pytest
+from integration.room import DEADLINE_SECONDS, Peer
+from reliability.program import Program, own_environment
+
+from ops.nats_servers import NatsServers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HASHING = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
+
+
+class Cluster:
+    """A NATS server that the test starts, and chat servers with a folder each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.nats = NatsServers(folder / "nats")
+        self.settings = HASHING | {
+            "CHAT_NATS": self.nats.url,
+            "CHAT_NATS_REPLICAS": "1",
+            "CHAT_METRICS": "127.0.0.1:0",
+        }
+
+        self._servers: list[Program] = []
+
+    def server(self, name: str, **settings: str) -> Program:
+        """A server with the folder of this name."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        self._servers.append(server := Program(folder, "--server-name", name, **(self.settings | settings)))
+        return server
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.kill()
+            print(server.log())
+        self.nats.close()
+
+    def admin(self, server: Program, *words: str) -> tuple[int, str]:
+        """The exit code and standard error of a command on the data folder of a server."""
+        command = [sys.executable, "-m", "chatserver", "admin", "--data", str(server.data), *words]
+        environment = own_environment() | self.settings
+        ended = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+        )
+        return ended.returncode, ended.stderr
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()
+
+
+def page(server: Program, path: str) -> tuple[int, str]:
+    """The status and the text of a page of the metrics port."""
+    server.wait_until(lambda: "metrics served" in server.log(), "the address of the metrics")
+    address = re.findall(r"metrics served address=(\S+)", server.log())[-1]
+    try:
+        with urllib.request.urlopen(f"http://{address}/{path}", timeout=DEADLINE_SECONDS) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def health(server: Program) -> tuple[int, str]:
+    command = [sys.executable, "-m", "chatserver.health", "--data", str(server.data)]
+    ended = subprocess.run(
+        command, env=own_environment(), capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+    )
+    return ended.returncode, ended.stderr
+
+
+def texts(server: Program, name: str) -> list[str]:
+    """The messages of the lobby, as a new user sees them."""
+    with closing(Peer(server.port)) as peer:
+        peer.login(name)
+        peer.ask(command="CH", limit=10)
+        return [each["message"] for each in peer.next("history")["messages"]]
+
+
+def say(server: Program, name: str, text: str) -> None:
+    with closing(Peer(server.port)) as peer:
+        peer.login(name)
+        peer.say(text)
+
+
+def refusal(server: Program) -> str:
+    """The sentence of a server that does not start."""
+    server.launch()
+    assert server.process.wait(DEADLINE_SECONDS) == 2
+    (line,) = [line for line in server.log().splitlines() if line.startswith("chatserver: ")][-1:]
+    return line
+
+
+def test_server_waits_for_nats_and_says_so(cluster: Cluster) -> None:
+    """It is alive and not ready, and no client can connect. A signal ends the wait; the next start serves."""
+    server = cluster.server("a")
+    server.launch()
+    assert page(server, "healthz") == (200, "ok\n")
+    code, reason = page(server, "readyz")
+    assert (code, reason.startswith("it waits for NATS: ")) == (503, True)
+    code, note = health(server)
+    assert (code, "it waits for NATS: " in note) == (0, True)
+    server.wait_until(lambda: "start waits reason=" in server.log(), "the reason in its log")
+    began_at = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began_at < 3
+    assert not (server.data / "chat.db").exists()
+    server.launch()
+    cluster.nats.start()
+    server.wait_for_port()
+    say(server, "alice", "hello")
+    assert page(server, "readyz") == (200, "ok\n")
+    assert health(server) == (0, "")
+    metrics = page(server, "metrics")[1]
+    assert "chat_cluster_log_up 1.0" in metrics
+    assert re.search(r"chat_cluster_publish_seconds_count [1-9]", metrics)
+    assert server.stop() == 0
+
+
+def test_server_joins_catches_up_and_follows_no_other_log(cluster: Cluster) -> None:
+    cluster.nats.start()
+    first, second = cluster.server("a"), cluster.server("b")
+    first.start()
+    say(first, "alice", "one")
+    second.start()
+    say(second, "alice", "two")
+    second.kill()
+    say(first, "bob", "three")
+    second.start()
+    for server in (first, second):
+        assert texts(server, "carol") == ["one", "two", "three"]
+    assert re.findall(r"caught up records=(\d+)", second.log())[-1] != "0"
+    code, error = cluster.admin(second, "snapshot", str(cluster.folder / "copy.db"))
+    assert code == 0, error
+    for server in (first, second):
+        assert server.stop() == 0
+    assert "set CHAT_NATS, or run `chatserver admin unshare`" in refusal(cluster.server("b", CHAT_NATS=""))
+    assert "The log is empty, and the data folder" in refusal(cluster.server("b", CHAT_NATS_STREAM="other"))
+    third = cluster.server("c")
+    assert cluster.admin(third, "restore", str(cluster.folder / "copy.db"))[0] == 0
+    third.start()
+    assert texts(third, "carol") == ["one", "two", "three"]
+
+
+def test_data_of_one_server_become_those_of_several_and_back(cluster: Cluster) -> None:
+    """Another server loads the snapshot that ``share`` has stored. The messages have one history all the time."""
+    single = cluster.server("a", CHAT_NATS="")
+    single.start()
+    say(single, "alice", "alone")
+    single.stop()
+    cluster.nats.start()
+    first, second = cluster.server("a"), cluster.server("b")
+    assert "`chatserver admin share`" in refusal(first)
+    code, error = cluster.admin(first, "share")
+    assert code == 0, error
+    second.start()
+    assert "snapshot loaded record=1" in second.log()
+    first.start()
+    say(second, "bob", "together")
+    for server in (first, second):
+        assert texts(server, "carol") == ["alone", "together"]
+    second.stop()
+    first.stop()
+    code, error = cluster.admin(first, "unshare")
+    assert code == 0, error
+    single.start()
+    say(single, "alice", "alone again")
+    assert texts(single, "carol") == ["alone", "together", "alone again"]
+    assert "history renewed" not in single.log()
