@@ -27,6 +27,10 @@ install: $(VENV)/.installed ## Install both programs and the tools into .venv, w
 demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients; TLS=1 encrypts it
 	@$(BIN)/python -m ops.demo --stack $(STACK) $(if $(TLS),--tls)
 
+.PHONY: cluster
+cluster: $(VENV)/.installed ## Show three chat servers that share one log; some are killed, and the conversation goes on
+	@$(BIN)/python -m ops.cluster
+
 .PHONY: test
 test: $(VENV)/.installed ## Run the tests; STACK=docker requires containers, STACK=process leaves them out
 	@CHAT_TEST_STACK=$(STACK) $(BIN)/python -m pytest -n auto --dist worksteal -m "not long" $(ARGS)
