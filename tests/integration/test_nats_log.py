@@ -295,8 +295,11 @@ def test_streams_that_can_not_be_made_or_have_fewer_replicas(nats: NatsServers) 
 
 def test_lost_records_end_the_reading(nats: NatsServers) -> None:
     """Promise: a log that was deleted, replaced or shortened is an error and not an empty log."""
-    settings = settings_for(nats)
-    with opened(settings) as reader, opened(settings) as ahead:
+    settings, replaced = settings_for(nats), settings_for(nats)
+    with opened(settings) as reader, opened(settings) as ahead, opened(replaced) as stale:
+        stale.open()
+        ask(nats, f"STREAM.DELETE.{replaced.stream}", {})
+        ask(nats, f"STREAM.CREATE.{replaced.stream}", log_config(replaced))
         reader.open()
         reader.publish(*"abc")
         reader.until_taken(*"abc")
@@ -305,8 +308,10 @@ def test_lost_records_end_the_reading(nats: NatsServers) -> None:
         with pytest.raises(LogError, match="ends with record 3, and this server has read record 7"):
             ahead.until(lambda: False)
         ask(nats, f"STREAM.DELETE.{settings.stream}", {})
-        with pytest.raises(LogError, match="was deleted"):
+        with pytest.raises(LogError, match="was deleted; restore"):
             reader.until(lambda: False)
+        with pytest.raises(LogError, match="was deleted and made again"):
+            stale.until(lambda: False)
     ask(nats, f"STREAM.CREATE.{settings.stream}", log_config(settings) | {"first_seq": 5})
     with opened(settings) as reader:
         reader.open()
@@ -346,6 +351,23 @@ def test_log_goes_on_after_lost_connections(nats: NatsServers) -> None:
     events = [each["event"] for each in log]
     assert events.count("log connected") == events.count("log disconnected") + 1
     assert events.count("log unavailable") == events.count("log available") == 2
+
+
+def test_record_that_is_lost_on_the_way_is_read_again(nats: NatsServers) -> None:
+    """Promise: a reader sees a gap, and continues before it."""
+    with TcpProxy(nats[0].port) as link:
+        settings = settings_for(nats)
+        with opened(settings) as writer, opened(replace(settings, urls=(f"nats://127.0.0.1:{link.port}",))) as reader:
+            writer.open()
+            reader.open()
+            writer.publish("a")
+            reader.until_taken("a")
+            link.loses_answers = True
+            writer.publish("b")
+            writer.until_taken(*"ab")
+            link.mend()
+            writer.publish("c")
+            reader.until_taken(*"abc")
 
 
 def test_slow_reader_limits_its_memory(nats: NatsServers) -> None:
