@@ -296,7 +296,15 @@ def test_streams_that_can_not_be_made_or_have_fewer_replicas(nats: NatsServers) 
 def test_lost_records_end_the_reading(nats: NatsServers) -> None:
     """Promise: a log that was deleted, replaced or shortened is an error and not an empty log."""
     settings, replaced = settings_for(nats), settings_for(nats)
-    with opened(settings) as reader, opened(settings) as ahead, opened(replaced) as stale:
+    with (
+        TcpProxy(nats[0].port) as link,
+        opened(settings) as reader,
+        opened(settings) as ahead,
+        opened(replaced) as stale,
+        opened(replace(settings, urls=(f"nats://127.0.0.1:{link.port}",))) as away,
+    ):
+        away.open()
+        link.cut()
         stale.open()
         ask(nats, f"STREAM.DELETE.{replaced.stream}", {})
         ask(nats, f"STREAM.CREATE.{replaced.stream}", log_config(replaced))
@@ -310,6 +318,9 @@ def test_lost_records_end_the_reading(nats: NatsServers) -> None:
         ask(nats, f"STREAM.DELETE.{settings.stream}", {})
         with pytest.raises(LogError, match="was deleted; restore"):
             reader.until(lambda: False)
+        link.mend()
+        with pytest.raises(LogError, match="was deleted; restore"):
+            away.until(lambda: False)
         with pytest.raises(LogError, match="was deleted and made again"):
             stale.until(lambda: False)
     ask(nats, f"STREAM.CREATE.{settings.stream}", log_config(settings) | {"first_seq": 5})
