@@ -27,6 +27,7 @@ def _break(promise: str, file: str, old: str, new: str, *tests: str) -> Break:
 
 _SERVER = "server/chatserver/"
 _SHARED = "unit/server/test_shared_journal.py::"
+_NATS = "integration/test_nats_log.py::"
 _CHAT = "server/chatserver/chat/"
 _JOURNAL = "server/chatserver/journal/"
 _NET = "server/chatserver/net/"
@@ -1814,5 +1815,40 @@ BREAKS = (
         "        if self._problem:\n",
         "        if False:\n",
         f"{_SHARED}test_entries_are_refused_while_the_log_has_a_problem",
+    ),
+    _break(
+        _ONE_LOG,
+        _JOURNAL + "nats_log.py",
+        "headers = {_MESSAGE_ID: item.record_id}",
+        "headers = {_MESSAGE_ID: str(self._now())}",
+        f"{_NATS}test_log_goes_on_after_lost_connections",
+    ),
+    _break(
+        _ONE_LOG,
+        _JOURNAL + "nats_log.py",
+        "elif number > reading.next:\n                is_useless.set()",
+        "elif number > reading.next:\n                reading.next = number",
+        f"{_NATS}test_record_that_is_lost_on_the_way_is_read_again",
+    ),
+    _break(
+        _NO_QUORUM,
+        _JOURNAL + "nats_log.py",
+        "if not self._is_open:\n                    await self._open(session)",
+        "if True:\n                    await self._open(session)",
+        f"{_NATS}test_lost_records_end_the_reading",
+    ),
+    _break(
+        _NO_QUORUM,
+        _JOURNAL + "nats_checks.py",
+        "if each.syncs is False:",
+        "if False:",
+        f"{_NATS}test_server_that_may_lose_records_is_refused",
+    ),
+    _break(
+        _BOUNDED,
+        _JOURNAL + "nats_log.py",
+        "if flow_subject and not reading.delays_flow(flow_subject):",
+        "if flow_subject:",
+        f"{_NATS}test_slow_reader_limits_its_memory",
     ),
 )
