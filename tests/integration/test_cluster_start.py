@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -53,12 +54,18 @@ class Cluster:
 
     def admin(self, server: Program, *words: str) -> tuple[int, str]:
         """The exit code and standard error of a command on the data folder of a server."""
+        ended = self._admin(server, *words)
+        return ended.returncode, ended.stderr
+
+    def doctor(self, server: Program) -> list[dict[str, str]]:
+        return [json.loads(line) for line in self._admin(server, "doctor", "--json").stdout.splitlines()]
+
+    def _admin(self, server: Program, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "chatserver", "admin", "--data", str(server.data), *words]
         environment = own_environment() | self.settings
-        ended = subprocess.run(
+        return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
         )
-        return ended.returncode, ended.stderr
 
 
 @pytest.fixture
@@ -120,6 +127,9 @@ def test_server_waits_for_nats_and_says_so(cluster: Cluster) -> None:
     code, note = health(server)
     assert (code, "it waits for NATS: " in note) == (0, True)
     server.wait_until(lambda: "start waits reason=" in server.log(), "the reason in its log")
+    checks = {row["check"]: row for row in cluster.doctor(server)}
+    assert [checks[name]["verdict"] for name in ("server", "nats", "log")] == ["warning", "problem", "problem"]
+    assert "does not answer" in checks["nats"]["state"]
     began_at = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - began_at < 3
@@ -151,6 +161,9 @@ def test_server_joins_catches_up_and_follows_no_other_log(cluster: Cluster) -> N
     assert re.findall(r"caught up records=(\d+)", second.log())[-1] != "0"
     code, error = cluster.admin(second, "snapshot", str(cluster.folder / "copy.db"))
     assert code == 0, error
+    checks = {row["check"]: row for row in cluster.doctor(first)}
+    assert [checks[name]["verdict"] for name in ("server", "nats", "log")] == ["ok"] * 3
+    assert re.search("has [0-9]+ records.* on 1 NATS servers; this server has applied [1-9]", checks["log"]["state"])
     for server in (first, second):
         assert server.stop() == 0
     assert "set CHAT_NATS, or run `chatserver admin unshare`" in refusal(cluster.server("b", CHAT_NATS=""))

@@ -413,7 +413,7 @@ class Server:
             counters=self._counters,
             log=self._shared_log,
             server=_server_name(config),
-            on_lost=partial(self._crash, "journal"),
+            on_lost=self._end_without_log,
         )
         self._monitor = LogMonitor(self._shared_log, lambda: shared.position.number, self._crash)
         snapshots = Snapshots(config.data, self._shared_log, self._crash)
@@ -659,7 +659,7 @@ class Server:
         A restart may help, so a server that waits for NATS has no problem.
         """
         if self._crashed:
-            return "a thread died"
+            return "a thread died" if self._shared_log is None else "a thread died, or the log is lost"
         if self._stopping:
             return "it is shutting down"
         if self._shared_log is None:
@@ -684,6 +684,12 @@ class Server:
         """Log that no user is connected. For any thread."""
         if not self._stopping:
             _log.info("waiting for connection", port=self.port)
+
+    def _end_without_log(self) -> None:
+        """End the process, because it can't follow the log. The journal has logged the reason. For its thread."""
+        self._crashed = True
+        self._on_crash()
+        _log.error("shutting down", reason="log_lost")
 
     def _crash(self, thread: str) -> None:
         """Handle the death of a worker thread: the process ends, and its supervisor may restart it.

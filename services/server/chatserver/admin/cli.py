@@ -119,7 +119,7 @@ def _add_file_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     unshare = add("unshare", "leave the log, and be a single server again; the server must be stopped")
     _add_switch(unshare, "--incomplete", "other servers had newer messages; clients fetch again what there is")
     add("check", "check the database, the search index and the state file, and that they agree")
-    add("doctor", "examine settings, disk, limits, clock and version; print problems and remedies")
+    add("doctor", "examine settings, disk, limits, clock, version and NATS; print problems and remedies")
 
 
 def _add_switch(command: argparse.ArgumentParser, flag: str, meaning: str) -> None:

@@ -1,7 +1,8 @@
-"""The examination of a server's surroundings: settings, disk, limits of the system, clock, certificate, version.
+"""The examination of a server's surroundings: settings, disk, limits, clock, certificate, version, NATS.
 
-Each check is a function that returns findings; together they take about a second. The server may be running or not.
-Nothing is changed, but for a file that is written and deleted to measure the disk.
+Each check is a function that returns findings. Together they take about a second, and some seconds more if a NATS
+server does not answer. The server may be running or not. Nothing is changed, but for a file that is written and deleted
+to measure the disk.
 """
 
 from __future__ import annotations
@@ -27,24 +28,29 @@ from chatserver import __version__
 from chatserver.clock import wall_ms
 from chatserver.config import load_config
 from chatserver.control import HEALTHY, ask, is_healthy
+from chatserver.journal.nats_settings import nats_settings
 from chatserver.memory import SystemMemory
 from chatserver.net.broadcast import ROOM_LIMITS
 from chatserver.net.certificates import WARNING_DAYS, CertificateError, load
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
 from chatserver.store.errors import StoreError
 from chatserver.store.files import owner_hint
+from chatserver.store.log_position import read_position
 from chatserver.store.messages import read_last_time_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from chatserver.config import Config
+    from chatserver.journal.nats_examination import StreamState
 
 # Syncs that are measured, and the median above which a finding is a warning or a problem. Each commit waits for one.
 _SYNCS: Final = 21
 _SYNC_BYTES: Final = 4096
 _SYNC_SLOW_SECONDS: Final = 0.02
 _SYNC_BAD_SECONDS: Final = 0.2
+# Round trip to a NATS server above which each message is noticeably late.
+_NATS_SLOW_SECONDS: Final = 0.02
 # Memory of a connection, in the process and in the kernel (docs/performance.md).
 _CONNECTION_BYTES: Final = 46 * 1024
 # Open files besides connections: see chatserver.app.
@@ -88,7 +94,7 @@ def examine(folder: Path, environment: Mapping[str, str | None]) -> list[Finding
         return [*findings, Finding("settings", Verdict.PROBLEM, str(error), "Correct the setting.")]
     findings += _check_settings(config, environment)
     checks: tuple[Callable[[Config], Iterator[Finding]], ...]
-    checks = (_check_disk_space, _check_limits, _check_memory, _check_certificate)
+    checks = (_check_disk_space, _check_limits, _check_memory, _check_certificate, _check_nats)
     for check in checks:
         findings += check(config)
     return findings
@@ -217,6 +223,54 @@ def _check_clock(folder: Path) -> Iterator[Finding]:
         yield Finding("clock", Verdict.WARNING, "Nothing synchronises the clock of this machine.", remedy)
     else:
         yield Finding("clock", Verdict.OK, "The clock is synchronised, and no message is newer.")
+
+
+def _check_nats(config: Config) -> Iterator[Finding]:
+    if config.nats is None:
+        return
+    from chatserver.journal.nats_examination import examine_nats  # noqa: PLC0415 -- not without this setting
+
+    try:
+        servers, stream = examine_nats(nats_settings(config))
+    except ConfigError as error:
+        yield Finding("nats", Verdict.PROBLEM, str(error), "Correct the setting.")
+        return
+    for server in servers:
+        place = f"{server.name} ({server.url})" if server.name else server.url
+        if server.problem:
+            # The others serve, so one that is down is a warning, but all must be as they must be.
+            is_alone = len(servers) == 1 or server.name
+            verdict = Verdict.PROBLEM if is_alone else Verdict.WARNING
+            yield Finding("nats", verdict, f"{place}: {server.problem}", "Start or correct this NATS server.")
+        else:
+            state = f"{place} has version {server.version} and answers in {server.round_trip_seconds * 1000:.1f} ms."
+            slow = server.round_trip_seconds > _NATS_SLOW_SECONDS
+            remedy = "Each message waits for two or three answers; use machines that are nearer." if slow else ""
+            yield Finding("nats", Verdict.WARNING if slow else Verdict.OK, state, remedy)
+    yield _stream_finding(config, stream)
+
+
+def _stream_finding(config: Config, stream: StreamState) -> Finding:
+    if stream.problem:
+        return Finding("log", Verdict.PROBLEM, stream.problem, "Start the NATS servers; see docs/cluster.md.")
+    if not stream.exists:
+        state = f"There is no stream {config.nats_stream} in NATS."
+        return Finding("log", Verdict.WARNING, state, "The first server makes it at its start.")
+    applied = 0
+    with suppress(StoreError), closing(ReadOnlyDatabase(config.data)) as database, database.reading() as connection:
+        position = read_position(connection)
+        applied = position.number if position is not None else 0
+    state = (
+        f"The stream {config.nats_stream} has {stream.records:,} records, {stream.size_bytes / 1e6:,.0f} MB, on "
+        f"{stream.replicas} NATS servers; this server has applied {applied:,}."
+    )
+    if stream.behind:
+        remedy = f"Start them, or wait until they have caught up: {', '.join(stream.behind)}."
+        return Finding("log", Verdict.WARNING, f"{state} {len(stream.behind)} of them lack records.", remedy)
+    if str(stream.replicas) != config.nats_replicas:
+        remedy = f"Change it with `nats stream update`, or set CHAT_NATS_REPLICAS={stream.replicas}."
+        return Finding("log", Verdict.WARNING, state, remedy)
+    return Finding("log", Verdict.OK, state)
 
 
 def _is_synchronised() -> bool:
