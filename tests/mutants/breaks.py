@@ -1422,7 +1422,7 @@ BREAKS = (
     _break(
         _RETRY,
         _CLIENT + "links/connection.py",
-        "self._retry_until is None or self._was_served or was_steady",
+        "self._retry_until is None or was_served or was_steady",
         "True",
         "unit/client/test_connection.py::test_server_that_ends_each_connection_is_down",
     ),
@@ -1507,6 +1507,13 @@ BREAKS = (
         "case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event):",
         "case events.Refused(code=ErrorCode.UNAVAILABLE) if False:",
         "unit/client/test_session.py::test_server_that_becomes_unavailable_is_left",
+    ),
+    _break(
+        _RETRY,
+        _CLIENT + "links/connection.py",
+        "was_served = self._was_served and not self._was_unavailable",
+        "was_served = self._was_served",
+        "unit/client/test_connection.py::test_server_that_ends_each_connection_is_down",
     ),
     _break(
         _OTHER_SERVER,

@@ -199,6 +199,7 @@ def test_limit_and_pauses_restart_after_a_connection_that_was_served(clock: Cloc
 NOT_SERVED: list[tuple[list[Event], str | Exception]] = [
     ([WELCOME], "closed"),
     ([WELCOME, Refused(ErrorCode.SERVER_FULL, "Full.")], "closed"),
+    ([WELCOME, HELLO, Refused(ErrorCode.UNAVAILABLE, "No.", "n1")], "closed"),
     ([], "closed"),
     ([], OSError(104, "reset")),
     ([], ProtocolError("no json")),
@@ -207,7 +208,7 @@ NOT_SERVED: list[tuple[list[Event], str | Exception]] = [
 
 @pytest.mark.parametrize(("events", "end"), NOT_SERVED)
 def test_server_that_ends_each_connection_is_down(clock: Clock, events: list[Event], end: str | Exception) -> None:
-    """It is full, crashes at each login, or a proxy answers for it."""
+    """It is full, crashes at each login, is unavailable for messages, or a proxy answers for it."""
     links = (ScriptedLink(clock, *events, seconds=0.01, end=end) for _ in range(10_000))
     told = run(clock, itertools.chain([steady(clock)], links))
     assert isinstance(told[-1], LinkLost)

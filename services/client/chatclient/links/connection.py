@@ -124,11 +124,12 @@ class Connection:
         self._lock = threading.Lock()
         self._link: Link | None = None
         # For the receiver thread only; start() sets the first two while there is none. _was_served: an event other than
-        # an error or goodbye followed the login. _is_about_user: another server of the list would give the same answer.
+        # an error or goodbye followed the login. _was_unavailable: the server then refused a request as unavailable.
+        # _is_about_user: another server of the list would give the same answer.
         self._servers: Sequence[Address] = ()
         self._rotation = Rotation([("", 0)])
         self._welcome_at: float | None = None
-        self._was_served = self._is_about_user = False
+        self._was_served = self._was_unavailable = self._is_about_user = False
         # The reason of a Bye with a code, or "".
         self._final_reason = ""
         self._retry_until: float | None = None
@@ -223,11 +224,13 @@ class Connection:
         """Begin a round, or note a failure. Returns the reason, or those of all servers if the round is over.
 
         The time limit restarts only after a connection that was served. A server counts as down if it accepts
-        connections and serves none: a full server, a proxy without a server, or a server that crashes at each login.
+        connections and serves none: a full server, a proxy without a server, a server that crashes at each login, or
+        one that accepts logins and is unavailable for messages.
         """
         now = self._monotonic()
         was_steady = self._welcome_at is not None and now >= self._welcome_at + _STEADY_SECONDS
-        if self._welcome_at is not None and (self._retry_until is None or self._was_served or was_steady):
+        was_served = self._was_served and not self._was_unavailable
+        if self._welcome_at is not None and (self._retry_until is None or was_served or was_steady):
             self._retry_until = now + self._retry_seconds
             self._pause_seconds = _FIRST_PAUSE_SECONDS
             self._rotation.begin_round()
@@ -235,7 +238,7 @@ class Connection:
             self._rotation.note_failure(reason)
             if self._is_about_user:
                 self._rotation.end_round()
-        self._welcome_at, self._was_served = None, False
+        self._welcome_at, self._was_served, self._was_unavailable = None, False, False
         return reason if self._rotation.has_next else self._rotation.failures
 
     def _receive_events(self) -> str:
@@ -258,6 +261,7 @@ class Connection:
             self._welcome_at = self._monotonic()
         elif self._welcome_at is not None:
             self._was_served = self._was_served or not isinstance(event, Bye | Refused)
+            self._was_unavailable |= isinstance(event, Refused) and event.code is ErrorCode.UNAVAILABLE
         elif isinstance(event, PasswordPrompt):
             self._is_about_user = True
         elif isinstance(event, Refused) and event.code is not ErrorCode.NOT_LOGGED_IN:
