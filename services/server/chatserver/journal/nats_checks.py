@@ -79,9 +79,12 @@ async def call_api(client: Client, subject: str, body: Mapping[str, Any] | None 
 
 def read_answer(data: bytes) -> dict[str, Any]:
     """Read an answer of JetStream, or the acknowledgement of a record. ApiError: it refused."""
-    answer: dict[str, Any] = json.loads(data)
-    if (error := answer.get("error")) is not None:
-        raise ApiError(error.get("err_code", 0), error.get("description", "unknown"))
+    try:
+        answer: dict[str, Any] = dict(json.loads(data))
+    except ValueError as error:
+        raise ApiError(0, "an answer that is not JetStream's") from error
+    if (refusal := answer.get("error")) is not None:
+        raise ApiError(refusal.get("err_code", 0), refusal.get("description", "unknown"))
     return answer
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,7 +69,7 @@ class NatsClient(nats.aio.client.Client):
                 "CHAT_NATS_CA."
             ) from error
         except Exception as error:
-            if "authorization" in str(error).lower() or "authentication" in str(error).lower():
+            if re.search("authorization violation|authentication (expired|revoked)", str(error).lower()):
                 raise LogError(
                     "NATS refuses the credentials; correct CHAT_NATS_USER and CHAT_NATS_PASSWORD_FILE, or "
                     "CHAT_NATS_CREDENTIALS."
@@ -96,7 +97,7 @@ class NatsClient(nats.aio.client.Client):
         # The addresses of other servers are not used: the settings have them, perhaps behind a proxy.
 
     async def _note(self, error: Exception) -> None:
-        self.reason = str(error) or type(error).__name__
+        self.reason = str(error).removeprefix("nats: ") or type(error).__name__
         if "permissions violation" in self.reason.lower():
             self.denial = self.reason
 

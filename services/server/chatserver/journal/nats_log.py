@@ -441,7 +441,6 @@ class NatsLog:
             except LogError as error:
                 if not self._is_open and not self._may_pass(error):
                     self._fail_to_open(error)
-                    await self._closing.wait()
                 self._troubles.append(str(error))
             except (NatsError, OSError) as error:
                 self._reason = str(error)
@@ -452,6 +451,8 @@ class NatsLog:
                 if self._session is not None:
                     self._session, self._cut_since = None, self._now()
                 await client.abandon()
+            if self._open_error is not None:
+                await self._closing.wait()
             failures += 1
             longest = min(_WAIT_MAX_SECONDS, 0.1 * 2.0 ** (failures // len(urls)))
             await asyncio.sleep(self._chance.uniform(longest / 2, longest))
@@ -838,7 +839,10 @@ def _acknowledged_number(message: Msg) -> int:
     """The number of a stored record. ApiError: it was refused. NoRespondersError: there is no leader."""
     if message.headers and message.headers.get("Status") == "503":
         raise NoRespondersError
-    return int(read_answer(message.data)["seq"])
+    answer = read_answer(message.data)
+    if "seq" not in answer:
+        raise ApiError(0, "another program answers to the subject of the log")
+    return int(answer["seq"])
 
 
 def _place(reply: str) -> tuple[int, int]:
