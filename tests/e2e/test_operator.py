@@ -49,7 +49,7 @@ def test_day_of_an_operator(stack: Stack) -> None:
     assert bob.wait_exit() == 3
     assert "bob" in stack.admin("bans").decode()
     stack.admin("unban", "bob")
-    alice.expect("[unbanned] bob by admin")
+    alice.expect("[unbanned] bob by the administrator")
     bob = stack.client("bob")
     kept = alice.say("welcome back")
     bob.expect("alice: welcome back")
@@ -63,12 +63,12 @@ def test_day_of_an_operator(stack: Stack) -> None:
     stack.admin("prune", "--older-than", "1d")
     acts = [json.loads(line) for line in stack.admin("audit", "--json").splitlines()]
     assert [(each["action"], each["by"], each["target"]) for each in acts if each["action"] != "prune"] == [
-        ("add", "admin", "alice"),
-        ("role", "admin", "alice"),
-        ("invite", "admin", ""),
+        ("add", "the administrator", "alice"),
+        ("role", "the administrator", "alice"),
+        ("invite", "the administrator", ""),
         ("delete", "alice", str(number)),
         ("ban", "alice", "bob"),
-        ("unban", "admin", "bob"),
+        ("unban", "the administrator", "bob"),
     ]
 
     # The next version takes over the data.

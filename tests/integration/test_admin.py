@@ -145,7 +145,7 @@ STORY = [
     ("ban carol --for 10000y", "", 2, "100 years"),
     ("ban carol --for soon", "", 2, "not a duration"),
     ("ban nobody", "", 1, "no user nobody"),
-    ("bans", "", 0, '"kind": "ban", "target": "carol", "room": "", "by": "admin"'),
+    ("bans", "", 0, '"kind": "ban", "target": "carol", "room": "", "by": "the administrator"'),
     ("unban 192.0.2.0/24", "", 0, '"unbanned": "192.0.2.0/24"'),
     ("unban 192.0.2.0/24", "", 1, "is not banned"),
     ("unban carol", "", 0, '"unbanned": "carol"'),
@@ -170,8 +170,8 @@ STORY = [
     ("rooms", "", 0, "[]"),
     ("add ALICE", "secret\n", 0, '"user": "ALICE"'),
     ("delete-user carol --messages erase", "", 0, '"erased": 0'),
-    ("audit --limit 2", "", 0, '"action": "erase_messages", "by": "admin", "target": "deleted-'),
-    ("audit --limit 2", "", 0, '"action": "delete_user", "by": "admin", "target": "carol"'),
+    ("audit --limit 2", "", 0, '"action": "erase_messages", "by": "the administrator", "target": "deleted-'),
+    ("audit --limit 2", "", 0, '"action": "delete_user", "by": "the administrator", "target": "carol"'),
     ("audit --limit 0", "", 2, "--limit"),
     ("check", "", 0, ""),
     ("users", "", 0, '"user": "bob", "role": "operator"'),
@@ -240,13 +240,16 @@ def test_users_are_told_and_disconnected(admin: Admin) -> None:
         assert bob.next("bye")
         assert admin("rooms").rows[1]["owner"] == "alice"
         assert room.enter("bob")  # a new user of this name
-        room.enter("dave", moderation=True)
+        dave = room.enter("dave", moderation=True)
+        assert admin("operator dave").code == 0
+        told = {"username": "dave", "role": "operator", "by": "the administrator"}
+        assert dave.next("role") == {"type": "role", **told}
         assert admin("password dave --must-change", typed="other\n").code == 0
         dave = room.peer()
         dave.ask(command="login", username="dave", password="other")
         assert dave.next("error")["code"] == "password_change_required"
     acts = [(row["action"], row["by"], row["target"]) for row in admin("audit").rows]
-    assert acts[:3] == [("kick", "admin", "carol"), ("ban", "admin", "carol"), ("unban", "admin", "carol")]
+    assert acts[:3] == [(act, "the administrator", "carol") for act in ("kick", "ban", "unban")]
 
 
 def test_operations_page_has_a_row_for_each_command() -> None:

@@ -48,7 +48,7 @@ def test_calls_about_rooms_return_their_answers(room: Room, enter: Enter) -> Non
     assert sorted(bob.users("dev")) == ["alice", "bob"]
     assert bob.rooms() == (RoomSummary("Dev", "tea", 2, joined=True),)
     alice.op("dev", "bob")
-    assert next_of(bob, RoleChanged) == RoleChanged("Dev", "bob", RoomRole.OPERATOR, "alice")
+    assert next_of(bob, RoleChanged) == RoleChanged(room="Dev", username="bob", role=RoomRole.OPERATOR, by="alice")
     bob.set_topic("dev", "coffee")
     assert next_of(alice, TopicChanged) == TopicChanged("Dev", "coffee", "bob")
     alice.deop("dev", "bob")

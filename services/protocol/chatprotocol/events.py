@@ -272,10 +272,13 @@ class Kicked(_Tagged, frozen=True, kw_only=True, gc=False, tag="kicked"):
     reason: str = ""
 
 
-class RoleChanged(_Tagged, frozen=True, gc=False, tag="role"):
-    """A member has another role. Without ``by``: the owner left, and this member is the owner now."""
+class RoleChanged(_Tagged, frozen=True, kw_only=True, gc=False, tag="role"):
+    """A member of the room has another role. Without ``by``: the owner left, and this member is the owner now.
 
-    room: str
+    Without a room: a user is an operator of the server now, or no longer; for the user and the operators.
+    """
+
+    room: str | None = None
     username: str
     role: RoomRole
     by: str | None = None

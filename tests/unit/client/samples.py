@@ -51,7 +51,7 @@ def room_events_with(text: str) -> list[Shown]:
         events.TopicChanged(text, text, text),
         events.Invited(text, text, text),
         events.Kicked(room=text, username=text, by=text),
-        events.RoleChanged(text, text, events.RoomRole.OPERATOR, text),
+        events.RoleChanged(room=text, username=text, role=events.RoomRole.OPERATOR, by=text),
         events.Rooms((events.RoomSummary(text, text, 3, joined=True, invited=True),)),
         events.PublicMessage(1, NOON_MS, text, text, text),
         events.PublicMessage(2, NOON_MS, text, f"/me {text}", text),

@@ -264,12 +264,12 @@ def test_name_of_a_room_is_checked_before_a_message_is_kept(session: ClientSessi
         ),
         (
             MakeOperator("dev", "bob"),
-            RoleChanged("dev", "bob", RoomRole.OPERATOR, "alice"),
-            [RoleChanged("dev", "bob", RoomRole.OPERATOR, "eve")],
+            RoleChanged(room="dev", username="bob", role=RoomRole.OPERATOR, by="alice"),
+            [RoleChanged(room="dev", username="bob", role=RoomRole.OPERATOR, by="eve")],
         ),
         (
             MakeMember("dev", "bob"),
-            RoleChanged("dev", "bob", RoomRole.MEMBER, "alice"),
+            RoleChanged(room="dev", username="bob", role=RoomRole.MEMBER, by="alice"),
             [Kicked(room="dev", username="bob", by="alice")],
         ),
         (

@@ -170,10 +170,14 @@ ROWS: list[tuple[Shown, list[str]]] = [
     (events.Rooms(()), [NOTICE + "There are no rooms besides the lobby; /join NAME makes", MORE + "one."]),
     (events.Kicked(room="dev", username="eve", by="bob"), [NOTICE + "bob removed eve from #dev."]),
     (
-        events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"),
+        events.RoleChanged(room="dev", username="eve", role=RoomRole.OPERATOR, by="bob"),
         [NOTICE + "bob made eve an operator of #dev."],
     ),
-    (events.RoleChanged("dev", "eve", RoomRole.OWNER), [NOTICE + "eve is the owner of #dev now."]),
+    (events.RoleChanged(room="dev", username="eve", role=RoomRole.OWNER), [NOTICE + "eve is the owner of #dev now."]),
+    (
+        events.RoleChanged(username="eve", role=RoomRole.OPERATOR, by="the administrator"),
+        [NOTICE + "the administrator made eve an operator of this server."],
+    ),
     (
         events.Rooms(
             (events.RoomSummary("dev", "tea", 3, joined=True), events.RoomSummary("ops", "", 1, joined=False))

@@ -84,8 +84,15 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
     (events.TopicChanged("dev", "tea", "bob"), ["[topic #dev] bob: tea"]),
     (events.Invited("dev", "eve", "bob"), ["[invited #dev] eve by bob"]),
     (events.Kicked(room="dev", username="eve", by="bob"), ["[kicked #dev] eve by bob"]),
-    (events.RoleChanged("dev", "eve", RoomRole.OPERATOR, "bob"), ["[role #dev] eve operator by bob"]),
-    (events.RoleChanged("dev", "eve", RoomRole.OWNER), ["[role #dev] eve owner"]),
+    (
+        events.RoleChanged(room="dev", username="eve", role=RoomRole.OPERATOR, by="bob"),
+        ["[role #dev] eve operator by bob"],
+    ),
+    (events.RoleChanged(room="dev", username="eve", role=RoomRole.OWNER), ["[role #dev] eve owner"]),
+    (
+        events.RoleChanged(username="eve", role=RoomRole.MEMBER, by="the settings"),
+        ["[role] eve member by the settings"],
+    ),
     (
         events.Rooms(
             (

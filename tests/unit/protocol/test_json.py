@@ -406,7 +406,7 @@ def test_error_codes_are_the_documented_ones() -> None:
         (b'{"type":"error","code":"teapot","message":"x"}\n', [Refused(ErrorCode.INTERNAL, "x")]),
         (
             b'{"type":"role","room":"dev","username":"bob","role":"king"}\n',
-            [RoleChanged("dev", "bob", RoomRole.MEMBER)],
+            [RoleChanged(room="dev", username="bob", role=RoomRole.MEMBER)],
         ),
         (b'{"type":"users","users":["alice"]}\n', [Users(None, ("alice",))]),
         (

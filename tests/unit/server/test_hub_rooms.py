@@ -277,12 +277,12 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
             entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.OPERATOR),
             change(RoomRole.OPERATOR),
             "same",
-            [RoleChanged("dev", "bob", RoomRole.OPERATOR, "alice")],
+            [RoleChanged(room="dev", username="bob", role=RoomRole.OPERATOR, by="alice")],
         ),
         (
             entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.MEMBER),
             change(RoomRole.MEMBER, is_changed=False),
-            [RoleChanged("dev", "bob", RoomRole.MEMBER, "alice")],
+            [RoleChanged(room="dev", username="bob", role=RoomRole.MEMBER, by="alice")],
             [],
         ),
         (entries.InviteUser(2, 1, "bob", 0, "alice"), change(), "same", [Invited("dev", "bob", "alice")]),
@@ -308,7 +308,7 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
             entries.PartRoom(2, "carol", 2),
             RoomChange(2, "dev", "", False, 0, RoomRole.OWNER, None, heir_id=1, heir="bob"),
             "same",
-            [RoleChanged("dev", "bob", RoomRole.OWNER)],
+            [RoleChanged(room="dev", username="bob", role=RoomRole.OWNER)],
         ),
         (entries.SetTopic(2, "tea", 0, "alice"), Problem.NOT_PERMITTED, [], []),
         (entries.SetTopic(2, "tea", 0, "alice"), OSError("disk full"), [], []),
@@ -495,17 +495,22 @@ def test_ban_of_a_network_looks_at_addresses_without_the_lock(journal: Journal) 
 
 
 def test_operators_of_the_server_are_told_from_their_appointment_on(journal: Journal) -> None:
-    """Members of other connections, and operators that don't know moderation, are not told."""
+    """Of the appointment as well. Other users, and connections that don't know moderation, are not told."""
     alice, old, bob = (journal.log_in(name, knows_rooms=True) for name in ("alice", "alice", "bob"))
     alice.member.knows_moderation = bob.member.knows_moderation = True
     report = entries.Report(account_id=2, username="carol", reason="rude", by_id=1, by="bob")
     for role in (Role.OPERATOR, Role.USER):
         journal.append(report, Moderated(), bob)
-        appointed = entries.SetServerRole(account_id=0, username="alice", role=role, by_id=0, by="admin")
+        appointed = entries.SetServerRole(account_id=0, username="alice", role=role, by_id=0, by="the administrator")
         journal.append(appointed, Moderated(), None)
     journal.append(report, Moderated(), bob)
     journal.commit()
     reported = Reported(username="carol", by="bob", reason="rude")
-    assert (alice.queue.received(), old.queue.received()) == ([reported], [])
+    appointed_and_dismissed = [
+        RoleChanged(username="alice", role=role, by="the administrator")
+        for role in (RoomRole.OPERATOR, RoomRole.MEMBER)
+    ]
+    assert alice.queue.received() == [appointed_and_dismissed[0], reported, appointed_and_dismissed[1]]
+    assert old.queue.received() == []
     assert bob.queue.received() == [reported] * 3
     assert not alice.member.is_operator

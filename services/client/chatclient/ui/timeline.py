@@ -578,7 +578,7 @@ def _room_remark(event: _RoomEvent) -> Remark:
         case events.Kicked():
             text = f"{by} removed {name} from {room if event.room else 'the server'}.{_because(event.reason)}"
         case events.RoleChanged(role=role):
-            whole = f"{_ROLES[role]} of {room}"
+            whole = f"{_ROLES[role]} of {room if event.room else 'this server'}"
             text = f"{by} made {name} {whole}." if by else f"{name} is {whole} now."
     return Remark(text)
 

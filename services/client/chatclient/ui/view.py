@@ -79,7 +79,7 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return f"[reported{number}{_in_room(room)}] {whom}by {escape(by)}{_because(reason)}"
         case events.Ignored(users):
             return f"[ignored {len(users)}] {_names(users)}".rstrip()
-        case events.RoleChanged(room, username, role, by):
+        case events.RoleChanged(room=room, username=username, role=role, by=by):
             return f"[role{_in_room(room)}] {escape(username)} {role}{f' by {escape(by)}' if by else ''}"
         case notices.CurrentRoom(room, topic):
             return f"[room{_in_room(room or LOBBY)}] {escape(topic)}".rstrip()

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# The name of the administrator in events and in the audit table.
-ADMINISTRATOR: Final = "admin"
+# The name of the administrator in events and in the audit table. No user can have it: a username has no spaces.
+ADMINISTRATOR: Final = "the administrator"
 # Ids in a step of a removal: about 10 ms, which the messages of others wait.
 STEP_IDS: Final = 2_000
 # {name} is the user or network of the request.

@@ -470,7 +470,9 @@ class Hub:
         self._tell_changed(change, events.TopicChanged(change.name, change.topic, entry.by), origin)
 
     def _publish_role(self, entry: entries.SetRole, change: RoomChange, origin: _Origin) -> None:
-        self._tell_changed(change, events.RoleChanged(change.name, entry.username, entry.role, entry.by), origin)
+        self._tell_changed(
+            change, events.RoleChanged(room=change.name, username=entry.username, role=entry.role, by=entry.by), origin
+        )
 
     def _publish_invitation(self, entry: entries.InviteUser, change: RoomChange, origin: _Origin) -> None:
         invited = events.Invited(change.name, entry.username, entry.by)
@@ -511,7 +513,10 @@ class Hub:
         bye = Bye(f"{entry.by} ended your connections{reason}", ErrorCode.KICKED)
         self._later.append(partial(self._expel, entry, bye))
 
-    def _publish_server_role(self, entry: entries.SetServerRole, _: Moderated, __: _Origin) -> None:
+    def _publish_server_role(self, entry: entries.SetServerRole, _: Moderated, origin: _Origin) -> None:
+        role = RoomRole.OPERATOR if entry.role is Role.OPERATOR else RoomRole.MEMBER
+        changed = events.RoleChanged(username=entry.username, role=role, by=entry.by)
+        self._tell_concerned(changed, entry.account_id, None, origin)
         user = self._users.get(entry.account_id)
         if user is None:
             return
@@ -609,7 +614,7 @@ class Hub:
             if room is not None:
                 self._exit(user, room_key(change.name))
         if change.heir_id:
-            self._tell_room(change, events.RoleChanged(change.name, change.heir, RoomRole.OWNER))
+            self._tell_room(change, events.RoleChanged(room=change.name, username=change.heir, role=RoomRole.OWNER))
 
     def _enter(self, user: User, room_id: int, name: str) -> Room:
         """Add a user to a room, once."""
