@@ -307,18 +307,24 @@ def test_network_is_banned_from_the_whole_server_only(store: Store) -> None:
 
 
 def test_lists_have_limits(store: Store) -> None:
-    """Each is one answer."""
+    """Each is one answer. The error names the limit that is reached."""
+    errors = [problem_error(Problem.TOO_MANY_SANCTIONS), problem_error(Problem.TOO_MANY_SANCTIONS, "dev")]
+    assert [str(error) for error in [*errors, problem_error(Problem.TOO_MANY_IGNORED)]] == [
+        f"The server has {SANCTIONS_MAX:,} bans and mutes, which is the maximum; end some first.",
+        f"The room dev has {SANCTIONS_OF_ROOM_MAX:,} bans and mutes, which is the maximum; end some first.",
+        f"You ignore {IGNORED_MAX:,} users, which is the maximum; end some first.",
+    ]
     for room_id, count in ((None, SANCTIONS_MAX), (ROOM, SANCTIONS_OF_ROOM_MAX)):
         assert isinstance(store.do(ban(OP, MEMBER, room_id)), Moderated)
         store.connection.executemany(
             "INSERT INTO sanction VALUES ((SELECT max(id) + 1 FROM sanction), 'ban', ?, NULL, ?, NULL, '', 'op', 0)",
             [(room_id, f"network {number}") for number in range(count - 1)],
         )
-        assert store.do(ban(OP, OTHER, room_id)) is Problem.TOO_MANY
+        assert store.do(ban(OP, OTHER, room_id)) is Problem.TOO_MANY_SANCTIONS
     for number in range(IGNORED_MAX + 1):
         outcome = store.do(NewAccount(f"user{number}", "hash"))
         assert store.do(SetIgnored(MEMBER, outcome.id, is_ignored=True)) is (
-            None if number < IGNORED_MAX else Problem.TOO_MANY
+            None if number < IGNORED_MAX else Problem.TOO_MANY_IGNORED
         )
     assert store.do(SetIgnored(MEMBER, MEMBER, is_ignored=True)) is Problem.ONESELF
 

@@ -44,7 +44,7 @@ _PROBLEMS: Final = {
     Problem.UNKNOWN_USER: "The user {name} was deleted meanwhile.",
     Problem.LAST_OPERATOR: "{name} is the last operator of the server; make another user an operator first.",
     Problem.NOT_SANCTIONED: "{name} is not banned.",
-    Problem.TOO_MANY: "The server has the maximum number of bans and mutes; end some first.",
+    Problem.TOO_MANY_SANCTIONS: "The server has the maximum number of bans and mutes; end some first.",
 }
 
 

@@ -56,12 +56,9 @@ _REASONS: Final = {
             f"{MEMBERS_MAX:,} members and invitations; nothing was done."
         ),
     ),
-    Problem.TOO_MANY: (
+    Problem.TOO_MANY_IGNORED: (
         ErrorCode.BAD_REQUEST,
-        (
-            f"The server has {SANCTIONS_MAX:,} bans and mutes at most, a room {SANCTIONS_OF_ROOM_MAX:,}, and a user "
-            f"ignores {IGNORED_MAX:,} others at most; end some first."
-        ),
+        f"You ignore {IGNORED_MAX:,} users, which is the maximum; end some first.",
     ),
 }
 
@@ -75,6 +72,11 @@ def problem_error(problem: Problem, room: str | None = None, username: str | Non
             return not_a_member(room or "")
         case Problem.UNKNOWN_USER:
             return unknown_user(username or "", "nothing was done")
+        case Problem.TOO_MANY_SANCTIONS:
+            where = "The server" if room is None else f"The room {room}"
+            count = SANCTIONS_MAX if room is None else SANCTIONS_OF_ROOM_MAX
+            reason = f"{where} has {count:,} bans and mutes, which is the maximum; end some first."
+            return RequestError(ErrorCode.BAD_REQUEST, reason, room=room)
         case Problem.NOT_PERMITTED:
             who = "operators of the server"
             if room is not None:

@@ -476,7 +476,7 @@ def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | 
     moderation.delete_expired(connection, time_ms)
     count_max = SANCTIONS_MAX if room_id is None else SANCTIONS_OF_ROOM_MAX
     if moderation.count_sanctions(connection, room_id) >= count_max:
-        return Problem.TOO_MANY
+        return Problem.TOO_MANY_SANCTIONS
     until_ms = None if entry.seconds is None else time_ms + min(entry.seconds, SANCTION_MAX_SECONDS) * 1000
     sanction = ActiveSanction(entry.kind, until_ms, entry.reason)
     moderation.replace_sanction(connection, sanction, room_id, entry.account_id, entry.network, entry.by, time_ms)
@@ -608,7 +608,7 @@ def _set_ignored(transaction: Transaction, entry: entries.SetIgnored) -> Problem
     if read_name(connection, account_id) is None or read_name(connection, ignored_id) is None:
         return Problem.UNKNOWN_USER
     if entry.is_ignored and moderation.count_ignored(connection, account_id) >= IGNORED_MAX:
-        return Problem.TOO_MANY
+        return Problem.TOO_MANY_IGNORED
     moderation.set_ignored(connection, account_id, ignored_id, is_ignored=entry.is_ignored)
     transaction.note_moderation()
     return None

@@ -72,8 +72,10 @@ class Problem(StrEnum):
     # Too many direct messages wait for the recipient: from the sender, or in all.
     MAILBOX_FULL_OF_SENDER = "mailbox_full_of_sender"
     MAILBOX_FULL = "mailbox_full"
-    # The room or the server has too many bans and mutes, or the account ignores too many users.
-    TOO_MANY = "too_many"
+    # The room or the server has too many bans and mutes.
+    TOO_MANY_SANCTIONS = "too_many_sanctions"
+    # The account ignores too many users.
+    TOO_MANY_IGNORED = "too_many_ignored"
     # The account has too many rooms, the room too many members, or the server too many rooms.
     TOO_MANY_ROOMS = "too_many_rooms"
 
