@@ -1,6 +1,6 @@
-"""Who may do what, from outside: each role tries each act of another role, in each wire format.
+"""Permissions from outside: each role tries each act of another role, in each wire format.
 
-What the permitted acts do is in test_moderation and test_rooms; every pair of roles is in unit/server/test_moderation.
+The effects of permitted acts are in test_moderation and test_rooms; all pairs of roles in unit/server/test_moderation.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ PASSWORD: Final = "password:"
 OPERATION: Final = "operation:"
 RECIPIENT: Final = "recipient:"
 MESSAGE: Final = "message:"
-# What the server sends, and the question that follows.
+# Commands of the server, each with the question that follows.
 PASSWORD_NEW: Final = ("[PASSWORD new]", PASSWORD)
 PASSWORD_EXISTING: Final = ("[PASSWORD existing]", PASSWORD)
 MESSAGE_DUE: Final = ("[READY]", MESSAGE)

@@ -47,7 +47,7 @@ def aware(room: Room, name: str, **members: Any) -> Peer:
 
 
 def events(peer: Peer) -> list[dict[str, Any]]:
-    """What arrived before a fence, without presence."""
+    """The objects that arrived before a fence, without presence."""
     return [each for each in peer.until_fence() if each["type"] != "users"]
 
 

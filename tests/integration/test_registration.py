@@ -1,4 +1,4 @@
-"""Who may register, as an operator sets it up: invitations, named operators, passwords that must be changed."""
+"""Registration, as an operator restricts it: invitations, named operators, passwords that must be changed."""
 
 from __future__ import annotations
 

@@ -257,7 +257,7 @@ def test_setting_limits_who_makes_rooms(open_room: OpenRoom, rooms: str) -> None
 
 @pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs files in memory")
 def test_room_without_members_online_costs_no_descriptor(room: Room) -> None:
-    """Whether they part or log out. A room with members who know no rooms has no buffer either."""
+    """The members part, or log out. A room with members who know no rooms has no buffer either."""
     alice, bob = room.enter("alice"), room.enter("bob")
     before = descriptors()
     for number in range(20):

@@ -35,7 +35,7 @@ HERE, HOME = "127.0.0.1", "127.2.0.1"
 # Rates of requests have tests of their own.
 SETTINGS = {"CHAT_EXEMPT": HERE, "CHAT_LOG_LINES_PER_ADDRESS": "5", "CHAT_REQUEST_RATE": "0"}
 MEMORY_MAX_BYTES = 100 * MEBIBYTE
-# What the server keeps of the memory of an attack.
+# Maximum memory that the server keeps after an attack.
 KEPT_MAX_BYTES = 25 * MEBIBYTE
 
 # Each of a number of addresses keeps the same number of connections open, and opens refused or closed ones again. For
@@ -227,7 +227,7 @@ def test_socket_opens_sixteen_sessions_over_udp(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("requests", [400, pytest.param(2_625, marks=pytest.mark.long)])
 def test_refused_requests_do_not_fill_the_log(tmp_path: Path, requests: int) -> None:
-    """Of sixteen connections of one address."""
+    """Sixteen connections of one address send them."""
     with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS) as server:
         with Bystanders(server.port) as bystanders, ExitStack() as stack:
             peers = [stack.enter_context(closing(Peer(server.port, "127.1.0.1"))) for _ in range(16)]

@@ -32,7 +32,7 @@ SETTINGS = {
     "CHAT_REGISTRATIONS": "0",
 }
 MEMORY_MAX_BYTES = 100 * MEBIBYTE
-# What the server keeps of the memory of an attack.
+# Maximum memory that the server keeps after an attack.
 KEPT_MAX_BYTES = 25 * MEBIBYTE
 TEXT = "x" * 8_100
 

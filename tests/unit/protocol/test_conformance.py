@@ -215,7 +215,7 @@ class Conversation:
         self.shown: list[Any] = []
 
     def do(self, effects: Effects) -> list[Any]:
-        """What the client shows for these effects and all that follows from them."""
+        """Return the events that the client shows for these effects and all that follows from them."""
         before = len(self.shown)
         self.shown += effects.events
         for data, number in effects.send:

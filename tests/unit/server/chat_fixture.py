@@ -147,7 +147,7 @@ class FakeRecords:
     def __init__(self, accounts: FakeAccounts) -> None:
         self._accounts = accounts
         self.banned: dict[int, ActiveSanction] = {}
-        # What each look for the ban of an address finds, in order; then none.
+        # Results of looks for the ban of an address, in order; then none.
         self.bans_of_address: list[ActiveSanction | None] = []
         self.deleted: set[int] = set()
         # The hashes of passwords that an administrator has changed.

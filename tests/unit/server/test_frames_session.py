@@ -210,7 +210,7 @@ INVALID: dict[str, dict[str, list[str]]] = {
     f"{LOGIN} | C DM | C bob": {"bad_request": ["C hello", "C EX", "C PING", NOT_UTF8], **NOT_SENT},
     f"{LOGIN} | C DM | C nobody": NOT_SENT,
 }
-# What is expected after an invalid step, if it is no operation.
+# The expected step after an invalid one, by state; in all others it is an operation.
 EXPECTED = {
     "": "> C alice   < C PASSWORD existing",
     "C alice bm-pm": "> C secret   < C WELCOME existing   > C BM   < C READY",

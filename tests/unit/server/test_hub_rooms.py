@@ -495,7 +495,7 @@ def test_ban_of_a_network_looks_at_addresses_without_the_lock(journal: Journal) 
 
 
 def test_operators_of_the_server_are_told_from_their_appointment_on(journal: Journal) -> None:
-    """Of the appointment as well. Other users, and connections that don't know moderation, are not told."""
+    """The appointment itself is the first event. Other users, and connections without moderation, get none."""
     alice, old, bob = (journal.log_in(name, knows_rooms=True) for name in ("alice", "alice", "bob"))
     alice.member.knows_moderation = bob.member.knows_moderation = True
     report = entries.Report(account_id=2, username="carol", reason="rude", by_id=1, by="bob")

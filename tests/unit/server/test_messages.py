@@ -223,7 +223,7 @@ def test_history_has_names_times_and_texts(room: Room) -> None:
     )
 
 
-# What a database or its JSON could take for something else.
+# Texts that a database or its JSON could misread.
 TEXTS = [
     *("a\0b", "\0", "\\u0000", "\U0001f600", "\ud7ff\ue000\uffff", "x" * 8192, "'; --", "\x1b[2J", " ", '"', "\\"),
     *("[1, 2]", '{"a": 1}', "null", "true", "17", "1e5", "\ufeff", "\u2028", "\r\n\t"),

@@ -97,7 +97,7 @@ def appended(services: ChatFixture) -> list[list[tuple[list[str], list[str | Non
 # --- states ---
 
 
-# What is asked before, by state: nothing, a password prompt, a login.
+# Requests before the test, by state: none, a login without a password, a login.
 STEPS: list[list[Request]] = [[], [Login("alice")], [LOGIN]]
 every_state = pytest.mark.parametrize("state", range(3), ids=["outside", "prompted", "inside"])
 
@@ -142,7 +142,7 @@ GUESTS = {Say, Whisper}
 
 @pytest.mark.parametrize("kind", sorted(get_args(TaggedRequest), key=str))
 def test_stranger_and_guest_are_refused_all_requests_but_a_few(services: ChatFixture, kind: type) -> None:
-    """Of all that there are, also of those that are added later."""
+    """The types come from the union of all requests, so that later ones are included."""
     guest = services.guest("carol")
     for state in range(2):
         asked = services.connect()

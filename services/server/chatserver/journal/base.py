@@ -173,7 +173,7 @@ class Inbox:
 
 
 class Journal(ABC):
-    """What callers use of a journal: append entries, and subscribe to those that are committed. For any thread.
+    """Appends entries, and calls subscribers with those that are committed. For any thread.
 
     ``now_ms`` returns milliseconds since 1970 UTC. The journal calls it in its own thread only.
     """

@@ -424,7 +424,7 @@ class NoteAct(ModerationEntry[None], frozen=True, gc=False, kw_only=True, tag="a
 
 
 class Removed(Struct, frozen=True, gc=False):
-    """What a step of a removal did."""
+    """The result of a step of a removal."""
 
     messages: int
     # The id after which the next step continues; None if there is nothing more to do.

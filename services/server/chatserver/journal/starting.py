@@ -34,7 +34,7 @@ class StartStoppedError(Exception):
 
 
 class CatchingUp(Protocol):
-    """What the start needs of the journal."""
+    """The part of the journal that the start uses."""
 
     @property
     def position(self) -> LogPosition: ...

@@ -63,7 +63,7 @@ class UdpTransport:
     is_socket = False
     is_plain = False
     descriptor = -1
-    # What waits for the peer is a window of a few frames.
+    # At most a window of a few frames waits for the peer.
     unsent_bytes = 0
 
     def __init__(

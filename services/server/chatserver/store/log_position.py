@@ -1,4 +1,4 @@
-"""How far a database has applied the log that several servers share, and the runs of the servers that write to it."""
+"""The position in the shared log that a database has reached, and the runs of the servers that write to the log."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _now_ms() -> int:
 
 
 class Standing(NamedTuple):
-    """Of an account: its ban from the server, or that of its address; and True for an operator of the server."""
+    """The rights of an account at a login. A ban is that of the account from the server, or that of its address."""
 
     ban: ActiveSanction | None
     is_operator: bool
