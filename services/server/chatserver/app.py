@@ -123,6 +123,9 @@ _DAY_SECONDS = 86_400
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
+# Time that a login waits for messages that the client has seen on another server. Usually a server is behind for
+# milliseconds. A client that is refused goes to another server.
+_BEHIND_MAX_SECONDS = 5.0
 # The acting user in the audit table for what the settings demand.
 _SETTINGS = "the settings"
 # The error for a connection without TLS, if TLS is required.
@@ -325,6 +328,7 @@ class Server:
             counters=self._counters,
             records=records,
             on_empty=self._log_waiting,
+            behind_max_seconds=0.0 if self._shared_log is None else _BEHIND_MAX_SECONDS,
         )
         room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms)
         user_limits = UserLimits(
