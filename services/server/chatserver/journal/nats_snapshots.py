@@ -11,10 +11,10 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from nats.js.api import ObjectMeta, StorageType
+from nats.js.api import ObjectInfo, ObjectMeta, StorageType
 from nats.js.errors import NotFoundError
 
-from chatserver.journal.nats_checks import call_api
+from chatserver.journal.nats_checks import API_SECONDS, call_api
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +40,9 @@ async def put_snapshot(
     garbage_seconds: float = _GARBAGE_SECONDS,
 ) -> None:
     """Store a file, unless there is a newer one. NatsError, OSError: try again."""
-    store = await _open_store(client, settings)
-    try:
-        if int((await store.get_info(_NAME)).description or 0) > number:
-            return
-    except NotFoundError:
-        pass
+    store, newest = await _open_store(client, settings)
+    if newest is not None and int(newest.description or 0) > number:
+        return
     with path.open("rb") as file:  # nats-py reads in other threads
         await store.put(_NAME, file, ObjectMeta(description=str(number)))
     await _remove_garbage(client, settings, store, garbage_seconds)
@@ -53,7 +50,9 @@ async def put_snapshot(
 
 async def get_snapshot(client: NatsClient, settings: NatsSettings, path: Path) -> int | None:
     """Write the newest snapshot to a file of this user, and return its number. NatsError, OSError: try again."""
-    store = await _open_store(client, settings)
+    store, newest = await _open_store(client, settings)
+    if newest is None:
+        return None
     part = path.with_name(f"{path.name}.part")
     part.unlink(missing_ok=True)
     getting = None
@@ -77,14 +76,22 @@ async def get_snapshot(client: NatsClient, settings: NatsSettings, path: Path) -
     return number
 
 
-async def _open_store(client: NatsClient, settings: NatsSettings) -> ObjectStore:
-    jetstream = client.jetstream(timeout=_SILENCE_SECONDS)
+async def _open_store(client: NatsClient, settings: NatsSettings) -> tuple[ObjectStore, ObjectInfo | None]:
+    """Return the store, which is made if it is missing, and its snapshot. NatsError: try again.
+
+    While the store has no leader, as when another server has just made it, NATS does not answer.
+    """
+    bucket = _bucket(settings)
+    jetstream = client.jetstream(timeout=API_SECONDS)
     try:
-        return await jetstream.object_store(_bucket(settings))
+        store = await jetstream.object_store(bucket)
     except NotFoundError:
-        return await jetstream.create_object_store(
-            _bucket(settings), storage=StorageType.FILE, replicas=settings.replicas
-        )
+        store = await jetstream.create_object_store(bucket, storage=StorageType.FILE, replicas=settings.replicas)
+    try:
+        newest = await store.get_info(_NAME)
+    except NotFoundError:
+        newest = None
+    return await client.jetstream(timeout=_SILENCE_SECONDS).object_store(bucket), newest
 
 
 async def _remove_garbage(client: NatsClient, settings: NatsSettings, store: ObjectStore, seconds: float) -> None:
