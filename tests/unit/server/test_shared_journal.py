@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import tempfile
+import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from chatserver.store.database import Database
 from chatserver.store.identity import read_history_id
 from chatserver.store.log_position import LogPosition, read_position, write_position
 
-from .helpers import DEADLINE_SECONDS, eventually
+from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -431,3 +432,51 @@ def test_digests_are_kept_to_be_compared(stream: FakeStream, servers: list[Shari
         == servers[1].journal.checkpoints()
         == {1_000: servers[0].journal.position.chain}
     )
+
+
+def test_stop_while_it_catches_up_does_not_wait_for_the_rest(
+    servers: list[SharingServer], stream: FakeStream, tmp_path: Path
+) -> None:
+    """The next start continues."""
+    for number in range(100):
+        servers[0].say(str(number)).result()
+    new = SharingServer(tmp_path / "c", stream, "c")
+    has_begun, may_continue = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        has_begun.set()
+        assert may_continue.wait(DEADLINE_SECONDS)
+
+    new.journal.subscribe(hold, lambda _: None)
+    new.start()
+    assert has_begun.wait(DEADLINE_SECONDS)
+    stopping = in_background(new.stop)
+    eventually(lambda: is_closed(new))
+    may_continue.set()
+    must_end(stopping)
+    assert new.journal.position.number < len(stream.records)
+    again = SharingServer(tmp_path / "c", stream, "c").ready()
+    assert again.texts() == servers[0].texts()
+    again.stop()
+
+
+def is_closed(server: SharingServer) -> bool:
+    try:
+        server.say("late")
+    except JournalClosedError:
+        return True
+    return False
+
+
+def test_each_record_is_reported_by_its_own_server_once(stream: FakeStream, tmp_path: Path) -> None:
+    """So one server stores a snapshot after every so many records."""
+    reported: list[int] = []
+    servers = [SharingServer(tmp_path / name, stream, name) for name in NAMES]
+    for server in servers:
+        server.journal.on_own_record(reported.append)
+        server.ready()
+    servers[0].journal.append([NewAccount("alice", "hash")]).result()
+    settle(servers, [server.say("hello") for server in servers])
+    assert sorted(reported) == list(range(2, len(stream.records) + 1))
+    for server in servers:
+        server.stop()
