@@ -203,8 +203,8 @@ BREAKS = (
     _break(
         _CONFIRMED,
         _STORE + "database.py",
-        '"PRAGMA synchronous = FULL"',
-        '"PRAGMA synchronous = OFF"',
+        "{'FULL' if self._syncs else 'NORMAL'}",
+        "{'OFF' if self._syncs else 'NORMAL'}",
         "unit/server/test_database.py::test_new_database_is_durable_and_sorts_in_memory",
     ),
     _break(

@@ -52,7 +52,6 @@ from chatserver.journal.joining import adopt_log, prepare_folder, refuse_shared
 from chatserver.journal.local import LocalJournal
 from chatserver.journal.monitor import LogMonitor
 from chatserver.journal.nats_settings import nats_settings
-from chatserver.journal.shared import SharedJournal
 from chatserver.journal.snapshots import Snapshots
 from chatserver.journal.starting import LogStart, StartStoppedError
 from chatserver.memory import share_of_memory, system_memory
@@ -92,6 +91,7 @@ if TYPE_CHECKING:
     from chatserver.config import Config
     from chatserver.journal.base import Journal
     from chatserver.journal.nats_log import NatsLog
+    from chatserver.journal.shared import SharedJournal
 
 _log = structlog.get_logger()
 
@@ -222,7 +222,7 @@ class Server:
 
     def _open_database(self, start: LogStart | None) -> None:
         """Open the database, and build all parts but the listeners. ``start`` is None if this is the only server."""
-        open_database = partial(Database, self._config.data)
+        open_database = partial(Database, self._config.data, syncs=start is None)
         self._database = open_database() if start is None else start.do("it opens its database", open_database)
         try:
             if start is None:
@@ -408,6 +408,8 @@ class Server:
             )
             journal.defer(ServerStart, ServerStart())
             return journal
+        from chatserver.journal.shared import SharedJournal  # noqa: PLC0415 -- a single server does not need the memory
+
         shared = SharedJournal(
             self._database,
             Clock().now_ms,

@@ -392,3 +392,9 @@ def test_second_pause_begins_after_the_first(tmp_path: Path) -> None:
         closing_pool = in_background(pool.close)
         assert_waits(closing_pool)
     must_end(closing_pool)
+
+
+def test_commits_that_a_log_has_are_not_synced(folder: Path) -> None:
+    """But the file is never damaged: NORMAL syncs before each checkpoint."""
+    with closing(Database(folder, syncs=False)) as database, database.transaction() as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (1,)

@@ -65,8 +65,13 @@ class Database:
     While ``_begin_run`` changes the run id, ``chat.state`` holds the old and the new one, and both count in case 2.
     """
 
-    def __init__(self, folder: Path, schema: Mapping[int, str] | None = None) -> None:
-        """Open or create the database and migrate it to ``schema``, by default :func:`schema_files`. StoreError."""
+    def __init__(self, folder: Path, schema: Mapping[int, str] | None = None, *, syncs: bool = True) -> None:
+        """Open or create the database and migrate it to ``schema``, by default :func:`schema_files`. StoreError.
+
+        Without ``syncs`` the last commits may be lost with the power of the machine, never a part of one: for a
+        database that follows a log, which has them.
+        """
+        self._syncs = syncs
         self._schema = schema_files() if schema is None else schema
         self.path = folder / DATABASE_FILE
         try:
@@ -113,7 +118,7 @@ class Database:
         writer = connect(self.path)
         try:
             _enable_wal(writer, self.path)
-            writer.execute("PRAGMA synchronous = FULL")
+            writer.execute(f"PRAGMA synchronous = {'FULL' if self._syncs else 'NORMAL'}")
             migrate(writer, self.path, self._schema)
             self._begin_run(writer, header)
         except BaseException:
