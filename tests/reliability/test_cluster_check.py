@@ -1,0 +1,72 @@
+"""The check of a cluster's histories finds each kind of fault in made-up histories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from reliability.cluster_check import DIRECT, LOBBY, Told, View, find_problems
+from reliability.history import Content
+
+if TYPE_CHECKING:
+    from reliability.cluster_check import History
+
+SAID = [
+    (1, Content("alice", None, "a1")),
+    (2, Content("bob", None, "b1", "dev")),
+    (4, Content("alice", "bob", "a2")),
+    (5, Content("bob", None, "b2")),
+    (6, Content("carol", None, "c1")),
+]
+REFUSED = Content("carol", None, "c2")
+MEMBERS = {"dev": frozenset({"alice", "bob"})}
+VIEWS = (
+    View("alice", LOBBY, (1, 5, 6)),
+    View("alice", "dev", (2,)),
+    View("alice", DIRECT, (4,)),
+    View("bob", DIRECT, (4,)),
+    View("carol", LOBBY, (1, 5, 6)),
+    View("carol", "dev", ()),
+    View("carol", DIRECT, ()),
+)
+TOLD = Told(SAID, [REFUSED], dict(SAID), VIEWS)
+
+
+class Case(NamedTuple):
+    """Another history of the second server, or other views; and words of the problem that must be found."""
+
+    words: str
+    second: History = SAID
+    # In place of the first view.
+    view: View = VIEWS[0]
+
+
+CASES = {
+    "lost": Case("s2: a confirmed message is lost: 5", SAID[:3] + SAID[4:]),
+    "stored twice": Case("s2: messages are stored more than once", [*SAID, (7, SAID[0][1])]),
+    "another id": Case("s2: a message was confirmed as 6, which is None", [*SAID[:4], (7, SAID[4][1])]),
+    "another text": Case("s2: a message was seen as 6", [*SAID[:4], (6, Content("carol", None, "C1"))]),
+    "swapped": Case("as 5, which is", [*SAID[:3], (5, SAID[4][1]), (6, SAID[3][1])]),
+    "reordered": Case("s2: its ids don't grow", [*SAID[:3], SAID[4], SAID[3]]),
+    "refused": Case("s2: a message was refused, and is stored", [*SAID, (7, REFUSED)]),
+    "more on one": Case("s2 and s1 have other histories", [*SAID, (7, Content("bob", None, "b3"))]),
+    "missed": Case("alice in lobby: 1 messages are missing: [5]", view=View("alice", LOBBY, (1, 6))),
+    "missed at the end": Case("1 messages are missing: [6]", view=View("alice", LOBBY, (1, 5))),
+    "told twice": Case("1 messages are repeated: [5]", view=View("alice", LOBBY, (1, 5, 5, 6))),
+    "told again": Case("messages are out of order: [1]", view=View("alice", LOBBY, (1, 5, 1, 6))),
+    "told late": Case("messages are out of order: [5]", view=View("alice", LOBBY, (1, 6, 5))),
+    "of others": Case("carol in dev: 1 messages are not of this user: [2]", view=View("carol", "dev", (2,))),
+    "direct of others": Case("1 messages are not of this user: [4]", view=View("carol", DIRECT, (4,))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fault_is_found(name: str) -> None:
+    case = CASES[name]
+    told = TOLD._replace(views=(case.view, *VIEWS[1:]))
+    problems = find_problems({"s1": SAID, "s2": case.second, "s3": SAID}, told, MEMBERS)
+    assert any(case.words in each for each in problems), problems
+
+
+def test_right_histories_have_no_problems() -> None:
+    assert find_problems({"s1": SAID, "s2": SAID, "s3": SAID}, TOLD, MEMBERS) == []
