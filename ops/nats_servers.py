@@ -43,7 +43,7 @@ class NatsServer:
         self.store = folder / name
         self._config_path = folder / f"{name}.conf"
         self._log_path = folder / f"{name}.log"
-        self._reserved = [_bind_free_port() for _ in range(3)]
+        self._reserved = [bind_free_port() for _ in range(3)]
         self.port, self.cluster_port, self.monitor_port = (int(each.getsockname()[1]) for each in self._reserved)
         if sys.platform != "linux":  # its kernel would refuse the second bind
             self._release_ports()
@@ -279,7 +279,7 @@ def _leads(server: NatsServer, stream: str | None) -> bool:
     return leaders == [server.name]
 
 
-def _bind_free_port() -> socket.socket:
+def bind_free_port() -> socket.socket:
     """Reserve a free port of loopback for a server that binds it as well.
 
     Linux lets two sockets with SO_REUSEADDR bind one port as long as only one of them listens, and gives the port to no

@@ -6,6 +6,7 @@ own earlier connections, or confirmed as its own. All connections of the client 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -110,6 +111,6 @@ def _compare(expected: Sequence[int], ids: Sequence[int]) -> Iterator[str]:
     for word, which in (("repeated", repeated), ("missing", missing), ("not of this user", foreign)):
         if which:
             yield f"{len(which)} messages are {word}: {which[:_NAMED_MAX]}"
-    late = [after for before, after in zip(ids, ids[1:], strict=False) if after < before]
+    late = [after for before, after in itertools.pairwise(ids) if after < before]
     if late:
         yield f"messages are out of order: {late[:_NAMED_MAX]}"

@@ -1,0 +1,354 @@
+"""Users of json on several servers: each talks, and moves to another server at random, or when its own is gone.
+
+A client sends each message with a nonce, repeats the unconfirmed ones on each new connection, and names the newest
+message of each conversation that it knows in ``since``. So it must be told each message once, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from integration.room import Peer
+from reliability.cluster_check import DIRECT, LOBBY, Told, View, place_of
+from reliability.history import Content, content_of
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping, Sequence
+
+    from reliability.cluster import ChatServer
+    from reliability.cluster_faults import Timeline
+
+PASSWORD = "secret"
+# Time without any input, despite pings, after which a client leaves its server; and without a confirmation.
+SILENCE_SECONDS = 3.0
+UNCONFIRMED_SECONDS = 5.0
+# A user that left is in no list of users after this time, and a user that came is in all.
+LIST_SECONDS = 15.0
+_PING_SECONDS = 1.0
+_POLL_SECONDS = 0.05
+_RETRY_SECONDS = 0.1
+_UNCONFIRMED_MAX = 2
+# Share of the clients that log out before they move.
+_POLITE_SHARE = 0.5
+# Errors that mean: it had no effect, try again, perhaps on another server.
+_TRY_AGAIN = ("unavailable", "shutting_down")
+
+
+class Habits(NamedTuple):
+    """How the clients behave."""
+
+    # Mean pause between two messages.
+    pause_seconds: float = 0.3
+    # Longest time on a server.
+    stay_max_seconds: float = 20.0
+    # Share of the moves after which a user stays away for a while.
+    absent_share: float = 0.1
+    absent_max_seconds: float = 25.0
+    direct_share: float = 0.2
+
+
+class Presence:
+    """When each user came or left. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # By user: True if it is there, on a server that is whole, and since when on the monotonic clock.
+        self._state: dict[str, tuple[bool, ChatServer | None, float]] = {}
+
+    def come(self, username: str, server: ChatServer) -> None:
+        with self._lock:
+            self._state[username] = (True, server, time.monotonic())
+
+    def leave(self, username: str) -> None:
+        with self._lock:
+            self._state[username] = (False, None, time.monotonic())
+
+    def find_mistakes(self, listed: Sequence[str], observed_at: float) -> list[str]:
+        """What is wrong in a list that a server gave that is whole since ``observed_at``."""
+        now = time.monotonic()
+        mistakes = []
+        with self._lock:
+            for username, (is_there, server, since) in self._state.items():
+                settled_at = max(since, observed_at)
+                if server is not None:
+                    healthy_since = server.healthy_since
+                    if healthy_since is None:
+                        continue
+                    settled_at = max(settled_at, healthy_since)
+                if now > settled_at + LIST_SECONDS and is_there != (username in listed):
+                    state = "came" if is_there else "left"
+                    mistakes.append(f"{username} {state} {now - since:.1f} s ago, and the list is {sorted(listed)}")
+        return mistakes
+
+
+@dataclass
+class Record:
+    """What all clients were told. For any thread."""
+
+    timeline: Timeline
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    presence: Presence = field(default_factory=Presence)
+    confirmed: list[tuple[int, Content]] = field(default_factory=list)
+    refused: list[Content] = field(default_factory=list)
+    seen: dict[int, Content] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    # There is a problem.
+    failed: threading.Event = field(default_factory=threading.Event)
+    # Clients say nothing new, and don't move, any more.
+    quiet: threading.Event = field(default_factory=threading.Event)
+    # Clients end.
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def note_seen(self, message_id: int, content: Content) -> None:
+        with self.lock:
+            first = self.seen.setdefault(message_id, content)
+        if first != content:
+            self.note_problem(f"{message_id} was told as {content}, and as {first}")
+
+    def note_problem(self, text: str) -> None:
+        with self.lock:
+            self.problems.append(text)
+        self.timeline.note(f"PROBLEM: {text}", is_main=True)
+        self.failed.set()
+
+
+@dataclass
+class _Said:
+    content: Content
+    nonce: str
+    said_at: float
+    # On the present connection.
+    sent_at: float = 0.0
+    connections: int = 0
+
+
+class RoamingClient:
+    """A user in a thread of its own. ``rooms`` are those that it is in, besides the lobby."""
+
+    def __init__(
+        self,
+        username: str,
+        servers: Sequence[ChatServer],
+        others: Sequence[str],
+        rooms: Sequence[str],
+        record: Record,
+        chance: random.Random,
+        habits: Habits,
+    ) -> None:
+        self.username = username
+        self.views: dict[str, list[int]] = {place: [] for place in (LOBBY, DIRECT, *rooms)}
+        self.is_connected = False
+        self.unconfirmed: dict[str, _Said] = {}
+        # Longest time from a message to its confirmation, and number of connections.
+        self.longest_seconds = 0.0
+        self.connections = 0
+        self.listed: list[str] = []
+        self._servers = servers
+        self._others = others
+        self._rooms = rooms
+        self._record = record
+        self._chance = chance
+        self._habits = habits
+        self._history_id = ""
+        self._said = 0
+        self._heard_at = self._next_at = 0.0
+        self.thread = threading.Thread(target=self._run, name=username)
+
+    @property
+    def is_settled(self) -> bool:
+        """True if it is connected, and all its messages are confirmed."""
+        return self.is_connected and not self.unconfirmed
+
+    def told(self) -> list[View]:
+        return [View(self.username, place, ids) for place, ids in self.views.items()]
+
+    def enter(self) -> None:
+        """Register, and join the rooms, before the thread starts."""
+        server = self._chance.choice(self._servers)
+        with closing(Peer(server.port)) as peer:
+            welcome = peer.login(self.username, PASSWORD, rooms=True)
+            self._history_id = welcome["history_id"]
+            for room in self._rooms:
+                peer.ask(command="join", room=room)
+                peer.next("joined")
+
+    def _run(self) -> None:
+        never = threading.Event()
+        server = self._chance.choice(self._servers)
+        try:
+            while not self._record.ended.is_set():
+                reason = self._visit(server)
+                self.is_connected = False
+                self._record.presence.leave(self.username)
+                self._record.timeline.note(f"{self.username} left {server.name}: {reason}")
+                if reason == "moving" and self._chance.random() < self._habits.absent_share:
+                    self._record.quiet.wait(self._chance.uniform(0, self._habits.absent_max_seconds))
+                else:
+                    never.wait(_RETRY_SECONDS * self._chance.random())
+                server = self._chance.choice(self._servers)
+        except Exception as error:
+            self._record.note_problem(f"{self.username} on {server.name}: {error!r}")
+
+    def _visit(self, server: ChatServer) -> str:
+        """Stay on a server for a while. Returns the reason of the end."""
+        try:
+            with closing(Peer(server.port)) as peer:
+                peer.socket.settimeout(SILENCE_SECONDS)
+                if reason := self._log_in(peer, server):
+                    return reason
+                self.is_connected = True
+                self.connections += 1
+                peer.socket.settimeout(_POLL_SECONDS)
+                return self._talk(peer, server)
+        except TimeoutError:
+            return "no answer to the login"
+        except OSError as error:
+            return f"{error}"
+
+    def _log_in(self, peer: Peer, server: ChatServer) -> str:
+        """Returns the reason if it can't log in now."""
+        since = {place: max(ids, default=0) for place, ids in self.views.items()}
+        self._record.presence.come(self.username, server)
+        peer.ask(command="login", username=self.username, password=PASSWORD, since=since, history_id=self._history_id)
+        if not (line := peer.line()):
+            return "closed at the login"
+        answer = json.loads(line)
+        if answer["type"] in ("error", "bye"):
+            assert answer.get("code") in (*_TRY_AGAIN, None), answer
+            return f"refused at the login: {answer}"
+        assert answer["type"] == "login", answer
+        assert answer["account"] == "existing", "an account is lost"
+        assert answer["history_id"] == self._history_id, "another history"
+        assert "since" not in answer, f"{since} was not accepted: {answer['since']}"
+        assert {each["room"] for each in answer["rooms"]} == set(self._rooms), f"a membership is lost: {answer}"
+        self.listed = answer["users"]
+        for said in self.unconfirmed.values():
+            self._send(peer, said)
+        return ""
+
+    def _talk(self, peer: Peer, server: ChatServer) -> str:
+        now = self._heard_at = time.monotonic()
+        leave_at = now + self._chance.uniform(0, self._habits.stay_max_seconds)
+        ping_at = now + _PING_SECONDS
+        while not self._record.ended.is_set():
+            now = time.monotonic()
+            if reason := self._find_fault(now):
+                return reason
+            if now >= ping_at:
+                peer.ask(command="ping")
+                ping_at = now + _PING_SECONDS
+            if not self._record.quiet.is_set():
+                if now >= leave_at:
+                    if self._chance.random() < _POLITE_SHARE:
+                        peer.ask(command="EX")
+                    return "moving"
+                if now >= self._next_at and len(self.unconfirmed) < _UNCONFIRMED_MAX:
+                    self._say(peer)
+            try:
+                line = peer.line()
+            except TimeoutError:
+                continue
+            if reason := self._handle(json.loads(line), server) if line else "closed":
+                return reason
+        return "the end"
+
+    def _find_fault(self, now: float) -> str:
+        """Returns a reason to leave the server."""
+        if now > self._heard_at + SILENCE_SECONDS:
+            return "silence"
+        if any(now > said.sent_at + UNCONFIRMED_SECONDS for said in self.unconfirmed.values()):
+            return "no confirmation"
+        return ""
+
+    def _say(self, peer: Peer) -> None:
+        self._said += 1
+        recipient = room = None
+        if self._chance.random() < self._habits.direct_share:
+            recipient = self._chance.choice(self._others)
+        else:
+            room = self._chance.choice((None, *self._rooms))
+        content = Content(self.username, recipient, f"{self.username} says {self._said}", room)
+        now = time.monotonic()
+        said = self.unconfirmed[f"n{self._said}"] = _Said(content, f"n{self._said}", now)
+        self._next_at = now + self._chance.uniform(0, 2 * self._habits.pause_seconds)
+        self._send(peer, said)
+
+    def _send(self, peer: Peer, said: _Said) -> None:
+        said.sent_at = time.monotonic()
+        said.connections += 1
+        _, recipient, text, room = said.content
+        to = {"command": "PM", "room": room or LOBBY} if recipient is None else {"command": "DM", "to": recipient}
+        peer.ask(**to, message=text, nonce=said.nonce)
+
+    def _handle(self, answer: Mapping[str, Any], server: ChatServer) -> str:
+        """Returns a reason to leave the server."""
+        self._heard_at = time.monotonic()
+        match answer["type"]:
+            case "broadcast" | "direct":
+                content = content_of(dict(answer))
+                self._record.note_seen(answer["id"], content)
+                self.views.setdefault(place_of(content), []).append(answer["id"])
+            case "sent":
+                self._confirm(answer["id"], self.unconfirmed.pop(answer["nonce"]))
+            case "users" if "room" not in answer:
+                self.listed = answer["users"]
+            case "pong":
+                self._check_list(server)
+            case "error":
+                assert answer["code"] in _TRY_AGAIN, answer
+                self._be_refused(answer)
+                if self._chance.random() < 0.5:
+                    return f"refused: {answer}"
+            case "bye":
+                return f"{answer}"
+            case "users":
+                pass
+            case _:
+                raise AssertionError(f"unexpected: {answer}")
+        return ""
+
+    def _confirm(self, message_id: int, said: _Said) -> None:
+        view = self.views[place_of(said.content)]
+        if message_id not in view[-1_000:]:  # it may have been heard after an earlier connection
+            view.append(message_id)
+        self.longest_seconds = max(self.longest_seconds, time.monotonic() - said.said_at)
+        with self._record.lock:
+            self._record.confirmed.append((message_id, said.content))
+
+    def _be_refused(self, answer: Mapping[str, Any]) -> None:
+        """Give the message up, if it can't have been stored before; or try it again after a while."""
+        said = self.unconfirmed[answer["nonce"]]
+        if said.connections == 1 and self._chance.random() < 0.5:
+            del self.unconfirmed[said.nonce]
+            with self._record.lock:
+                self._record.refused.append(said.content)
+        # Otherwise it has no confirmation after a while, and the client goes to another server.
+
+    def _check_list(self, server: ChatServer) -> None:
+        observed_at = server.healthy_since
+        if observed_at is None:
+            return
+        for mistake in self._record.presence.find_mistakes(self.listed, observed_at):
+            self._record.note_problem(f"{self.username} on {server.name}: {mistake}")
+
+
+def told_of(record: Record, clients: Sequence[RoamingClient]) -> Told:
+    """What all clients were told."""
+    views = [view for client in clients for view in client.told()]
+    return Told(record.confirmed, record.refused, record.seen, views)
+
+
+def members_of(clients: Sequence[RoamingClient], rooms: Mapping[str, Sequence[str]]) -> dict[str, frozenset[str]]:
+    """The members of each room."""
+    members: dict[str, set[str]] = defaultdict(set)
+    for client in clients:
+        for room in rooms[client.username]:
+            members[room].add(client.username)
+    return {room: frozenset(names) for room, names in members.items()}
