@@ -1,11 +1,14 @@
-"""The check of a cluster's histories finds each kind of fault in made-up histories."""
+"""The check of a cluster's histories finds each kind of fault in made-up histories; and the plan of real faults."""
 
 from __future__ import annotations
 
+import itertools
+import random
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from reliability.cluster_check import DIRECT, LOBBY, Told, View, find_problems
+from reliability.cluster_faults import Fault, Kind, Lane, plan_faults
 from reliability.history import Content
 
 if TYPE_CHECKING:
@@ -70,3 +73,12 @@ def test_fault_is_found(name: str) -> None:
 
 def test_right_histories_have_no_problems() -> None:
     assert find_problems({"s1": SAID, "s2": SAID, "s3": SAID}, TOLD, MEMBERS) == []
+
+
+def test_plan_depends_on_the_seed_and_has_each_kind_of_fault() -> None:
+    def plan(seed: int) -> list[Fault]:
+        return list(itertools.islice(plan_faults(random.Random(seed), Lane.CHAT, 3, 2.0, 20.0), 10))
+
+    assert plan(1) == plan(1) != plan(2)
+    assert [sorted({each.kind for each in part}) for part in (plan(1)[:5], plan(1)[5:])] == [sorted(Kind)] * 2
+    assert all(0 <= each.index < 3 and 0 < each.seconds <= 20.0 for each in plan(1))
