@@ -206,14 +206,20 @@ class Cluster:
         return all(each["current"] for each in stream["cluster"]["replicas"])
 
 
-def await_(holds: Callable[[], bool], what: str | Callable[[], str], seconds: float) -> None:
-    """Poll until the condition holds. Fails after the time."""
+def wait(holds: Callable[[], bool], seconds: float) -> bool:
+    """Poll until the condition holds. False after the time."""
     give_up_at = time.monotonic() + seconds
     never = threading.Event()
     while not holds():
         if time.monotonic() > give_up_at:
-            raise AssertionError(f"waited {seconds:g} s in vain for {what if isinstance(what, str) else what()}")
+            return False
         never.wait(_POLL_SECONDS)
+    return True
+
+
+def await_(holds: Callable[[], bool], what: str | Callable[[], str], seconds: float) -> None:
+    """Poll until the condition holds. Fails after the time."""
+    assert wait(holds, seconds), f"waited {seconds:g} s in vain for {what if isinstance(what, str) else what()}"
 
 
 def compare_tables(tables: dict[str, Tables]) -> list[str]:
