@@ -67,6 +67,12 @@ class ChatServer:
         """Start it, and do not wait."""
         self.program.launch(self.port)
 
+    def administer(self, *words: str) -> str:
+        """Run ``chatserver admin`` with the settings of the server. Returns the output."""
+        done = self.program.administer(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def pause(self) -> None:
         """Stop it with SIGSTOP: its connections stay open."""
         self.program.process.send_signal(signal.SIGSTOP)

@@ -103,6 +103,13 @@ class Program:
                 stderr=log,
             )
 
+    def administer(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run ``chatserver admin`` in the environment of the server, running or not."""
+        command = [sys.executable, "-m", "chatserver", "admin", *words, "--data", str(self.data)]
+        return subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, check=False, timeout=2 * DEADLINE_SECONDS
+        )
+
     def wait_for_port(self) -> None:
         """Wait until it accepts connections after launch()."""
 

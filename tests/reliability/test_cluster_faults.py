@@ -155,21 +155,6 @@ def test_paused_leader_of_nats_is_replaced(cluster: Cluster) -> None:
     assert_equal(cluster)
 
 
-def test_server_that_starts_without_nats_waits_for_it(cluster: Cluster) -> None:
-    server = cluster.servers[2]
-    assert server.program.stop() == 0
-    for link in server.links:
-        link.cut()
-    server.launch()
-    await_(lambda: server.ask("/readyz")[0] != 0 or not server.is_running, "an answer", READY_SECONDS)
-    assert not server.is_ready()
-    for link in server.links:
-        link.mend()
-    server.await_ready()
-    await_service(server, "after the start")
-    assert_equal(cluster)
-
-
 def test_wiped_data_folder_comes_back_from_the_log(cluster: Cluster) -> None:
     server = cluster.servers[1]
     await_service(server, "before the loss")
@@ -216,6 +201,42 @@ def test_server_with_a_wrong_password_for_nats_does_not_start(tmp_path: Path) ->
         assert server.await_end() == NOT_STARTED
         assert_says(server, "credentials")
         await_service(cluster.servers[0], "hello")
+
+
+def test_folder_of_one_server_becomes_the_first_of_three_and_back(tmp_path: Path) -> None:
+    """Promise: all ids, nonces, rooms and accounts stay, and the servers that join have them, too."""
+    with Cluster(tmp_path, 0, 1) as cluster:
+        single = cluster.add("single", "s1", CHAT_NATS="")
+        single.launch()
+        single.await_ready()
+        with entered(single, "alice") as alice:
+            first = say(alice, "as one server")
+            alice.ask(command="join", room="dev")
+            alice.next("joined")
+        assert single.program.stop() == 0
+        servers = [cluster.add("s1"), cluster.add("s2"), cluster.add("s3")]
+        servers[0].administer("share")
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.await_ready()
+            with closing(Peer(server.port)) as alice:
+                welcome = alice.login("alice", rooms=True)
+                assert welcome["account"] == "existing"
+                assert [each["room"] for each in welcome["rooms"]] == ["dev"]
+                assert say(alice, "as one server")["id"] == first["id"]
+                last = say(alice, f"on {server.name}")
+        assert_equal(cluster)
+        for server in servers:
+            assert server.program.stop() == 0
+        servers[1].administer("unshare")
+        single = cluster.add("single again", "s2", CHAT_NATS="")
+        single.launch()
+        single.await_ready()
+        with entered(single, "alice") as alice:
+            assert texts(alice) == ["as one server", "on s1", "on s2", "on s3"]
+            assert say(alice, "on s3")["id"] == last["id"]
+            assert say(alice, "as one server again")["id"] > last["id"]
 
 
 def assert_says(server: ChatServer, word: str) -> None:
