@@ -61,6 +61,7 @@ class Users:
         """They register, then talk. At the end they wait until all their messages are confirmed and all are heard."""
         for client in self.clients:
             client.enter()
+        self._cluster.read_equal_tables()  # the memberships are known on all servers
         with ExitStack() as stack:
             for client in self.clients:
                 stack.enter_context(running(client.thread, self.record.ended.set))
