@@ -122,6 +122,7 @@ def test_server_without_nats_refuses_messages_and_goes_on_by_itself(cluster: Clu
     assert_equal(cluster)
 
 
+@pytest.mark.long
 def test_servers_without_a_quorum_refuse_messages_and_go_on_by_themselves(cluster: Cluster) -> None:
     """Promise: with two of three NATS servers killed nothing is confirmed, and the history is readable."""
     await_service(cluster.servers[0], "with a quorum")
@@ -144,6 +145,7 @@ def test_servers_without_a_quorum_refuse_messages_and_go_on_by_themselves(cluste
     assert_equal(cluster)
 
 
+@pytest.mark.long
 def test_paused_leader_of_nats_is_replaced(cluster: Cluster) -> None:
     """Promise: messages are confirmed again while it is paused, and once it goes on there is still one history."""
     leader = cluster.nats.leader("chat")
@@ -155,6 +157,7 @@ def test_paused_leader_of_nats_is_replaced(cluster: Cluster) -> None:
     assert_equal(cluster)
 
 
+@pytest.mark.long
 def test_wiped_data_folder_comes_back_from_the_log(cluster: Cluster) -> None:
     server = cluster.servers[1]
     await_service(server, "before the loss")
@@ -182,6 +185,7 @@ def test_servers_stop_if_the_log_is_deleted(pair: Cluster) -> None:
         assert_says(server, "log lost")
 
 
+@pytest.mark.long
 def test_second_server_with_a_name_does_not_start(pair: Cluster) -> None:
     first = pair.servers[0]
     second = pair.add(first.name, "second")
@@ -194,9 +198,9 @@ def test_second_server_with_a_name_does_not_start(pair: Cluster) -> None:
 
 def test_server_with_a_wrong_password_for_nats_does_not_start(tmp_path: Path) -> None:
     with Cluster(tmp_path, 1, 1, password="right") as cluster:
-        wrong = tmp_path / "wrong"
-        wrong.write_text("wrong")
-        server = cluster.add("wrong", CHAT_NATS_PASSWORD_FILE=str(wrong))
+        password = tmp_path / "wrong-password"
+        password.write_text("wrong")
+        server = cluster.add("s2", CHAT_NATS_PASSWORD_FILE=str(password))
         server.launch()
         assert server.await_end() == NOT_STARTED
         assert_says(server, "credentials")
