@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from reliability.history import Content
 
 CLIENTS = 20
-SHORT_SECONDS = 15.0
+SHORT_SECONDS = 8.0
 # Time in which stored messages reach all clients that are connected.
 HEARD_SECONDS = 10.0
 # Problems that a failed test shows.

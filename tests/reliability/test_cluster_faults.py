@@ -234,7 +234,7 @@ def test_folder_of_one_server_becomes_the_first_of_three_and_back(tmp_path: Path
         for server in servers:
             assert server.program.stop() == 0
         servers[1].administer("unshare")
-        single = cluster.add("single again", "s2", CHAT_NATS="")
+        single = cluster.add("single", "s2", CHAT_NATS="")
         single.launch()
         single.await_ready()
         with entered(single, "alice") as alice:
