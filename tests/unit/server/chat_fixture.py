@@ -64,8 +64,9 @@ class FakeAccounts:
     def find(self, username: str) -> Account | None:
         return self.by_key.get(name_key(username))
 
-    def last_login_ms(self, account_id: int, network: str) -> int | None:
-        return self.networks.get((account_id, network))
+    def find_at(self, username: str, network: str) -> tuple[Account | None, int | None]:
+        account = self.find(username)
+        return account, None if account is None else self.networks.get((account.id, network))
 
     def has_invitation(self, code_hash: str, _: int) -> bool:
         return code_hash in self.invitations

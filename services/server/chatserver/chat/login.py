@@ -149,7 +149,7 @@ class Login:
         """
         check_username(login.username)
         check_password(password)
-        account = self._accounts.find(login.username)
+        account, last_login_ms = self._accounts.find_at(login.username, peer.network)
         if account is None and not self._registration.is_closed:
             registered = self._registration.register(
                 login.username,
@@ -161,11 +161,10 @@ class Login:
             )
             if registered is not None:
                 return registered, AccountKind.NEW
-            account = self._accounts.find(login.username)  # another login registered it at the same time
+            # Another login registered it at the same time.
+            account, last_login_ms = self._accounts.find_at(login.username, peer.network)
             if account is None:
                 raise name_in_use(login.username)
-        # Also for an unknown user: the time of a login must not reveal whether a name exists.
-        last_login_ms = self._accounts.last_login_ms(account.id if account is not None else 0, peer.network)
         is_known = last_login_ms is not None
         enter = partial(
             self._throttle.enter,

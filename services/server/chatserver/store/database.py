@@ -282,7 +282,7 @@ class ReadOnlyDatabase:
 
 
 class _Reading:
-    """See :meth:`Database.reading`. Not a generator, which takes 2 us more: a login reads seven times."""
+    """See :meth:`Database.reading`. Not a generator, which takes 2 us more: a login reads six times."""
 
     __slots__ = ("_path", "_reader", "_readers")
 
