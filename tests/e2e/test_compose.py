@@ -7,6 +7,7 @@ import re
 import subprocess
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -19,11 +20,12 @@ from .harness.stack import own_environment
 from .harness.transcript import EXPECT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from .harness.engine import Engine
 
 DEMO = ("alice", "bob", "carol")
+CLUSTER = Path(__file__).parents[2] / "compose.cluster.yaml"
 DASHBOARD = Path(__file__).parents[2] / "ops" / "observe" / "grafana" / "chat.json"
 
 
@@ -38,9 +40,14 @@ def room(engine: Engine) -> Iterator[Engine]:
 def start_server(room: Engine) -> None:
     """``docker compose up``, and wait until the server accepts connections."""
     room.compose("up", "--detach", "--no-build", "server")
+    await_log(room.compose, "server")
+
+
+def await_log(compose: Callable[..., str], service: str) -> None:
+    """Wait until a server accepts connections."""
     deadline = time.monotonic() + EXPECT_SECONDS
-    while "Waiting for connection" not in room.compose("logs", "server"):
-        assert time.monotonic() < deadline
+    while "Waiting for connection" not in (log := compose("logs", service)):
+        assert time.monotonic() < deadline, log
 
 
 def run_client(room: Engine, *lines: str, password: str = "password of zed", **settings: str) -> str:
@@ -171,6 +178,32 @@ def test_prometheus_reads_the_server_and_answers_the_dashboard(engine: Engine) -
         assert [name for name, state in states.items() if state == "firing"] == []
     finally:
         engine.compose("--profile", "observe", "down", "--volumes", **settings)
+
+
+def test_cluster_serves_without_one_chat_server_and_one_nats_server(engine: Engine) -> None:
+    """With compose.cluster.yaml. Clients use any of the chat servers, and reach no NATS server."""
+    ports = {"CHAT_PORT_2": "0", "CHAT_PORT_3": "0"}
+    cluster = partial(engine.compose, "--file", str(CLUSTER), **ports)
+    servers, nats = ("server", "server2", "server3"), ("nats1", "nats2", "nats3")
+    run = ("run", "--rm", "--no-TTY")
+    typed = "password of zed\nPM {}\nCH\nEX\n"
+    cluster("build", "--quiet", "nats1")
+    try:
+        cluster("up", "--detach", "--no-build", *nats, *servers)
+        for name in servers:
+            await_log(cluster, name)
+        assert "[sent #1]" in cluster(*run, "client", "zed", typed=typed.format("all are here"))
+        cluster("exec", "--no-TTY", "nats2", "python3", "/usr/local/lib/healthy.py")
+        cluster("kill", "server", "nats1")
+        shown = cluster(*run, "client", "zed", typed=typed.format("two of three are enough"))
+        assert "zed: all are here" in shown
+        assert "zed: two of three are enough" in shown
+        script = (
+            "import socket\ntry: socket.create_connection(('nats2', 4222), 5)\nexcept OSError: print('unreachable')"
+        )
+        assert "unreachable" in cluster(*run, "--entrypoint", "python3", "client", "-c", script)
+    finally:
+        cluster("down", "--volumes")
 
 
 def prometheus(address: str, page: str, **asked: str) -> list[dict[str, Any]]:
