@@ -199,3 +199,44 @@ def test_data_of_one_server_become_those_of_several_and_back(cluster: Cluster) -
     say(single, "alice", "alone again")
     assert texts(single, "carol") == ["alone", "together", "alone again"]
     assert "history renewed" not in single.log()
+
+
+@pytest.mark.long
+def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Cluster) -> None:
+    """It is alive and not ready; after NATS has come back, all is as before."""
+    cluster.nats.start()
+    server = cluster.server("a")
+    server.start()
+    with closing(Peer(server.port)) as alice:
+        alice.login("alice")
+        alice.say("one")
+        cluster.nats[0].kill()
+        server.wait_until(lambda: page(server, "readyz")[0] == 503, "the server to be not ready")
+        assert "reach NATS" in page(server, "readyz")[1]
+        assert page(server, "healthz") == (200, "ok\n")
+        assert "reach NATS" in health(server)[1]
+        server.wait_until(lambda: answer_to_login(server, "alice") == "unavailable", "new users to be refused")
+        alice.ask(command="CH", limit=10)
+        assert [each["message"] for each in alice.next("history")["messages"]] == ["one"]
+        alice.ask(command="PM", message="two")
+        assert alice.next("error")["code"] == "unavailable"
+        cluster.nats.start()
+        server.wait_until(lambda: page(server, "readyz")[0] == 200, "the server to be ready")
+        alice.say("three")
+        assert answer_to_login(server, "alice") == "login"
+    assert texts(server, "alice") == ["one", "three"]
+    cluster.nats[0].kill()
+    with closing(Peer(server.port)) as alice:
+        alice.login("alice")
+        alice.ask(command="PM", message="four")  # neither stored nor refused yet
+        began_at = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began_at < 8
+
+
+def answer_to_login(server: Program, name: str) -> str:
+    """The code of the error, or ``login``."""
+    with closing(Peer(server.port)) as peer:
+        peer.ask(command="login", username=name, password="secret")
+        answer = peer.next("login", "error")
+        return str(answer.get("code", answer["type"]))
