@@ -13,10 +13,12 @@ import structlog
 from integration.room import Room
 from unit.server.fake_log import FakeLog, FakeStream
 
-from chatserver.admin import cli
+from chatserver.admin import cli, requests
+from chatserver.admin.changes import answer_request
 from chatserver.admin.cluster import share_folder
 from chatserver.config import load_config
 from chatserver.journal.joining import adopt_log, prepare_folder
+from chatserver.journal.local import LocalJournal
 from chatserver.log import configure_log
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
@@ -164,3 +166,30 @@ def test_commands_on_nats(
     code, error = admin(folder, "share", "--nats-stream", "shared")
     assert (code, "has 1 records already" in error) == (1, True)
     assert admin(folder, "share", "--nats-user", "alice")[0] == 2
+
+
+class ServerWithoutClients:
+    """A target of commands; alice is on another server."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.journal = LocalJournal(database, lambda: 0, lambda _: None)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return []
+
+    def is_elsewhere(self, name: str) -> bool:
+        return name == "alice"
+
+    def note_pruned(self) -> None:
+        """Nothing is pruned."""
+
+
+def test_user_on_another_server_is_kicked(folder: Path) -> None:
+    """The entry reaches that server through the log."""
+    with closing(Database(folder)) as database:
+        target = ServerWithoutClients(database)
+        target.journal.start()
+        answer = answer_request(target, requests.Kick("ALICE", "noise"), "root")
+        assert (answer.error, answer.rows) == ("", [{"user": "alice", "connections": 0}])
+        target.journal.stop()

@@ -382,7 +382,13 @@ class Server:
         self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
         if self._control is None:
             self._control = ControlSocket(config.data, self._answer, self._crash)
-        target = RunningServer(self._database, self._journal, self._connections, self._indexer.note_pruned)
+        target = RunningServer(
+            self._database,
+            self._journal,
+            self._connections,
+            self._presence.is_elsewhere,
+            self._indexer.note_pruned,
+        )
         self._retention = Retention(
             config.retention_days, self._journal, wall_ms, self._crash, self._indexer.note_pruned
         )

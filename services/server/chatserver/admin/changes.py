@@ -60,6 +60,9 @@ class Target(Protocol):
     def sessions(self) -> Iterable[dict[str, Any]]:
         """The connections, oldest first. AdminError: no server runs."""
 
+    def is_elsewhere(self, name: str) -> bool:
+        """True if the user is connected to another server that shares the log."""
+
     def note_pruned(self) -> None:
         """Report to the search index that old messages were removed."""
 
@@ -185,7 +188,7 @@ def _kick(call: _Call, request: requests.Kick) -> Answer:
     check_reason(request.reason)
     about = call.about(request.user)
     online = sum(row["user"] == about["username"] for row in call.target.sessions())
-    if not online:
+    if not online and not call.target.is_elsewhere(about["username"]):
         raise AdminError(f"{about['username']} is not connected.")
     call.append(entries.KickFromServer(**about, reason=request.reason, **call.acting))
     return _done(f"{about['username']} is disconnected.", user=about["username"], connections=online)

@@ -53,10 +53,16 @@ class RunningServer:
     """The target in the server. For the thread of the socket."""
 
     def __init__(
-        self, database: Database, journal: Journal, connections: Connections, note_pruned: Callable[[], None]
+        self,
+        database: Database,
+        journal: Journal,
+        connections: Connections,
+        is_elsewhere: Callable[[str], bool],
+        note_pruned: Callable[[], None],
     ) -> None:
         self.database = database
         self.journal = journal
+        self.is_elsewhere = is_elsewhere
         self.note_pruned = note_pruned
         self._connections = connections
 
@@ -90,6 +96,9 @@ class StoppedServer:
 
     def sessions(self) -> Iterable[dict[str, Any]]:
         raise AdminError("No server runs, so there are no sessions.")
+
+    def is_elsewhere(self, _: str) -> bool:
+        return False
 
     def note_pruned(self) -> None:
         """Do nothing: the next server looks at its start."""
