@@ -32,7 +32,7 @@ EXEMPT = "10.0.0.1"
 class Fixture:
     """Real connections over socket pairs. A session is logged in if its address ends with .7."""
 
-    def __init__(self, slots: Slots, **more: int) -> None:
+    def __init__(self, slots: Slots, **more: Any) -> None:
         self.now = 0.0
         self.sender = Sender(1_000_000, lambda _: None)
         self.sender.start()
@@ -211,3 +211,17 @@ def test_exempt_peers_have_no_share(opened: Callable[..., Fixture]) -> None:
     fixture.connect()
     assert [each.is_silent for each in exempt] == [True] * 3
     assert exempt[-1].login_seconds == 1_000.0
+
+
+@pytest.mark.parametrize(("count", "expected"), [(7, []), (8, [1]), (12, [2])])
+def test_memory_is_trimmed_after_a_crowd_has_left(
+    opened: Callable[..., Fixture], count: int, expected: list[int]
+) -> None:
+    """Once, when three quarters of a large number have left."""
+    trimmed: list[int] = []
+    fixture = opened(20, 20, 0, trim=lambda: trimmed.append(len(fixture.connections)), trim_connections=8)
+    for left, peer in enumerate([fixture.connect()[0] for _ in range(count)], 1):
+        peer.close()
+        eventually(lambda left=left: len(fixture.connections) == count - left)
+    fixture.connections.drain(0.0)  # joins the threads
+    assert trimmed == expected

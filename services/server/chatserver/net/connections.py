@@ -28,7 +28,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
-from chatserver.memory import ShortOfMemoryError, no_limit
+from chatserver.memory import ShortOfMemoryError, no_limit, trim_heap
 from chatserver.net.connection import Connection
 from chatserver.net.limits import RefusedError
 
@@ -56,6 +56,8 @@ _DISPLACED_MAX = 64
 # Maximum connections that are examined to find one to displace. All are examined if an eighth of them is new.
 _LOOKED_AT_MAX = 64
 _CLEANED_UP_PART = 8
+# Peak of the number of connections from which on the memory is trimmed after it: 2,000 leave 20 MiB in malloc's holes.
+_TRIM_CONNECTIONS = 256
 
 _FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
 _SHUTTING_DOWN = Refused(ErrorCode.SHUTTING_DOWN, "The server is shutting down.")
@@ -83,8 +85,12 @@ class Connections:
         slots: Slots,
         claim: Callable[[int], None] = no_limit,
         looked_at_max: int = _LOOKED_AT_MAX,
+        trim: Callable[[], None] = trim_heap,
+        trim_connections: int = _TRIM_CONNECTIONS,
     ) -> None:
         """``claim`` raises ShortOfMemoryError if there is no memory for one more."""
+        self._trim = trim
+        self._trim_connections = trim_connections
         self._services = services
         self._claim = claim
         self._slots = slots
@@ -97,6 +103,8 @@ class Connections:
         self._changed = threading.Condition(self._lock)
         self._draining = False
         self._connections: set[Connection] = set()
+        # Their highest number since the memory was last trimmed.
+        self._peak = 0
         # Not exempt, and not logged in at the last cleanup; oldest first.
         self._waiting: dict[Connection, None] = {}
         # Connections that were added to _waiting since its last cleanup.
@@ -200,6 +208,7 @@ class Connections:
                 self._waiting[connection] = None
                 self._unchecked += 1
             self._connections.add(connection)
+            self._peak = max(self._peak, len(self._connections))
         self._services.counters.accepted_connections += 1
         return displaced
 
@@ -270,6 +279,11 @@ class Connections:
         with self._lock:
             self._ended.append(connection.thread)  # the thread only, so that the connection's memory is freed
             self._changed.notify()
+            was_crowd = self._peak >= self._trim_connections and len(self._connections) < self._peak // 4
+            if was_crowd:
+                self._peak = 0
+        if was_crowd:
+            self._trim()
 
     def _wait_until(self, condition: Callable[[], bool], timeout_seconds: float) -> None:
         """Check the condition after each end of a connection, and once per poll interval."""
