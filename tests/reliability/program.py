@@ -146,6 +146,13 @@ class Program:
         """The resident memory."""
         return int(self._status("VmRSS").removesuffix(" kB")) * 1024
 
+    def memory_peak_bytes(self) -> int:
+        """The highest resident memory since the start, or since ``forget_memory_peak``."""
+        return int(self._status("VmHWM").removesuffix(" kB")) * 1024
+
+    def forget_memory_peak(self) -> None:
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5", encoding="ascii")
+
     def address_bytes(self) -> int:
         """The address space."""
         return int(self._status("VmSize").removesuffix(" kB")) * 1024

@@ -1,39 +1,21 @@
-"""Attacks by cheap requests at full speed, with a server on one processor: others chat, and users get in.
+"""Attacks by cheap requests at full speed, with a server on one processor: see bystanders.py for the bounds.
 
-Attackers have addresses in 127.1.0.0/16, sixteen connections each, and as users eight connections each. With
-``-m long`` there are 400 connections.
+Attackers have sixteen connections for each address, and as users eight connections each. With ``-m long`` there are
+400 connections.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from typing import TYPE_CHECKING
 
 import pytest
-from reliability.bystanders import (
-    NEW_MAX_SECONDS,
-    ONE_PROCESSOR,
-    Bystanders,
-    assert_known_user_gets_in,
-    seconds_to_log_in,
-)
-from reliability.flooders import Flood, Flooder
-from reliability.program import Program
+from reliability.attackers import Attacker, address_of, flood
+from reliability.bystanders import NO_REGISTRATION_LIMITS, Bystanders, attacked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MEBIBYTE = 1024 * 1024
-# The bystanders, and users with limits.
-HERE, HOME = "127.0.0.1", "127.2.0.1"
-SETTINGS = {
-    "CHAT_EXEMPT": HERE,
-    "CHAT_ADDRESS_REGISTRATIONS": "0",
-    "CHAT_REGISTRATIONS": "0",
-    "CHAT_LOG_LINES_PER_ADDRESS": "5",
-}
-MEMORY_MAX_BYTES = 100 * MEBIBYTE
 LOG_MAX_BYTES_EACH = 1_000
 PING = '{"command":"ping"}\n'
 FLOODS = {
@@ -56,19 +38,16 @@ def test_flood_of_requests_delays_no_user(
 ) -> None:
     """Each connection sends one of the floods. Without a rate, no other user gets a message for seconds."""
 
-    def flooder(number: int) -> Flooder:
+    def flooder(number: int) -> tuple[str, str, str]:
         repeated = [*FLOODS.values()][number // 8 % len(FLOODS)]
         login = {"command": "login", "username": f"mallory{number // 8}", "password": "secret"}
-        return Flooder(f"127.1.0.{number // 16 + 1}", json.dumps(login) + "\n" if are_logged_in else PING, repeated)
+        return address_of(number // 16), json.dumps(login) + "\n" if are_logged_in else PING, repeated
 
-    with Program(tmp_path, under=ONE_PROCESSOR, **SETTINGS) as server, Bystanders(server.port) as bystanders:
-        seconds_to_log_in(server.port, "known", HOME)
-        memory, log = server.memory_bytes(), len(server.log())
-        with Flood(server.port, [flooder(number) for number in range(connections)]):
-            for number in range(seconds):
-                bystanders.chat(time.monotonic() + 1.0)
-                assert_known_user_gets_in(server.port, "known", HOME)
-                assert seconds_to_log_in(server.port, f"new{number}", f"127.2.1.{number}") < NEW_MAX_SECONDS
-                assert server.memory_bytes() - memory < MEMORY_MAX_BYTES
-        bystanders.assert_quick()
+    with (
+        attacked(tmp_path, **NO_REGISTRATION_LIMITS, CHAT_LOG_LINES_PER_ADDRESS="5") as server,
+        Bystanders(server) as bystanders,
+    ):
+        log = len(server.log())
+        with Attacker(flood, port=server.port, flooders=[flooder(number) for number in range(connections)]):
+            bystanders.chat(seconds)
         assert len(server.log()) - log < connections * LOG_MAX_BYTES_EACH
