@@ -97,12 +97,26 @@ def test_server_becomes_one_of_several_and_a_single_one_again(
     assert admin(tmp_path / "other", "restore", str(tmp_path / "copy.db"))[0] == 0
     assert position_of(tmp_path / "other") == position_of(folder)
     assert admin(folder, "check") == (0, None)
-    for each in (folder, tmp_path / "other"):
-        assert admin(each, "unshare") == (0, {"record": 1})
-        assert admin(each, "check") == (0, None)
-        assert serve(each, "three") == (history_id, message_id + 1)
-        assert admin(each, "unshare")[1] == f"The data folder {each} is that of a single server already."
+    assert admin(folder, "unshare") == (0, {"record": 1})
+    assert admin(folder, "check") == (0, None)
+    assert serve(folder, "three") == (history_id, message_id + 1)
+    assert admin(folder, "unshare")[1] == f"The data folder {folder} is that of a single server already."
     assert "is of a single server" in admin(folder, "snapshot", str(tmp_path / "again.db"))[1]
+
+
+def test_copy_of_unknown_age_gets_a_new_history(
+    tmp_path: Path, folder: Path, admin: Callable[..., tuple[int, Any]]
+) -> None:
+    """It was restored, and no server has used it: clients may have seen newer messages."""
+    history_id, _ = serve(folder, "two")
+    share(folder, FakeLog(FakeStream()))
+    admin(folder, "backup", str(tmp_path / "copy.db"))
+    other = tmp_path / "other"
+    admin(other, "restore", str(tmp_path / "copy.db"))
+    code, error = admin(other, "unshare")
+    assert (code, "is a copy that no server has used since" in error) == (1, True)
+    assert admin(other, "unshare", "--incomplete") == (0, {"record": 1})
+    assert serve(other, "three")[0] != history_id
 
 
 def test_folder_that_left_the_log_behind_others_gets_a_new_history(
@@ -116,7 +130,7 @@ def test_folder_that_left_the_log_behind_others_gets_a_new_history(
         database.note_commit(state.last_id + 1, state.account_id)
     code, error = admin(folder, "unshare")
     assert code == 1
-    assert f"message {message_id} is its newest, and it had {message_id + 1}" in error
+    assert f"lacks messages: {message_id} is the newest, and it had {message_id + 1}" in error
     assert admin(folder, "unshare", "--incomplete") == (0, {"record": 1})
     new_history_id, new_id = serve(folder, "three")
     assert new_history_id != history_id

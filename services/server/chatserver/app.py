@@ -72,12 +72,12 @@ from chatserver.store.accounts import Accounts, Role
 from chatserver.store.database import Database
 from chatserver.store.disk import DiskReserve
 from chatserver.store.files import LOCK_FILE, lock
-from chatserver.store.identity import HistoryIdentity, read_highest_id
+from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
 from chatserver.store.log_position import count_servers
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
-from chatserver.store.reconcile import reconcile
+from chatserver.store.reconcile import note_use, reconcile
 from chatserver.store.rooms import Rooms
 from chatserver.threads import StartError
 
@@ -402,8 +402,7 @@ class Server:
         """The highest id that a message ever had. Raises StoreError."""
         if self._shared_log is None:
             return reconcile(self._database)
-        with self._database.reading() as connection:  # the log has what a crash lost
-            return read_highest_id(connection)
+        return note_use(self._database)  # the log has what a crash lost
 
     def _make_journal(self, config: Config) -> Journal:
         limits = StoreLimits(waiting_from_sender=config.waiting_from_sender, waiting_messages=config.waiting_messages)

@@ -62,8 +62,8 @@ def unshare_folder(database: Database, *, is_complete: bool) -> LogPosition:
         raise AdminError(f"The data folder {folder} is that of a single server already.")
     if is_complete and (missing := find_missing(database)):
         raise AdminError(
-            f"The data folder {folder} lacks messages that this server has confirmed ({missing}); start the server "
-            "once, so that it gets them from the log, or give --incomplete."
+            f"The data folder {folder} {missing}; start the server once, so that it gets everything from the log, or "
+            "give --incomplete."
         )
     leave_log(database, is_complete=is_complete)
     return position

@@ -33,13 +33,28 @@ def reconcile(database: Database) -> int:
 
 
 def find_missing(database: Database) -> str:
-    """Return which confirmed data are not in the database, as in "message 31 is its newest, and it had 35"."""
+    """Return why the database may lack confirmed data, as a part of a sentence; empty if not."""
     with database.reading() as connection:
         last_id, account_id = read_highest_id(connection), read_last_account_id(connection)
     state = database.state_file.state
     if last_id < state.last_id:
-        return f"message {last_id} is its newest, and it had {state.last_id}"
-    return f"account {account_id} is its newest, and it had {state.account_id}" if account_id < state.account_id else ""
+        return f"lacks messages: {last_id} is the newest, and it had {state.last_id}"
+    if account_id < state.account_id:
+        return f"lacks accounts: {account_id} is the newest, and it had {state.account_id}"
+    if account_id and not state.account_id:
+        return "is a copy that no server has used since"
+    return ""
+
+
+def note_use(database: Database) -> int:
+    """Record in chat.state that a server uses a database that follows a log. Returns the highest id of a message ever.
+
+    Raises StoreError.
+    """
+    with database.reading() as connection:
+        last_id, account_id = read_highest_id(connection), read_last_account_id(connection)
+    database.note_commit(last_id, account_id)
+    return last_id
 
 
 def leave_log(database: Database, *, is_complete: bool) -> None:
