@@ -47,7 +47,7 @@ NEW_MAX_SECONDS = 2.0 if _IS_LONG else 5.0
 MEBIBYTE = 1024 * 1024
 MEMORY_MAX_BYTES = 100 * MEBIBYTE
 # Stacks of ended threads, caches of SQLite, and holes in malloc's heap: one has the size of a hash, 19 MiB.
-KEPT_MAX_BYTES = 25 * MEBIBYTE
+KEPT_MAX_BYTES = 32 * MEBIBYTE
 
 
 def attacked(folder: Path, *arguments: str, **settings: str) -> Program:
