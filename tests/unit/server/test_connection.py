@@ -286,6 +286,15 @@ def test_session_that_cannot_end_ends_the_server(wire: Wire, monkeypatch: pytest
     assert raised.get(timeout=DEADLINE_SECONDS) is MemoryError
 
 
+def test_connection_that_was_displaced_before_its_first_request_answers_nothing(wire: Wire) -> None:
+    """Its reader may be about to open the session. A login would wait although the slot belongs to another one."""
+    wire.peer.sendall(PING)
+    wire.connection.displace()
+    wire.start()
+    wire.await_end()
+    assert wire.session.handled == []
+
+
 def test_silent_peer_is_turned_away_after_the_login_time() -> None:
     played = Played()
     assert b"No request arrived for 10 s." in played.written

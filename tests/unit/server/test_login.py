@@ -101,14 +101,16 @@ def test_try_is_refused_after_the_longest_wait() -> None:
 
 
 def test_try_that_waits_gives_way_with_an_error(slow: ChatFixture) -> None:
-    """Promise: tries that wait keep no user out. The try is taken back; the next one of the peer is not answered."""
+    """Promise: tries that wait keep no user out. The try is taken back, and the connection ends."""
     peer = slow.connect(HOME)
     assert not peer.session.awaits_turn
-    waiting = in_background(lambda: peer.ask(LOGIN, LOGIN))
+    goes_on: list[bool] = []
+    waiting = in_background(lambda: goes_on.append(peer.session.handle([LOGIN])))
     eventually(lambda: peer.session.awaits_turn)
     peer.session.give_way()
     waiting.join(0.5)
     assert not waiting.is_alive(), "it does not wait for the next look"
+    assert goes_on == [False]
     assert codes(peer.send_queue.replies) == [ErrorCode.SERVER_FULL]
     assert not peer.session.awaits_turn
     assert slow.passwords.checked == []
