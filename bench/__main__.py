@@ -56,6 +56,7 @@ MEASUREMENTS: Final[dict[str, Callable[[Environment], Any]]] = {
     "stopped": measure.stopped,
     "rooms": measure.rooms,
     "history": measure.stored_history,
+    "cluster": measure.cluster,
     "engine": measure.engine,
 }
 # Files that a server has open in addition to its connections.

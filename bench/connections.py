@@ -1,4 +1,4 @@
-"""Many connections to one server, in one process and one thread.
+"""Many connections to one server, or several that share a log, in one process and one thread.
 
 A connection logs in with a generator of protocols.py, which yields the bytes to send and gets the bytes received.
 Logins make progress in each call that waits for input: ``log_in``, ``wait_until_quiet``, and the caller's own loop of
@@ -16,6 +16,7 @@ import socket
 import sys
 from collections import deque
 from contextlib import suppress
+from itertools import cycle
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, Self
 
@@ -78,6 +79,8 @@ else:
 class Connections:
     """Connections to one server, all in its one room. For one thread. All methods raise LoadError.
 
+    With several ports the connections are to each of these servers in turn; they share one room.
+
     ``poll_seconds`` is the time that ``ready`` waits for input. It is 0 if the load has its own processor, because
     waking a waiting process would be work for the server.
     """
@@ -85,15 +88,14 @@ class Connections:
     def __init__(
         self,
         protocol: WireProtocol,
-        port: int,
-        *,
+        *ports: int,
         poll_seconds: float = 0.0,
         logins_at_once: int = LOGINS_AT_ONCE,
         login_poll_seconds: float = _LOGIN_POLL_SECONDS,
         logout_seconds: float = _LOGOUT_SECONDS,
     ) -> None:
         self.protocol = protocol
-        self._port = port
+        self._ports = cycle(ports)
         self._poll_seconds = poll_seconds
         self._logins_at_once = logins_at_once
         self._login_poll_seconds = login_poll_seconds
@@ -169,14 +171,14 @@ class Connections:
 
     def _connect(self, receive_bytes: int) -> socket.socket | TlsSocket | UdpSocket:
         if self.protocol.transport is Transport.UDP:
-            udp_socket = UdpSocket(self._port, receive_bytes)
+            udp_socket = UdpSocket(next(self._ports), receive_bytes)
             self._udp_sockets[udp_socket.fileno()] = udp_socket
             return udp_socket
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             if receive_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-            sock.connect(("127.0.0.1", self._port))
+            sock.connect(("127.0.0.1", next(self._ports)))
         except OSError:
             sock.close()
             raise

@@ -22,20 +22,24 @@ rooms        100 rooms of 100 receivers, each of which is in ten rooms and in th
              Deliveries a second of all rooms together, and the memory of a connection before and after them.
 history      Throughput and latency of a server with five million stored messages, a tenth of them direct, and of a
              server with none; and the time of a request for the last 50 messages (CH).
+cluster      One server alone, one that has its log on NATS, and three that share one on three NATS servers: throughput
+             and latency as above, with the connections spread over the servers; and the memory of a server after that.
+             Messages a second that a new server reads from the log until it is ready.
 engine       NATS alone, one server and a cluster of three, each with as many replicas: the time until a record is
              acknowledged, at a steady rate; and records a second with several in flight. The confirmation of a message
              by chat servers that share a log takes at least that long.
 
-The measurements from logins to history are for our own server only. A server that closes a connection, loses or
+The measurements from logins to cluster are for our own server only. A server that closes a connection, loses or
 duplicates a message, or stalls has failed the load, and does not get the same load again.
 """
 
 from __future__ import annotations
 
 import shutil
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from bench import history
@@ -45,6 +49,7 @@ from bench.load import measure_latency, measure_throughput
 from bench.machine import on_processor
 from bench.protocols import PROTOCOLS, json_in_rooms
 from bench.results import (
+    Cluster,
     Engine,
     History,
     Latency,
@@ -58,7 +63,17 @@ from bench.results import (
     Throughput,
     percentiles,
 )
-from bench.servers import CHEAPEST_HASH, ServerError, chatserver, resident_bytes, running
+from bench.servers import (
+    CHEAPEST_HASH,
+    OURS,
+    OURS_ON_NATS,
+    OURS_ON_NATS_3,
+    ServerError,
+    chatserver,
+    on_nats,
+    resident_bytes,
+    running,
+)
 from ops.nats_servers import NatsError, NatsServers
 
 if TYPE_CHECKING:
@@ -97,6 +112,9 @@ class Plan:
     stored_messages: int = 5_000_000
     stored_loads: tuple[tuple[int, int], ...] = ((100, 1), (1_000, 1))
     history_requests: int = 500
+    shared_loads: tuple[tuple[int, int], ...] = ((100, 1), (1_000, 1))
+    # Load whose messages a new server reads.
+    catch_up_seconds: float = 5.0
     # Replicas of the log. Records: 20 messages of 64 bytes, as in latency if each record waits for 40 ms.
     engine_replicas: tuple[int, ...] = (1, 3)
     record_bytes: int = 3_000
@@ -118,6 +136,8 @@ QUICK: Final = Plan(
     stored_messages=100_000,
     stored_loads=((100, 1),),
     history_requests=100,
+    shared_loads=((100, 1),),
+    catch_up_seconds=0.3,
     engine_seconds=1.0,
 )
 
@@ -145,13 +165,35 @@ class Environment:
 
     @contextmanager
     def running(self, server: Server) -> Iterator[Running]:
-        """Start the server in a new folder; end the server and remove the folder afterwards."""
+        """Start the server in a new folder; end the server and remove the folder afterwards.
+
+        A server that shares its log is started with the others, and with NATS.
+        """
+        if not server.sharing:
+            with self._running_one(server) as started:
+                yield started
+            return
+        with self.running_nats(server.sharing) as nats, ExitStack() as stack:
+            one, *others = [
+                stack.enter_context(self._running_one(on_nats(server, number, nats)))
+                for number in range(server.sharing)
+            ]
+            yield replace(one, others=tuple(others))
+
+    @contextmanager
+    def _running_one(self, server: Server) -> Iterator[Running]:
         folder = self.scratch / f"server-{next(self._numbers)}"
         try:
             with running(server, folder, self._processor) as started:
                 yield started
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def joining(self, server: Server, nats: NatsServers, number: int) -> Iterator[Running]:
+        """Start one more server on the log of these NATS servers."""
+        with self._running_one(on_nats(server, number, nats)) as started:
+            yield started
 
     @contextmanager
     def running_nats(self, count: int) -> Iterator[NatsServers]:
@@ -173,8 +215,9 @@ class Environment:
             yield connections, started
 
     def connect(self, protocol: WireProtocol, started: Running, logins_at_once: int = LOGINS_AT_ONCE) -> Connections:
-        """Prepare connections to a running server."""
-        return Connections(protocol, started.port, poll_seconds=self._poll_seconds, logins_at_once=logins_at_once)
+        """Prepare connections to a running server, and the others of its log."""
+        ports = [each.port for each in (started, *started.others)]
+        return Connections(protocol, *ports, poll_seconds=self._poll_seconds, logins_at_once=logins_at_once)
 
 
 def _names(number: int) -> list[str]:
@@ -380,6 +423,47 @@ def stored_history(environment: Environment) -> History:
     finally:
         shutil.rmtree(data, ignore_errors=True)
     return History(plan.stored_messages, database_bytes, throughputs, latencies, percentiles(times))
+
+
+def cluster(environment: Environment) -> Cluster:
+    """See the top of this file."""
+    plan = environment.plan
+    alone, one, three = (
+        chatserver(*CHEAPEST_HASH, name=name, sharing=sharing)
+        for name, sharing in ((OURS, 0), (OURS_ON_NATS, 1), (OURS_ON_NATS_3, 3))
+    )
+    servers = (alone, one, three)
+    result = Cluster(
+        _throughput(environment, servers, plan.shared_loads),
+        _latency(environment, servers),
+        _memory(environment, servers),
+    )
+    for number in range(1, plan.rounds + 1):
+        environment.show(f"catching up, round {number} of {plan.rounds}")
+        with environment.running_nats(1) as nats:
+            with (
+                environment.joining(one, nats, 0) as first,
+                environment.connect(PROTOCOLS["json"], first) as connections,
+            ):
+                connections.log_in(_names(1), ["sender"])
+                connections.wait_until_quiet()
+                messages = measure_throughput(connections, plan.catch_up_seconds).messages
+            begin = perf_counter()
+            with environment.joining(one, nats, 1):
+                result.caught_up_per_second.append(messages / (perf_counter() - begin))
+            result.caught_up_messages = messages
+    return result
+
+
+def _memory(environment: Environment, servers: Sequence[Server]) -> dict[str, int]:
+    """Resident bytes of a server of each kind after a load."""
+    found = {}
+    for server in servers:
+        environment.show(f"memory: {server.name}")
+        with environment.connected(server) as (connections, started):
+            _log_in_and_measure_latency(environment.plan, connections)
+            found[server.name] = resident_bytes(started.pid)
+    return found
 
 
 # --- for NATS ---

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bench.results import (
+        Cluster,
         Engine,
         History,
         Latency,
@@ -45,6 +46,7 @@ def _sections(results: Results) -> Iterator[list[str]]:
         (results.stopped, _stopped),
         (results.rooms, _rooms),
         (results.history, _history),
+        (results.cluster, _cluster),
         (results.engine, _engine),
     ]
     yield from (section(figures) for figures, section in sections if figures)
@@ -184,24 +186,38 @@ def _rooms(rooms: Rooms) -> list[str]:
 
 def _history(history: History) -> list[str]:
     title = f"## With {history.messages:,} stored messages ({history.database_bytes / 2**20:,.0f} MiB)"
-    columns: dict[str, list[str]] = {}
-    header = [""]
-    for throughput in history.throughput:
-        columns.setdefault(throughput.server, []).append(_millions(throughput.median, None, throughput.server))
-    for latency in history.latency:
-        p50, _, p99, *_ = percentile_cells(latency.median)
-        columns.setdefault(latency.server, []).extend((p50, p99))
-    loads = dict.fromkeys((row.receivers, row.senders) for row in history.throughput)
-    header += [f"million deliveries/s to {_load(*load)}" for load in loads]
-    header += ["latency p50, ms", "p99, ms"]
-    rows = [[server, *values] for server, values in columns.items()]
     requests = history.requests
     return [
         title,
         "",
-        *table(header, rows),
+        *table(*_by_server(history.throughput, history.latency)),
         "",
         f"{requests.count} requests for the last 50 messages: p50 {requests.p50:.2f} ms, p99 {requests.p99:.2f} ms.",
+    ]
+
+
+def _by_server(throughputs: Sequence[Throughput], latencies: Sequence[Latency]) -> tuple[list[str], list[list[str]]]:
+    """The header and a row for each server: its throughput with each load, and its latency."""
+    columns: dict[str, list[str]] = {}
+    for throughput in throughputs:
+        columns.setdefault(throughput.server, []).append(_millions(throughput.median, None, throughput.server))
+    for latency in latencies:
+        p50, _, p99, *_ = percentile_cells(latency.median)
+        columns.setdefault(latency.server, []).extend((p50, p99))
+    loads = dict.fromkeys((row.receivers, row.senders) for row in throughputs)
+    header = ["", *(f"million deliveries/s to {_load(*load)}" for load in loads), "latency p50, ms", "p99, ms"]
+    return header, [[server, *values] for server, values in columns.items()]
+
+
+def _cluster(cluster: Cluster) -> list[str]:
+    header, rows = _by_server(cluster.throughput, cluster.latency)
+    rate = median(cluster.caught_up_per_second)
+    return [
+        "## One log on NATS",
+        "",
+        *table([*header, "MiB of a server"], [[*row, f"{cluster.memory[row[0]] / 2**20:.0f}"] for row in rows]),
+        "",
+        f"A new server reads {cluster.caught_up_messages:,} messages of the log: {rate:,.0f} a second, with its start.",
     ]
 
 
@@ -218,9 +234,10 @@ def _engine(rows: Sequence[Engine]) -> list[str]:
 
 def _failures(results: Results) -> list[str]:
     throughputs, latencies = [*results.throughput], [*results.latency]
-    if results.history:
-        throughputs += results.history.throughput
-        latencies += results.history.latency
+    for part in (results.history, results.cluster):
+        if part:
+            throughputs += part.throughput
+            latencies += part.latency
     lines = [
         f"- {row.server}, {row.receivers:,} receivers, {row.senders} senders: {row.failure}"
         for row in throughputs

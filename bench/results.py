@@ -151,6 +151,17 @@ class History(Struct):
     requests: Percentiles
 
 
+class Cluster(Struct):
+    """Servers that share a log, beside one without it: see measure.py. Catching up has a value for each round."""
+
+    throughput: list[Throughput]
+    latency: list[Latency]
+    # Resident bytes of a server by name, after the load of the latency.
+    memory: dict[str, int]
+    caught_up_messages: int = 0
+    caught_up_per_second: list[float] = []
+
+
 class Engine(Struct):
     """NATS alone: records at a steady rate, and records a second with several in flight; a value for each round."""
 
@@ -198,6 +209,7 @@ class Results(Struct):
     stopped: Stopped | None = None
     rooms: Rooms | None = None
     history: History | None = None
+    cluster: Cluster | None = None
     engine: list[Engine] = []
     # The reason for each failed measurement of our own server.
     failures: dict[str, str] = {}

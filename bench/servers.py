@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,11 +34,16 @@ from bench.machine import on_processor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from ops.nats_servers import NatsServers
+
 OURS: Final = "chatserver"
 # The same server, with clients that use another protocol.
 OURS_IN_FRAMES: Final = "chatserver-frames"
 OURS_IN_DATAGRAMS: Final = "chatserver-datagram"
 OURS_IN_TLS: Final = "chatserver-tls"
+# The same server with its log on NATS: one server with one replica, and three with three.
+OURS_ON_NATS: Final = "chatserver-nats"
+OURS_ON_NATS_3: Final = "chatserver-nats-3"
 # A relay in C that only copies bytes: baseline.c.
 BASELINE: Final = "baseline"
 CHEAPEST_HASH: Final = ("--hash-time-cost", "1", "--hash-memory-kib", "8")
@@ -60,27 +65,34 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A server that can be started. ``protocol`` is a key of PROTOCOLS."""
+    """A server that can be started. ``protocol`` is a key of PROTOCOLS.
+
+    ``sharing`` is the number of servers that share a log on as many NATS servers; 0 without such a log.
+    """
 
     name: str
     protocol: str
     version: str
     command: Command
     logins_at_once: int = LOGINS_AT_ONCE
+    sharing: int = 0
 
 
 @dataclass(frozen=True)
 class Running:
-    """A running server."""
+    """A running server, and the ``others`` that share a log with it."""
 
     pid: int
     port: int
+    others: tuple[Running, ...] = ()
 
 
 # --- ours ---
 
 
-def chatserver(*flags: str, data: Path | None = None, name: str = OURS, protocol: str = "json") -> Server:
+def chatserver(
+    *flags: str, data: Path | None = None, name: str = OURS, protocol: str = "json", sharing: int = 0
+) -> Server:
     """Our own server with additional flags, on the data folder ``data`` or an empty one."""
 
     def command(port: int, folder: Path) -> list[str]:
@@ -89,7 +101,15 @@ def chatserver(*flags: str, data: Path | None = None, name: str = OURS, protocol
         tls = _certificate(folder) if name == OURS_IN_TLS else ()
         return [sys.executable, "-m", "chatserver", str(port), "--data", data_folder, *settings, *flags, *tls]
 
-    return Server(name, protocol, "this commit", command)
+    return Server(name, protocol, "this commit", command, sharing=sharing)
+
+
+def on_nats(server: Server, number: int, nats: NatsServers) -> Server:
+    """Our own server as one of those that share a log."""
+    monitors = ",".join(f"http://127.0.0.1:{each.monitor_port}" for each in nats.servers)
+    replicas = str(len(nats.servers))
+    flags = ["--nats", nats.url, "--nats-monitor", monitors, "--nats-replicas", replicas, "--server-name", f"s{number}"]
+    return replace(server, command=lambda port, folder: [*server.command(port, folder), *flags])
 
 
 def _certificate(folder: Path) -> Sequence[str]:

@@ -44,6 +44,8 @@ TINY: Final = Plan(
     stored_messages=2_000,
     stored_loads=((5, 1),),
     history_requests=5,
+    shared_loads=((5, 1),),
+    catch_up_seconds=0.1,
     engine_replicas=(1,),
     engine_seconds=0.1,
 )
@@ -94,6 +96,15 @@ def test_our_server_alone_is_measured(tmp_path: Path) -> None:
     history = measure.stored_history(ours)
     assert [row.failure for row in (*history.throughput, *history.latency)] == [""] * 4
     assert history.requests.count == 5
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_servers_that_share_a_log_are_measured(tmp_path: Path) -> None:
+    cluster = measure.cluster(environment(tmp_path))
+    assert [row.failure for row in (*cluster.throughput, *cluster.latency)] == [""] * 6
+    assert len(cluster.memory) == 3
+    assert min(cluster.caught_up_messages, *cluster.caught_up_per_second) > 0
     assert not list(tmp_path.iterdir())
 
 

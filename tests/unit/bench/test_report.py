@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.report import render
 from bench.results import (
+    Cluster,
     Engine,
     History,
     Latency,
@@ -57,6 +58,13 @@ RESULTS = Results(
         [Latency(OURS, 100, 500, [FAST]), Latency("with history", 100, 500, [SLOW])],
         percentiles([0.5] * 99 + [1.5]),
     ),
+    cluster=Cluster(
+        [Throughput(OURS, 1_000, 1, [8e6]), Throughput("chatserver-nats", 1_000, 1, [7e6])],
+        [Latency(OURS, 100, 500, [FAST]), Latency("chatserver-nats", 100, 500, [SLOW])],
+        {OURS: 30 * 2**20, "chatserver-nats": 40 * 2**20},
+        90_000,
+        [60_000.0],
+    ),
     engine=[Engine(3, 3_000, 25, 8, [FAST], [1_000.0, 3_000.0, 2_000.0])],
     failures={"storm": "the server does not read"},
 )
@@ -71,6 +79,8 @@ LINES = (
     "| one     | 30.0 |",
     "- with history, 100 receivers, 1 senders: not done",
     "| 3        |    1.00 |    1.00 |    1.00 |      1.00 |    1.00 |                  2,000 |",
+    "| chatserver-nats |                          7.00 |            30.0 |    30.0 |              40 |",
+    "A new server reads 90,000 messages of the log: 60,000 a second, with its start.",
     "100 requests for the last 50 messages: p50 0.50 ms, p99 0.50 ms",
     "ngircd (not installed)",
     "- nats-server, 100 receivers, 10 senders: a receiver was lost: closed by the server",
