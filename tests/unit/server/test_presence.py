@@ -211,7 +211,7 @@ def test_users_are_those_of_all_servers(steps: list[tuple[str, dict[int, set[str
     The version rises with each change that users see, and not otherwise.
     """
     presence = Presence(NEVER_SECONDS, lambda _: None)
-    assert presence.take_rosters() == []
+    assert presence.own_rosters() == []
     truth: dict[int, set[str]] = {room_id: set() for room_id in ROOMS}
     on: dict[str, dict[int, set[str]]] = defaultdict(lambda: {room_id: set() for room_id in ROOMS})
     taken: dict[int, set[str]] = {room_id: set() for room_id in ROOMS}
@@ -242,7 +242,7 @@ def test_users_are_those_of_all_servers(steps: list[tuple[str, dict[int, set[str
         assert presence.users()[1] - earlier_version == sum(len(truth[each] ^ seen[each]) for each in ROOMS)
         assert all(presence.is_online(name) == (name in truth[LOBBY_ID]) for name in ("alice", "bob", "carol"))
         assert taken == on[HERE]
-    rosters: dict[int, Any] = {each.room_id: each.joined for each in presence.take_rosters()}
+    rosters: dict[int, Any] = {each.room_id: each.joined for each in presence.own_rosters()}
     assert {room_id: set(rosters.get(room_id, ())) for room_id in ROOMS} == on[HERE]
 
 

@@ -16,7 +16,7 @@ States of an Ack: pending -> complete, with success or failure; the first outcom
 
 1. ``begin_send`` creates the Ack. The session appends the message to the journal and waits.
 2. The hub calls ``publish`` or ``tell`` after the commit. ``acks_expected`` becomes the number of windows that take the
-   message. If there is none, the Ack is complete. ``complete`` covers messages that no guest receives.
+   message. If there is none, the Ack is complete. ``complete`` covers messages that no guest of this server receives.
 3. The last positive answer completes the Ack. So does the first failure: a negative answer, a closed window, or the
    timeout.
 
@@ -207,14 +207,12 @@ class AckedDelivery:
             self._queue([window for window in self._windows.values() if window is not sender], messages, ack)
 
     def tell(self, account_id: int, claim: int, message: Message, ack: Ack | None) -> bool:
-        """Deliver a direct message to the guest of this claim. If it has left: False, and the ack fails."""
+        """Deliver a direct message to the guest of this claim. False if it is not here: nothing was done."""
         with self._lock:
             window = self._windows.get(account_id)
             if window is not None and window.guest.claim == claim:
                 self._queue([window], [message], ack)
                 return True
-            if ack is not None:
-                self._complete(ack, None)
             return False
 
     def complete(self, ack: Ack, message_id: int | None) -> None:

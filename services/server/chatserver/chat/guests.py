@@ -107,11 +107,13 @@ class Guests:
         limits: RegistrationLimits,
         allowed: bool,
         reserved: Collection[str] = (),
+        server: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``allowed``: true if guests may register. ``reserved``: names that they can't have.
 
-        ``on_empty`` is called after the last user left. ``clock`` returns seconds.
+        ``server``: the name of this server if it shares its log with others. ``on_empty`` is called after the last user
+        left. ``clock`` returns seconds.
         """
         self._accounts = accounts
         self._journal = journal
@@ -121,6 +123,7 @@ class Guests:
         self._limits = limits
         self._allowed = allowed
         self._reserved = frozenset(map(name_key, reserved))
+        self._server = server
         self._clock = clock
         # Guards everything below, and all guests. Taken before the hub's lock. Single dict lookups need no lock.
         self._lock = threading.Lock()
@@ -136,9 +139,21 @@ class Guests:
         return guest is not None and not guest.is_late(self._clock())
 
     def find(self, name: str) -> Account | None:
-        """Return the account object of the online guest of this name."""
+        """Return the account object of the online guest of this name, on any server. Raises StoreError."""
         guest = self._by_key.get(name_key(name))
-        return guest.account if guest is not None and guest.is_online else None
+        if guest is not None and guest.is_online:
+            return guest.account
+        claimed = self._accounts.find_claimed(name) if self._server else None
+        return claimed if claimed is not None and self._presence.is_elsewhere(claimed.name) else None
+
+    def end_run(self, _: str) -> None:
+        """End the connections of all guests: the other servers took this one for gone, so their claims are over.
+
+        For the journal's thread.
+        """
+        for guest in list(self._by_key.values()):
+            for send_queue in list(guest.send_queues.values()):
+                send_queue.finish(hang_up=True)
 
     def claim(self, name: str, side: Side, address: str, send_queue: SendQueue, *, is_exempt: bool = False) -> Guest:
         """Claim the name for one connection; call :meth:`confirm_registration` next.
@@ -230,7 +245,7 @@ class Guests:
                     send_queue.finish(hang_up=True)
 
     def address_of(self, name: str) -> str | None:
-        """Return the address of the online guest of this name."""
+        """Return the address of the online guest of this name, if it is on this server."""
         guest = self._by_key.get(name_key(name))
         return guest.address if guest is not None and guest.is_online else None
 
@@ -244,7 +259,7 @@ class Guests:
         if is_counted:
             self._limits.take(network)
         try:
-            (account,) = self._journal.append([GuestClaim(name)]).result()
+            (account,) = self._journal.append([GuestClaim(name, self._server)]).result()
         except OSError as error:
             _log.error("guest not admitted", user=name, error=str(error))
             reason = "The server can't write to its disk; the guest was not registered."

@@ -402,10 +402,14 @@ class Hub:
             if member.has_caught_up:
                 self._track(member, part.id)
         is_online = bool(recipients)
+        ack = origin if message.recipient_claim and isinstance(origin, Ack) else None
         if message.recipient_claim:
-            ack = origin if isinstance(origin, Ack) else None
             is_online = self._acked_delivery.tell(message.recipient_id, message.recipient_claim, event, ack)
             self._counters.deliveries += is_online
+        if not is_online:
+            is_online = self._presence.is_elsewhere(message.recipient)
+            if ack is not None:  # a guest of another server acknowledges the message there
+                self._acked_delivery.complete(ack, part.id if is_online else None)
         self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED)
 
     def _confirm(self, batch: MessageBatch, part: Stored, origin: _Origin, status: SentStatus) -> None:

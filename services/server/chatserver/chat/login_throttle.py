@@ -43,6 +43,10 @@ an attacker can't flush the queue of an account by failing for others. The netwo
 remembered by time, and the oldest are dropped. Their next tries are then first ones, of which an account takes 24 a
 minute.
 
+Several servers. A wrong password is charged on the others, too, a moment later (``peers.py``). Tries that pass on all
+servers at the same time are all charged, so the next ones wait longer: the pace is the same, and only the number of
+tries that pass at once is multiplied. A right password was never charged there.
+
 The class has no thread and reads no clock. The reader thread of each connection waits for its own try (``login.py``):
 it asks :meth:`LoginThrottle.poll` until the answer is None, and sleeps meanwhile. ``wake`` of the try is called when it
 should ask earlier. The lock guards everything, and nothing slow is done while it is held.
@@ -88,6 +92,15 @@ class ThrottleLimits(NamedTuple):
     remembered_max: int = 20_000
 
 
+class Failure(NamedTuple):
+    """A wrong password, for the other servers: its account and network, and the kinds of queues it was charged to."""
+
+    account: str
+    # Empty for a change of the password.
+    network: str
+    queues: tuple[str, ...]
+
+
 class _Queue:
     """Tries that wait, in order, and the time at which all charges are over."""
 
@@ -127,9 +140,9 @@ class Try:
         self.deadline = deadline
         self.wake = wake
         # The queues that it must still pass, by key, each with the source of the try in it. It waits in the first.
-        self.queues: list[tuple[Hashable, Pace, Hashable]] = []
+        self.queues: list[tuple[tuple[str, str], Pace, Hashable]] = []
         # The keys of the queues that it was charged to.
-        self.charged: list[Hashable] = []
+        self.charged: list[tuple[str, str]] = []
         # Its position in the present queue.
         self.order = (0, 0)
 
@@ -142,13 +155,19 @@ class LoginThrottle:
 
     def __init__(self, limits: ThrottleLimits | None = None) -> None:
         self.limits = limits or ThrottleLimits()
+        self._on_failure: Callable[[Failure], None] = lambda _: None
         # Guards everything below.
         self._lock = threading.Lock()
         self._number = 0
-        self._queues: dict[Hashable, _Queue] = {}
+        # By kind, and the network or the account.
+        self._queues: dict[tuple[str, str], _Queue] = {}
         # Tries by account and network, wrong ones and those that have not ended, and the time of the newest; the pair
         # with the newest try is last.
         self._tries: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def on_failure(self, call: Callable[[Failure], None]) -> None:
+        """Set the function that gets each wrong password of this server."""
+        self._on_failure = call
 
     def enter(
         self,
@@ -226,6 +245,19 @@ class LoginThrottle:
         if was_right:
             with self._lock:
                 self._take_back(attempt, now)
+        else:
+            self._on_failure(Failure(*attempt.pair, tuple(kind for kind, _ in attempt.charged)))
+
+    def charge_failure(self, failure: Failure, now: float) -> None:
+        """Charge a wrong password of another server. It may be charged to several servers at once, so all slow down."""
+        limits = self.limits
+        paces = {"network": limits.network, "first": limits.first, "further": limits.further, "change": limits.change}
+        with self._lock:
+            self._remember((failure.account, failure.network), now, 1)
+            for kind, pace in paces.items():
+                if kind in failure.queues:
+                    key = (kind, failure.network if kind == "network" else failure.account)
+                    self._charge_queue(key, pace, now)
 
     def wake_all(self) -> None:
         """Wake all tries that wait."""
@@ -268,10 +300,13 @@ class LoginThrottle:
         if was_first and queue.waiting:
             queue.waiting[0].wake()
 
-    def _charge(self, key: Hashable, pace: Pace, attempt: Try, now: float) -> None:
+    def _charge(self, key: tuple[str, str], pace: Pace, attempt: Try, now: float) -> None:
+        attempt.charged.append(key)
+        self._charge_queue(key, pace, now)
+
+    def _charge_queue(self, key: tuple[str, str], pace: Pace, now: float) -> None:
         queue = self._queues.get(key) or self._queues.setdefault(key, _Queue(pace))
         queue.charge(now)
-        attempt.charged.append(key)
         if len(self._queues) > self.limits.remembered_max:
             self._drop_queues(now)
 

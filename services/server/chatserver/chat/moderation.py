@@ -117,6 +117,12 @@ class Moderation:
                 target = {"network": _read_network(member, request, guest_address, room_id)}
             case _:
                 account = self._find_user(request.username or "")
+                if isinstance(request, requests.Ban) and account.is_guest and member.is_operator:
+                    raise RequestError(
+                        ErrorCode.BAD_REQUEST,
+                        f"{account.name} is a guest on another server, which alone knows the address: kick "
+                        f"{account.name}, or ban the address, or log in to that server; nothing was done.",
+                    )
                 target = {"account_id": account.id, "username": account.name}
         match request:
             case requests.Kick():

@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection  # noqa: TC003 -- msgspec evaluates it: see peers.py
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +20,7 @@ from chatserver.store.rooms import LOBBY_ID
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
@@ -107,7 +108,7 @@ class Presence:
         self._rosters = {LOBBY_ID: _Roster(None)}
         # The names on each other server, by room.
         self._peers: dict[str, dict[int, set[str]]] = {}
-        # True if a user of this server came online, by room and name, for take_changes; None: nobody asks.
+        # True if a user of this server came online, by room and name, for take_changes; None: it is not asked.
         self._own_changes: dict[tuple[int, str], bool] | None = None
         self._lobby_pace, self._rooms_pace = _Pace(), _Pace()
         self._repeat_at = math.inf
@@ -182,15 +183,16 @@ class Presence:
 
     # --- for Peers ---
 
-    def take_rosters(self) -> list[RosterChange]:
-        """Return all users of this server. Changes after this call are for :meth:`take_changes`."""
+    def own_rosters(self) -> list[RosterChange]:
+        """Return all users of this server. After the first call, :meth:`take_changes` has what changes."""
         with self._changed:
-            self._own_changes = {}
+            if self._own_changes is None:
+                self._own_changes = {}
             rosters = [(room_id, roster.room, tuple(roster.counts)) for room_id, roster in self._rosters.items()]
         return [RosterChange(*each) for each in rosters if each[2]]
 
     def take_changes(self) -> list[RosterChange]:
-        """Return what changed among the users of this server since the last call, or since :meth:`take_rosters`."""
+        """Return what changed among the users of this server since the last call, or since :meth:`own_rosters`."""
         with self._changed:
             changes, self._own_changes = self._own_changes or {}, {}
             by_room: dict[int, tuple[list[str], list[str]]] = {}

@@ -86,6 +86,16 @@ class Accounts:
             query = "SELECT 1 FROM account WHERE name = ? AND kind = 'guest'"
             return connection.execute(query, (name,)).fetchone() is not None
 
+    def find_claimed(self, name: str) -> Account | None:
+        """The row of the guest who has the name now, ignoring case; None if there is none. Raises StoreError."""
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT account.id, name, number FROM guest_claim JOIN account ON account.id = account_id"
+                " WHERE guest_claim.name_key = ?",
+                (name_key(name),),
+            ).fetchone()
+        return Account(row[0], row[1], "", 0, row[2]) if row else None
+
     def has_invitation(self, code_hash: str, now_ms: int) -> bool:
         """True if the invitation can be used. Raises StoreError."""
         with self._database.reading() as connection:

@@ -76,3 +76,9 @@ def count_servers(database: Readable) -> int:
     with database.reading() as connection:
         (count,) = connection.execute("SELECT count(*) FROM log_run WHERE number IS NOT NULL").fetchone()
         return int(count)
+
+
+def current_runs(database: Readable) -> dict[str, str]:
+    """The run of each server that is not over. Raises StoreError."""
+    with database.reading() as connection:
+        return dict(connection.execute("SELECT server, run FROM log_run WHERE number IS NOT NULL").fetchall())
