@@ -37,6 +37,7 @@ from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.moderation import Moderation
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
+from chatserver.chat.peers import Peers
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import RateLimit, UserLimits
 from chatserver.chat.registration import Registration, RegistrationLimits
@@ -74,7 +75,7 @@ from chatserver.store.disk import DiskReserve
 from chatserver.store.files import LOCK_FILE, lock
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
-from chatserver.store.log_position import count_servers
+from chatserver.store.log_position import count_servers, current_runs
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
 from chatserver.store.reconcile import note_use, reconcile
@@ -192,6 +193,7 @@ class Server:
         # Set at the start of such a server: tells what it waits for.
         self._log_start: LogStart | None = None
         self._monitor: LogMonitor | None = None
+        self._peers: Peers | None = None
         self._log_threads: tuple[LogMonitor | Snapshots, ...] = ()
         self._is_built = False
         self._build_with = partial(self._build, config, protocols, udp_silence_seconds, dropped_log_entries)
@@ -219,6 +221,7 @@ class Server:
         self._open_metrics(config)
         self._control = ControlSocket(config.data, self._answer, self._crash)
         self._shared_log = NatsLog(settings, _server_name(config), self._crash)
+        self._shared_log.on_broadcast(self._receive_broadcast)
 
     def _open_database(self, start: LogStart | None) -> None:
         """Open the database, and build all parts but the listeners. ``start`` is None if this is the only server."""
@@ -303,7 +306,10 @@ class Server:
             limits=registration_limits,
             allowed=config.guests_allowed,
             reserved=self._operators,
+            server="" if self._shared_log is None else _server_name(config),
         )
+        throttle = LoginThrottle()
+        self._meet_peers(throttle, guests)
         registration = Registration(
             accounts=accounts,
             journal=self._journal,
@@ -323,7 +329,7 @@ class Server:
             journal=self._journal,
             hub=hub,
             passwords=self._passwords,
-            throttle=LoginThrottle(),
+            throttle=throttle,
             registration=registration,
             counters=self._counters,
             records=records,
@@ -432,6 +438,31 @@ class Server:
         self._log_threads = self._monitor, snapshots
         self._shared_journal = shared
         return shared
+
+    def _meet_peers(self, throttle: LoginThrottle, guests: Guests) -> None:
+        """Make what talks to the other servers, if there are some."""
+        journal = self._shared_journal
+        if journal is None or self._shared_log is None:
+            return
+        self._peers = Peers(
+            server=journal.server,
+            log=self._shared_log,
+            journal=journal,
+            presence=self._presence,
+            throttle=throttle,
+            find_run=lambda: journal.run,
+            read_runs=partial(current_runs, self._database),
+            checkpoints=journal.checkpoints,
+            on_lost=self._end_without_log,
+            on_crash=self._crash,
+        )
+        journal.subscribe(self._peers.handle_applied, lambda _: None)
+        journal.on_new_run(guests.end_run)
+
+    def _receive_broadcast(self, data: bytes) -> None:
+        """Pass on a broadcast of another server. For the log's thread, which starts before the database is open."""
+        if self._peers is not None:
+            self._peers.receive(data)
 
     def _bind(self) -> None:
         """Bind the ports of the clients, and make the listeners. Raises StartError."""
@@ -578,6 +609,8 @@ class Server:
             self._bind()
         self._appoint_operators()
         self._presence.start()
+        if self._peers is not None:
+            self._peers.start()
         self._acked_delivery.start()
         self._passwords.start()
         self._indexer.start()
@@ -618,6 +651,8 @@ class Server:
             self._control.close()
         if self._metrics is not None:
             self._metrics.close()
+        if self._peers is not None:
+            self._peers.stop()  # after all users have left
         if self._is_built:
             self._journal.close()
             self._database.close()

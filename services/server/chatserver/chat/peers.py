@@ -207,7 +207,7 @@ class Peers:
     ) -> None:
         """``find_run`` returns the run of this server, empty before it begins.
 
-        ``read_runs`` reads the present run of each server in the store: see ``current_runs``; ``checkpoints`` returns the digests that this
+        ``read_runs`` reads the present run of each server in the store; ``checkpoints`` returns the digests that this
         server knows, by the number of the record. ``on_lost`` is called if this server's data are wrong.
         """
         self._server = server
@@ -242,7 +242,6 @@ class Peers:
         # True if the runs must be read again.
         self._has_new_runs = True
         self._stopping = False
-        log.on_broadcast(self.receive)
         throttle.on_failure(self.note_failure)
 
     def start(self) -> None:
@@ -255,12 +254,13 @@ class Peers:
             self._changed.notify()
         self._worker.join()
         self._version += 1
-        self._broadcast(State(self._server, self._find_run(), self._version, 0, 1, []))
+        if run := self._find_run():
+            self._broadcast(State(self._server, run, self._version, 0, 1, []))
 
     # --- for other threads ---
 
     def receive(self, data: bytes) -> None:
-        """Take a broadcast, also of this server."""
+        """Take a broadcast of the log, also of this server."""
         with self._lock:
             if self._received_bytes + len(data) <= INBOX_MAX_BYTES:
                 self._received.append(data)
