@@ -56,6 +56,8 @@ class FakeAccounts:
         self.by_key: dict[str, Account] = {}
         self.guests: dict[str, int] = {}
         self.claimed: set[str] = set()
+        # The rows of guests of other servers, by key.
+        self.elsewhere: dict[str, Account] = {}
         self._claims = count(1)
         # Known networks of each account, and open invitations.
         self.networks: dict[tuple[int, str], int] = {}
@@ -70,6 +72,9 @@ class FakeAccounts:
 
     def has_invitation(self, code_hash: str, _: int) -> bool:
         return code_hash in self.invitations
+
+    def find_claimed(self, name: str) -> Account | None:
+        return self.elsewhere.get(name_key(name))
 
     def has_guest(self, name: str) -> bool:
         return name in self.guests
@@ -375,6 +380,7 @@ class ChatFixture:
         limits: UserLimits | None = None,
         user_connections: int = 0,
         behind_max_seconds: float = 0.0,
+        server: str = "",
     ) -> None:
         """``registration_limits``: new names from a network, and from all; 0 is no limit."""
         self.broadcast = FakeBroadcast()
@@ -418,8 +424,10 @@ class ChatFixture:
             limits=new_names,
             allowed=guests_allowed,
             reserved=operators,
+            server=server,
             clock=lambda: time.monotonic() + self.now,
         )
+        self.hub.on_moderation(guests.expel, lambda _: None)
         login = Login(
             accounts=doubles.accounts,
             messages=doubles.messages,

@@ -110,3 +110,14 @@ def test_each_guest_of_a_name_has_its_own_claim(database: Database) -> None:
     assert second.claim != first.claim
     apply_at(database, 0, GuestRelease("carol", first.claim))
     assert apply_at(database, 0, GuestClaim("carol")) is None
+
+
+def test_guest_is_found_while_the_claim_lasts(database: Database) -> None:
+    """By any spelling. A registered user is no guest."""
+    accounts = Accounts(database)
+    register(database, "alice")
+    claimed = apply_at(database, 0, GuestClaim("Carol", "a"))
+    assert accounts.find_claimed("cAROL") == claimed
+    assert accounts.find_claimed("alice") is None
+    apply_at(database, 0, GuestRelease("carol", claimed.claim))
+    assert accounts.find_claimed("carol") is None
