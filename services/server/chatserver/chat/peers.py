@@ -85,8 +85,8 @@ SILENCE_SECONDS: Final = 10.0
 LATE_SECONDS: Final = 1.0
 # Pause between two states, two requests to one peer, and two looks for the lease of a silent one.
 STATE_SECONDS: Final = 1.0
-# NATS takes 1 MiB at most, and others wait meanwhile.
-PART_MAX_BYTES: Final = 256 * 1024
+# NATS takes 1 MiB at most; and no other thread runs while a part is decoded, which takes some milliseconds.
+PART_MAX_BYTES: Final = 64 * 1024
 # A name beside its bytes in MessagePack, and a room with its name.
 _NAME_BYTES: Final = 2
 _ROOM_BYTES: Final = 64
@@ -328,10 +328,11 @@ class Peers:
             if runs.get(server) != peer.run:
                 del self._peers[server]
                 self._presence.drop_peer(server)
-                _log.info("peer gone" if server not in runs else "peer restarted", server=server)
+                _log.info("peer run ended", server=server)
         for server, run in runs.items():
             if server not in self._peers:
                 self._peers[server] = _Peer(run, now)
+                _log.info("peer run began", server=server)
                 self._request(server, now)
 
     def _handle(self, data: bytes, now: float) -> None:

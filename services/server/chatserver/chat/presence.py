@@ -20,7 +20,7 @@ from chatserver.store.rooms import LOBBY_ID
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
@@ -29,6 +29,8 @@ COALESCE_SECONDS = 0.1
 # other than the lobby share one interval, because a login may change a hundred of them.
 COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
+# Names of another server that are changed at once: a millisecond, which logins may wait.
+_NAMES_AT_ONCE = 256
 
 
 class RosterChange(NamedTuple):
@@ -106,7 +108,7 @@ class Presence:
         self._changed = threading.Condition()
         # The lobby, and each room with users who are online.
         self._rosters = {LOBBY_ID: _Roster(None)}
-        # The names on each other server, by room.
+        # The names on each other server, by room. The thread of Peers alone changes them.
         self._peers: dict[str, dict[int, set[str]]] = {}
         # True if a user of this server came online, by room and name, for take_changes; None: it is not asked.
         self._own_changes: dict[tuple[int, str], bool] | None = None
@@ -181,7 +183,7 @@ class Presence:
         with self._changed:
             return len(self._rosters[LOBBY_ID].counts)
 
-    # --- for Peers ---
+    # --- for the thread of Peers ---
 
     def own_rosters(self) -> list[RosterChange]:
         """Return all users of this server. After the first call, :meth:`take_changes` has what changes."""
@@ -208,19 +210,23 @@ class Presence:
         for room_id, room, joined, _ in rosters:
             rooms[room_id] = room
             now.setdefault(room_id, set()).update(joined)
-        with self._changed:
-            before = self._peers.get(server, {})
-            changes = [
-                RosterChange(room_id, rooms.get(room_id), sorted(new - old), sorted(old - new))
-                for room_id in now.keys() | before.keys()
-                if (new := now.get(room_id, set())) != (old := before.get(room_id, set()))
-            ]
-            self._change_peer(server, changes)
+        before = self._peers.get(server, {})
+        changes = [
+            RosterChange(room_id, rooms.get(room_id), sorted(new - old), sorted(old - new))
+            for room_id in now.keys() | before.keys()
+            if (new := now.get(room_id, set())) != (old := before.get(room_id, set()))
+        ]
+        self.change_peer(server, changes)
 
-    def change_peer(self, server: str, changes: Sequence[RosterChange]) -> None:
+    def change_peer(self, server: str, changes: Iterable[RosterChange]) -> None:
         """Change the users of another server. A change that was made already has no effect."""
-        with self._changed:
-            self._change_peer(server, changes)
+        for room_id, room, *both in changes:
+            for is_left, names in enumerate(map(list, both)):
+                for start in range(0, len(names), _NAMES_AT_ONCE):
+                    some = names[start : start + _NAMES_AT_ONCE]
+                    with self._changed:
+                        self._change_peer(server, room_id, room, *(((), some) if is_left else (some, ())))
+                    time.sleep(0)  # logins may wait for the lock
 
     def drop_peer(self, server: str) -> None:
         """Remove all users of another server."""
@@ -228,27 +234,28 @@ class Presence:
 
     # --- the lock is held, except in _run ---
 
-    def _change_peer(self, server: str, changes: Iterable[RosterChange]) -> None:
+    def _change_peer(
+        self, server: str, room_id: int, room: str | None, joined: Collection[str], left: Collection[str]
+    ) -> None:
         rooms = self._peers.setdefault(server, {})
-        for room_id, room, joined, left in changes:
-            names = rooms.setdefault(room_id, set())
-            new, gone = set(joined) - names, names & set(left)
-            names |= new
-            names -= gone
-            roster = self._roster(room_id, room)
-            for name in new:
-                roster.elsewhere[name] += 1
-                if roster.elsewhere[name] == 1 and name not in roster.counts:
-                    self._note_change(roster, room_id, name, is_online=True)
-            for name in gone:
-                roster.elsewhere[name] -= 1
-                if roster.elsewhere[name] == 0:
-                    del roster.elsewhere[name]
-                    if name not in roster.counts:
-                        self._note_change(roster, room_id, name, is_online=False)
-            if not names:
-                del rooms[room_id]
-            self._forget_empty(roster, room_id)
+        names = rooms.setdefault(room_id, set())
+        new, gone = set(joined) - names, names & set(left)
+        names |= new
+        names -= gone
+        roster = self._roster(room_id, room)
+        for name in new:
+            roster.elsewhere[name] += 1
+            if roster.elsewhere[name] == 1 and name not in roster.counts:
+                self._note_change(roster, room_id, name, is_online=True)
+        for name in gone:
+            roster.elsewhere[name] -= 1
+            if roster.elsewhere[name] == 0:
+                del roster.elsewhere[name]
+                if name not in roster.counts:
+                    self._note_change(roster, room_id, name, is_online=False)
+        self._forget_empty(roster, room_id)
+        if not names:
+            del rooms[room_id]
         if not rooms:
             del self._peers[server]
 
