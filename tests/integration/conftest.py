@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from certificates import Authority
+from integration.cluster import Cluster
 from integration.room import Room, ServerLog, appoint
 from integration.terminals import Terminals
 
@@ -119,3 +120,10 @@ def fresh_name() -> Callable[[str], str]:
 def terminals(room: Room, tmp_path: Path) -> Iterator[Terminals]:
     with Terminals(room.server.port, tmp_path) as terminals:
         yield terminals
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    yield cluster
+    cluster.close()

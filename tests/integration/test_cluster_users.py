@@ -1,0 +1,128 @@
+"""Users and guests of two servers that share a log, as they see each other. Whole processes."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.room import NOT_SENT, Guest, Peer, wait_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.cluster import Cluster
+    from reliability.program import Program
+
+
+class Two:
+    """Two servers, and the connections of their users."""
+
+    def __init__(self, cluster: Cluster, connections: ExitStack) -> None:
+        cluster.nats.start()
+        self.cluster = cluster
+        self.a, self.b = cluster.server("a"), cluster.server("b")
+        self.a.start()
+        self.b.start()
+        self._connections = connections
+
+    def enter(self, server: Program, name: str, **members: bool) -> Peer:
+        peer = self._connections.enter_context(closing(Peer(server.port)))
+        peer.login(name, **members)
+        return peer
+
+    def enter_guest(self, server: Program, name: str, address: str | None = None) -> Guest:
+        guest = self._connections.enter_context(closing(Guest(server.port, name, address)))
+        guest.register()
+        return guest
+
+
+@pytest.fixture
+def two(cluster: Cluster) -> Iterator[Two]:
+    with ExitStack() as connections:
+        yield Two(cluster, connections)
+
+
+def users(peer: Peer) -> set[str]:
+    peer.ask(command="users")
+    while "joined" in (answer := peer.next("users")) and (answer["joined"] or answer["left"]):
+        pass
+    return set(answer["users"])
+
+
+def wait_for_users(peer: Peer, *names: str) -> None:
+    wait_for(lambda: users(peer) == set(names), f"the users {names}")
+
+
+def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
+    """They see, reach and moderate each other, as on one server. A clean end takes its users along at once."""
+    alice, bob = two.enter(two.a, "alice", moderation=True), two.enter(two.b, "bob")
+    carol = two.enter_guest(two.b, "carol")
+    dave = two.enter_guest(two.a, "dave", "127.0.0.9")
+    for peer in (alice, bob):
+        wait_for_users(peer, "alice", "bob", "carol", "dave")
+
+    # A guest's name is taken everywhere.
+    with closing(Guest(two.a.port, "Carol")) as other:
+        other.sending.register("TOSEND", "Carol")
+        assert other.receiving.register("TORECV", "Carol") == b"ERROR 100 Malformed username\n\n"
+
+    # Messages: to all, and to one.
+    alice.say("hello")
+    assert bob.next("broadcast")["message"] == "hello"
+    for guest in (carol, dave):
+        assert guest.take() == ("alice", "hello")
+    alice.ask(command="DM", to="bob", message="psst")
+    assert alice.next("sent")["status"] == "sent"
+    assert bob.next("direct")["message"] == "psst"
+    alice.ask(command="DM", to="CAROL", message="and you")
+    assert alice.next("sent")["status"] == "sent"
+    assert carol.take() == ("alice", "and you")
+    assert carol.say("dave", "from there") == b"SEND dave\n\n"
+    assert dave.take() == ("carol", "from there")
+    assert carol.say("ALL", "good evening") == b"SEND ALL\n\n"
+    assert dave.take() == ("carol", "good evening")
+    for peer in (alice, bob):
+        assert peer.next("broadcast")["message"] == "good evening"
+
+    # Moderation reaches all servers.
+    code, error = two.cluster.admin(two.b, "operator", "alice")
+    assert code == 0, error
+    alice.ask(command="ban", username="carol")
+    answer = alice.next("banned", "error")
+    assert answer["message"].startswith("carol is a guest on another server")
+    alice.ask(command="kick", username="carol")
+    assert alice.next("kicked")["username"] == "carol"
+    assert carol.is_over()
+    alice.ask(command="mute", username="bob")
+    alice.next("muted")
+    bob.ask(command="PM", message="am I muted?")
+    assert bob.next("sent", "error")["code"] == "muted"
+    code, error = two.cluster.admin(two.a, "delete-user", "bob")
+    assert code == 0, error
+    assert bob.is_closed()
+    wait_for_users(alice, "alice", "dave")
+    assert carol.name
+    assert dave.say("carol", "are you there?") == NOT_SENT
+
+    erin = two.enter(two.b, "erin")
+    wait_for_users(alice, "alice", "dave", "erin")
+    assert two.b.stop() == 0
+    assert erin.is_closed()
+    ended_at = time.monotonic()
+    wait_for_users(alice, "alice", "dave")
+    assert time.monotonic() - ended_at < 1.0
+
+
+def test_users_of_a_killed_server_go_offline_and_its_names_are_free(two: Two) -> None:
+    alice, _ = two.enter(two.a, "alice"), two.enter(two.b, "bob")
+    two.enter_guest(two.b, "carol")
+    wait_for_users(alice, "alice", "bob", "carol")
+    two.b.kill()
+    killed_at = time.monotonic()
+    wait_for_users(alice, "alice")
+    assert time.monotonic() - killed_at < 15
+    assert two.enter_guest(two.a, "carol")
+    alice.ask(command="DM", to="bob", message="later")
+    assert alice.next("sent")["status"] == "stored"
