@@ -109,6 +109,10 @@ _SIZES = "Each size limit of the wire formats is enforced."
 _DEPTH = "Deeply nested JSON does not reach a recursive parser."
 _TIMEOUT = "A connection that does not log in, or stops inside a request, is closed."
 _PRESENCE = "Joins and leaves are announced once to the users that need them."
+_PEERS = "Servers of one log show the users of all, and no user who has left for more than 15 s."
+_REACHED = "Users and guests of several servers reach and moderate each other."
+_SHARED_THROTTLE = "Wrong passwords count on all servers."
+_DIFFERS = "A server whose data differ from those of the others stops."
 _ACKED = "A guest gets one message at a time, and a sender is told when all guests have acknowledged."
 _GUEST_NAMES = "A guest's name belongs to one guest at one address, and to no account."
 _ARQ = "Every datagram arrives once and in order, or the session is lost."
@@ -1063,6 +1067,62 @@ BREAKS = (
         "if roster.counts[name] == 1:",
         "if roster.counts[name]:",
         "e2e/test_presence.py::test_user_stays_online_until_the_last_client_ends",
+    ),
+    _break(
+        _PEERS,
+        _CHAT + "peers.py",
+        "        if heartbeat.version != peer.version:",
+        "        if peer.version is None:",
+        "unit/server/test_peers.py::test_all_servers_show_the_users_of_all_servers",
+    ),
+    _break(
+        _PEERS,
+        _CHAT + "peers.py",
+        "if now - self._stepped_at > LATE_SECONDS:",
+        "if False:",
+        "unit/server/test_peers.py::test_paused_server_takes_no_other_for_gone",
+    ),
+    _break(
+        _PEERS,
+        _CHAT + "peers.py",
+        " or broadcast.run != peer.run:",
+        ":",
+        "unit/server/test_peers.py::test_broadcasts_of_a_former_run_are_ignored",
+    ),
+    _break(
+        _PEERS,
+        _CHAT + "peers.py",
+        "if self._shared_log.find_lease(server) == peer.run:",
+        "if self._shared_log.find_lease(server):",
+        "unit/server/test_peers.py::test_server_whose_lease_has_another_run_is_gone",
+    ),
+    _break(
+        _PEERS,
+        _CHAT + "presence.py",
+        "if roster.elsewhere[name] == 1 and name not in roster.counts:",
+        "if roster.elsewhere[name] == 1:",
+        "unit/server/test_presence.py::test_users_are_those_of_all_servers",
+    ),
+    _break(
+        _REACHED,
+        _CHAT + "hub.py",
+        "is_online = self._presence.is_elsewhere(message.recipient)",
+        "is_online = False",
+        "unit/server/test_other_servers.py::test_direct_message_to_a_user_of_another_server_is_sent",
+    ),
+    _break(
+        _SHARED_THROTTLE,
+        _CHAT + "peers.py",
+        "self._throttle.charge_failure(failure, now)",
+        "pass",
+        "unit/server/test_peers.py::test_wrong_passwords_count_on_all_servers",
+    ),
+    _break(
+        _DIFFERS,
+        _CHAT + "peers.py",
+        "if 2 * known[own] > known.total():",
+        "if 2 * known[own] >= known.total():",
+        "unit/server/test_peers.py::test_server_whose_data_differ_stops",
     ),
     _break(
         _TIMEOUT,

@@ -236,7 +236,7 @@ def test_all_servers_show_the_users_of_all_servers(
 ) -> None:
     """Servers are killed, paused, stopped and started; broadcasts are lost, overtaken and, for a time, cut off.
 
-    Nobody who has left is shown for longer than 15 s by a server that ran all the time. In the end all agree.
+    A server that ran all the time shows no user for longer than 15 s after it has left. In the end all agree.
     """
     world = World(seed, loss=0.15, delay_seconds=0.3)
     for server in SERVERS:
