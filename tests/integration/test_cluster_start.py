@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 
+import pytest
 from integration.room import DEADLINE_SECONDS, Peer
 from reliability.program import Program, own_environment
 

@@ -239,8 +239,9 @@ class Presence:
     ) -> None:
         rooms = self._peers.setdefault(server, {})
         names = rooms.setdefault(room_id, set())
-        new, gone = set(joined) - names, names & set(left)
-        names |= new
+        new = [name for name in dict.fromkeys(joined) if name not in names]
+        gone = names & set(left)
+        names.update(new)
         names -= gone
         roster = self._roster(room_id, room)
         for name in new:
