@@ -92,7 +92,8 @@ def test_unusable_log_ends_the_start(log: FakeLog) -> None:
 
 
 def test_step_is_repeated_after_an_error_of_nats_and_no_other(log: FakeLog) -> None:
-    tries = iter([ConnectionError("it can't reach NATS"), TimeoutError(110, "it does not answer"), None])
+    errors = [ConnectionError("it can't reach NATS"), TimeoutError(110, "late"), OSError("busy"), OSError(28, "full")]
+    tries = iter([*errors, None])
 
     def step() -> str:
         if (error := next(tries)) is not None:
@@ -101,7 +102,12 @@ def test_step_is_repeated_after_an_error_of_nats_and_no_other(log: FakeLog) -> N
 
     waiting = Start(log, *[nothing] * 100)
     assert waiting.start.do("it loads", step) == "done"
-    assert {"it waits for NATS: it can't reach NATS", "it waits for NATS: it does not answer"} <= set(waiting.reasons)
+    assert [reason for reason in waiting.reasons if reason != "it loads"] == [
+        "it waits for NATS: it can't reach NATS",
+        "it waits for NATS: late",
+        "it waits for NATS: busy",
+        "it can't write to its disk: full",
+    ]
 
     def broken() -> None:
         raise LogError("It is of another cluster.")

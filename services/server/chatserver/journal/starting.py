@@ -70,8 +70,11 @@ class LogStart:
                 self._wait(reason)
             try:
                 return call.result()
-            except OSError as error:
+            except (ConnectionError, TimeoutError) as error:
                 problem = f"it waits for NATS: {error.strerror or error}"
+            except OSError as error:  # of NATS without a number, or of the disk
+                cause = "it waits for NATS" if error.errno is None else "it can't write to its disk"
+                problem = f"{cause}: {error.strerror or error}"
             retry_at = self._clock() + _RETRY_SECONDS
             while self._clock() < retry_at:
                 self._wait(problem)
