@@ -1,7 +1,8 @@
 """Users of json on several servers: each talks, and moves to another server at random, or when its own is gone.
 
-A client sends each message with a nonce, repeats the unconfirmed ones on each new connection, and names the newest
-message of each conversation that it knows in ``since``. So it must be told each message once, in order.
+A client names the newest message of each conversation that it knows in ``since``. It repeats unconfirmed messages on
+each new connection if they have a nonce. The others may be stored or not, but not twice. So it must be told each
+message once, in order.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,14 +32,16 @@ SILENCE_SECONDS = 3.0
 UNCONFIRMED_SECONDS = 5.0
 # A user that left is in no list of users after this time, and a user that came is in all.
 LIST_SECONDS = 15.0
-# False until servers tell each other who is online.
-CHECKS_LISTS = False
 _PING_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.1
 _UNCONFIRMED_MAX = 2
-# Share of the clients that log out before they move.
+# Shares: of the clients that log out before they move, and that move after a refusal; of the messages with a nonce; and
+# of those with one that are not repeated after a refusal.
 _POLITE_SHARE = 0.5
+_LEAVE_SHARE = 0.5
+_NONCE_SHARE = 0.7
+_GIVE_UP_SHARE = 0.5
 # Errors that mean: it had no effect, try again, perhaps on another server.
 _TRY_AGAIN = ("unavailable", "shutting_down")
 
@@ -124,7 +127,8 @@ class Record:
 @dataclass
 class _Said:
     content: Content
-    nonce: str
+    # None: the message is not repeated.
+    nonce: str | None
     said_at: float
     # On the present connection.
     sent_at: float = 0.0
@@ -147,6 +151,7 @@ class RoamingClient:
         self.username = username
         self.views: dict[str, list[int]] = {place: [] for place in (LOBBY, DIRECT, *rooms)}
         self.is_connected = False
+        # By text.
         self.unconfirmed: dict[str, _Said] = {}
         # Longest time from a message to its confirmation, and number of connections.
         self.longest_seconds = 0.0
@@ -158,6 +163,8 @@ class RoamingClient:
         self._record = record
         self._chance = chance
         self._habits = habits
+        # On the present connection, in the order of the messages.
+        self._unanswered: deque[_Said] = deque()
         self._history_id = ""
         self._said = 0
         self._heard_at = self._next_at = 0.0
@@ -231,6 +238,8 @@ class RoamingClient:
         assert "since" not in answer, f"{since} was not accepted: {answer['since']}"
         assert {each["room"] for each in answer["rooms"]} == set(self._rooms), f"a membership is lost: {answer}"
         self.listed = answer["users"]
+        self._unanswered.clear()
+        self.unconfirmed = {text: said for text, said in self.unconfirmed.items() if said.nonce is not None}
         for said in self.unconfirmed.values():
             self._send(peer, said)
         return ""
@@ -276,9 +285,10 @@ class RoamingClient:
             recipient = self._chance.choice(self._others)
         else:
             room = self._chance.choice((None, *self._rooms))
-        content = Content(self.username, recipient, f"{self.username} says {self._said}", room)
+        text = f"{self.username} says {self._said}"
+        nonce = f"n{self._said}" if self._chance.random() < _NONCE_SHARE else None
         now = time.monotonic()
-        said = self.unconfirmed[f"n{self._said}"] = _Said(content, f"n{self._said}", now)
+        said = self.unconfirmed[text] = _Said(Content(self.username, recipient, text, room), nonce, now)
         self._next_at = now + self._chance.uniform(0, 2 * self._habits.pause_seconds)
         self._send(peer, said)
 
@@ -287,7 +297,9 @@ class RoamingClient:
         said.connections += 1
         _, recipient, text, room = said.content
         to = {"command": "PM", "room": room or LOBBY} if recipient is None else {"command": "DM", "to": recipient}
-        peer.ask(**to, message=text, nonce=said.nonce)
+        nonce = {} if said.nonce is None else {"nonce": said.nonce}
+        self._unanswered.append(said)
+        peer.ask(**to, message=text, **nonce)
 
     def _handle(self, answer: Mapping[str, Any], server: ChatServer) -> str:
         """Returns a reason to leave the server."""
@@ -298,16 +310,15 @@ class RoamingClient:
                 self._record.note_seen(answer["id"], content)
                 self.views.setdefault(place_of(content), []).append(answer["id"])
             case "sent":
-                self._confirm(answer["id"], self.unconfirmed.pop(answer["nonce"]))
+                self._confirm(answer["id"], self._next_answered(answer))
             case "users" if "room" not in answer:
                 self.listed = answer["users"]
             case "pong":
-                if CHECKS_LISTS:
-                    self._check_list(server)
+                self._check_list(server)
             case "error":
                 assert answer["code"] in _TRY_AGAIN, answer
-                self._be_refused(answer)
-                if self._chance.random() < 0.5:
+                self._be_refused(self._next_answered(answer))
+                if self._chance.random() < _LEAVE_SHARE:
                     return f"refused: {answer}"
             case "bye":
                 return f"{answer}"
@@ -317,7 +328,14 @@ class RoamingClient:
                 raise AssertionError(f"unexpected: {answer}")
         return ""
 
+    def _next_answered(self, answer: Mapping[str, Any]) -> _Said:
+        """The message that this answers."""
+        said = self._unanswered.popleft()
+        assert answer.get("nonce") == said.nonce, f"{answer} does not answer {said}"
+        return said
+
     def _confirm(self, message_id: int, said: _Said) -> None:
+        del self.unconfirmed[said.content.text]
         view = self.views[place_of(said.content)]
         if message_id not in view[-1_000:]:  # it may have been heard after an earlier connection
             view.append(message_id)
@@ -325,11 +343,10 @@ class RoamingClient:
         with self._record.lock:
             self._record.confirmed.append((message_id, said.content))
 
-    def _be_refused(self, answer: Mapping[str, Any]) -> None:
+    def _be_refused(self, said: _Said) -> None:
         """Give the message up, if it can't have been stored before; or try it again after a while."""
-        said = self.unconfirmed[answer["nonce"]]
-        if said.connections == 1 and self._chance.random() < 0.5:
-            del self.unconfirmed[said.nonce]
+        if said.connections == 1 and (said.nonce is None or self._chance.random() < _GIVE_UP_SHARE):
+            del self.unconfirmed[said.content.text]
             with self._record.lock:
                 self._record.refused.append(said.content)
         # Otherwise it has no confirmation after a while, and the client goes to another server.
