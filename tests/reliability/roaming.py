@@ -108,8 +108,6 @@ class Record:
     failed: threading.Event = field(default_factory=threading.Event)
     # Clients say nothing new, and don't move, any more.
     quiet: threading.Event = field(default_factory=threading.Event)
-    # Clients end.
-    ended: threading.Event = field(default_factory=threading.Event)
 
     def note_seen(self, message_id: int, content: Content) -> None:
         with self.lock:
@@ -151,6 +149,8 @@ class RoamingClient:
         self.username = username
         self.views: dict[str, list[int]] = {place: [] for place in (LOBBY, DIRECT, *rooms)}
         self.is_connected = False
+        # Tells it to end.
+        self.leaving = threading.Event()
         # By text.
         self.unconfirmed: dict[str, _Said] = {}
         # Longest time from a message to its confirmation, and number of connections.
@@ -192,7 +192,7 @@ class RoamingClient:
         never = threading.Event()
         server = self._chance.choice(self._servers)
         try:
-            while not self._record.ended.is_set():
+            while not self.leaving.is_set():
                 reason = self._visit(server)
                 self.is_connected = False
                 self._record.presence.leave(self.username)
@@ -248,7 +248,7 @@ class RoamingClient:
         now = self._heard_at = time.monotonic()
         leave_at = now + self._chance.uniform(0, self._habits.stay_max_seconds)
         ping_at = now + _PING_SECONDS
-        while not self._record.ended.is_set():
+        while not self.leaving.is_set():
             now = time.monotonic()
             if reason := self._find_fault(now):
                 return reason

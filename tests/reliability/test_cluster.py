@@ -13,7 +13,7 @@ from reliability.cluster import READY_SECONDS, Cluster, await_, compare_tables, 
 from reliability.cluster_check import DIRECT, find_problems, place_of
 from reliability.cluster_faults import FaultRunner, Lane, Timeline, plan_faults
 from reliability.history import read_database, read_history
-from reliability.roaming import Habits, Record, RoamingClient, members_of, told_of
+from reliability.roaming import LIST_SECONDS, Habits, Record, RoamingClient, members_of, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,13 +64,18 @@ class Users:
         self._cluster.read_equal_tables()  # the memberships are known on all servers
         with ExitStack() as stack:
             for client in self.clients:
-                stack.enter_context(running(client.thread, self.record.ended.set))
+                stack.enter_context(running(client.thread, client.leaving.set))
             yield
             self.record.quiet.set()
             await_(self._are_settled, self._describe, READY_SECONDS)
             self._cluster.read_equal_tables()
             counts = {client.username: self._count_visible(client) for client in self.clients}
             wait(lambda: self._have_heard(counts), HEARD_SECONDS)  # the check tells what is missing
+            self._await_lists(self.clients)
+            leavers, stayers = self.clients[::2], self.clients[1::2]
+            for client in leavers:
+                client.leaving.set()
+            self._await_lists(stayers)
 
     def find_problems(self) -> list[str]:
         """Compare all that was stored with all that was told."""
@@ -84,6 +89,15 @@ class Users:
             if read_history(server.port, reader) != visible:
                 problems.append(f"{server.name} answers CH with another history than it has stored")
         return problems + compare_tables(cluster.read_equal_tables())
+
+    def _await_lists(self, clients: list[RoamingClient]) -> None:
+        """Wait until these clients are those whom all of them have in their lists."""
+        names = {client.username for client in clients}
+
+        def describe() -> str:
+            return f"the right lists: { ({each.username: sorted(names ^ set(each.listed)) for each in clients}) }"
+
+        await_(lambda: all(set(each.listed) == names for each in clients), describe, LIST_SECONDS)
 
     def _are_settled(self) -> bool:
         return all(client.is_settled for client in self.clients) or bool(self.record.problems)
