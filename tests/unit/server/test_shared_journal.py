@@ -23,6 +23,7 @@ from chatserver.journal.entries import (
     AccountProblem,
     Entry,
     GuestClaim,
+    GuestRelease,
     KnownNetwork,
     NewAccount,
     PublicMessages,
@@ -333,6 +334,20 @@ def test_entries_are_refused_while_the_log_has_a_problem(servers: list[SharingSe
     server.say("accepted").result()
     assert server.texts() == ["waits", "accepted"]
     assert ("192.0.2.1",) in [row[1:2] for row in server.tables()["known_network"]]
+
+
+def test_deferred_entry_does_not_wait_for_others(servers: list[SharingServer]) -> None:
+    """A guest leaves a quiet server: its name is soon free on the others."""
+    first, second = servers
+    (claimed,) = first.journal.append([GuestClaim("carol", "a")]).result()
+    assert second.journal.append([GuestClaim("carol", "b")]).result() == [None]
+    first.log.set_problem("NATS has no quorum")
+    first.journal.defer("key", GuestRelease("carol", claimed.claim))
+    first.log.set_problem("")
+    eventually(lambda: second.journal.append([GuestClaim("carol", "b")]).result() != [None])
+    records_before = first.log.last_number()
+    first.journal.wait_for_pending()
+    assert first.log.last_number() == records_before, "nothing is deferred any more"
 
 
 def test_fence_waits_for_the_entries_before_it(servers: list[SharingServer]) -> None:

@@ -69,7 +69,7 @@ from chatserver.store.log_position import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 _log = structlog.get_logger()
 
@@ -89,6 +89,9 @@ _CLOSING_SECONDS: Final = 2.0
 # Maximum deferred entries in a batch, and their size with the header of a record, at most.
 _DEFERRED_MAX: Final = 1_000
 _HEADER_BYTES: Final = 128 * 1024
+# Deferred entries get a batch of their own after this time. Until then the name of a guest who has left is not free on
+# the other servers, and a direct message may be delivered there again.
+DEFER_SECONDS: Final = 1.0
 # Interval between tries while the disk fails.
 _RETRY_SECONDS: Final = 1.0
 # Errors of an entry, and not of the disk: its values are wrong, and would be on every server.
@@ -168,8 +171,9 @@ class SharedJournal(Journal):
         self._problem = ""
         # After the journal was closed: the time at which it stops to wait for the batches in flight.
         self._closing_at: float | None = None
-        # Under the lock: true if the log has news.
+        # Under the lock: true if the log has news; and the time at which deferred entries are published.
         self._has_news = False
+        self._deferred_until: float | None = None
         self._ready = threading.Event()
 
     # --- for any thread ---
@@ -187,6 +191,13 @@ class SharedJournal(Journal):
         Call it before ``start``. The function is called in the thread of the journal.
         """
         self._note_own_record = callback
+
+    def defer(self, key: Hashable, entry: Entry[None]) -> None:
+        with self._lock:
+            self._inbox.deferred[key] = entry
+            if self._deferred_until is None:
+                self._deferred_until = self._clock() + DEFER_SECONDS
+                self._filled.notify()
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
         """Wait until all that was confirmed before the start is applied. False after the timeout."""
@@ -259,10 +270,11 @@ class SharedJournal(Journal):
         """Wait until there is something to do. False at the end: closed, and nothing is in flight, or time is over."""
         with self._lock:
             while not self._has_news:
-                if self._inbox.appends and self._has_room():
+                if self._has_work():
                     return True
                 if not self._closed:
-                    self._filled.wait()
+                    until = self._deferred_until if self._has_room() else None
+                    self._filled.wait(None if until is None else until - self._clock())
                     continue
                 if self._closing_at is None:
                     self._closing_at = self._clock() + _CLOSING_SECONDS
@@ -277,9 +289,17 @@ class SharedJournal(Journal):
         """True if the inbox may be taken: not too much is in flight, or it would fail at once."""
         return len(self._in_flight) < IN_FLIGHT_MAX or bool(self._problem)
 
+    def _has_work(self) -> bool:
+        """True if the inbox should be taken. The lock is held."""
+        return (bool(self._inbox.appends) or self._is_due()) and self._has_room()
+
+    def _is_due(self) -> bool:
+        """True if deferred entries wait for no other ones any more. The lock is held."""
+        return self._deferred_until is not None and self._clock() >= self._deferred_until
+
     def _may_publish(self) -> bool:
         with self._lock:
-            return bool(self._inbox.appends) and self._has_room()
+            return self._has_work()
 
     def _process(self, taken: Inbox) -> None:
         """Publish what was taken, as one batch or several; or fail it, if the log can't take it."""
@@ -288,11 +308,13 @@ class SharedJournal(Journal):
         fences = [each for each in taken.appends if not each.entries]
         appends = [each for each in taken.appends if each.entries]
         deferred = dict(islice(taken.deferred.items(), _DEFERRED_MAX))
+        with self._lock:
+            is_due = self._is_due()
         if self._problem:
             self._fail(appends, lambda: LogUnavailableError(f"The server can't store anything now: {self._problem}"))
-        elif appends:
+        elif appends or is_due:
             since = taken.since if taken.is_gathered else 0.0
-            for part in self._parts(appends):
+            for part in self._parts(appends) if appends else [list[Appended[Any]]()]:
                 self._number += 1
                 self._in_flight.append(
                     flight := _Flight(self._number, list(deferred.values()), part, since, self._clock())
@@ -301,9 +323,9 @@ class SharedJournal(Journal):
                 for key in deferred:
                     del taken.deferred[key]
                 deferred = {}
-        if taken.deferred:  # those that were not published
-            with self._lock:
-                self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}
+        with self._lock:
+            self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}  # those that were not published
+            self._deferred_until = self._clock() + DEFER_SECONDS if self._inbox.deferred else None
         self._fences += [(self._number, each) for each in fences]
         self._pass_fences()
 
