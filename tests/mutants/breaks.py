@@ -1567,9 +1567,23 @@ BREAKS = (
     _break(
         _OTHER_SERVER,
         _CLIENT + "session.py",
-        "case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event):",
-        "case events.Refused(code=ErrorCode.UNAVAILABLE) if False:",
+        "if self._is_repeated(event) and self._leaves_after(event):",
+        "if False:",
         "unit/client/test_session.py::test_server_that_becomes_unavailable_is_left",
+    ),
+    _break(
+        _OTHER_SERVER,
+        _CLIENT + "session.py",
+        "return self._tries_next or not self._tells_unavailable or error.nonce in self._in_doubt",
+        "return True",
+        "unit/client/test_session.py::test_person_stays_if_all_servers_are_unavailable",
+    ),
+    _break(
+        _CLIENT_ONCE,
+        _CLIENT + "session.py",
+        "not self._tells_unavailable or error.nonce in self._in_doubt",
+        "not self._tells_unavailable",
+        "unit/client/test_session.py::test_message_that_may_be_stored_is_not_rejected",
     ),
     _break(
         _RETRY,

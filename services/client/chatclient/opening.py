@@ -26,6 +26,7 @@ def new_session(
     silence_seconds: float,
     tls: ssl.SSLContext | None = None,
     resends_limited: bool = False,
+    tells_unavailable: bool = False,
 ) -> ClientSession:
     """A session that is not connected yet. ``silence_seconds`` of 0 is no limit.
 
@@ -39,6 +40,10 @@ def new_session(
         return open_unwatched(lambda: Watch(session, silence_seconds or math.inf, time.monotonic()), address, seconds)
 
     session = ClientSession(
-        model, protocol, Connection(open_link, retry_seconds, inbox), resends_limited=resends_limited
+        model,
+        protocol,
+        Connection(open_link, retry_seconds, inbox),
+        resends_limited=resends_limited,
+        tells_unavailable=tells_unavailable,
     )
     return session

@@ -26,8 +26,11 @@ messages are unconfirmed: then the session reconnects, and leaves again.
 Several servers. They share one log, so ids, nonces and the history id hold on each of them, and a login on another
 server resumes like one on the same server. While another server of the list is tried, neither the loss nor a server's
 refusal is told (`tries_next`): Reconnected tells both servers in one event. ConnectionLost follows only if all servers
-failed. The first login is repeated in the same way. A server that answers `unavailable` to a
-message or query has no quorum or is still catching up: the session ends the connection, and repeats both on the next.
+failed. The first login is repeated in the same way. A server that answers `unavailable` to a message or query has no
+quorum or is still catching up: the session ends the connection, and repeats both on the next. With `tells_unavailable`
+it stays with the last server of a round, where history can be read: the error is told, and the message is rejected.
+A message is rejected only if each server that got it has refused it. Otherwise an earlier one may still store it
+(`_in_doubt`), and it is repeated.
 
 Messages. prepare() gives a message a nonce and stores it in model.unconfirmed. The message is removed when it is
 confirmed, finally rejected, or its delivery is unknown. A login passes all unconfirmed messages to the ClientProtocol,
@@ -222,7 +225,7 @@ def _new_nonce() -> str:
 class ClientSession:
     """For one thread, except `expected_answer` and `ping`. Methods return the events to show, in order.
 
-    The model has applied them. ``resends_limited``: see *Rates* above.
+    The model has applied them. ``resends_limited``: see *Rates* above. ``tells_unavailable``: see *Several servers*.
     """
 
     def __init__(
@@ -233,6 +236,7 @@ class ClientSession:
         new_nonce: Callable[[], str] = _new_nonce,
         *,
         resends_limited: bool = False,
+        tells_unavailable: bool = False,
     ) -> None:
         self.model = model
         self.client_protocol = client_protocol
@@ -261,11 +265,16 @@ class ClientSession:
         self._loss_told = self._refusal_told = False
         # True if log_in() was called since connect(): later connections log in by themselves.
         self._wants_login = False
-        # True if another server is tried if this one refuses the login. The server of the last login.
+        # True if another server is tried if this one refuses the login or a message. The server of the last login.
         self._tries_next = False
         self._served_by: Address | None = None
         # The reason why the session ended the connection to a server that is unavailable, or "".
         self._unavailable_reason = ""
+        # Nonces of unconfirmed messages that this connection's server has refused as unavailable; and of those that a
+        # server has got on an earlier connection, and neither refused nor confirmed.
+        self._tells_unavailable = tells_unavailable
+        self._refused: set[str | None] = set()
+        self._in_doubt: set[str] = set()
 
     @property
     def is_ready(self) -> bool:
@@ -401,6 +410,10 @@ class ClientSession:
         return self.request(unconfirmed[nonce])
 
     def _on_link_down(self, reason: str, *, tries_next: bool) -> tuple[SessionEvent, ...]:
+        if self.model.is_logged_in:
+            self._in_doubt |= self.model.unconfirmed.keys() - self._refused
+            self._in_doubt &= self.model.unconfirmed.keys()
+        self._refused.clear()
         self.model.connection_state = ConnectionState.DISCONNECTED
         reason, self._unavailable_reason = self._unavailable_reason or reason, ""
         if not self.model.was_logged_in:
@@ -439,7 +452,8 @@ class ClientSession:
                 is_asked_for = any(answers(action, event, self.model.username) for action in self._unanswered)
                 if self.model.was_deleted(message_id) and not is_asked_for:
                     return ()
-            case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event):
+            case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event) and self._leaves_after(event):
+                self._refused.add(event.nonce)
                 self._unavailable_reason = event.reason.rstrip(".")
                 self.close_link()
                 return ()
@@ -461,6 +475,8 @@ class ClientSession:
                 self.model.password, self._new_password = self._new_password or self.model.password, None
                 self.model.invitation = None  # it is used up
                 self._served_by = self.model.connected_to
+            case events.Sent():  # an outage is over: in the next one the others are tried first
+                self._tries_next = len(self.model.servers) > 1
             case events.Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
                 room_key(room) in self._foreseen_errors
             ):
@@ -530,6 +546,10 @@ class ClientSession:
             return error.nonce in self.model.unconfirmed
         # A change of the password is not repeated, so its user must see the error.
         return self.model.is_logged_in and bool(self._unanswered) and self._new_password is None
+
+    def _leaves_after(self, error: events.Refused) -> bool:
+        """True if the request is repeated elsewhere after this error; false to tell the error."""
+        return self._tries_next or not self._tells_unavailable or error.nonce in self._in_doubt
 
     def _may_be_unconfirmed(self, message: events.Message) -> bool:
         """True if this message may be an unconfirmed one that the server stored on an earlier connection."""

@@ -471,6 +471,50 @@ def test_server_that_becomes_unavailable_is_left(served: ClientSession) -> None:
     assert served.handle(LinkDown("closed")) == (ConnectionLost("No quorum"),)
 
 
+@pytest.mark.parametrize("servers", [(A,), (A, B)])
+def test_person_stays_if_all_servers_are_unavailable(servers: tuple[Address, ...]) -> None:
+    """Promise: the history is readable. The message is rejected; the next outage begins a round."""
+    model = Model(servers, "alice", "secret")
+    session = ClientSession(model, Json().client(), FakeConnection(), nonces(), tells_unavailable=True)
+    link = reach(session, A, tries_next=False)
+    session.log_in()
+    session.handle(WELCOME)
+    said = session.prepare(Say("hello"))
+    session.request(said)
+    session.request(Search("hello"))
+    for error in (refused(ErrorCode.UNAVAILABLE, said.nonce), refused(ErrorCode.UNAVAILABLE)):
+        assert session.handle(error) == (error,)
+    assert (link.is_shut, session.is_ready, dict(model.unconfirmed)) == (False, True, {})
+    session.request(said := session.prepare(Say("again")))
+    session.handle(confirmation(11, said.nonce))
+    session.request(said := session.prepare(Say("later")))
+    error = refused(ErrorCode.UNAVAILABLE, said.nonce)
+    assert session.handle(error) == (() if len(servers) > 1 else (error,))
+    assert link.is_shut is (len(servers) > 1)
+
+
+def test_message_that_may_be_stored_is_not_rejected(session: ClientSession) -> None:
+    """Promise: a person is told that a message was not stored only if no server may store it."""
+    session = ClientSession(session.model, Json().client(), FakeConnection(), nonces(), tells_unavailable=True)
+    reach(session, A)
+    session.log_in()
+    session.handle(WELCOME)
+    lost, rejected = session.prepare(Say("lost")), session.prepare(Say("rejected"))
+    session.request(lost)
+    session.request(rejected)
+    assert session.handle(refused(ErrorCode.UNAVAILABLE, rejected.nonce)) == ()
+    for _ in range(2):  # also if the next connection ends before its login
+        session.handle(LinkDown("reset", tries_next=True))
+        link = reach(session, B, tries_next=False)
+    session.handle(WELCOME)
+    error = refused(ErrorCode.UNAVAILABLE, rejected.nonce)
+    assert session.handle(error) == (error,)
+    assert not link.is_shut
+    assert session.handle(refused(ErrorCode.UNAVAILABLE, lost.nonce)) == ()
+    assert link.is_shut
+    assert [*session.model.unconfirmed] == [lost.nonce]
+
+
 def test_refused_change_of_the_password_is_told(served: ClientSession) -> None:
     """It is not repeated."""
     served.request(AskHistory(5))

@@ -35,6 +35,7 @@ def run(config: Config, script: list[ScriptStep] | None) -> Exit:
         silence_seconds=config.silence_seconds,
         tls=config.tls,
         resends_limited=not frontend.is_person,
+        tells_unavailable=frontend.is_person,
     )
     controller = Controller(session, parser, frontend, (DEFAULT_SERVER, config.port), time.monotonic)
     try:
