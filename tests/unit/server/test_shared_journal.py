@@ -495,3 +495,60 @@ def test_each_record_is_reported_by_its_own_server_once(stream: FakeStream, tmp_
     assert sorted(reported) == list(range(2, len(stream.records) + 1))
     for server in servers:
         server.stop()
+
+
+def test_stop_does_not_wait_for_the_records_of_others(stream: FakeStream, tmp_path: Path) -> None:
+    """Another server writes as fast as this one applies; the journal has news at any time."""
+    numbers = itertools.count(1)
+    writes = True
+
+    def write_more(_: object) -> None:
+        if writes:
+            number = next(numbers)
+            stream.store(f"x {number}", records.encode(Batch("x", "r", number, 0, 0, StoreLimits(), [ServerStart()])))
+
+    server = SharingServer(tmp_path / "a", stream, "a")
+    server.journal.subscribe(write_more, lambda _: None)
+    server.ready()
+    eventually(lambda: server.journal.position.number > 10)
+    stopping = in_background(server.stop)
+    try:
+        must_end(stopping)
+    finally:
+        writes = False
+
+
+def test_entries_are_refused_while_the_disk_fails(
+    servers: list[SharingServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be confirmed, and the inbox must not fill up. What is in flight waits, also for the next start."""
+    server, other = servers
+    is_failing = threading.Event()
+    is_failing.set()
+    transaction = server.database.transaction
+
+    def failing() -> Any:
+        if is_failing.is_set():
+            raise sqlite3.OperationalError("database or disk is full")
+        return transaction()
+
+    monkeypatch.setattr(server.database, "transaction", failing)
+    in_flight = server.say("in flight")
+    eventually(lambda: server.journal.is_failing)
+    for _ in range(2):
+        with pytest.raises(OSError, match="disk is full"):
+            server.say("refused").result()
+    fence = in_background(server.journal.wait_for_pending)
+    must_end(fence)
+    assert not in_flight.is_complete
+    is_failing.clear()
+    settle(servers, [in_flight])
+    assert server.texts() == other.texts() == ["in flight"]
+    is_failing.set()
+    in_flight = server.say("late")
+    eventually(lambda: server.journal.is_failing)
+    with capture_logs() as log:
+        server.journal.stop()
+    with pytest.raises(JournalClosedError):
+        in_flight.result()
+    assert "thread died" not in [each["event"] for each in log]

@@ -35,7 +35,10 @@ that was confirmed before, and may serve clients.
 they may be stored, so they are neither confirmed nor failed until the log tells. Fences wait for those before them.
 
 An entry that can't be applied because of its values is skipped by all servers alike (see ``_apply_one_by_one``); an
-error of the disk is not skipped: the transaction is repeated until the disk works.
+error of the disk is not skipped: the transaction is repeated until the disk works. Until then, appends fail.
+
+**The end.** After it was closed, the journal applies records only as long as batches of its own are in flight, and for
+_CLOSING_SECONDS at most: the other servers may write for ever. The next start reads the rest.
 
 Locks: those of base.py. All other attributes belong to the thread of the journal, except those that are read only.
 """
@@ -228,10 +231,12 @@ class SharedJournal(Journal):
         """Publish the deferred entries and the end of the run, for the other servers, if the log can take them."""
         with self._lock:
             deferred, self._inbox.deferred = self._inbox.deferred, {}
+        closing_seconds = 0.0
         if self.is_ready and not self._in_flight and not self._shared_log.find_problem():
             self._number += 1
             self._publish(_Flight(self._number, [*deferred.values(), ServerGone(self.server, self.run)], [], 0))
-        self._shared_log.close(_CLOSING_SECONDS)
+            closing_seconds = _CLOSING_SECONDS
+        self._shared_log.close(closing_seconds)
 
     # --- the thread of the journal ---
 
@@ -245,9 +250,8 @@ class SharedJournal(Journal):
                 self._problem = self._shared_log.find_problem()
                 taken_records = self._shared_log.take()
                 for start in range(0, len(taken_records), GROUP_MAX_RECORDS):
-                    if not self.is_ready and self._is_closed():  # the next start applies them
-                        return
-                    self._apply(taken_records[start : start + GROUP_MAX_RECORDS])
+                    if self._has_ended() or not self._apply(taken_records[start : start + GROUP_MAX_RECORDS]):
+                        return  # the next start applies the rest
                 if self._may_publish():
                     taken = self._take()
                     self._process(taken)
@@ -267,23 +271,32 @@ class SharedJournal(Journal):
             self._filled.notify()
 
     def _wait(self) -> bool:
-        """Wait until there is something to do. False at the end: closed, and nothing is in flight, or time is over."""
+        """Wait until there is something to do. False at the end."""
         with self._lock:
-            while not self._has_news:
+            while not self._is_over():
+                if self._has_news:
+                    self._has_news = False
+                    return True
                 if self._has_work():
                     return True
-                if not self._closed:
-                    until = self._deferred_until if self._has_room() else None
-                    self._filled.wait(None if until is None else until - self._clock())
-                    continue
-                if self._closing_at is None:
-                    self._closing_at = self._clock() + _CLOSING_SECONDS
-                remaining_seconds = self._closing_at - self._clock()
-                if not (self._in_flight or self._inbox.appends) or remaining_seconds <= 0:
-                    return False
-                self._filled.wait(remaining_seconds)
-            self._has_news = False
-            return True
+                until = self._closing_at
+                if until is None and self._has_room():
+                    until = self._deferred_until
+                self._filled.wait(None if until is None else until - self._clock())
+            return False
+
+    def _is_over(self) -> bool:
+        """True if it was closed, and nothing is in flight, or the time for that is over. The lock is held."""
+        if not self._closed:
+            return False
+        if self._closing_at is None:
+            self._closing_at = self._clock() + _CLOSING_SECONDS
+        is_idle = not (self._in_flight or self._inbox.appends)
+        return is_idle or not self.is_ready or self._clock() >= self._closing_at
+
+    def _has_ended(self) -> bool:
+        with self._lock:
+            return self._is_over()
 
     def _has_room(self) -> bool:
         """True if the inbox may be taken: not too much is in flight, or it would fail at once."""
@@ -398,8 +411,11 @@ class SharedJournal(Journal):
         for flight in self._in_flight:
             self._publish(flight)
 
-    def _apply(self, group: Sequence[LogRecord]) -> None:
-        """Apply records in one transaction, then tell the subscribers. LogError: they can't be applied."""
+    def _apply(self, group: Sequence[LogRecord]) -> bool:
+        """Apply records in one transaction, then tell the subscribers.
+
+        False if the journal was closed while its disk failed. LogError: they can't be applied.
+        """
         batches: list[tuple[int, Batch]] = []
         for number, record in enumerate(group, self.position.number + 1):
             batch = records.decode(*record)
@@ -416,7 +432,8 @@ class SharedJournal(Journal):
                     self.is_failing = True
                     _log.error("journal failed", error=describe(error))
                 if self._is_closed():
-                    raise
+                    return False
+                self._refuse(error)
                 self._pause(_RETRY_SECONDS)
         if self.is_failing:
             self.is_failing = False
@@ -428,6 +445,15 @@ class SharedJournal(Journal):
                 self._note_own_record(number)
         self._react(results)
         self._database.truncate_log()
+        return True
+
+    def _refuse(self, error: Exception) -> None:
+        """Fail what waits in the inbox while the disk fails. What is in flight may be stored already."""
+        with self._lock:
+            appends, self._inbox.appends = self._inbox.appends, []
+            self._inbox.size = 0
+            self._emptied.notify_all()
+        self._fail(appends, lambda: OSError(describe(error)))
 
     def _commit(self, batches: Sequence[tuple[int, Batch]]) -> list[_Result]:
         """Apply batches in one transaction."""
