@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError
@@ -176,6 +177,23 @@ def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Clust
         began_at = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began_at < 8
+
+
+def test_signal_ends_a_server_whose_nats_is_paused(cluster: Cluster) -> None:
+    """A command waits for a record that was published, and is neither stored nor refused."""
+    cluster.nats.start()
+    server = cluster.server("a")
+    server.start()
+    cluster.nats[0].pause()
+    with ThreadPoolExecutor() as pool:
+        ban = pool.submit(cluster.admin, server, "ban", "192.0.2.1")
+        server.wait_until(lambda: "chat_cluster_batches_in_flight 1.0" in page(server, "metrics")[1], "the record")
+        began_at = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began_at < 8
+        code, reason = ban.result(DEADLINE_SECONDS)
+    assert code != 0
+    assert "shutting down" in reason
 
 
 def answer_to_login(server: Program, name: str) -> str:

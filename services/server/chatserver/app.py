@@ -48,6 +48,7 @@ from chatserver.clock import Clock, wall_ms
 from chatserver.control import HEALTHY
 from chatserver.counters import Counters
 from chatserver.journal.apply import StoreLimits
+from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import ServerStart, SetServerRole
 from chatserver.journal.joining import adopt_log, prepare_folder, refuse_shared
 from chatserver.journal.local import LocalJournal
@@ -606,8 +607,10 @@ class Server:
         self._journal.start()
         if self._log_start is not None and self._shared_journal is not None:
             self._log_start.catch_up(self._shared_journal)
-            self._bind()
-        self._appoint_operators()
+            self._log_start.do("it appoints the operators", self._appoint_operators)
+            self._bind()  # last: nothing may keep clients waiting
+        else:
+            self._appoint_operators()
         self._presence.start()
         if self._peers is not None:
             self._peers.start()
@@ -636,7 +639,8 @@ class Server:
                 entry = SetServerRole(
                     by_id=0, by=_SETTINGS, account_id=account.id, username=account.name, role=Role.OPERATOR
                 )
-                with suppress(OSError):  # the journal has logged it; the next start tries again
+                # The journal has logged it; the next start tries again.
+                with suppress(OSError, JournalClosedError):
                     self._journal.append([entry]).result()  # the first login must find the role
                     _log.info("operator appointed", user=account.name)
 
@@ -659,20 +663,13 @@ class Server:
         return not self._crashed
 
     def _stop_serving(self) -> None:
-        self._admin.close()
-        self._retention.stop()
-        if self._listener is not None:
-            self._listener.close()
-        if self._udp_listener is not None:
-            self._udp_listener.close()
-        self._login.stop_waiting()
-        self._passwords.stop(_HASH_SECONDS)
-        self._indexer.stop()
-        if self._certificates is not None:
-            self._certificates.stop()
+        self._stop_accepting()
         for each in self._log_threads:
             each.stop()
         self._journal.stop()  # messages are rejected from now on
+        if self._shared_journal is not None:  # both may have waited for NATS until now
+            self._admin.close()
+            self._retention.stop()
         self._presence.stop()
         self._hub.track_newest()
         if self._tls is not None:
@@ -689,6 +686,21 @@ class Server:
         self._sender.stop(_CLOSING_SECONDS)
         if self._started:
             _log.info("stopped", connections=connections)
+
+    def _stop_accepting(self) -> None:
+        """End all that brings new work to the journal, but the connections."""
+        if self._shared_journal is None:
+            self._admin.close()
+            self._retention.stop()
+        if self._listener is not None:
+            self._listener.close()
+        if self._udp_listener is not None:
+            self._udp_listener.close()
+        self._login.stop_waiting()
+        self._passwords.stop(_HASH_SECONDS)
+        self._indexer.stop()
+        if self._certificates is not None:
+            self._certificates.stop()
 
     def _answer(self, request: str) -> str:
         """Answer a request on the control socket. For the thread of that socket."""
@@ -717,7 +729,7 @@ class Server:
         if self._shared_log is None:
             return ""
         if not self._started or self._monitor is None:
-            return self._log_start.reason if self._log_start is not None else "it starts"
+            return (self._log_start.reason if self._log_start is not None else "") or "it starts"
         return self._monitor.find_problem()
 
     def _find_unreadiness(self) -> str:

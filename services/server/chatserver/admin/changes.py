@@ -129,7 +129,7 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
     except OSError as error:  # of the journal
         return Answer(error=f"The change can't be written to the disk ({error}); nothing was changed.")
     except JournalClosedError:
-        return Answer(error="The server is shutting down; nothing was changed.")
+        return Answer(error="The server is shutting down; perhaps it made the change.")
     if answer.done:
         _log.info("admin command", command=request.__struct_config__.tag, by=by)
     return answer

@@ -411,7 +411,8 @@ class NatsLog:
         self._cut_since = self._resumed_at = self._now()
         tasks = [asyncio.create_task(each) for each in (self._closing.wait(), self._watch(), self._connect_forever())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if self._closing.is_set() and self._session is not None:
+        # Without an acknowledgement NATS is hardly there, and the lease ends by itself.
+        if self._closing.is_set() and self._session is not None and not self._publications:
             await self._end_lease(self._session)
         await _end(tasks)
         for task in tasks:
