@@ -115,11 +115,12 @@ class Plan:
     shared_loads: tuple[tuple[int, int], ...] = ((100, 1), (1_000, 1))
     # Load whose messages a new server reads.
     catch_up_seconds: float = 5.0
-    # Replicas of the log. Records: 20 messages of 64 bytes, as in latency if each record waits for 40 ms.
+    # Replicas of the log. Records: one message of 64 bytes each, at the rate of latency; and as many in flight as our
+    # server has.
     engine_replicas: tuple[int, ...] = (1, 3)
-    record_bytes: int = 3_000
-    records_per_second: int = 25
-    records_in_flight: int = 8
+    record_bytes: int = 300
+    records_per_second: int = 500
+    records_in_flight: int = 4
     engine_seconds: float = 4.0
 
 
