@@ -50,8 +50,10 @@ _log = structlog.get_logger()
 
 # How often a try that waits looks if its peer is still there.
 _LOOK_SECONDS = 1.0
-# How often a login looks if this server has caught up with the messages that the client has seen on another one.
+# How often a login looks if this server has caught up with the messages that the client has seen on another one: soon
+# at first, because it mostly is a moment behind, and then less often, because thousands may wait.
 _BEHIND_LOOK_SECONDS = 0.02
+_BEHIND_LOOK_MAX_SECONDS = 0.5
 # A login from a known network is noted again after a day: the entry costs a write.
 _NETWORK_NOTED_MS = 86_400_000
 # Maximum messages of a page of missed messages. Its text is limited as well: see PAGE_CHARACTERS.
@@ -402,7 +404,7 @@ class Login:
         if login.history_id not in (None, self._identity.history_id):
             return
         seen_id = max(since.values(), default=0) if isinstance(since, dict) else since
-        began_at = self._clock()
+        began_at, look_seconds = self._clock(), _BEHIND_LOOK_SECONDS
         while (last_id := self._hub.last_id()) < seen_id:
             if self._is_stopping or self._clock() - began_at >= self._behind_max_seconds:
                 if login.history_id is None:  # the id may be of another history
@@ -412,7 +414,8 @@ class Login:
                     f"This server is behind the others: it ends with message {last_id}, and you have seen {seen_id}; "
                     "log in on another server, or later.",
                 )
-            time.sleep(_BEHIND_LOOK_SECONDS)
+            time.sleep(look_seconds)
+            look_seconds = min(2 * look_seconds, _BEHIND_LOOK_MAX_SECONDS)
 
     def _join_hub(self, member: Member, account: Account, password: str) -> tuple[JoinState, list[RoomView]]:
         """Join the hub; return its state, and the rooms of the user at that moment.
