@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -361,7 +362,7 @@ def test_fence_waits_for_the_entries_before_it(servers: list[SharingServer]) -> 
     assert [each.entry for each in server.applied if isinstance(each.entry, PublicMessages)]
 
 
-@pytest.mark.parametrize("broken", ["checksum", "newer", "unknown"])
+@pytest.mark.parametrize("broken", ["checksum", "newer", "unknown", "field"])
 def test_record_that_can_not_be_read_stops_the_server(
     stream: FakeStream, servers: list[SharingServer], broken: str
 ) -> None:
@@ -371,6 +372,10 @@ def test_record_that_can_not_be_read_stops_the_server(
         data[-1] ^= 1
     elif broken == "newer":
         data = bytearray(records.seal(bytes([records.VERSION + 1]) + bytes(data[9:])))
+    elif broken == "field":
+        record = msgspec.msgpack.decode(bytes(data[9:]))
+        record["entries"][0]["later"] = True
+        data = bytearray(records.seal(bytes([records.VERSION]) + msgspec.msgpack.encode(record)))
     else:
         data = bytearray(records.seal(bytes(data[8:]).replace(b"start", b"later")))
     before = servers[0].journal.position

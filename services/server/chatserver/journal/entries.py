@@ -22,8 +22,11 @@ from chatserver.store.rooms import LOBBY_ID
 _OutcomeT_co = TypeVar("_OutcomeT_co", covariant=True)
 
 
-class Entry(Struct, Generic[_OutcomeT_co], frozen=True, gc=False, omit_defaults=True):
-    """Base of all entries."""
+class Entry(Struct, Generic[_OutcomeT_co], frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of all entries.
+
+    A field of a later version that has not its default makes an older server stop: it would apply another entry.
+    """
 
     # True if a commit may wait a few milliseconds for more of these.
     is_gathered: ClassVar[bool] = False

@@ -34,7 +34,7 @@ def _concrete(base: type) -> list[type]:
 _AnyEntry: TypeAlias = Union[tuple(_concrete(entries.Entry))]  # type: ignore[valid-type]  # noqa: UP007
 
 
-class Origin(Struct, frozen=True, tag="origin"):
+class Origin(Struct, frozen=True, forbid_unknown_fields=True, tag="origin"):
     """The begin of a log. It is the same for all servers that apply it: see identity.py."""
 
     # Random: tells this log from others.
@@ -44,7 +44,7 @@ class Origin(Struct, frozen=True, tag="origin"):
     has_base: bool = False
 
 
-class Batch(Struct, frozen=True, tag="batch"):
+class Batch(Struct, frozen=True, forbid_unknown_fields=True, tag="batch"):
     """Entries of one server."""
 
     server: str
