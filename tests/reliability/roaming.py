@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from reliability.cluster_faults import Timeline
 
 PASSWORD = "secret"
-# Time without any input, despite pings, after which a client leaves its server; and without a confirmation.
+# Time without any input, despite pings, after which a client leaves its server; and without a confirmation: some clients
+# also see how a server answers that had no quorum for a while.
 SILENCE_SECONDS = 3.0
-UNCONFIRMED_SECONDS = 5.0
+UNCONFIRMED_MIN_SECONDS = 4.0
+UNCONFIRMED_MAX_SECONDS = 20.0
 # A user that left is in no list of users after this time, and a user that came is in all.
 LIST_SECONDS = 15.0
 _PING_SECONDS = 1.0
@@ -167,7 +169,7 @@ class RoamingClient:
         self._unanswered: deque[_Said] = deque()
         self._history_id = ""
         self._said = 0
-        self._heard_at = self._next_at = 0.0
+        self._heard_at = self._next_at = self._patience_seconds = 0.0
         self.thread = threading.Thread(target=self._run, name=username)
 
     @property
@@ -248,6 +250,7 @@ class RoamingClient:
         now = self._heard_at = time.monotonic()
         leave_at = now + self._chance.uniform(0, self._habits.stay_max_seconds)
         ping_at = now + _PING_SECONDS
+        self._patience_seconds = self._chance.uniform(UNCONFIRMED_MIN_SECONDS, UNCONFIRMED_MAX_SECONDS)
         while not self.leaving.is_set():
             now = time.monotonic()
             if reason := self._find_fault(now):
@@ -274,7 +277,7 @@ class RoamingClient:
         """Returns a reason to leave the server."""
         if now > self._heard_at + SILENCE_SECONDS:
             return "silence"
-        if any(now > said.sent_at + UNCONFIRMED_SECONDS for said in self.unconfirmed.values()):
+        if any(now > said.sent_at + self._patience_seconds for said in self.unconfirmed.values()):
             return "no confirmation"
         return ""
 

@@ -71,6 +71,8 @@ class Users:
             self._cluster.read_equal_tables()
             counts = {client.username: self._count_visible(client) for client in self.clients}
             wait(lambda: self._have_heard(counts), HEARD_SECONDS)  # the check tells what is missing
+            if self.record.problems:
+                return
             self._await_lists(self.clients)
             leavers, stayers = self.clients[::2], self.clients[1::2]
             for client in leavers:
