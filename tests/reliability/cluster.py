@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from reliability.cluster_faults import Kind, Lane
+
 # Deadline until a server that was repaired is ready: elections and leases take seconds, on a busy machine more.
 READY_SECONDS = 60.0
 _ANSWER_SECONDS = 2.0
@@ -146,6 +148,8 @@ class Cluster:
         self._stack = ExitStack()
         self._count = servers
         self.servers: list[ChatServer] = []
+        self.lock = threading.Lock()  # guards what follows
+        self.link_faults: dict[TcpProxy, dict[Lane, Kind | None]] = {}
 
     def __enter__(self) -> Self:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from integration.proxies import TcpProxy
     from reliability.cluster import Cluster
@@ -141,8 +141,7 @@ def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
         case Kind.PAUSED:
             pause()
         case _:
-            for link in links:
-                _break_link(link, fault.kind)
+            _set_faults(cluster, links, fault.lane, fault.kind)
     try:
         yield
     finally:
@@ -152,8 +151,7 @@ def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
             case Kind.PAUSED:
                 resume()
             case _:
-                for link in links:
-                    link.mend()
+                _set_faults(cluster, links, fault.lane, None)
 
 
 def await_recovery(cluster: Cluster, fault: Fault) -> None:
@@ -166,10 +164,23 @@ def await_recovery(cluster: Cluster, fault: Fault) -> None:
         cluster.await_nats()
 
 
-def _break_link(link: TcpProxy, kind: Kind) -> None:
-    if kind is Kind.CUT:
-        link.cut()
-    elif kind is Kind.HELD:
-        link.pause()
-    else:
-        link.delay_seconds = _DELAY_SECONDS
+def _set_faults(cluster: Cluster, links: Sequence[TcpProxy], lane: Lane, kind: Kind | None) -> None:
+    """Give these links the fault of a lane, or end it. A link that has faults of both lanes has the worse one."""
+    with cluster.lock:
+        for link in links:
+            faults = cluster.link_faults.setdefault(link, {})
+            before = _worst(faults)
+            faults[lane] = kind
+            if (worst := _worst(faults)) is before:
+                continue
+            link.mend()
+            if worst is Kind.CUT:
+                link.cut()
+            elif worst is Kind.HELD:
+                link.pause()
+            elif worst is Kind.SLOW:
+                link.delay_seconds = _DELAY_SECONDS
+
+
+def _worst(faults: Mapping[Lane, Kind | None]) -> Kind | None:
+    return next((kind for kind in (Kind.CUT, Kind.HELD, Kind.SLOW) if kind in faults.values()), None)
