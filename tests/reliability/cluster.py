@@ -98,7 +98,12 @@ class ChatServer:
 
     def await_ready(self, seconds: float = READY_SECONDS) -> None:
         """Wait until it is ready for clients. Fails if its process ends."""
-        await_(lambda: self._is_alive() and self.is_ready(), f"{self.name} to be ready", seconds)
+
+        def is_ready() -> bool:
+            self.assert_running()
+            return self.is_ready()
+
+        await_(is_ready, f"{self.name} to be ready", seconds)
 
     def await_end(self) -> int:
         """Wait until it ends by itself. Returns its exit code."""
@@ -126,9 +131,9 @@ class ChatServer:
         for each in self._reserved:
             each.close()
 
-    def _is_alive(self) -> bool:
+    def assert_running(self) -> None:
+        """Fail if its process has ended."""
         assert self.is_running, f"{self.name} has ended with {self.program.process.poll()}:\n{self.log_tail()}"
-        return True
 
 
 class Cluster:
@@ -198,6 +203,8 @@ class Cluster:
         tables: dict[str, Tables] = {}
 
         def read() -> bool:
+            for server in self.servers:
+                server.assert_running()
             tables.update((server.name, server.read_tables()) for server in self.servers)
             return len({each.position for each in tables.values()}) == 1
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from reliability.cluster_faults import Timeline
 
 PASSWORD = "secret"
-# Time without any input, despite pings, after which a client leaves its server; and without a confirmation: some clients
-# also see how a server answers that had no quorum for a while.
+# Time without any input, despite pings, after which a client leaves its server; and without a confirmation: some
+# clients stay long enough to see how a server answers that had no quorum for a while.
 SILENCE_SECONDS = 3.0
 UNCONFIRMED_MIN_SECONDS = 4.0
 UNCONFIRMED_MAX_SECONDS = 20.0

@@ -218,6 +218,7 @@ def test_folder_of_one_server_becomes_the_first_of_three_and_back(tmp_path: Path
             alice.ask(command="join", room="dev")
             alice.next("joined")
         assert single.program.stop() == 0
+        cluster.servers.remove(single)
         servers = [cluster.add("s1"), cluster.add("s2"), cluster.add("s3")]
         servers[0].administer("share")
         for server in servers:
