@@ -89,8 +89,9 @@ class SharingServer:
         assert self.journal.wait_until_ready(DEADLINE_SECONDS)
         return self
 
-    def say(self, text: str) -> Appended[Any]:
-        return self.journal.append([PublicMessages(1, "alice", [text], [None])], text)
+    def say(self, text: str, origin: str = "") -> Appended[Any]:
+        """Append a message. The origin is by default the text."""
+        return self.journal.append([PublicMessages(1, "alice", [text], [None])], origin or text)
 
     def tables(self) -> dict[str, list[Any]]:
         """The rows of all tables that servers have in common."""
@@ -335,6 +336,26 @@ def test_entries_are_refused_while_the_log_has_a_problem(servers: list[SharingSe
     server.say("accepted").result()
     assert server.texts() == ["waits", "accepted"]
     assert ("192.0.2.1",) in [row[1:2] for row in server.tables()["known_network"]]
+
+
+def test_refusal_comes_after_what_is_in_flight(servers: list[SharingServer]) -> None:
+    """Promise: each message of a user is answered in order, also with the problem gone meanwhile."""
+    server = servers[0]
+    server.log.hold()
+    first = server.say("first", "alice")
+    eventually(lambda: server.log.held)
+    server.log.set_problem("NATS has no quorum")
+    refused = server.say("refused", "alice")
+    with pytest.raises(LogUnavailableError):
+        server.say("refused", "bob").result()
+    server.log.set_problem("")
+    last = server.say("last", "alice")
+    eventually(lambda: len(server.log.held) > 1)
+    assert not refused.is_complete
+    settle(servers, [first, refused, last])
+    outcomes = [each.outcome for each in server.applied if each.origin == "alice"]
+    assert [isinstance(each, LogUnavailableError) for each in outcomes] == [False, True, False]
+    assert server.texts() == ["first", "last"]
 
 
 def test_deferred_entry_does_not_wait_for_others(servers: list[SharingServer]) -> None:

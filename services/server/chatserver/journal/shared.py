@@ -32,7 +32,8 @@ under its own name means that another process has taken its place: it stops.
 that was confirmed before, and may serve clients.
 
 **No quorum.** While the log has a problem, appends fail with LogUnavailableError at once. Those in flight stay there:
-they may be stored, so they are neither confirmed nor failed until the log tells. Fences wait for those before them.
+they may be stored, so they are neither confirmed nor failed until the log tells. Fences wait for those before them, and
+so do failed appends of an origin that has some in flight: a user gets the answers in the order of the messages.
 
 An entry that can't be applied because of its values is skipped by all servers alike (see ``_apply_one_by_one``); an
 error of the disk is not skipped: the transaction is repeated until the disk works. Until then, appends fail.
@@ -48,6 +49,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
+from bisect import bisect_right
 from collections import deque
 from functools import partial
 from itertools import islice
@@ -127,6 +129,14 @@ class _Flight(NamedTuple):
         return [*self.deferred, *(entry for appended in self.appends for entry in appended.entries)]
 
 
+class _Fence(NamedTuple):
+    """An append that is over after the batch with this number: one without entries, or one that fails."""
+
+    number: int
+    appended: Appended[Any]
+    error: OSError | None = None
+
+
 class _Result(NamedTuple):
     """A batch, and its outcomes; None if it was skipped."""
 
@@ -169,7 +179,7 @@ class SharedJournal(Journal):
         self._number = self._attempt = 0
         self._in_flight: deque[_Flight] = deque()
         # Fences, and the number of the batch after which each is over.
-        self._fences: deque[tuple[int, Appended[Any]]] = deque()
+        self._fences: deque[_Fence] = deque()
         # The reason why nothing can be published, as it was last seen.
         self._problem = ""
         # After the journal was closed: the time at which it stops to wait for the batches in flight.
@@ -261,7 +271,7 @@ class SharedJournal(Journal):
             self._on_lost()
         finally:
             unfinished = [each for flight in self._in_flight for each in flight.appends]
-            taken.appends += [*unfinished, *(fence for _, fence in self._fences)]
+            taken.appends += [*unfinished, *(fence.appended for fence in self._fences)]
             self._release_callers(taken)
 
     def wake(self) -> None:
@@ -339,7 +349,7 @@ class SharedJournal(Journal):
         with self._lock:
             self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}  # those that were not published
             self._deferred_until = self._clock() + DEFER_SECONDS if self._inbox.deferred else None
-        self._fences += [(self._number, each) for each in fences]
+        self._fences += [_Fence(self._number, each) for each in fences]
         self._pass_fences()
 
     def _parts(self, appends: Iterable[Appended[Any]]) -> Iterator[list[Appended[Any]]]:
@@ -400,7 +410,8 @@ class SharedJournal(Journal):
         for flight in flights:
             self._number += 1
             self._in_flight.append(flight._replace(number=self._number))
-        self._fences = deque((self._number, fence) for _, fence in self._fences)
+        before = [flight.number for flight in flights]
+        self._fences = deque(each._replace(number=1 + bisect_right(before, each.number)) for each in self._fences)
         for flight in self._in_flight:
             self._publish(flight)
         self._shared_log.renew_lease(self.server, self.run)
@@ -492,6 +503,12 @@ class SharedJournal(Journal):
         return results
 
     def _tell(self, results: Sequence[_Result]) -> None:
+        """Tell all of batches that were applied: at once, if no refusal comes between two of them."""
+        step = 1 if any(each.error is not None for each in self._fences) else len(results)
+        for start in range(0, len(results), step):
+            self._tell_at_once(results[start : start + step])
+
+    def _tell_at_once(self, results: Sequence[_Result]) -> None:
         """Tell the subscribers of batches that were applied, then complete the entries of this server."""
         applied: list[Applied] = []
         flights: list[tuple[_Flight, list[Any]]] = []
@@ -546,12 +563,23 @@ class SharedJournal(Journal):
         for callback in self._on_new_run:
             callback(self.run)
 
+    def _fail(self, appends: Sequence[Appended[Any]], make_error: Callable[[], OSError]) -> None:
+        """Fail appends: those of an origin that has something in flight after it, because answers come in order."""
+        busy = {id(each.origin) for flight in self._in_flight for each in flight.appends}
+        busy.update(id(fence.appended.origin) for fence in self._fences)
+        busy.discard(id(None))
+        super()._fail([each for each in appends if id(each.origin) not in busy], make_error)
+        self._fences += [_Fence(self._number, each, make_error()) for each in appends if id(each.origin) in busy]
+
     def _pass_fences(self) -> None:
         """Complete the fences before the first batch in flight."""
         first = self._in_flight[0].number if self._in_flight else None
-        while self._fences and (first is None or self._fences[0][0] < first):
-            _, fence = self._fences.popleft()
-            fence.complete(())
+        while self._fences and (first is None or self._fences[0].number < first):
+            _, appended, error = self._fences.popleft()
+            if error is None:
+                appended.complete(())
+            else:
+                super()._fail([appended], partial(_same, error))
 
     def _is_closed(self) -> bool:
         with self._lock:
@@ -578,6 +606,10 @@ def _is_overtaking(connection: sqlite3.Connection, batch: Batch, outcomes: list[
         return False
     runs = read_runs(connection, batch.server)
     return batch.run not in runs or batch.number > (runs[batch.run] or batch.number)
+
+
+def _same(error: OSError) -> OSError:
+    return error
 
 
 def _complete(flight: _Flight, outcomes: Sequence[Any]) -> None:
