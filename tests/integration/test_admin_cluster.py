@@ -195,9 +195,6 @@ class ServerWithoutClients:
     def is_elsewhere(self, name: str) -> bool:
         return name == "alice"
 
-    def note_pruned(self) -> None:
-        """Nothing is pruned."""
-
 
 def test_user_on_another_server_is_kicked(folder: Path) -> None:
     """The entry reaches that server through the log."""

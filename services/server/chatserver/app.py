@@ -320,7 +320,7 @@ class Server:
             mode=config.registration,
             operators=self._operators,
         )
-        hub.on_moderation(guests.expel, self._indexer.note_deleted)
+        hub.on_moderation(guests.expel, self._indexer.note_deleted, self._indexer.note_pruned)
         records = ModerationRecords(self._database)
         self._login = login = Login(
             accounts=accounts,
@@ -394,11 +394,8 @@ class Server:
             self._journal,
             self._connections,
             self._presence.is_elsewhere,
-            self._indexer.note_pruned,
         )
-        self._retention = Retention(
-            config.retention_days, self._journal, wall_ms, self._crash, self._indexer.note_pruned
-        )
+        self._retention = Retention(config.retention_days, self._journal, wall_ms, self._crash)
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         if self._metrics is None:
             self._open_metrics(config)

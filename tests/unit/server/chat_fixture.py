@@ -427,7 +427,7 @@ class ChatFixture:
             server=server,
             clock=lambda: time.monotonic() + self.now,
         )
-        self.hub.on_moderation(guests.expel, lambda _: None)
+        self.hub.on_moderation(guests.expel, lambda _: None, lambda: None)
         login = Login(
             accounts=doubles.accounts,
             messages=doubles.messages,

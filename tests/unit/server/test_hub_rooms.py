@@ -37,7 +37,16 @@ from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal import entries
 from chatserver.journal.base import Applied
-from chatserver.journal.entries import DeletedMessage, Entry, Moderated, Problem, PublicMessages, RoomChange, Stored
+from chatserver.journal.entries import (
+    DeletedMessage,
+    Entry,
+    Moderated,
+    Problem,
+    PublicMessages,
+    Removed,
+    RoomChange,
+    Stored,
+)
 from chatserver.store.accounts import Role
 from chatserver.store.messages import IndexedMessage
 from chatserver.store.rooms import LOBBY_ID, RoomView
@@ -453,7 +462,7 @@ def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal)
         journal.hub.last_id()  # takes the lock
         what.append(value)
 
-    journal.hub.on_moderation(partial(note, expelled), partial(note, deleted))
+    journal.hub.on_moderation(partial(note, expelled), partial(note, deleted), lambda: None)
     batch = PublicMessages(0, "alice", ["before"], [None])
     ban = entries.Sanction(
         kind=SanctionKind.BAN, account_id=1, username="bob", reason="spam", seconds=60, by_id=0, by="alice"
@@ -474,6 +483,17 @@ def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal)
     assert not alice.queue.is_finished
     assert expelled == [ban]
     assert deleted == [IndexedMessage(11, LOBBY_ID, 0, None, "before")]
+
+
+@pytest.mark.parametrize("step", [entries.Prune(0, 0, 9), entries.EraseMessages(0, "alice", 0, 9)])
+def test_search_index_is_told_of_a_removal_after_its_last_step(journal: Journal, step: Entry[object]) -> None:
+    """Promise: it shrinks on all servers, not only on the one that removes old messages."""
+    removals: list[int] = []
+    journal.hub.on_moderation(lambda _: None, lambda _: None, lambda: removals.append(journal.hub.last_id()))
+    for outcome in (Removed(9, 9), OSError("disk full"), Removed(0, None)):
+        journal.append(step, outcome, None)
+        journal.commit()
+        assert bool(removals) == (outcome == Removed(0, None))
 
 
 def test_ban_of_a_network_looks_at_addresses_without_the_lock(journal: Journal) -> None:

@@ -63,9 +63,6 @@ class Target(Protocol):
     def is_elsewhere(self, name: str) -> bool:
         """True if the user is connected to another server that shares the log."""
 
-    def note_pruned(self) -> None:
-        """Report to the search index that old messages were removed."""
-
 
 _DECODER: Final[msgspec.json.Decoder[ChangeRequest]] = msgspec.json.Decoder(ChangeRequest)
 
@@ -226,10 +223,7 @@ def _erase_step(call: _Call, request: requests.EraseStep) -> Answer:
 def _prune_step(call: _Call, request: requests.PruneStep) -> Answer:
     act = entries.NoteAct(action="prune", target="", detail=f"before {to_iso(request.before_ms)}", **call.acting)
     step = entries.Prune(request.before_ms, request.after_id, STEP_IDS)
-    removed = call.append(step) if request.after_id else call.append(act, step)
-    if removed.after_id is None:
-        call.target.note_pruned()
-    return _step(removed)
+    return _step(call.append(step) if request.after_id else call.append(act, step))
 
 
 def _step(removed: Removed) -> Answer:

@@ -33,10 +33,8 @@ class Retention:
         journal: Journal,
         now_ms: Callable[[], int],
         on_crash: Callable[[str], None],
-        on_pruned: Callable[[], None],
     ) -> None:
-        """``now_ms`` returns milliseconds since 1970 UTC. ``on_pruned`` is called after messages were deleted."""
-        self._on_pruned = on_pruned
+        """``now_ms`` returns milliseconds since 1970 UTC."""
         self._days = days
         self._journal = journal
         self._now_ms = now_ms
@@ -73,5 +71,4 @@ class Retention:
             after_id = removed.after_id
             self._stopping.wait(_PAUSE_SECONDS)
         if count:
-            self._on_pruned()
             _log.info("messages removed", count=count, days=self._days)

@@ -58,12 +58,10 @@ class RunningServer:
         journal: Journal,
         connections: Connections,
         is_elsewhere: Callable[[str], bool],
-        note_pruned: Callable[[], None],
     ) -> None:
         self.database = database
         self.journal = journal
         self.is_elsewhere = is_elsewhere
-        self.note_pruned = note_pruned
         self._connections = connections
 
     def sessions(self) -> Iterator[dict[str, Any]]:
@@ -99,9 +97,6 @@ class StoppedServer:
 
     def is_elsewhere(self, _: str) -> bool:
         return False
-
-    def note_pruned(self) -> None:
-        """Do nothing: the next server looks at its start."""
 
     def close(self) -> None:
         self.journal.stop()

@@ -51,6 +51,7 @@ from chatserver.journal.entries import (
     ModerationEntry,
     Problem,
     PublicMessages,
+    Removed,
     RoomChange,
     RoomEntry,
 )
@@ -132,6 +133,7 @@ class Hub:
         self._wake = wake
         self._on_expelled: Callable[[entries.KickFromServer | entries.Sanction], None] = lambda _: None
         self._on_deleted: Callable[[IndexedMessage], None] = lambda _: None
+        self._on_removed: Callable[[], None] = lambda: None
         # For the journal's thread: the buffers of the last publication, and the calls after a portion, unlocked.
         self._buffers: list[BroadcastBuffer] = []
         self._later: list[Callable[[], None]] = []
@@ -149,12 +151,14 @@ class Hub:
         self,
         expelled: Callable[[entries.KickFromServer | entries.Sanction], None],
         deleted: Callable[[IndexedMessage], None],
+        removed: Callable[[], None],
     ) -> None:
-        """Set the functions that end the connections of guests, and that get each deleted message as it was.
+        """Set the functions that end the connections of guests, get each deleted message as it was, or note a removal.
 
-        They are called in the journal's thread, without the lock.
+        The last one follows the removal of many messages. All are called in the journal's thread, without the lock,
+        also for entries of other servers.
         """
-        self._on_expelled, self._on_deleted = expelled, deleted
+        self._on_expelled, self._on_deleted, self._on_removed = expelled, deleted, removed
 
     def count_members(self) -> dict[str, int]:
         """Return the number of members by wire protocol; guests are no members. For any thread."""
@@ -288,7 +292,9 @@ class Hub:
                             publish(entry, part, origin, each.time_ms)
                     elif isinstance(entry, MessageBatch):
                         self._refuse(entry, outcome, origin)
-                    elif isinstance(outcome, (RoomChange, Moderated, DeletedMessage)):  # the session answers the others
+                    elif isinstance(
+                        outcome, (RoomChange, Moderated, DeletedMessage, Removed)
+                    ):  # the session answers the others
                         self._CHANGES[type(entry)](self, entry, outcome, origin)
                 for buffer in self._buffers_of(room_ids):
                     buffer.flush()
@@ -546,6 +552,10 @@ class Hub:
             room = self._rooms.get(message.conversation_id)
             self._tell(deleted, origin, members=room.members() if room else ())
 
+    def _note_removal(self, _: entries.Prune | entries.EraseMessages, removed: Removed, __: _Origin) -> None:
+        if removed.after_id is None:
+            self._later.append(self._on_removed)
+
     def _publish_report(self, entry: entries.Report, done: Moderated, origin: _Origin) -> None:
         about: dict[str, Any] = {"id": entry.message_id} if entry.message_id else {"username": entry.username}
         reported = events.Reported(room=done.room, by=entry.by, reason=entry.reason, **about)
@@ -580,6 +590,8 @@ class Hub:
         entries.SetServerRole: _publish_server_role,
         entries.DeleteMessage: _publish_deletion,
         entries.Report: _publish_report,
+        entries.Prune: _note_removal,
+        entries.EraseMessages: _note_removal,
     }
 
     def _tell_changed(self, change: RoomChange, event: Event, origin: _Origin) -> None:
@@ -682,7 +694,7 @@ def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[i
             characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
             if isinstance(entry, PublicMessages):
                 room_ids.add(entry.room_id)
-        elif isinstance(entry, RoomEntry | ModerationEntry):
+        elif isinstance(entry, RoomEntry | ModerationEntry | entries.Prune | entries.EraseMessages):
             characters += _MESSAGE_CHARACTERS
         else:
             continue
