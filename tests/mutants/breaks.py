@@ -1894,6 +1894,13 @@ BREAKS = (
         f"{_SHARED}test_record_that_can_not_be_read_stops_the_server",
     ),
     _break(
+        _OWN_LOG,
+        _JOURNAL + "shared.py",
+        "self._pause(_RETRY_SECONDS)\n        return False",
+        "self._pause(_RETRY_SECONDS)\n        return True",
+        f"{_SHARED}test_server_that_waits_for_its_name_can_be_stopped",
+    ),
+    _break(
         _NO_QUORUM,
         _JOURNAL + "shared.py",
         "        if self._problem:\n",

@@ -426,6 +426,20 @@ def test_second_server_of_the_same_name_stops_the_first(
     second.stop()
 
 
+def test_server_that_waits_for_its_name_can_be_stopped(
+    stream: FakeStream, servers: list[SharingServer], tmp_path: Path
+) -> None:
+    """Promise: a server that is started with the name of another one by mistake, and stopped, does no harm."""
+    first = servers[0]
+    stream.leases["a"] = first.journal.run
+    (tmp_path / "second").mkdir()
+    second = SharingServer(tmp_path / "second", stream, "a").start()
+    eventually(lambda: second.journal.awaits_name)
+    second.stop()
+    first.say("still here").result()
+    assert not first.is_lost
+
+
 def test_entry_with_wrong_values_is_skipped_by_all(servers: list[SharingServer]) -> None:
     """A number that SQLite can't store must not stop every server at the same record, for ever."""
     wrong: Entry[Any] = KnownNetwork(2**63, "192.0.2.1")

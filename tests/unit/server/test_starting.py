@@ -36,12 +36,16 @@ class Start:
 class FakeJournal:
     position = LogPosition("log", 2, b"")
     is_ready = False
+    awaits_name = False
 
     def wait_until_ready(self, _: float) -> bool:
         return self.is_ready
 
     def move_to(self, number: int) -> None:
         self.position = self.position._replace(number=number)
+
+    def await_name(self, awaits: bool) -> None:
+        self.awaits_name = awaits
 
     def make_ready(self) -> None:
         self.is_ready = True
@@ -122,6 +126,8 @@ def test_progress_of_catching_up_is_told(log: FakeLog) -> None:
         log,
         lambda: log.set_problem("NATS has no quorum"),
         lambda: log.set_problem(""),
+        lambda: journal.await_name(True),
+        lambda: journal.await_name(False),
         lambda: journal.move_to(12_346),
         lambda: journal.move_to(12_347),
         journal.make_ready,
@@ -131,6 +137,7 @@ def test_progress_of_catching_up_is_told(log: FakeLog) -> None:
     assert waiting.reasons == [
         "it is catching up: 12,345 records to go",
         "it waits for NATS: NATS has no quorum",
+        "it waits for the end of another server with its name",
         "it is catching up: 1 records to go",
         "it waits until its start is in the log",
     ]

@@ -175,6 +175,8 @@ class SharedJournal(Journal):
         assert position is not None, "the log was not joined"
         # Set by the thread of the journal, read by any thread.
         self.position: LogPosition = position
+        # True while the lease of another server with this name keeps this one from its start.
+        self.awaits_name = False
         self._checkpoints: dict[int, bytes] = {}
         self._number = self._attempt = 0
         self._in_flight: deque[_Flight] = deque()
@@ -253,7 +255,8 @@ class SharedJournal(Journal):
     def _run(self) -> None:
         taken = Inbox({})
         try:
-            self._claim_name()
+            if not self._claim_name():
+                return
             self._shared_log.read_after(self.position.number, self.wake)
             self._begin_run()
             while self._wait():
@@ -386,8 +389,11 @@ class SharedJournal(Journal):
         record_id = f"{self.run}-{flight.number}-{self._attempt}"
         self._shared_log.publish(record_id, records.encode(batch))
 
-    def _claim_name(self) -> None:
-        """Wait until no other server has the lease of this name. LogError: another one keeps it."""
+    def _claim_name(self) -> bool:
+        """Wait until no other server has the lease of this name. LogError: another one keeps it.
+
+        False: it was closed meanwhile. It must not begin a run then, which would stop the other server.
+        """
         give_up_at = self._clock() + 2 * LEASE_SECONDS
         while not self._is_closed():
             try:
@@ -396,10 +402,13 @@ class SharedJournal(Journal):
                 give_up_at = self._clock() + 2 * LEASE_SECONDS
                 holder = "unknown"
             if holder is None or holder in self._former_runs:
-                return
+                self.awaits_name = False
+                return True
+            self.awaits_name = holder != "unknown"
             if holder != "unknown" and self._clock() >= give_up_at:
                 raise LogError(f"Another server uses the name {self.server}; give each one its own --server-name.")
             self._pause(_RETRY_SECONDS)
+        return False
 
     def _begin_run(self) -> None:
         """Begin a new run, in which the batches in flight are published again."""

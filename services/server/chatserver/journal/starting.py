@@ -39,6 +39,9 @@ class CatchingUp(Protocol):
     @property
     def position(self) -> LogPosition: ...
 
+    @property
+    def awaits_name(self) -> bool: ...
+
     def wait_until_ready(self, timeout_seconds: float) -> bool: ...
 
 
@@ -85,6 +88,8 @@ class LogStart:
         while not journal.wait_until_ready(0.0):
             if problem := self._shared_log.find_problem():
                 reason = f"it waits for NATS: {problem}"
+            elif journal.awaits_name:
+                reason = "it waits for the end of another server with its name"
             elif to_go := max(0, self._shared_log.last_number() - journal.position.number):
                 reason = f"it is catching up: {to_go:,} records to go"
             else:
