@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 import threading
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from unit.server.fake_log import FakeLog, FakeStream
 
 from chatserver.journal import records
 from chatserver.journal.apply import StoreLimits
-from chatserver.journal.base import Appended, Applied, JournalClosedError, LogUnavailableError
+from chatserver.journal.base import INBOX_MAX_ENTRIES, Appended, Applied, JournalClosedError, LogUnavailableError
 from chatserver.journal.entries import (
     AccountProblem,
     Entry,
@@ -37,7 +38,7 @@ from chatserver.store.database import Database
 from chatserver.store.identity import read_history_id
 from chatserver.store.log_position import LogPosition, read_position, write_position
 
-from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, assert_waits, eventually, in_background, must_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -370,6 +371,30 @@ def test_deferred_entry_does_not_wait_for_others(servers: list[SharingServer]) -
     records_before = first.log.last_number()
     first.journal.wait_for_pending()
     assert first.log.last_number() == records_before, "nothing is deferred any more"
+
+
+def test_refused_messages_that_wait_for_their_turn_are_limited(servers: list[SharingServer]) -> None:
+    """Their sender waits, as for a slow disk, so that it can't use up the memory while the log is away."""
+    server = servers[0]
+    appended: list[Appended[Any]] = []
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            message = PublicMessages(1, "alice", ["hello"], [None])
+            appended.append(server.journal.append([message], server))
+
+    server.log.hold()
+    send(1)
+    eventually(lambda: server.log.held)
+    server.log.set_problem("NATS has no quorum")
+    sending = in_background(partial(send, 4 * INBOX_MAX_ENTRIES))
+    eventually(lambda: server.journal.pending >= INBOX_MAX_ENTRIES)
+    assert_waits(sending)
+    server.log.mend()
+    must_end(sending)
+    settle(servers, appended)
+    assert not all(each.is_successful for each in appended)
+    assert [each.is_successful for each in appended].count(True) == len(server.texts())
 
 
 def test_fence_waits_for_the_entries_before_it(servers: list[SharingServer]) -> None:

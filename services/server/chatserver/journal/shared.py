@@ -312,8 +312,12 @@ class SharedJournal(Journal):
             return self._is_over()
 
     def _has_room(self) -> bool:
-        """True if the inbox may be taken: not too much is in flight, or it would fail at once."""
-        return len(self._in_flight) < IN_FLIGHT_MAX or bool(self._problem)
+        """True if the inbox may be taken: not too much is in flight, or it would fail.
+
+        Failed appends may have to wait, too; when they are many, the inbox fills up, and its callers wait.
+        """
+        has_failed_few = len(self._fences) < self._inbox_max_entries
+        return has_failed_few if self._problem else len(self._in_flight) < IN_FLIGHT_MAX
 
     def _has_work(self) -> bool:
         """True if the inbox should be taken. The lock is held."""
@@ -469,6 +473,8 @@ class SharedJournal(Journal):
 
     def _refuse(self, error: Exception) -> None:
         """Fail what waits in the inbox while the disk fails. What is in flight may be stored already."""
+        if len(self._fences) >= self._inbox_max_entries:
+            return
         with self._lock:
             appends, self._inbox.appends = self._inbox.appends, []
             self._inbox.size = 0
