@@ -18,9 +18,17 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from unit.server.fake_log import FakeLog, FakeStream
 
+from chatserver.chat.errors import to_request_error
 from chatserver.journal import records
 from chatserver.journal.apply import StoreLimits
-from chatserver.journal.base import INBOX_MAX_ENTRIES, Appended, Applied, JournalClosedError, LogUnavailableError
+from chatserver.journal.base import (
+    INBOX_MAX_ENTRIES,
+    Appended,
+    Applied,
+    JournalClosedError,
+    LogUnavailableError,
+    UnfinishedError,
+)
 from chatserver.journal.entries import (
     AccountProblem,
     Entry,
@@ -357,6 +365,24 @@ def test_refusal_comes_after_what_is_in_flight(servers: list[SharingServer]) -> 
     outcomes = [each.outcome for each in server.applied if each.origin == "alice"]
     assert [isinstance(each, LogUnavailableError) for each in outcomes] == [False, True, False]
     assert server.texts() == ["first", "last"]
+
+
+def test_entries_in_flight_at_the_end_are_of_unknown_fate(servers: list[SharingServer]) -> None:
+    """Their callers must not be told that nothing was done: the log may have them."""
+    server, other = servers
+    server.log.hold()
+    in_flight = server.say("in flight")
+    eventually(lambda: server.log.held)
+    server.journal.stop()
+    with pytest.raises(UnfinishedError) as error:
+        in_flight.result()
+    assert to_request_error(error.value, "").reason.endswith("perhaps this was done.")
+    with pytest.raises(JournalClosedError) as closed:
+        server.say("late")
+    assert to_request_error(closed.value, "").reason.endswith("nothing was done.")
+    server.log.release()
+    settle([other])
+    assert other.texts() == ["in flight"]
 
 
 def test_deferred_entry_does_not_wait_for_others(servers: list[SharingServer]) -> None:

@@ -19,7 +19,7 @@ from chatserver.admin import requests
 from chatserver.admin.requests import AdminError, Answer, ChangeRequest
 from chatserver.clock import wall_ms
 from chatserver.journal import entries
-from chatserver.journal.base import JournalClosedError, LogUnavailableError
+from chatserver.journal.base import JournalClosedError, LogUnavailableError, UnfinishedError
 from chatserver.journal.entries import AccountProblem, ModerationEntry, Problem, Removed
 from chatserver.store.accounts import Accounts, Role, find_closed, is_last_operator
 from chatserver.store.errors import StoreError
@@ -125,8 +125,10 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
         return Answer(error=f"{error}; nothing was changed.")
     except OSError as error:  # of the journal
         return Answer(error=f"The change can't be written to the disk ({error}); nothing was changed.")
-    except JournalClosedError:
+    except UnfinishedError:
         return Answer(error="The server is shutting down; perhaps it made the change.")
+    except JournalClosedError:
+        return Answer(error="The server is shutting down; nothing was changed.")
     if answer.done:
         _log.info("admin command", command=request.__struct_config__.tag, by=by)
     return answer

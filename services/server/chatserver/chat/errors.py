@@ -6,7 +6,7 @@ import structlog
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatserver.chat.passwords import AbandonedError, PasswordsBusyError, PasswordsClosedError, PasswordsFailedError
-from chatserver.journal.base import JournalClosedError
+from chatserver.journal.base import JournalClosedError, UnfinishedError
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import RemovedError, StoreError
 from chatserver.store.indexer import SearchClosedError, SearchFailedError
@@ -62,5 +62,7 @@ def to_request_error(error: Exception, connection: str) -> RequestError:
             return RequestError(ErrorCode.INTERNAL, "The server is short of memory; try again later.")
         case SearchFailedError():  # the indexer has logged the reason
             return RequestError(ErrorCode.INTERNAL, "The server can't search now; try again a little later.")
+        case UnfinishedError():
+            return RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down; perhaps this was done.")
         case _:
             return RequestError(ErrorCode.SHUTTING_DOWN, "The server is shutting down; nothing was done.")

@@ -75,6 +75,10 @@ class JournalClosedError(Exception):
     """The server is shutting down; nothing more is written."""
 
 
+class UnfinishedError(JournalClosedError):
+    """The server is shutting down, and entries are on their way to the log of several servers: it may get them."""
+
+
 class DiskFullError(OSError):
     """The reserve of the disk is used up: entries that need space are refused."""
 

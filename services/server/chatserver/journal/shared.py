@@ -59,7 +59,15 @@ import structlog
 
 from chatserver.journal import records
 from chatserver.journal.apply import Transaction, apply
-from chatserver.journal.base import WRITE_ERRORS, Appended, Applied, Inbox, Journal, LogUnavailableError
+from chatserver.journal.base import (
+    WRITE_ERRORS,
+    Appended,
+    Applied,
+    Inbox,
+    Journal,
+    LogUnavailableError,
+    UnfinishedError,
+)
 from chatserver.journal.entries import Entry, ServerGone, ServerStart
 from chatserver.journal.log import LEASE_SECONDS, RECORD_MAX_BYTES, Log, LogError, LogRecord
 from chatserver.journal.records import Batch
@@ -273,8 +281,10 @@ class SharedJournal(Journal):
             _log.error("log lost", error=str(error))
             self._on_lost()
         finally:
-            unfinished = [each for flight in self._in_flight for each in flight.appends]
-            taken.appends += [*unfinished, *(fence.appended for fence in self._fences)]
+            for flight in self._in_flight:
+                for appended in flight.appends:
+                    appended.fail(UnfinishedError())
+            taken.appends += [fence.appended for fence in self._fences]
             self._release_callers(taken)
 
     def wake(self) -> None:
