@@ -50,12 +50,12 @@ class Cluster:
         ended = self._admin(server, *words)
         return ended.returncode, ended.stderr
 
-    def doctor(self, server: Program) -> list[dict[str, str]]:
-        return [json.loads(line) for line in self._admin(server, "doctor", "--json").stdout.splitlines()]
+    def doctor(self, server: Program, **settings: str) -> list[dict[str, str]]:
+        return [json.loads(line) for line in self._admin(server, "doctor", "--json", **settings).stdout.splitlines()]
 
-    def _admin(self, server: Program, *words: str) -> subprocess.CompletedProcess[str]:
+    def _admin(self, server: Program, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "chatserver", "admin", "--data", str(server.data), *words]
-        environment = own_environment() | self.settings
+        environment = own_environment() | self.settings | settings
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
         )

@@ -111,6 +111,12 @@ def test_server_joins_catches_up_and_follows_no_other_log(cluster: Cluster) -> N
     assert re.search("has [0-9]+ records.* on 1 NATS servers; this server has applied [1-9]", checks["log"]["state"])
     for server in (first, second):
         assert server.stop() == 0
+    for wrong, verdict, part in (
+        ({"CHAT_NATS": ""}, "warning", "CHAT_NATS is missing"),
+        ({"CHAT_NATS_STREAM": "other"}, "problem", "This server has applied"),
+    ):
+        row = next(each for each in cluster.doctor(second, **wrong) if each["check"] == "log")
+        assert (row["verdict"], part in row["state"]) == (verdict, True)
     assert "set CHAT_NATS, or run `chatserver admin unshare`" in refusal(cluster.server("b", CHAT_NATS=""))
     assert "The log is empty, and the data folder" in refusal(cluster.server("b", CHAT_NATS_STREAM="other"))
     third = cluster.server("c")

@@ -317,10 +317,10 @@ def test_lost_records_end_the_reading(nats: NatsServers) -> None:
         with pytest.raises(LogError, match="ends with record 3, and this server has read record 7"):
             ahead.until(lambda: False)
         ask(nats, f"STREAM.DELETE.{settings.stream}", {})
-        with pytest.raises(LogError, match="was deleted; restore"):
+        with pytest.raises(LogError, match="was deleted; the data folders"):
             reader.until(lambda: False)
         link.mend()
-        with pytest.raises(LogError, match="was deleted; restore"):
+        with pytest.raises(LogError, match="was deleted; the data folders"):
             away.until(lambda: False)
         with pytest.raises(LogError, match="was deleted and made again"):
             stale.until(lambda: False)

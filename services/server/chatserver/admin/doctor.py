@@ -227,6 +227,9 @@ def _check_clock(folder: Path) -> Iterator[Finding]:
 
 def _check_nats(config: Config) -> Iterator[Finding]:
     if config.nats is None:
+        if _applied(config):
+            state = "The folder follows a log of several servers, and CHAT_NATS is missing."
+            yield Finding("log", Verdict.WARNING, state, "Give this command the settings of the server.")
         return
     from chatserver.journal.nats_examination import examine_nats  # noqa: PLC0415 -- not without this setting
 
@@ -255,14 +258,13 @@ def _stream_finding(config: Config, stream: StreamState) -> Finding:
         return Finding("log", Verdict.PROBLEM, stream.problem, "Start the NATS servers; see docs/cluster.md.")
     if not stream.exists:
         state = f"There is no stream {config.nats_stream} in NATS."
+        if applied := _applied(config):
+            state += f" This server has applied {applied:,} records of its log."
+            return Finding("log", Verdict.PROBLEM, state, "Correct CHAT_NATS_STREAM, or see Losses in docs/cluster.md.")
         return Finding("log", Verdict.WARNING, state, "The first server makes it at its start.")
-    applied = 0
-    with suppress(StoreError), closing(ReadOnlyDatabase(config.data)) as database, database.reading() as connection:
-        position = read_position(connection)
-        applied = position.number if position is not None else 0
     state = (
         f"The stream {config.nats_stream} has {stream.records:,} records, {stream.size_bytes / 1e6:,.0f} MB, on "
-        f"{stream.replicas} NATS servers; this server has applied {applied:,}."
+        f"{stream.replicas} NATS servers; this server has applied {_applied(config):,}."
     )
     if stream.behind:
         remedy = f"Start them, or wait until they have caught up: {', '.join(stream.behind)}."
@@ -271,6 +273,14 @@ def _stream_finding(config: Config, stream: StreamState) -> Finding:
         remedy = f"Change it with `nats stream update`, or set CHAT_NATS_REPLICAS={stream.replicas}."
         return Finding("log", Verdict.WARNING, state, remedy)
     return Finding("log", Verdict.OK, state)
+
+
+def _applied(config: Config) -> int:
+    """Number of the last record that the data folder has of a log."""
+    with suppress(StoreError), closing(ReadOnlyDatabase(config.data)) as database, database.reading() as connection:
+        position = read_position(connection)
+        return position.number if position is not None else 0
+    return 0
 
 
 def _is_synchronised() -> bool:

@@ -74,6 +74,8 @@ class NatsClient(nats.aio.client.Client):
                     "NATS refuses the credentials; correct CHAT_NATS_USER and CHAT_NATS_PASSWORD_FILE, or "
                     "CHAT_NATS_CREDENTIALS."
                 ) from error
+            if isinstance(error, TimeoutError):  # of another program, or a paused one
+                raise ConnectionError("no greeting of a NATS server") from error
             raise ConnectionError(self.reason or str(error) or type(error).__name__) from error
 
     async def abandon(self) -> None:

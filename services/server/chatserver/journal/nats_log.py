@@ -298,7 +298,7 @@ class NatsLog:
             return self._is_open
 
     def find_problem(self) -> str:
-        return self._problem or ("" if self._is_open else "it is not connected to NATS yet")
+        return self._problem or ("" if self._is_open else "NATS has not answered yet")
 
     def read_first(self) -> bytes | None:
         return self._call(self._read_first)
@@ -680,7 +680,8 @@ class NatsLog:
         self._loss_since = now if self._loss_since is None else self._loss_since
         if now - self._loss_since >= self._loss_seconds:
             raise LogError(
-                f"{loss}; restore the stream {self._settings.stream} of NATS, or start with an empty folder."
+                f"{loss}; the data folders have what the stream {self._settings.stream} of NATS had: keep them, and "
+                "see Losses in docs/cluster.md."
             )
         return False
 
