@@ -841,6 +841,28 @@ BREAKS = (
     _break(
         _RECONNECT,
         _CHAT + "login.py",
+        "while (last_id := self._hub.last_id()) < seen_id:",
+        "while (last_id := self._hub.last_id()) < -1:",
+        "unit/server/test_session.py::test_client_ahead_of_a_server_that_is_behind_waits_for_it",
+        "unit/server/test_session.py::test_server_that_stays_behind_refuses_the_login",
+    ),
+    _break(
+        _NO_QUORUM,
+        _JOURNAL + "shared.py",
+        "super()._fail([each for each in appends if id(each.origin) not in busy], make_error)",
+        "return super()._fail(appends, make_error)",
+        _SHARED + "test_refusal_comes_after_what_is_in_flight",
+    ),
+    _break(
+        _ONE_LOG,
+        _JOURNAL + "shared.py",
+        "transaction = Transaction(connection, batch.time_ms, last_id, batch.limits)",
+        "transaction = Transaction(connection, self._now_ms(), last_id, batch.limits)",
+        "reliability/test_cluster.py::test_cluster_loses_nothing_in_a_few_faults",
+    ),
+    _break(
+        _RECONNECT,
+        _CHAT + "login.py",
         "after_ids[conversation_id] = min(after_id, after_ids.get(conversation_id, after_id))",
         "after_ids[conversation_id] = min(since.values())",
         "reliability/test_rooms.py::test_members_see_their_rooms_once_and_in_order",
