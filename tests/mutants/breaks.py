@@ -1943,12 +1943,14 @@ BREAKS = (
         "return True if self._problem else",
         f"{_SHARED}test_refused_messages_that_wait_for_their_turn_are_limited",
     ),
-    _break(
+    Break(
         _SHUTDOWN,
         _JOURNAL + "shared.py",
-        "while not self._is_over():",
-        "while self._has_news or not self._is_over():",
-        f"{_SHARED}test_stop_does_not_wait_for_the_records_of_others",
+        (
+            ("while not self._is_over():", "while self._has_news or not self._is_over():"),
+            ("if self._has_ended() or not self._apply", "if not self._apply"),
+        ),
+        (f"{_SHARED}test_stop_does_not_wait_for_the_records_of_others",),
     ),
     _break(
         _SHUTDOWN,
