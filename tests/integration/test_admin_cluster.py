@@ -175,7 +175,7 @@ def test_commands_on_nats(
     assert (code, row["stream"], row["record"]) == (0, "shared", 1)
     assert admin(folder, "share", "--nats-stream", "shared") == (0, row)
     code, error = admin(folder, "share", "--nats-stream", "other")
-    assert (code, "The log is empty, and the data folder" in error) == (1, True)
+    assert (code, "The shared log is empty, and the data folder" in error) == (1, True)
     assert admin(folder, "unshare")[0] == 0
     code, error = admin(folder, "share", "--nats-stream", "shared")
     assert (code, "has 1 records already" in error) == (1, True)

@@ -118,7 +118,7 @@ def test_server_joins_catches_up_and_follows_no_other_log(cluster: Cluster) -> N
         row = next(each for each in cluster.doctor(second, **wrong) if each["check"] == "log")
         assert (row["verdict"], part in row["state"]) == (verdict, True)
     assert "set CHAT_NATS, or run `chatserver admin unshare`" in refusal(cluster.server("b", CHAT_NATS=""))
-    assert "The log is empty, and the data folder" in refusal(cluster.server("b", CHAT_NATS_STREAM="other"))
+    assert "The shared log is empty, and the data folder" in refusal(cluster.server("b", CHAT_NATS_STREAM="other"))
     third = cluster.server("c")
     assert cluster.admin(third, "restore", str(cluster.folder / "copy.db"))[0] == 0
     third.start()

@@ -291,7 +291,7 @@ def test_streams_that_can_not_be_made_or_have_fewer_replicas(nats: NatsServers) 
         reader.open()
     with capture_logs() as log, opened(replace(settings, replicas=3)) as reader:
         reader.open()
-    assert {"log underreplicated"} & {each["event"] for each in log}
+    assert {"shared log underreplicated"} & {each["event"] for each in log}
 
 
 def test_lost_records_end_the_reading(nats: NatsServers) -> None:
@@ -361,11 +361,11 @@ def test_log_goes_on_after_lost_connections(nats: NatsServers) -> None:
             reader.until_taken(*"abcd")
             reader.log.close(DEADLINE_SECONDS)
     events = [each["event"] for each in log]
-    assert events.count("log connected") == events.count("log disconnected") + 1
+    assert events.count("shared log connected") == events.count("shared log disconnected") + 1
     changes = [(each["event"], each.get("problem")) for each in log if each["event"].endswith("available")]
     assert all(before != after for before, after in pairwise(changes))
-    assert ("log unavailable", "it can't reach NATS") in changes
-    assert changes[-1] == ("log available", None)
+    assert ("shared log unavailable", "it can't reach NATS") in changes
+    assert changes[-1] == ("shared log available", None)
 
 
 def test_record_that_is_lost_on_the_way_is_read_again(nats: NatsServers) -> None:

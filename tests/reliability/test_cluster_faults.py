@@ -182,7 +182,7 @@ def test_servers_stop_if_the_log_is_deleted(pair: Cluster) -> None:
     asyncio.run(delete())
     for server in pair.servers:
         assert server.await_end() == CRASHED
-        assert_says(server, "log lost")
+        assert_says(server, "shared log lost")
 
 
 @pytest.mark.long

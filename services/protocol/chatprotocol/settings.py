@@ -475,7 +475,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "nats",
         "--nats",
-        "NATS servers whose log several chat servers share, separated by commas, such as nats://a:4222,nats://b:4222; "
+        "NATS servers with the log that several chat servers share, as nats://a:4222,nats://b:4222; "
         "tls:// encrypts; without it this is the only chat server",
         parse=_nats_urls,
         metavar="URLS",
@@ -483,7 +483,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "nats_stream",
         "--nats-stream",
-        "name of the stream with the log; chat servers with the same one are one chat",
+        "name of the stream with the shared log; chat servers with the same one are one cluster",
         "chat",
         _token,
         metavar="NAME",
@@ -491,7 +491,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "server_name",
         "--server-name",
-        "name of this server among those that share the log: each has its own; by default the name of the machine",
+        "name of this server in its cluster: each server needs its own; by default the name of the machine",
         parse=_token,
         metavar="NAME",
     ),
@@ -527,7 +527,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "nats_replicas",
         "--nats-replicas",
-        "machines on which NATS stores each record, if this server makes the stream: 1, 3 or 5",
+        "number of NATS machines that store each record, if this server makes the stream: 1, 3 or 5",
         "3",
         _choice("1", "3", "5"),
     ),

@@ -233,7 +233,7 @@ class Server:
                 refuse_shared(self._database)
             else:
                 assert self._shared_log is not None
-                start.do("it reads the log", partial(adopt_log, self._database, self._shared_log))
+                start.do("it reads the shared log", partial(adopt_log, self._database, self._shared_log))
             self._build_with()
         except BaseException:
             self._database.close()
@@ -714,7 +714,7 @@ class Server:
         A restart may help, so a server that waits for NATS has no problem.
         """
         if self._crashed:
-            return "a thread died" if self._shared_log is None else "a thread died, or the log is lost"
+            return "a thread died" if self._shared_log is None else "a thread died, or the shared log is lost"
         if self._stopping:
             return "it is shutting down"
         if self._shared_log is None:
@@ -744,7 +744,7 @@ class Server:
         """End the process, because it can't follow the log. The journal has logged the reason. For its thread."""
         self._crashed = True
         self._on_crash()
-        _log.error("shutting down", reason="log_lost")
+        _log.error("shutting down", reason="shared_log_lost")
 
     def _crash(self, thread: str) -> None:
         """Handle the death of a worker thread: the process ends, and its supervisor may restart it.

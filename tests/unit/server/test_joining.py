@@ -126,10 +126,10 @@ def test_unreachable_log_is_tried_again_and_changes_nothing(tmp_path: Path, log:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda stream: stream.records.clear(), "The log is empty, and the data folder .* has its first 5 records"),
+        (lambda stream: stream.records.clear(), "The shared log is empty, and .* has its first 5 records"),
         (lambda stream: stream.records.__setitem__(0, encode(Origin("other", "x"))), "is of another cluster"),
-        (lambda stream: stream.records.__delitem__(slice(3, 9)), "has record 5, and the log ends at 3"),
-        (lambda stream: stream.records.__setitem__(0, stream.records[1]), "is none of a chat server"),
+        (lambda stream: stream.records.__delitem__(slice(3, 9)), "has record 5, and the shared log ends at 3"),
+        (lambda stream: stream.records.__setitem__(0, stream.records[1]), "is not one of a chat server"),
         (lambda stream: stream.records.__setitem__(0, b"x" * 50), "is damaged"),
     ],
 )

@@ -57,7 +57,8 @@ def test_lagging_server_sends_clients_elsewhere_until_it_has_caught_up(server: M
     server.after(int(LAG_MAX_SECONDS), records=1_000)
     assert server.monitor.find_problem() == server.monitor.find_refusal() == ""
     server.after(2, records=1_000)
-    assert server.monitor.find_problem() == server.monitor.find_refusal() == "it is 7,000 records (6 s) behind the log"
+    problem = "it is 7,000 records (6 s) behind the shared log"
+    assert server.monitor.find_problem() == server.monitor.find_refusal() == problem
     server.after(1, applied=7_000)
     assert server.monitor.find_problem() == server.monitor.find_refusal() == ""
 

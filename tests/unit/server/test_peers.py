@@ -504,8 +504,8 @@ def test_server_whose_data_differ_stops(digests: str, lost: str) -> None:
         world.run(20.0)
     assert "".join(node.server for node in nodes if node.times_lost) == lost
     assert all(node.times_lost <= 1 for node in nodes)
-    sentences = [entry["error"] for entry in log if entry["event"] == "log lost"]
-    assert all("at record 1000 of the log; start it again from a snapshot." in each for each in sentences)
+    sentences = [entry["error"] for entry in log if entry["event"] == "shared log lost"]
+    assert all("at record 1000 of the shared log; start it with an empty data folder." in each for each in sentences)
     assert len(sentences) == len(lost)
 
 

@@ -264,7 +264,7 @@ def test_server_is_ready_after_all_that_was_confirmed(
     late.start()
     with closing(late.database), late.database.reading():
         eventually(lambda: late.journal.position.number == 5)
-        assert late.journal.find_problem(0) == "it is catching up with the log"
+        assert late.journal.find_problem(0) == "it is catching up with the shared log"
         late.log.read_until(None)
         assert late.journal.wait_until_ready(DEADLINE_SECONDS)
         assert late.texts() == servers[0].texts() == [f"{number}" for number in range(10)]
@@ -457,7 +457,7 @@ def test_record_that_can_not_be_read_stops_the_server(
     with capture_logs() as log:
         stream.store("broken", bytes(data))
         eventually(lambda: all(server.is_lost for server in servers))
-    reasons = [each["error"] for each in log if each["event"] == "log lost"]
+    reasons = [each["error"] for each in log if each["event"] == "shared log lost"]
     expected = "is damaged" if broken == "checksum" else "newer version of the server"
     assert len(reasons) == 2
     assert all(expected in reason for reason in reasons)

@@ -139,7 +139,7 @@ def test_progress_of_catching_up_is_told(log: FakeLog) -> None:
         "it waits for NATS: NATS has no quorum",
         "it waits for the end of another server with its name",
         "it is catching up: 1 records to go",
-        "it waits until its start is in the log",
+        "it waits until its start is in the shared log",
     ]
     assert waiting.start.reason == ""
     assert (logged[-1]["event"], logged[-1]["records"]) == ("caught up", 12_345)

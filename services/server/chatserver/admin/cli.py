@@ -110,13 +110,13 @@ def _add_file_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     restore = add("restore", "replace the database with a backup; the server must be stopped", "FILE")
     _add_switch(restore, "--replace", "replace an existing database, which is kept as chat.db.before-restore")
     snapshot = add(
-        "snapshot", "write a copy of the database with which another server can join the log (see restore)", "FILE"
+        "snapshot", "write a copy of the database, with which another server joins the shared log (see restore)", "FILE"
     )
     _add_switch(snapshot, "--replace", "replace an existing file")
-    share = add("share", "make the data of this server the beginning of a log of several; the server must be stopped")
+    share = add("share", "make the data of this server the beginning of a shared log; the server must be stopped")
     for setting in NATS_SETTINGS:
         share.add_argument(setting.flag, dest=setting.name, metavar=setting.metavar, help=setting.meaning)
-    unshare = add("unshare", "leave the log, and be a single server again; the server must be stopped")
+    unshare = add("unshare", "leave the shared log, and be a single server again; the server must be stopped")
     _add_switch(unshare, "--incomplete", "other servers had newer messages; clients fetch again what there is")
     add("check", "check the database, the search index and the state file, and that they agree")
     add("doctor", "examine settings, disk, limits, clock, version and NATS; print problems and remedies")

@@ -25,7 +25,7 @@ _CLOSING_SECONDS: Final = 2.0
 
 
 def share_folder(database: Database, log: Log, nats_seconds: float = _NATS_SECONDS) -> LogPosition:
-    """Begin the log with this database, and store a snapshot for the servers that join. Raises AdminError, LogError."""
+    """Begin a shared log with this database, and store a snapshot for other servers. Raises AdminError, LogError."""
     give_up_at = time.monotonic() + nats_seconds
 
     def persist(step: Callable[[], _T]) -> _T:
@@ -45,7 +45,9 @@ def share_folder(database: Database, log: Log, nats_seconds: float = _NATS_SECON
     try:
         if not log.wait_until_open(nats_seconds):
             reason = log.find_problem() or "it does not answer"
-            raise AdminError(f"The log can't be used: {reason}. Correct CHAT_NATS, or start NATS; nothing was changed.")
+            raise AdminError(
+                f"The shared log can't be used: {reason}. Correct CHAT_NATS, or start NATS; nothing was changed."
+            )
         position = persist(lambda: share(database, log))
         persist(lambda: upload_snapshot(database.path.parent, log))
     finally:
@@ -62,8 +64,8 @@ def unshare_folder(database: Database, *, is_complete: bool) -> LogPosition:
         raise AdminError(f"The data folder {folder} is that of a single server already.")
     if is_complete and (missing := find_missing(database)):
         raise AdminError(
-            f"The data folder {folder} {missing}; start the server once, so that it gets everything from the log, or "
-            "give --incomplete."
+            f"The data folder {folder} {missing}; start the server once, so that it gets everything from the shared "
+            "log, or give --incomplete."
         )
     leave_log(database, is_complete=is_complete)
     return position

@@ -290,7 +290,7 @@ def _backup(call: _Call) -> Report:
     done = f"{'Standard output' if is_stream else call.options.file} has a backup of {copy.size_bytes:,} bytes."
     if copy.position is not None:
         row["record"] = copy.position.number
-        done = f"{done} It has the log up to record {copy.position.number:,}."
+        done = f"{done} It has the shared log up to record {copy.position.number:,}."
     return Report([row], done, is_output_taken=is_stream)
 
 
@@ -299,7 +299,7 @@ def _snapshot(call: _Call) -> Report:
         if read_position(connection) is None:
             raise AdminError(
                 f"The data folder {call.folder} is of a single server; see `chatserver admin backup`, or "
-                "`chatserver admin share`, which begins a log of several servers."
+                "`chatserver admin share`, which begins a shared log."
             )
     return _backup(call)
 
@@ -345,7 +345,9 @@ def _share(call: _Call) -> Report:
     flags = [f"{flag}={text}" for flag, text in given.items() if text is not None]
     config = load_config([f"--data={call.folder}", *flags], call.environment)
     if config.nats is None:
-        raise ConfigError("CHAT_NATS is missing, which names the NATS servers of the log; set it, or give --nats.")
+        raise ConfigError(
+            "CHAT_NATS is missing, which names the NATS servers of the shared log; set it, or give --nats."
+        )
     from chatserver.journal.nats_log import NatsLog  # noqa: PLC0415 -- other commands start faster without it
 
     log = NatsLog(nats_settings(config), "share", lambda _: None)

@@ -228,7 +228,7 @@ def _check_clock(folder: Path) -> Iterator[Finding]:
 def _check_nats(config: Config) -> Iterator[Finding]:
     if config.nats is None:
         if _applied(config):
-            state = "The folder follows a log of several servers, and CHAT_NATS is missing."
+            state = "The folder follows a shared log, and CHAT_NATS is missing."
             yield Finding("log", Verdict.WARNING, state, "Give this command the settings of the server.")
         return
     from chatserver.journal.nats_examination import examine_nats  # noqa: PLC0415 -- not without this setting

@@ -213,12 +213,12 @@ class ServerCollector(Collector):
 
 def shared_log_metrics(log: SharedLog, publish_seconds: Histogram) -> Iterator[Metric]:
     """The metrics that only one of several servers has."""
-    yield _gauge("chat_cluster_log_up", "1 if the log of the servers can be written.", int(not log.find_problem()))
+    yield _gauge("chat_cluster_log_up", "1 if the shared log can be written.", int(not log.find_problem()))
     yield _gauge("chat_cluster_record", "Number of the last record that is applied.", log.record())
     yield _gauge("chat_cluster_lag_records", "Records that exist and are not applied.", log.monitor.lag_records)
     yield _gauge("chat_cluster_lag_seconds", "Age of the state that this server shows.", log.monitor.lag_seconds)
     yield _gauge("chat_cluster_batches_in_flight", "Batches that are published and not applied.", log.in_flight())
-    yield _gauge("chat_cluster_servers", "Servers of the log that are alive, with this one.", log.servers())
+    yield _gauge("chat_cluster_servers", "Servers of the shared log that are alive, with this one.", log.servers())
     yield _histogram(
         "chat_cluster_publish_seconds",
         "Time from the publication of a batch until it was stored by a quorum, and applied here.",

@@ -115,7 +115,7 @@ def _refuse_shared(database: Database) -> None:
     with database.reading() as connection:
         if read_position(connection) is not None:
             raise AdminError(
-                f"The data folder {database.path.parent} follows a log of several servers, which must all make this "
+                f"The data folder {database.path.parent} follows a shared log, whose servers must all make this "
                 "change; start the server, and try again."
             )
 

@@ -457,9 +457,9 @@ class Peers:
                 self._has_lost = True
                 reason = (
                     f"This server's data differ from those of {', '.join(sorted(others))} at record {number} of the "
-                    "log; start it again from a snapshot."
+                    "shared log; start it with an empty data folder."
                 )
-                _log.error("log lost", error=reason)
+                _log.error("shared log lost", error=reason)
                 self._on_lost()
 
 

@@ -60,8 +60,8 @@ _ID_BYTES: Final = 16
 END_KNOWN_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.1
 _NO_SNAPSHOT: Final = (
-    "The log continues the data of one server, and {problem}; run `chatserver admin snapshot FILE` on another server, "
-    "and `chatserver admin restore FILE` on this one."
+    "The shared log continues the data of one server, and {problem}; run `chatserver admin snapshot FILE` on another "
+    "server, and `chatserver admin restore FILE` on this one."
 )
 
 
@@ -110,13 +110,13 @@ def adopt_log(database: Database, log: Log, end_known_seconds: float = END_KNOWN
         _check_position(folder, position, first, log, end_known_seconds)
         return position
     if has_data:
-        remedy = "name an empty data folder" if first else "`chatserver admin share` begins the log with it"
+        remedy = "name an empty data folder" if first else "`chatserver admin share` begins the shared log with it"
         raise LogError(f"The data folder {folder} has the data of a single server; {remedy}.")
     if first is None:
         log.create_first(encode(Origin(secrets.token_hex(_ID_BYTES), history_id)))
         first = log.read_first()  # perhaps that of another server
         if first is None:
-            raise OSError("the first record of the log is not stored yet")
+            raise OSError("the first record of the shared log is not stored yet")
     origin = _decode_origin(first)
     if origin.has_base:
         raise LogError(_NO_SNAPSHOT.format(problem="has no snapshot"))
@@ -151,7 +151,7 @@ def share(database: Database, log: Log) -> LogPosition:
         log.create_first(encode(Origin(position.log_id, history_id, has_base=True)))
         first = log.read_first()
         if first is None:
-            raise OSError("the first record of the log is not stored yet")
+            raise OSError("the first record of the shared log is not stored yet")
     origin = _decode_origin(first)
     is_own = origin.log_id == position.log_id
     with database.transaction() as connection:
@@ -193,7 +193,7 @@ def refuse_shared(database: Database) -> None:
         position = read_position(connection)
     if position is not None:
         raise StoreError(
-            f"The data folder {database.path.parent} follows a log of several servers; set CHAT_NATS, or run "
+            f"The data folder {database.path.parent} follows a shared log; set CHAT_NATS, or run "
             "`chatserver admin unshare`, which makes it the folder of a single server."
         )
 
@@ -216,7 +216,9 @@ def _is_unused(folder: Path) -> bool:
 def _decode_origin(first: bytes) -> Origin:
     record = decode(1, first)
     if not isinstance(record, Origin):
-        raise LogError("The first record of the log is none of a chat server; name another stream (CHAT_NATS_STREAM).")
+        raise LogError(
+            "The first record of the shared log is not one of a chat server; name another stream (CHAT_NATS_STREAM)."
+        )
     return record
 
 
@@ -229,8 +231,9 @@ def _check_position(folder: Path, position: LogPosition, first: bytes | None, lo
         )
     if first is None:
         raise LogError(
-            f"The log is empty, and the data folder {folder} has its first {position.number:,} records: the stream "
-            "was deleted, or CHAT_NATS or CHAT_NATS_STREAM names another one; docs/cluster.md says how to restore it."
+            f"The shared log is empty, and the data folder {folder} has its first {position.number:,} records: the "
+            "stream was deleted, or CHAT_NATS or CHAT_NATS_STREAM names another one; docs/cluster.md says how to "
+            "restore it."
         )
     if problem := _find_foreign(position, _decode_origin(first)):
         raise LogError(
@@ -241,8 +244,8 @@ def _check_position(folder: Path, position: LogPosition, first: bytes | None, lo
     while position.number > (last := log.last_number()):
         if time.monotonic() >= give_up_at:
             raise LogError(
-                f"The data folder {folder} has record {position.number:,}, and the log ends at {last:,}: the stream "
-                "was restored to an older state; docs/cluster.md says how to begin a new one."
+                f"The data folder {folder} has record {position.number:,}, and the shared log ends at {last:,}: the "
+                "stream was restored to an older state; docs/cluster.md says how to begin a new one."
             )
         time.sleep(_POLL_SECONDS)
 
@@ -258,6 +261,6 @@ def _find_foreign(position: LogPosition | None, origin: Origin) -> str:
 
 def _used(log: Log) -> str:
     return (
-        f"The log has {log.last_number():,} records already, and can't begin with the data of this folder; name a new "
-        "stream (CHAT_NATS_STREAM), or start the server with an empty data folder, to join the others."
+        f"The shared log has {log.last_number():,} records already, and can't begin with the data of this folder; name "
+        "a new stream (CHAT_NATS_STREAM), or start the server with an empty data folder, to join the others."
     )

@@ -94,7 +94,7 @@ class LogMonitor:
         if problem := self._shared_log.find_problem():
             return problem
         if self._lag_seconds > LAG_MAX_SECONDS:
-            return f"it is {self.lag_records:,} records ({self._lag_seconds:.0f} s) behind the log"
+            return f"it is {self.lag_records:,} records ({self._lag_seconds:.0f} s) behind the shared log"
         return ""
 
     def find_refusal(self) -> str:

@@ -246,8 +246,8 @@ async def make_stream(client: Client, config: Mapping[str, Any]) -> dict[str, An
         if error.code in (NOT_CLUSTERED, NO_PEERS):
             refusal = LogError if error.code == NOT_CLUSTERED else TooFewServersError
             raise refusal(
-                f"NATS has fewer than {replicas} servers that can store the log ({error}); start them all, or set "
-                "CHAT_NATS_REPLICAS lower."
+                f"NATS has fewer than {replicas} servers that can store the shared log ({error}); start them all, or "
+                "set CHAT_NATS_REPLICAS lower."
             ) from error
         if error.code == SUBJECT_TAKEN:
             raise LogError(
@@ -284,6 +284,6 @@ def check_stream(found: Mapping[str, Any], settings: NatsSettings) -> None:
     if wrong:
         name, value = next(iter(wrong.items()))
         raise LogError(
-            f"The stream {settings.stream} of NATS has {name} = {json.dumps(value)}, so it is no log of this chat or "
-            "would lose records; choose another CHAT_NATS_STREAM."
+            f"The stream {settings.stream} of NATS has {name} = {json.dumps(value)}, so it is not the log of this "
+            "chat, or would lose records; choose another CHAT_NATS_STREAM."
         )

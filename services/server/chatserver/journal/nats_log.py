@@ -447,7 +447,7 @@ class NatsLog:
                 self._reason = str(error)
                 self._troubles.append(_describe(error) if client.is_connected else _NO_CONNECTION)
                 if was_connected:
-                    _log.warning("log disconnected", reason=_describe(error))
+                    _log.warning("shared log disconnected", reason=_describe(error))
             finally:
                 if self._session is not None:
                     self._session, self._cut_since = None, self._now()
@@ -481,7 +481,9 @@ class NatsLog:
             check_stream(found, self._settings)
             if found["config"]["num_replicas"] < self._settings.replicas:
                 _log.warning(
-                    "log underreplicated", replicas=found["config"]["num_replicas"], expected=self._settings.replicas
+                    "shared log underreplicated",
+                    replicas=found["config"]["num_replicas"],
+                    expected=self._settings.replicas,
                 )
             await make_stream(session.client, leases_config(self._settings))
         except NoRespondersError as error:
@@ -507,7 +509,7 @@ class NatsLog:
         for publication in self._unacknowledged():
             publication.is_queued = True
             session.outgoing.put_nowait(publication)
-        _log.info("log connected", server=client.info.get("server_name"), version=client.info.get("version"))
+        _log.info("shared log connected", server=client.info.get("server_name"), version=client.info.get("version"))
         with self._lock:
             self._is_open = True
             self._changed.notify_all()
@@ -567,9 +569,9 @@ class NatsLog:
         if problem == self._problem:
             return
         if problem:
-            _log.error("log unavailable", problem=problem, reason=self._reason or None)
+            _log.error("shared log unavailable", problem=problem, reason=self._reason or None)
         else:
-            _log.info("log available")
+            _log.info("shared log available")
         self._problem = problem
         if self._reading is not None:
             self._reading.wake()
@@ -691,16 +693,16 @@ class NatsLog:
             found = await call_api(session.client, f"STREAM.INFO.{stream}")
         except ApiError as error:
             if error.code == STREAM_NOT_FOUND:
-                return "The log was deleted"
+                return "The shared log was deleted"
             raise
         first, last = found["state"]["first_seq"], found["state"]["last_seq"]
         self._last_number = max(self._last_number, last)
         if found["created"] != self._created:
-            return "The log was deleted and made again"
+            return "The shared log was deleted and made again"
         if last < reading.next - 1:
-            return f"The log ends with record {last}, and this server has read record {reading.next - 1}"
+            return f"The shared log ends with record {last}, and this server has read record {reading.next - 1}"
         if first > reading.next:
-            return f"The log begins with record {first}, and this server needs record {reading.next}"
+            return f"The shared log begins with record {first}, and this server needs record {reading.next}"
         return ""
 
     async def _consume(self, session: _Session, reading: _Reading) -> None:
@@ -843,7 +845,7 @@ def _acknowledged_number(message: Msg) -> int:
         raise NoRespondersError
     answer = read_answer(message.data)
     if "seq" not in answer:
-        raise ApiError(0, "another program answers to the subject of the log")
+        raise ApiError(0, "another program answers to the subject of the shared log")
     return int(answer["seq"])
 
 

@@ -81,7 +81,7 @@ def decode(number: int, data: bytes) -> Record:
     """Read a record. LogError: it is damaged, or from a newer server; skipping it would make the servers differ."""
     checksum, body = data[:_CHECKSUM_BYTES], data[_CHECKSUM_BYTES:]
     if not body or checksum != _checksum(body):
-        raise LogError(f"Record {number} of the log is damaged; restore the log, or start a new one from a snapshot.")
+        raise LogError(f"Record {number} of the shared log is damaged; restore it, or start a new log from a snapshot.")
     try:
         if body[0] > VERSION:
             raise LogError(_newer(number))
@@ -102,7 +102,7 @@ def chain(before: bytes, number: int, outcomes: Sequence[Any]) -> bytes:
 
 
 def _newer(number: int) -> str:
-    return f"Record {number} of the log was written by a newer version of the server; install that version here."
+    return f"Record {number} of the shared log was written by a newer version of the server; install that version here."
 
 
 def _checksum(body: bytes) -> bytes:

@@ -244,7 +244,7 @@ class SharedJournal(Journal):
         if self.is_failing:
             return "it can't write to its disk"
         if not self.is_ready:
-            return "it is catching up with the log"
+            return "it is catching up with the shared log"
         return self._shared_log.find_problem()
 
     def close(self) -> None:
@@ -278,7 +278,7 @@ class SharedJournal(Journal):
                     self._process(taken)
                     taken = Inbox({})
         except LogError as error:
-            _log.error("log lost", error=str(error))
+            _log.error("shared log lost", error=str(error))
             self._on_lost()
         finally:
             for flight in self._in_flight:
@@ -454,7 +454,7 @@ class SharedJournal(Journal):
         for number, record in enumerate(group, self.position.number + 1):
             batch = records.decode(*record)
             if not isinstance(batch, Batch) or record.number != number:
-                raise LogError(f"Record {record.number} of the log is out of order; start again from a snapshot.")
+                raise LogError(f"Record {record.number} of the shared log is out of order; start from a snapshot.")
             batches.append((number, batch))
         began_at = self._clock()
         while True:
@@ -576,7 +576,7 @@ class SharedJournal(Journal):
                 self._lose_run()
         elif batch.run == self.run:
             if not self.is_ready:
-                _log.info("log followed", server=self.server, record=self.position.number)
+                _log.info("shared log joined", server=self.server, record=self.position.number)
                 self._ready.set()
         elif self.is_ready:
             raise LogError(f"Another server has started under the name {self.server}; give each one its own name.")

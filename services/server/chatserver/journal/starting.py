@@ -93,7 +93,7 @@ class LogStart:
             elif to_go := max(0, self._shared_log.last_number() - journal.position.number):
                 reason = f"it is catching up: {to_go:,} records to go"
             else:
-                reason = "it waits until its start is in the log"
+                reason = "it waits until its start is in the shared log"
             self._wait(reason)
         seconds = round(self._clock() - began_at, 1)
         _log.info("caught up", records=journal.position.number - first, seconds=seconds)
