@@ -346,7 +346,7 @@ SERVER_SETTINGS: Final = (
     Setting(
         "user_connections",
         "--user-connections",
-        "maximum number of connections of a user; 0: no limit",
+        "maximum number of connections of a user, on each server of a shared log; 0: no limit",
         "8",
         _integer_or_0(1, 10**6),
     ),
