@@ -240,7 +240,7 @@ def await_(holds: Callable[[], bool], what: str | Callable[[], str], seconds: fl
 
 
 def compare_tables(tables: dict[str, Tables]) -> list[str]:
-    """How the tables differ, as sentences."""
+    """The differences of the tables, as sentences."""
     (first, reference), *others = tables.items()
     problems = []
     for name, (_, rows) in others:

@@ -1,4 +1,4 @@
-"""What a cluster stored, compared with what its clients were told. Pure.
+"""Comparison of the messages that a cluster stored with the answers and messages that its clients got. Pure.
 
 A *view* has the ids of the messages of one conversation that a client was told: heard as messages of others or of its
 own earlier connections, or confirmed as its own. All connections of the client together are one view.
@@ -33,7 +33,7 @@ class View(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What the clients were told."""
+    """All answers and messages of the clients."""
 
     confirmed: Sequence[tuple[int, Content]]
     # Messages that were refused on the only connection on which they were sent.
@@ -102,7 +102,7 @@ def _is_visible(content: Content, username: str, members: Mapping[str, frozenset
 
 
 def _compare(expected: Sequence[int], ids: Sequence[int]) -> Iterator[str]:
-    """How a view differs from the ids that it must have."""
+    """The differences between a view and the ids that it must have."""
     if list(ids) == list(expected):
         return
     repeated = [each for each, count in Counter(ids).items() if count > 1]

@@ -28,7 +28,7 @@ class Lane(StrEnum):
 
 
 class Kind(StrEnum):
-    """What happens: to the process, or to all its connections between chat servers and NATS servers."""
+    """The effect on the process, or to all its connections between chat servers and NATS servers."""
 
     KILLED = "killed"
     PAUSED = "paused"
@@ -64,7 +64,7 @@ def plan_faults(
 
 
 class Timeline:
-    """What happened when. For any thread."""
+    """Events with their times. For any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -87,7 +87,7 @@ class Timeline:
 
 
 class FaultRunner:
-    """Breaks and repairs the servers of a lane, in a thread, until ``stop``. ``fail`` is told what went wrong."""
+    """Breaks and repairs the servers of a lane, in a thread, until ``stop``. ``fail`` gets each problem."""
 
     def __init__(
         self, cluster: Cluster, faults: Iterator[Fault], timeline: Timeline, fail: Callable[[str], None]

@@ -49,7 +49,7 @@ _TRY_AGAIN = ("unavailable", "shutting_down")
 
 
 class Habits(NamedTuple):
-    """How the clients behave."""
+    """The behaviour of the clients."""
 
     # Mean pause between two messages.
     pause_seconds: float = 0.3
@@ -78,7 +78,7 @@ class Presence:
             self._state[username] = (False, None, time.monotonic())
 
     def find_mistakes(self, listed: Sequence[str], observed_at: float) -> list[str]:
-        """What is wrong in a list that a server gave that is whole since ``observed_at``."""
+        """The mistakes in a list of a server that has had no fault since ``observed_at``."""
         now = time.monotonic()
         mistakes = []
         with self._lock:
@@ -97,7 +97,7 @@ class Presence:
 
 @dataclass
 class Record:
-    """What all clients were told. For any thread."""
+    """All answers and messages of all clients. For any thread."""
 
     timeline: Timeline
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -363,7 +363,7 @@ class RoamingClient:
 
 
 def told_of(record: Record, clients: Sequence[RoamingClient]) -> Told:
-    """What all clients were told."""
+    """All answers and messages of the clients."""
     views = [view for client in clients for view in client.told()]
     return Told(record.confirmed, record.refused, record.seen, views)
 

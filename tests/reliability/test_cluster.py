@@ -36,7 +36,7 @@ SERVICE_SECONDS = 5.0
 
 
 class Users:
-    """The clients, and what they were told."""
+    """The clients, and their record."""
 
     def __init__(self, cluster: Cluster, chance: random.Random, timeline: Timeline, habits: Habits) -> None:
         names = [f"user{number}" for number in range(CLIENTS)]
