@@ -1,4 +1,4 @@
-"""The commands that make a data folder the first of several servers, or that of a single one again. No server runs."""
+"""The commands ``share`` and ``unshare``: a data folder begins a shared log, or leaves one. No server runs."""
 
 from __future__ import annotations
 

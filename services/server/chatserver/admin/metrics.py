@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedLog:
-    """The log that several servers share, as this one sees it."""
+    """The shared log, as this server sees it."""
 
     monitor: LogMonitor
     # The last record that is applied, and batches on their way.

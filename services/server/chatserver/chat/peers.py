@@ -3,9 +3,9 @@
 Theory of operation
 -------------------
 
-The log decides everything that must not be wrong: names, messages, which run of a server may write. This module knows
-what need not be stored: the users who are online on each server. The servers tell each other by broadcasts, which may
-be lost, repeated or overtaken, so each of them can be repaired by a later one.
+The log decides everything that must not be wrong: names, messages, which run of a server may write. This module has the
+state that need not be stored: the users who are online on each server. The servers tell each other by broadcasts, which
+may be lost, repeated or overtaken, so each of them can be repaired by a later one.
 
 **State.** The users of a server have a version, which rises by one with each ``Changes``. ``State`` has all of them, in
 parts, and counts as the version that it names: changes after that version are applied to it, and applying a change
@@ -16,9 +16,9 @@ twice has no effect. Each server broadcasts, as one run of itself:
 * ``State``, after a ``Request`` for it.
 
 A receiver that has version n of a peer takes Changes n + 1. If they or a heartbeat show that it has missed a version,
-it requests the state, and repeats the request after each further heartbeat. So a loss is repaired by the second
-heartbeat, and nothing large is sent without need: the state of 10,000 users is a few hundred KiB. A state is sent once
-in STATE_SECONDS at most, for all that request it.
+it requests the state, and repeats the request after each further heartbeat. So a loss is repaired at the second
+heartbeat at the latest, and nothing large is sent without need: the state of 10,000 users is a few hundred KiB. A state
+is sent once in STATE_SECONDS at most, for all that request it.
 
 **Runs.** The log says which run of a server is its present one, after the entries that were applied here
 (``read_runs``). Broadcasts of any other run are ignored: they come too late, from a server that was taken for gone, or
@@ -79,30 +79,30 @@ _FORMAT: Final = b"\x01"
 # Changes are collected for this time.
 CHANGES_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 2.0
-# A peer is looked up after this silence: several heartbeats may be lost.
+# The lease of a peer is looked up after this silence: several heartbeats may be lost.
 SILENCE_SECONDS: Final = 10.0
-# A step that is later was paused, perhaps with all that it should have received.
+# If a step is later than this, the process was paused, and may have missed broadcasts.
 LATE_SECONDS: Final = 1.0
-# Pause between two states, two requests to one peer, and two looks for the lease of a silent one.
+# Shortest pause between two states, between two requests to a peer, and between two looks at the lease of a silent one.
 STATE_SECONDS: Final = 1.0
 # NATS takes 1 MiB at most; and no other thread runs while a part is decoded, which takes some milliseconds.
 PART_MAX_BYTES: Final = 64 * 1024
 # A name beside its bytes in MessagePack, and a room with its name.
 _NAME_BYTES: Final = 2
 _ROOM_BYTES: Final = 64
-# Broadcasts that wait for the thread: the states of several large servers.
+# Maximum bytes of broadcasts that wait for the thread: the states of several large servers.
 INBOX_MAX_BYTES: Final = 32 * 1024 * 1024
-# Wrong passwords that are told at once. Hashes limit them to a few hundred a second.
+# Maximum wrong passwords in one broadcast. Hashes limit them to a few hundred a second.
 FAILURES_MAX: Final = 1_000
-# Differences of clocks that are reported, and the time for which one must last: a broadcast may have waited.
+# Difference of clocks that is reported, and the time for which it must last: a single broadcast may be late.
 CLOCK_MS: Final = 5_000
 CLOCK_SECONDS: Final = 10.0
-# The time in which all servers should have told a checkpoint.
+# Time in which all servers should have broadcast their digest of a checkpoint.
 VOTE_SECONDS: Final = 10.0
 
 
 class _Broadcast(Struct, array_like=True, frozen=True):
-    """The begin of all broadcasts: the server that sent it, and its run."""
+    """The beginning of all broadcasts: the server that sent it, and its run."""
 
     server: str
     run: str
@@ -134,7 +134,7 @@ class State(_Broadcast, frozen=True, tag=3):
 
 
 class Request(_Broadcast, frozen=True, tag=4):
-    """The state of this peer is wanted."""
+    """A request for the state of this peer."""
 
     peer: str
 
@@ -260,7 +260,7 @@ class Peers:
     # --- for other threads ---
 
     def receive(self, data: bytes) -> None:
-        """Take a broadcast of the log, also of this server."""
+        """Take a broadcast from the log. Those of this server come back, too."""
         with self._lock:
             if self._received_bytes + len(data) <= INBOX_MAX_BYTES:
                 self._received.append(data)
@@ -294,7 +294,7 @@ class Peers:
                     return
 
     def step(self) -> None:
-        """Handle what has arrived, and send and look up what is due."""
+        """Handle the broadcasts that have arrived, send those that are due, and look up silent peers."""
         now = self._clock()
         if now - self._stepped_at > LATE_SECONDS:
             for peer in self._peers.values():
@@ -372,7 +372,7 @@ class Peers:
         return None
 
     def _take_heartbeat(self, peer: _Peer, heartbeat: Heartbeat, now: float) -> None:
-        """Request what was missed. Warn, once, if the clock of the peer differs for some time."""
+        """Request the state if a version was missed. Warn, once, if the clock of the peer differs for some time."""
         if heartbeat.version != peer.version:
             self._request(heartbeat.server, now)
         peer.checkpoints = heartbeat.checkpoints
@@ -404,7 +404,7 @@ class Peers:
             self._broadcast(Request(self._server, run, server))
 
     def _send(self, run: str, now: float) -> None:
-        """Send what is due."""
+        """Broadcast changes, a requested state, and the heartbeat, each in its interval."""
         if now - self._changes_at >= CHANGES_SECONDS:
             self._changes_at = now
             for rosters in _parts(self._presence.take_changes()):

@@ -1,7 +1,7 @@
 """Presence: the users who are online in each room, and announcements of changes.
 
-If several servers share a log, a user is online who is online on any of them. Presence has the users of each other
-server as it was told: see ``peers.py``. Their changes are announced like those of the users of this server.
+If several servers share a log, a user is online if one of the servers has a connection of the user. ``Peers`` sets the
+users of each other server (``peers.py``). Their changes are announced like those of the users of this server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ COALESCE_SECONDS = 0.1
 # other than the lobby share one interval, because a login may change a hundred of them.
 COALESCE_SECONDS_PER_USER = 0.0002
 UPDATE_MAX_NAMES = 256
-# Names of another server that are changed at once: a millisecond, which logins may wait.
+# Maximum names of another server that are changed under the lock at once: logins may wait for a millisecond.
 _NAMES_AT_ONCE = 256
 
 
@@ -110,7 +110,7 @@ class Presence:
         self._rosters = {LOBBY_ID: _Roster(None)}
         # The names on each other server, by room. The thread of Peers alone changes them.
         self._peers: dict[str, dict[int, set[str]]] = {}
-        # True if a user of this server came online, by room and name, for take_changes; None: it is not asked.
+        # True if a user of this server came online, by room and name, for take_changes; None before own_rosters.
         self._own_changes: dict[tuple[int, str], bool] | None = None
         self._lobby_pace, self._rooms_pace = _Pace(), _Pace()
         self._repeat_at = math.inf

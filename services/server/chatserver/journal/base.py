@@ -84,7 +84,7 @@ class DiskFullError(OSError):
 
 
 class LogUnavailableError(OSError):
-    """The log of several servers can't be written now: entries are refused. The text is the reason."""
+    """The shared log can't be written now: entries are refused. The text is the reason."""
 
 
 class Applied(Struct, frozen=True, gc=False):

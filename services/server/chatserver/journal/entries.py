@@ -25,7 +25,7 @@ _OutcomeT_co = TypeVar("_OutcomeT_co", covariant=True)
 class Entry(Struct, Generic[_OutcomeT_co], frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """Base of all entries.
 
-    A field of a later version that has not its default makes an older server stop: it would apply another entry.
+    A field of a later version whose value is not the default stops an older server, which would apply another entry.
     """
 
     # True if a commit may wait a few milliseconds for more of these.
@@ -200,7 +200,7 @@ class ServerStart(Entry[None], frozen=True, gc=False, tag="start"):
 
 
 class ServerGone(Entry[None], frozen=True, gc=False, tag="gone"):
-    """A server has lost its lease: its guests have left, and later batches of this run are not applied."""
+    """A server has ended, or was taken for gone: its guests have left, and later batches of this run are skipped."""
 
     server: str
     run: str

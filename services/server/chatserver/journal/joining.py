@@ -1,4 +1,4 @@
-"""How the data folder of a server and a shared log come together, at each start and by the command ``share``.
+"""Joins the data folder of a server to a shared log, at each start and in the command ``share``.
 
 Theory of operation
 -------------------

@@ -1,8 +1,8 @@
-"""What the journal of several servers needs of a log: the interface of :class:`NatsLog`, and of the log of the tests.
+"""The interface of a shared log: of :class:`NatsLog`, and of the log of the tests.
 
 A log has records in one order, numbered from 1 without gaps, and keeps them for ever. A record that a reader gets is
-stored by a quorum of the log's machines: it can't be lost any more. Besides, the servers that share the log have
-leases, broadcasts, which may be lost, and snapshots.
+stored by a quorum of the log's machines, so it can't be lost any more. The log also has leases, snapshots, and
+broadcasts, which may be lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Maximum size of a record. NATS takes 1 MiB by default.
 RECORD_MAX_BYTES: Final = 512 * 1024
-# A server renews its lease in this interval, and is gone when it has not done so for LEASE_SECONDS.
+# Interval in which a server renews its lease, and the time after which a lease that is not renewed ends.
 LEASE_RENEWAL_SECONDS: Final = 3.0
 LEASE_SECONDS: Final = 10.0
 
@@ -50,7 +50,7 @@ class Log(Protocol):
         """Return the first record; None if the log is empty. Blocks. OSError: try again."""
 
     def create_first(self, data: bytes) -> bool:
-        """Publish the first record. False if there is one. Blocks. OSError: it is unknown; try again."""
+        """Publish the first record. False if there is one. Blocks. OSError: the result is unknown; try again."""
 
     def read_after(self, number: int, wake: Callable[[], None]) -> None:
         """Read the records after this one, from now on: ``take`` returns them. Does not block.
@@ -72,7 +72,7 @@ class Log(Protocol):
         """Publish a record, and repeat it until it is acknowledged. Does not block.
 
         The log ignores a repeated id for some minutes only, and repeated records may come in another order: the reader
-        finds out. See SharedJournal.
+        detects both. See SharedJournal.
         """
 
     def renew_lease(self, server: str, run: str) -> None:

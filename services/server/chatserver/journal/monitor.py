@@ -1,4 +1,4 @@
-"""How far this server is behind the shared log, and since when it is cut off from it.
+"""The monitor of the shared log: how far this server is behind it, and whether it is cut off from it.
 
 The thread "log monitor" notes the end of the log once a second. The server was up to date at the time of a note when it
 has applied that record; so its lag is the age of the oldest note whose record it has not applied. A comparison with the
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOTE_SECONDS: Final = 1.0
 # A lag that users notice. A pause of the process of up to that time is no reason to send clients elsewhere.
 LAG_MAX_SECONDS: Final = 5.0
-# Time without the log after which new users are better served by another server. NATS elects a leader in less.
+# Time without the log after which another server serves new users better. NATS usually elects a leader in less.
 CUT_OFF_SECONDS: Final = 10.0
 # Notes that are kept: of ten minutes.
 _NOTES_MAX: Final = 600

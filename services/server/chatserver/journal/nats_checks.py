@@ -1,8 +1,8 @@
-"""What NATS must be for a log that loses nothing: its servers, and the stream.
+"""Checks of the NATS servers and of the stream, so that no acknowledged record can be lost.
 
-A server must sync each record before it acknowledges it (``sync_interval: always``), which is whole and fast from
-version 2.15 on. Otherwise a cluster loses acknowledged records when its machines lose power at once. The servers tell
-over the connection, if the account of the chat may ask; or on their monitoring pages.
+A server must sync each record before it acknowledges it (``sync_interval: always``), which is complete and fast from
+version 2.15 on. Otherwise a cluster loses acknowledged records when its machines lose power at once. The setting
+is read over the connection, if the account of the chat may ask for it, or else from the monitoring pages.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ApiError(OSError):
 
 
 class ServerAnswer(NamedTuple):
-    """Of a NATS server's settings: if it syncs always. None: it stores nothing."""
+    """A NATS server, and whether it syncs always; None if it stores nothing."""
 
     server_id: str
     name: str

@@ -34,7 +34,7 @@ class NatsClient(nats.aio.client.Client):
         self.is_lost = asyncio.Event()
         # The last error.
         self.reason = ""
-        # What the user must not do, in the words of the server; empty if nothing was refused.
+        # The last permission that the server has refused, in its words; empty if there was none.
         self.denial = ""
 
     async def open(self, url: str, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What ``chatserver admin doctor`` tells about NATS. Nothing is made or changed there."""
+"""The examination of NATS by ``chatserver admin doctor``. It changes nothing there."""
 
 from __future__ import annotations
 

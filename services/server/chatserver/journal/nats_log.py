@@ -1,4 +1,4 @@
-"""The log of several servers on NATS JetStream: see :class:`Log`.
+"""A shared log on NATS JetStream: see :class:`Log`.
 
 Theory of operation
 -------------------
@@ -106,7 +106,7 @@ LOSS_SECONDS: Final = 2.0
 _SERVERS_SECONDS: Final = 10.0
 # Maximum bytes that wait for take() while more are asked for.
 WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
-# Of a record beside its bytes.
+# Memory of a record beside its bytes.
 _RECORD_OVERHEAD_BYTES: Final = 200
 # Maximum broadcasts that wait for a slow connection; more are lost.
 _BROADCASTS_MAX: Final = 1_000
@@ -269,7 +269,7 @@ class NatsLog:
         self._closing = asyncio.Event()
         self._reading_changed = asyncio.Event()
         self._lease_changed = asyncio.Event()
-        # What waits since when; None if nothing does.
+        # The times since which there is no session, and since which a renewal of the lease waits; None: neither.
         self._cut_since: float | None = 0.0
         self._lease_since: float | None = None
         self._resumed_at = self._acknowledged_at = 0.0
@@ -411,7 +411,7 @@ class NatsLog:
         self._cut_since = self._resumed_at = self._now()
         tasks = [asyncio.create_task(each) for each in (self._closing.wait(), self._watch(), self._connect_forever())]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        # Without an acknowledgement NATS is hardly there, and the lease ends by itself.
+        # If records wait for acknowledgements, NATS is probably down; the lease then ends after LEASE_SECONDS.
         if self._closing.is_set() and self._session is not None and not self._publications:
             await self._end_lease(self._session)
         await _end(tasks)

@@ -1,4 +1,4 @@
-"""The settings of the log on NATS, with the contents of the files that they name."""
+"""The settings of NATS, with the contents of the files that they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snapshots in NATS' object store: a file of a number, in chunks; the newest one only.
+"""Snapshots in NATS' object store: the newest one only, in chunks, with the number of its last record.
 
 nats-py stores the chunks first, then the name, which makes them visible at once, then removes those of the snapshot
 before. It compares the digest when it reads. A server that is killed meanwhile leaves chunks without a name, and so do
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from chatserver.journal.nats_settings import NatsSettings
 
 _NAME: Final = "snapshot"
-# A transfer of which no chunk moves for this time has failed.
+# A transfer has failed if no chunk has moved for this time.
 _SILENCE_SECONDS: Final = 30.0
 # Chunks without a name are garbage after this time.
 _GARBAGE_SECONDS: Final = 3_600.0

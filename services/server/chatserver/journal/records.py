@@ -19,7 +19,7 @@ from chatserver.journal.log import LogError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Raised when an older server could not apply a record.
+# Version of the form of records. Raise it when an older server could not apply a record.
 VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
 
@@ -35,7 +35,7 @@ _AnyEntry: TypeAlias = Union[tuple(_concrete(entries.Entry))]  # type: ignore[va
 
 
 class Origin(Struct, frozen=True, forbid_unknown_fields=True, tag="origin"):
-    """The begin of a log. It is the same for all servers that apply it: see identity.py."""
+    """The beginning of a log. It is the same for all servers that apply it: see identity.py."""
 
     # Random: tells this log from others.
     log_id: str
@@ -48,7 +48,7 @@ class Batch(Struct, frozen=True, forbid_unknown_fields=True, tag="batch"):
     """Entries of one server."""
 
     server: str
-    # Random, for each start of the server, and after it was taken for gone.
+    # A random name: another one at each start of the server, and after it was taken for gone.
     run: str
     # Counts the batches of a run, from 1. The first one has the entry ServerStart.
     number: int

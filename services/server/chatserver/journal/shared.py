@@ -5,12 +5,12 @@ Theory of operation
 
 The log (``log.py``) has records in one order, stored by a quorum. A record is a batch of entries of one server
 (``records.py``). Each server applies all records to its own store. The position in the log is stored in the transaction
-that applies a record, so a server continues where it stopped, and SQLite need not sync: what a crash of the machine
-loses is read from the log again.
+that applies a record, so a server continues where it stopped. SQLite need not sync: after a crash of the machine, the
+server reads the lost records from the log again.
 
 The thread of the journal publishes what is in the inbox, and does not wait: up to IN_FLIGHT_MAX batches are on their
-way. It applies the records that come back, its own and those of others, in one transaction for those that are there,
-then tells the subscribers and completes the entries. A record comes back only after a quorum has stored it. So a
+way. It takes the records that have come back, its own and those of others, applies them in one transaction, tells the
+subscribers, and completes the entries. A record comes back only after a quorum has stored it. So a
 confirmed entry is stored by a quorum, and applied here.
 
 **Each batch is applied once, in order.** A publication may be lost, repeated or overtaken. So batches are numbered, as
@@ -32,8 +32,9 @@ under its own name means that another process has taken its place: it stops.
 that was confirmed before, and may serve clients.
 
 **No quorum.** While the log has a problem, appends fail with LogUnavailableError at once. Those in flight stay there:
-they may be stored, so they are neither confirmed nor failed until the log tells. Fences wait for those before them, and
-so do failed appends of an origin that has some in flight: a user gets the answers in the order of the messages.
+they may be stored, so they are neither confirmed nor failed until their records come back. Fences wait for those before
+them, and so do failed appends of an origin that has some in flight: a user gets the answers in the order of the
+messages.
 
 An entry that can't be applied because of its values is skipped by all servers alike (see ``_apply_one_by_one``); an
 error of the disk is not skipped: the transaction is repeated until the disk works. Until then, appends fail.
@@ -88,8 +89,8 @@ _log = structlog.get_logger()
 
 # Batches that may be in flight. More would be smaller, and each costs all servers a transaction.
 IN_FLIGHT_MAX: Final = 4
-# Records that are applied in one transaction, if so many are there: a server catches up three times as fast with small
-# ones, and the group takes some tens of milliseconds at most.
+# Maximum records in one transaction: a server catches up three times as fast with small records, and a group takes
+# some tens of milliseconds at most.
 GROUP_MAX_RECORDS: Final = 32
 # Servers compare their digests after each of these records.
 CHECKPOINT_RECORDS: Final = 1_000
@@ -248,7 +249,7 @@ class SharedJournal(Journal):
         return self._shared_log.find_problem()
 
     def close(self) -> None:
-        """Publish the deferred entries and the end of the run, for the other servers, if the log can take them."""
+        """Publish the deferred entries and the end of the run if the log accepts them, and close the log."""
         with self._lock:
             deferred, self._inbox.deferred = self._inbox.deferred, {}
         closing_seconds = 0.0
@@ -482,7 +483,7 @@ class SharedJournal(Journal):
         return True
 
     def _refuse(self, error: Exception) -> None:
-        """Fail what waits in the inbox while the disk fails. What is in flight may be stored already."""
+        """Fail the appends in the inbox while the disk fails. Those in flight may be stored already."""
         if len(self._fences) >= self._inbox_max_entries:
             return
         with self._lock:

@@ -1,8 +1,8 @@
 """Snapshots of the store in NATS, with which new servers start: see joining.py.
 
 The server that has written every SNAPSHOT_RECORDS-th record stores the snapshot: one server for each, without an
-agreement. If it ends before, the next one is at the next such record. A snapshot is an accelerator: without any, a new
-server applies the whole log, unless that continues the data of one server.
+agreement. If it ends before it has done so, the next snapshot is that of the next such record. Without a snapshot, a
+new server applies the whole log, which takes longer. If the log continues the data of one server, it can't.
 
 The thread "snapshots" copies the database on a connection of its own, while the server commits, and sends the copy.
 """
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
-# Interval of snapshots, in records: a new server applies at most as many after it, which takes half a minute. A busy
-# server writes them in some minutes, and a copy of a million messages takes a second.
+# Interval of snapshots, in records. A new server applies at most as many records after its snapshot, in half a minute.
+# Busy servers write them in some minutes, and a copy of a million messages takes a second.
 SNAPSHOT_RECORDS: Final = 50_000
 # Wait before another try.
 _RETRY_SECONDS: Final = 60.0

@@ -1,8 +1,8 @@
 """The start of a server that shares its log: the waits, with their reasons, and their end by a signal.
 
 The main thread takes the steps, one after the other: open the log, make the data folder ready for it, catch up. Steps
-that block are calls in a thread of their own, so that a signal ends the start at once. While it waits, the server says
-why, in its log every few seconds and to all who ask.
+that block are calls in a thread of their own, so that a signal ends the start at once. While the server waits, it
+reports the reason: every few seconds in its own log, and in the health check and ``/readyz``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 _log = structlog.get_logger()
 
 _POLL_SECONDS: Final = 0.05
-# Interval of the entries in the log, and of tries after an error of NATS.
+# Interval of the event "start waits", and the pause after an error of NATS.
 _REPORT_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 0.5
 
@@ -109,7 +109,7 @@ class LogStart:
 
 
 class _Call(Generic[_T]):
-    """A call in a thread of its own. It is left to itself if it is not waited for."""
+    """A call in a thread of its own, which may outlive the start."""
 
     def __init__(self, step: Callable[[], _T]) -> None:
         self._step = step

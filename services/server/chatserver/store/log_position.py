@@ -34,7 +34,7 @@ def write_position(connection: sqlite3.Connection, position: LogPosition) -> Non
 
 
 def is_empty(connection: sqlite3.Connection) -> bool:
-    """True if the database has nothing that a new one has not: it may follow a log from the beginning."""
+    """True if the database has no more than a new one: it may follow a log from the beginning."""
     tables = ("account", "audit", "former_identity", "invitation_code", "log_position")  # the others refer to accounts
     return not any(connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
 
