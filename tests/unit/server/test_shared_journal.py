@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sqlite3
 import tempfile
@@ -44,7 +45,7 @@ from chatserver.journal.records import Batch, Origin
 from chatserver.journal.shared import SharedJournal
 from chatserver.store.database import Database
 from chatserver.store.identity import read_history_id
-from chatserver.store.log_position import LogPosition, read_position, write_position
+from chatserver.store.log_position import LogPosition, write_position
 
 from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 
@@ -53,8 +54,18 @@ if TYPE_CHECKING:
 
 LOG_ID = "log"
 NAMES = ("a", "b", "c")
-# A table whose rows belong to one folder: the others are the same on all servers.
-_OWN_TABLES = {"history_identity", "former_identity"}
+INTERVAL_SECONDS = 0.05
+
+
+@functools.cache
+def new_store() -> dict[str, bytes]:
+    """The files of a store that has joined the log. It is copied, because its migrations take longer than a test."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with closing(Database(folder, syncs=False)) as database, database.transaction() as connection:
+            read_history_id(connection)
+            write_position(connection, LogPosition(LOG_ID, 1, b""))
+        return {each.name: each.read_bytes() for each in folder.iterdir()}
 
 
 class SharingServer:
@@ -64,11 +75,11 @@ class SharingServer:
 
     def __init__(self, folder: Path, stream: FakeStream, name: str) -> None:
         self.name = name
-        self.database = Database(folder)
-        with self.database.transaction() as connection:
-            read_history_id(connection)
-            if read_position(connection) is None:
-                write_position(connection, LogPosition(LOG_ID, 1, b""))
+        if not folder.exists():
+            folder.mkdir(mode=0o700)
+            for file, data in new_store().items():
+                (folder / file).write_bytes(data)
+        self.database = Database(folder, syncs=False)
         self.log = FakeLog(stream)
         self.log.start()
         self.is_lost = False
@@ -81,6 +92,8 @@ class SharingServer:
             log=self.log,
             server=name,
             on_lost=self._lose,
+            retry_seconds=INTERVAL_SECONDS,
+            defer_seconds=INTERVAL_SECONDS,
             limits=StoreLimits(waiting_messages=len(name)),
         )
         self.journal.subscribe(self.applied.extend, lambda _: None)
@@ -103,13 +116,13 @@ class SharingServer:
         return self.journal.append([PublicMessages(1, "alice", [text], [None])], origin or text)
 
     def tables(self) -> dict[str, list[Any]]:
-        """The rows of all tables that servers have in common."""
+        """The rows of all tables; the servers have the same."""
         with self.database.reading() as connection:
             names = [name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
             return {
                 name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr)
                 for name in names
-                if name not in _OWN_TABLES and not name.startswith("sqlite_")
+                if not name.startswith("sqlite_")
             }
 
     def texts(self) -> list[str]:

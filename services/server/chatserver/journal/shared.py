@@ -105,7 +105,7 @@ _DEFERRED_MAX: Final = 1_000
 _HEADER_BYTES: Final = 128 * 1024
 # Deferred entries get a batch of their own after this time. Until then the name of a guest who has left is not free on
 # the other servers, and a direct message may be delivered there again.
-DEFER_SECONDS: Final = 1.0
+_DEFER_SECONDS: Final = 1.0
 # Interval between tries while the disk fails.
 _RETRY_SECONDS: Final = 1.0
 # Errors of an entry, and not of the disk: its values are wrong, and would be on every server.
@@ -164,6 +164,8 @@ class SharedJournal(Journal):
         log: Log,
         server: str,
         on_lost: Callable[[], None],
+        retry_seconds: float = _RETRY_SECONDS,
+        defer_seconds: float = _DEFER_SECONDS,
         **options: Any,
     ) -> None:
         """``server`` is this server's name; ``on_lost`` is called, once, if the journal can't go on.
@@ -174,6 +176,8 @@ class SharedJournal(Journal):
         self.server = server
         self._shared_log = log
         self._on_lost = on_lost
+        self._retry_seconds = retry_seconds
+        self._defer_seconds = defer_seconds
         self._on_new_run: list[Callable[[str], None]] = []
         self._note_own_record: Callable[[int], None] = lambda _: None
         # The run of this server; set by the thread of the journal, read by any thread.
@@ -220,7 +224,7 @@ class SharedJournal(Journal):
         with self._lock:
             self._inbox.deferred[key] = entry
             if self._deferred_until is None:
-                self._deferred_until = self._clock() + DEFER_SECONDS
+                self._deferred_until = self._clock() + self._defer_seconds
                 self._filled.notify()
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
@@ -366,7 +370,7 @@ class SharedJournal(Journal):
                 deferred = {}
         with self._lock:
             self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}  # those that were not published
-            self._deferred_until = self._clock() + DEFER_SECONDS if self._inbox.deferred else None
+            self._deferred_until = self._clock() + self._defer_seconds if self._inbox.deferred else None
         self._fences += [_Fence(self._number, each) for each in fences]
         self._pass_fences()
 
@@ -422,7 +426,7 @@ class SharedJournal(Journal):
             self.awaits_name = holder != "unknown"
             if holder != "unknown" and self._clock() >= give_up_at:
                 raise LogError(f"Another server uses the name {self.server}; give each one its own --server-name.")
-            self._pause(_RETRY_SECONDS)
+            self._pause(self._retry_seconds)
         return False
 
     def _begin_run(self) -> None:
@@ -469,7 +473,7 @@ class SharedJournal(Journal):
                 if self._is_closed():
                     return False
                 self._refuse(error)
-                self._pause(_RETRY_SECONDS)
+                self._pause(self._retry_seconds)
         if self.is_failing:
             self.is_failing = False
             _log.info("journal recovered")
