@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -104,11 +103,6 @@ class NatsServer:
         assert self._process is not None, "it was not started"
         self._process.send_signal(signal.SIGCONT)
         self._is_paused = False
-
-    def wipe(self) -> None:
-        """Remove its store. The server must not be running."""
-        assert not self.is_running, f"{self.name} is running"
-        shutil.rmtree(self.store, ignore_errors=True)
 
     def close(self) -> None:
         """Kill it, and give its ports back."""
