@@ -78,3 +78,4 @@ def test_udp_port_that_is_taken_is_an_error(open_room: Callable[..., Room]) -> N
                 break
         with pytest.raises(StartError, match=r"Address already in use \(UDP\)"):
             open_room(port=taken.getsockname()[1])
+        open_room()  # the data folder is free again

@@ -188,6 +188,7 @@ class Server:
         self._metrics: MetricsServer | None = None
         self._listener: Listener | None = None
         self._udp_listener: UdpListener | None = None
+        self._bound: tuple[socket.socket, socket.socket] | None = None
         # The log that several servers share; None if this is the only one.
         self._shared_log: NatsLog | None = None
         self._shared_journal: SharedJournal | None = None
@@ -384,6 +385,8 @@ class Server:
             Slots.of(config.max_connections, config.waiting_percent, config.reserved_percent),
             memory.claim,
         )
+        if self._shared_log is None:  # before the parts that an error would leave open
+            self._bound = _listen(config)
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
@@ -463,9 +466,9 @@ class Server:
             self._peers.receive(data)
 
     def _bind(self) -> None:
-        """Bind the ports of the clients, and make the listeners. Raises StartError."""
+        """Make the listeners; bind the ports of the clients, if that was not done. Raises StartError."""
         config = self._config
-        listening, bound = _listen(config)
+        listening, bound = self._bound or _listen(config)
         # The bound port, which the system chose if the setting is 0.
         self.port = int(listening.getsockname()[1])
         self._listener = Listener(listening, self._connections, self._protocols, self._crash, self._turns)

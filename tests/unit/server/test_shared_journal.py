@@ -499,7 +499,6 @@ def test_server_that_waits_for_its_name_can_be_stopped(
     """Promise: a server that is started with the name of another one by mistake, and stopped, does no harm."""
     first = servers[0]
     stream.leases["a"] = first.journal.run
-    (tmp_path / "second").mkdir()
     second = SharingServer(tmp_path / "second", stream, "a").start()
     eventually(lambda: second.journal.awaits_name)
     second.stop()
