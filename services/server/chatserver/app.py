@@ -276,7 +276,7 @@ class Server:
         self._journal = self._make_journal(config)
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
-        hub = Hub(
+        self._hub = hub = Hub(
             buffers,
             partial(self._open_buffer, protocols, kept_bytes),
             self._sender.remove_buffer,
@@ -290,7 +290,6 @@ class Server:
         )
         self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)
-        self._hub = hub
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
         self._operators = config.operator or ()
@@ -385,8 +384,8 @@ class Server:
             Slots.of(config.max_connections, config.waiting_percent, config.reserved_percent),
             memory.claim,
         )
-        if self._shared_log is None:  # before the parts that an error would leave open
-            self._bound = _listen(config)
+        # Before the parts that an error would leave open.
+        self._bound = _listen(config) if self._shared_log is None else None
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
