@@ -48,10 +48,12 @@ def texts(server: Program, name: str) -> list[str]:
         return [each["message"] for each in peer.next("history")["messages"]]
 
 
-def say(server: Program, name: str, text: str) -> None:
+def say(server: Program, name: str, text: str) -> int:
+    """Send a message, or send it again. Returns the id."""
     with closing(Peer(server.port)) as peer:
         peer.login(name)
-        peer.say(text)
+        peer.ask(command="PM", message=text, nonce=text)
+        return int(peer.next("sent")["id"])
 
 
 def refusal(server: Program) -> str:
@@ -129,7 +131,7 @@ def test_data_of_one_server_become_those_of_several_and_back(cluster: Cluster) -
     """Another server loads the snapshot that ``share`` has stored. The messages have one history all the time."""
     single = cluster.server("a", CHAT_NATS="")
     single.start()
-    say(single, "alice", "alone")
+    first_id = say(single, "alice", "alone")
     single.stop()
     cluster.nats.start()
     first, second = cluster.server("a"), cluster.server("b")
@@ -139,6 +141,7 @@ def test_data_of_one_server_become_those_of_several_and_back(cluster: Cluster) -
     second.start()
     assert "snapshot loaded record=1" in second.log()
     first.start()
+    assert say(second, "alice", "alone") == first_id
     say(second, "bob", "together")
     for server in (first, second):
         assert texts(server, "carol") == ["alone", "together"]
@@ -147,6 +150,7 @@ def test_data_of_one_server_become_those_of_several_and_back(cluster: Cluster) -
     code, error = cluster.admin(first, "unshare")
     assert code == 0, error
     single.start()
+    assert say(single, "alice", "alone") == first_id
     say(single, "alice", "alone again")
     assert texts(single, "carol") == ["alone", "together", "alone again"]
     assert "history renewed" not in single.log()

@@ -114,6 +114,7 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     assert time.monotonic() - ended_at < 1.0
 
 
+@pytest.mark.long  # a lease must end
 def test_users_of_a_killed_server_go_offline_and_its_names_are_free(two: Two) -> None:
     alice, _ = two.enter(two.a, "alice"), two.enter(two.b, "bob")
     two.enter_guest(two.b, "carol")

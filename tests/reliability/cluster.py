@@ -137,19 +137,12 @@ class ChatServer:
 
 
 class Cluster:
-    """Chat servers, NATS servers, and the proxies between them. The context starts all, and kills them at its end.
+    """Chat servers, NATS servers, and the proxies between them. The context starts all, and kills them at its end."""
 
-    With ``password`` NATS asks for one.
-    """
-
-    def __init__(self, folder: Path, servers: int = 3, nats: int = 3, *, password: str = "", **settings: str) -> None:
+    def __init__(self, folder: Path, servers: int = 3, nats: int = 3, **settings: str) -> None:
         self.folder = folder
-        self.nats = NatsServers(folder / "nats", nats, user="chat" if password else "", password=password)
+        self.nats = NatsServers(folder / "nats", nats)
         self._settings = settings
-        if password:
-            password_file = folder / "nats-password"
-            password_file.write_text(password)
-            self._settings |= {"CHAT_NATS_USER": "chat", "CHAT_NATS_PASSWORD_FILE": str(password_file)}
         self._stack = ExitStack()
         self._count = servers
         self.servers: list[ChatServer] = []

@@ -14,7 +14,6 @@ from reliability.cluster import READY_SECONDS, Cluster, await_, compare_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from reliability.cluster import ChatServer
 
@@ -170,6 +169,7 @@ def test_wiped_data_folder_comes_back_from_the_log(cluster: Cluster) -> None:
     assert_equal(cluster)
 
 
+@pytest.mark.long
 def test_servers_stop_if_the_log_is_deleted(pair: Cluster) -> None:
     """Promise: they say so, and don't begin another history."""
 
@@ -194,54 +194,6 @@ def test_second_server_with_a_name_does_not_start(pair: Cluster) -> None:
     assert_says(second, "name")
     assert first.is_ready()
     await_service(first, "hello")
-
-
-def test_server_with_a_wrong_password_for_nats_does_not_start(tmp_path: Path) -> None:
-    with Cluster(tmp_path, 1, 1, password="right") as cluster:
-        password = tmp_path / "wrong-password"
-        password.write_text("wrong")
-        server = cluster.add("s2", CHAT_NATS_PASSWORD_FILE=str(password))
-        server.launch()
-        assert server.await_end() == NOT_STARTED
-        assert_says(server, "credentials")
-        await_service(cluster.servers[0], "hello")
-
-
-def test_folder_of_one_server_becomes_the_first_of_three_and_back(tmp_path: Path) -> None:
-    """Promise: all ids, nonces, rooms and accounts stay, and the servers that join have them, too."""
-    with Cluster(tmp_path, 0, 1) as cluster:
-        single = cluster.add("single", "s1", CHAT_NATS="")
-        single.launch()
-        single.await_ready()
-        with entered(single, "alice") as alice:
-            first = say(alice, "as one server")
-            alice.ask(command="join", room="dev")
-            alice.next("joined")
-        assert single.program.stop() == 0
-        cluster.servers.remove(single)
-        servers = [cluster.add("s1"), cluster.add("s2"), cluster.add("s3")]
-        servers[0].administer("share")
-        for server in servers:
-            server.launch()
-        for server in servers:
-            server.await_ready()
-            with closing(Peer(server.port)) as alice:
-                welcome = alice.login("alice", rooms=True)
-                assert welcome["account"] == "existing"
-                assert [each["room"] for each in welcome["rooms"]] == ["dev"]
-                assert say(alice, "as one server")["id"] == first["id"]
-                last = say(alice, f"on {server.name}")
-        assert_equal(cluster)
-        for server in servers:
-            assert server.program.stop() == 0
-        servers[1].administer("unshare")
-        single = cluster.add("single", "s2", CHAT_NATS="")
-        single.launch()
-        single.await_ready()
-        with entered(single, "alice") as alice:
-            assert texts(alice) == ["as one server", "on s1", "on s2", "on s3"]
-            assert say(alice, "on s3")["id"] == last["id"]
-            assert say(alice, "as one server again")["id"] > last["id"]
 
 
 def assert_says(server: ChatServer, word: str) -> None:
