@@ -1918,8 +1918,8 @@ BREAKS = (
     _break(
         _OWN_LOG,
         _JOURNAL + "shared.py",
-        "self._pause(_RETRY_SECONDS)\n        return False",
-        "self._pause(_RETRY_SECONDS)\n        return True",
+        "self._pause(self._retry_seconds)\n        return False",
+        "self._pause(self._retry_seconds)\n        return True",
         f"{_SHARED}test_server_that_waits_for_its_name_can_be_stopped",
     ),
     _break(
