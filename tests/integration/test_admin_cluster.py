@@ -197,7 +197,7 @@ class ServerWithoutClients:
 
 
 def test_user_on_another_server_is_kicked(folder: Path) -> None:
-    """The entry reaches that server through the log."""
+    """The entry reaches the other server through the log."""
     with closing(Database(folder)) as database:
         target = ServerWithoutClients(database)
         target.journal.start()

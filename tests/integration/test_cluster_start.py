@@ -65,7 +65,7 @@ def refusal(server: Program) -> str:
 
 
 def test_server_waits_for_nats_and_says_so(cluster: Cluster) -> None:
-    """It is alive and not ready, and no client can connect. A signal ends the wait; the next start serves."""
+    """The server is alive and not ready, and no client can connect. A signal ends the wait; the next start serves."""
     server = cluster.server("a")
     server.launch()
     assert page(server, "healthz") == (200, "ok\n")
@@ -158,7 +158,7 @@ def test_data_of_one_server_become_those_of_several_and_back(cluster: Cluster) -
 
 @pytest.mark.long
 def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Cluster) -> None:
-    """It is alive and not ready; after NATS has come back, all is as before."""
+    """The server is alive and not ready; after NATS has come back, it serves new users again."""
     cluster.nats.start()
     server = cluster.server("a")
     server.start()

@@ -56,7 +56,7 @@ def wait_for_users(peer: Peer, *names: str) -> None:
 
 
 def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
-    """They see, reach and moderate each other, as on one server. A clean end takes its users along at once."""
+    """The users see, reach and moderate each other. If a server shuts down, its users leave the lists at once."""
     alice, bob = two.enter(two.a, "alice", moderation=True), two.enter(two.b, "bob")
     carol = two.enter_guest(two.b, "carol")
     dave = two.enter_guest(two.a, "dave", "127.0.0.9")

@@ -1,4 +1,4 @@
-"""The log on NATS: what is published is read by all, in one order, whatever fails."""
+"""The log on NATS: all servers read all published records in one order, despite failures."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def ask(servers: NatsServers, subject: str, request: dict[str, Any]) -> dict[str
 
 
 def test_records_leases_broadcasts_and_snapshots(nats: NatsServers, tmp_path: Path) -> None:
-    """Promise: two servers read the same records in one order, and see each other's leases, words and snapshots."""
+    """Promise: two servers read the same records in one order, and each other's leases, broadcasts and snapshots."""
     settings = settings_for(nats)
     with opened(settings) as one, opened(settings, "b") as two:
         one.open()
@@ -332,7 +332,7 @@ def test_lost_records_end_the_reading(nats: NatsServers) -> None:
 
 
 def test_log_goes_on_after_lost_connections(nats: NatsServers) -> None:
-    """Promise: it connects when NATS appears; what is published meanwhile is stored once, and each change is told."""
+    """Promise: it connects when NATS starts; earlier records are stored once, and each change is reported."""
     with TcpProxy(nats[0].port) as link, capture_logs() as log:
         link.is_cut = True
         settings = settings_for(nats, urls=(f"nats://127.0.0.1:{link.port}",))
@@ -432,7 +432,7 @@ def test_log_without_a_quorum_goes_on_with_it(nats3: NatsServers) -> None:
 
 @pytest.mark.long  # elections take seconds
 def test_paused_leader(nats3: NatsServers) -> None:
-    """Promise: all servers go on while the leader of the stream is paused, and after it goes on."""
+    """Promise: all servers go on while the leader of the stream is paused, and after it continues."""
     settings = settings_for(nats3)
     with opened(settings) as one, opened(settings) as two:
         one.open()

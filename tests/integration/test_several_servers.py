@@ -90,7 +90,7 @@ def test_program_tells_the_change_in_one_line(
 
 
 def test_server_that_is_unavailable_is_passed_over() -> None:
-    """Promise: also if it becomes unavailable. Its message is sent again, with the same nonce."""
+    """Promise: the client leaves it, also later, and sends the message again with the same nonce."""
 
     def becomes_unavailable(request: dict[str, Any]) -> list[dict[str, Any] | None]:
         return [error("unavailable", request["nonce"])] if request["command"] == "PM" else serve(request)

@@ -103,7 +103,7 @@ def test_first_server_creates_the_log_and_others_take_over_its_identity(
 
 
 def test_of_servers_that_create_the_log_at_once_one_wins(tmp_path: Path, stream: FakeStream) -> None:
-    """The other one finds the log empty, and then its Origin there."""
+    """The other server finds the log empty at first, and then an Origin in it."""
 
     class SlowLog(FakeLog):
         def create_first(self, data: bytes) -> bool:
@@ -197,7 +197,7 @@ def test_new_server_starts_from_the_newest_snapshot(tmp_path: Path, stream: Fake
 
 
 def test_folder_with_data_is_not_replaced_by_a_snapshot(tmp_path: Path, stream: FakeStream, log: FakeLog) -> None:
-    """Neither that of a server of the cluster, nor that of a single server, nor one whose database was lost."""
+    """The folder is that of a server of the cluster, that of a single server, or one whose database was lost."""
     shared = make_data(tmp_path / "shared", "alice")
     share_folder(shared, log)
     upload_snapshot(shared, log)
@@ -217,7 +217,7 @@ def test_folder_with_data_is_not_replaced_by_a_snapshot(tmp_path: Path, stream: 
 
 
 def test_empty_database_is_replaced_by_a_snapshot(tmp_path: Path, log: FakeLog) -> None:
-    """It is there after a first start without the log, or after one that was killed."""
+    """Such a database is left by a first start without the log, or by one that was killed."""
     share_folder(make_data(tmp_path / "single", "alice"), log)
     with pytest.raises(LogError, match="has no snapshot; run `chatserver admin snapshot FILE` on another server"):
         start(tmp_path / "new", log)
@@ -231,7 +231,7 @@ def test_empty_database_is_replaced_by_a_snapshot(tmp_path: Path, log: FakeLog) 
 def test_unusable_snapshot_is_left_out_if_the_log_has_everything(
     tmp_path: Path, stream: FakeStream, log: FakeLog, kind: str, has_base: bool
 ) -> None:
-    """Without its base the log has not: then the server says how to get one."""
+    """A log that continues the data of one server has not everything: then the error says how to get a snapshot."""
     if has_base:
         share_folder(make_data(tmp_path / "a", "alice"), log)
     else:
@@ -317,7 +317,7 @@ class CrashingLog(FakeLog):
 def test_share_and_start_can_be_killed_and_repeated(
     tmp_path: Path, stream: FakeStream, log: FakeLog, number: int, is_before: bool
 ) -> None:
-    """No part of an interrupted command is taken for a server's folder, nor is its log joined without its data."""
+    """No server starts with a half-shared folder, or joins its log without the data."""
     single = make_data(tmp_path / "single", "alice")
     with pytest.raises(CrashedError):
         share_folder(single, CrashingLog(stream, number, is_before=is_before))

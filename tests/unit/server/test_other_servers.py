@@ -66,7 +66,7 @@ def test_lists_have_the_users_of_all_servers(services: ChatFixture, alice: Peer)
 
 
 def test_mark_is_not_told_while_the_user_is_on_another_server(services: ChatFixture) -> None:
-    """It is too old: see Login.join."""
+    """The mark is too old: see Login.join."""
     for is_there in (True, False):
         peer = services.connect()
         (welcome,) = peer.ask(Login(BOB, "secret"))
@@ -78,7 +78,7 @@ def test_mark_is_not_told_while_the_user_is_on_another_server(services: ChatFixt
 
 @pytest.mark.parametrize("name", [BOB, "GINA"])
 def test_direct_message_to_a_user_of_another_server_is_sent(services: ChatFixture, alice: Peer, name: str) -> None:
-    """It does not count as one that waits. After the recipient has left, it is stored, or there is no such guest."""
+    """The message does not count as waiting. After the recipient has left, it is stored, or a guest is unknown."""
     alice.ask(Whisper(name, "hello"))
     sent = alice.received()[-1]
     assert isinstance(sent, Sent)
@@ -98,7 +98,7 @@ def test_direct_message_to_a_user_of_another_server_is_sent(services: ChatFixtur
 
 
 def test_guest_is_confirmed_when_the_message_is_stored(services: ChatFixture) -> None:
-    """The guest of another server acknowledges it there."""
+    """The guest acknowledges the message on its own server."""
     carol = services.guest("carol")
     carol.sending.new_replies()
     sent = [Sent(11, SentStatus.SENT), Sent(12, SentStatus.SENT)]
@@ -118,7 +118,7 @@ def test_message_for_a_guest_who_leaves_another_server_meanwhile_fails(services:
 
 
 def test_message_of_another_server_reaches_all_users_here(services: ChatFixture, alice: Peer) -> None:
-    """Its sender has no connection here. Guests acknowledge it as usual."""
+    """The sender has no connection here. Guests acknowledge the message as usual."""
     carol = services.guest("carol").receiving
     carol.new_replies()
     bob = bob_elsewhere(services)
@@ -153,7 +153,7 @@ def test_operator_who_is_made_on_another_server_is_one_here(services: ChatFixtur
 
 
 def test_guest_of_another_server_is_not_banned_by_an_address(alice: Peer) -> None:
-    """Only that server knows it."""
+    """Only the other server knows the address."""
     (refused,) = alice.ask(Ban(username="gina"))
     assert isinstance(refused, Refused)
     assert refused.code is ErrorCode.BAD_REQUEST
@@ -171,7 +171,7 @@ def test_claims_have_the_name_of_the_server_and_end_with_its_run(services: ChatF
 
 
 def test_name_of_a_guest_of_another_server_is_taken(services: ChatFixture) -> None:
-    """The log decides, at the second connection."""
+    """The log decides, when the guest opens its second connection."""
     services.accounts.claimed.add("gina")
     gina = services.guest("gina")
     assert codes(gina.receiving.send_queue.replies) == [ErrorCode.BAD_USERNAME]

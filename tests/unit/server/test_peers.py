@@ -170,7 +170,7 @@ class Node:
             self.is_paused, self.ran_since = False, self.world.now
 
     def kill(self) -> None:
-        """End without a word."""
+        """End without a broadcast."""
         del self.world.nodes[self.server]
 
     def stop(self) -> None:
@@ -294,7 +294,7 @@ def test_users_of_a_killed_server_leave_after_its_lease() -> None:
 
 
 def test_silent_server_with_a_lease_stays() -> None:
-    """It is there, but its broadcasts are lost, or the leases can't be read."""
+    """The server runs, but its broadcasts are lost, or the leases can't be read."""
     world, (a, b) = start("a", "b")
     a.set_users(LOBBY_ID, {"alice"})
     world.run(1.0)
@@ -311,7 +311,7 @@ def test_silent_server_with_a_lease_stays() -> None:
 
 
 def test_paused_server_takes_no_other_for_gone() -> None:
-    """What the others said meanwhile is lost, and their leases may look old."""
+    """During the pause it loses the broadcasts of the others, and their leases may look old."""
     world, (a, b) = start("a", "b")
     b.set_users(LOBBY_ID, {"bob"})
     world.run(1.0)
@@ -366,7 +366,7 @@ def record(node: Node, *, passes_on: bool = True) -> list[bytes]:
 
 
 def test_broadcasts_of_a_former_run_are_ignored() -> None:
-    """They have higher versions."""
+    """Their versions are higher than those of the present run."""
     world, (a, b) = start("a", "b")
     heard = record(b)
     for names in ({"alice"}, {"alice", "bob"}, {"bob"}):
@@ -394,7 +394,7 @@ def test_lost_changes_are_repaired_when_the_next_ones_arrive() -> None:
 
 
 def test_repeated_broadcasts_change_nothing() -> None:
-    """Neither an old state, nor old changes."""
+    """A repeated state or change is older than the version that the receiver has."""
     world, (a, b) = start("a", "b", seconds=0.0)
     heard = record(b)
     a.set_users(LOBBY_ID, {"alice"})
@@ -455,7 +455,7 @@ def test_state_is_sent_once_for_all_that_request_it() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x02\x95\x01", b"\x01\xff", b"\x01\x95\x01\xa1a"])
 def test_broadcast_that_cannot_be_read_is_ignored(data: bytes) -> None:
-    """It may be of a later version."""
+    """A server of a later version may have sent it."""
     world, (a, b) = start("a", "b")
     with capture_logs() as log:
         for _ in range(3):
@@ -469,7 +469,7 @@ def test_broadcast_that_cannot_be_read_is_ignored(data: bytes) -> None:
 
 @pytest.mark.parametrize(("seconds", "is_told"), [(4.0, False), (6.0, True), (-6.0, True)])
 def test_clock_that_differs_is_reported_once(seconds: float, *, is_told: bool) -> None:
-    """Only if it lasts: after a pause all broadcasts are late."""
+    """A difference that lasts is reported; after a pause, all broadcasts are late for a moment."""
     world, (a, b) = start("a", "b")
     a.clock_ms = int(seconds * 1000)
     with capture_logs() as log:
@@ -496,7 +496,7 @@ def test_clock_that_differs_is_reported_once(seconds: float, *, is_told: bool) -
     ],
 )
 def test_server_whose_data_differ_stops(digests: str, lost: str) -> None:
-    """A minority, and both if there is no majority. A server that has not come to the record has no vote."""
+    """A minority stops, and all stop if there is no majority. A server without a digest of the record has no vote."""
     world, nodes = start(*"abcd"[: len(digests)])
     for node, digest in zip(nodes, digests, strict=True):
         node.checkpoints = {} if digest == "-" else {1_000: digest.encode()}
@@ -510,7 +510,7 @@ def test_server_whose_data_differ_stops(digests: str, lost: str) -> None:
 
 
 def test_minority_is_not_judged_before_all_have_told_their_digest() -> None:
-    """The first that compare may be the right one and the wrong one."""
+    """The first two servers that compare may be a right one and the wrong one."""
     world, (a, b, c) = start("a", "b", "c")
     a.checkpoints, b.checkpoints = {1_000: b"right"}, {1_000: b"wrong"}
     world.run(5.0)
@@ -534,7 +534,7 @@ def guess(node: Node, now: float, network: str = "n", account: str = "alice") ->
 
 @pytest.mark.parametrize(("network", "account"), [("n", "other"), ("n", "alice"), ("other", "alice")])
 def test_wrong_passwords_count_on_all_servers(network: str, account: str) -> None:
-    """For the network and for the account, and they are not told again by those who were told."""
+    """They count for the network and for the account, and a server does not pass on those of others."""
     limits = ThrottleLimits(first=Pace(3, 2.5), further=Pace(3, 2.5), network=Pace(3, 2.5))
     world, (a, b, c) = start("a", "b", "c", limits=limits)
     heard = [record(node) for node in (a, b, c)]
@@ -568,7 +568,7 @@ def test_flood_of_wrong_passwords_is_told_in_part() -> None:
 
 # --- the thread ---
 def test_thread_sends_and_receives() -> None:
-    """The time stands still, so it does what came in, and what is due once."""
+    """The clock stands still, so the thread handles its inbox, and broadcasts once."""
     world = World()
     a, b = Node(world, "a"), Node(world, "b")
     world.run()

@@ -240,7 +240,7 @@ steps = st.lists(st.tuples(st.sampled_from([*MOVES, Play.say, Play.cut, Play.men
 
 @given(steps)
 def test_each_entry_is_applied_once_and_in_order_on_all_servers(moves: list[tuple[Any, int]]) -> None:
-    """Promise: whatever is lost, repeated, overtaken or taken for gone, all stores are equal and nothing is twice."""
+    """Promise: if records are lost, repeated or overtaken, and servers taken for gone, all stores stay equal."""
     stream = new_stream()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         servers = []
@@ -342,7 +342,7 @@ def test_names_are_given_once(servers: list[SharingServer]) -> None:
 
 
 def test_entries_are_refused_while_the_log_has_a_problem(servers: list[SharingServer]) -> None:
-    """Those in flight wait, and nothing is confirmed early; a deferred entry is kept."""
+    """Entries in flight wait, and none is confirmed early; a deferred entry is kept."""
     server = servers[0]
     server.log.hold()
     waiting = server.say("waits")
@@ -381,7 +381,7 @@ def test_refusal_comes_after_what_is_in_flight(servers: list[SharingServer]) -> 
 
 
 def test_entries_in_flight_at_the_end_are_of_unknown_fate(servers: list[SharingServer]) -> None:
-    """Their callers must not be told that nothing was done: the log may have them."""
+    """The callers must not get an error that denies the effect: the log may have the entries."""
     server, other = servers
     server.log.hold()
     in_flight = server.say("in flight")
@@ -413,7 +413,7 @@ def test_deferred_entry_does_not_wait_for_others(servers: list[SharingServer]) -
 
 
 def test_refused_messages_that_wait_for_their_turn_are_limited(servers: list[SharingServer]) -> None:
-    """Their sender waits, as for a slow disk, so that it can't use up the memory while the log is away."""
+    """The sender waits, as for a slow disk, so that it can't use up the memory while the log is unavailable."""
     server = servers[0]
     appended: list[Appended[Any]] = []
 
@@ -590,7 +590,7 @@ def is_closed(server: SharingServer) -> bool:
 
 
 def test_each_record_is_reported_by_its_own_server_once(stream: FakeStream, tmp_path: Path) -> None:
-    """So one server stores a snapshot after every so many records."""
+    """So exactly one server stores each snapshot."""
     reported: list[int] = []
     servers = [SharingServer(tmp_path / name, stream, name) for name in NAMES]
     for server in servers:
@@ -627,7 +627,7 @@ def test_stop_does_not_wait_for_the_records_of_others(stream: FakeStream, tmp_pa
 def test_entries_are_refused_while_the_disk_fails(
     servers: list[SharingServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing can be confirmed, and the inbox must not fill up. What is in flight waits, also for the next start."""
+    """No entry can be confirmed, and the inbox must not fill up. Entries in flight wait, also for the next start."""
     server, other = servers
     is_failing = threading.Event()
     is_failing.set()

@@ -71,7 +71,7 @@ class Log(Protocol):
     def publish(self, record_id: str, data: bytes) -> None:
         """Publish a record, and repeat it until it is acknowledged. Does not block.
 
-        The log ignores a repeated id for some minutes only, and repeated records may come in another order: the reader
+        The log ignores a repeated id for some minutes only, and may store repeated records in another order: the reader
         detects both. See SharedJournal.
         """
 
