@@ -121,7 +121,7 @@ _CLOSING_SECONDS = 1.0
 _PROBE_SECONDS = 1.5
 _DAY_SECONDS = 86_400
 # Descriptors besides connections: those of rooms with traffic, and some for the database, its readers, listeners,
-# wakeup pipes and the log.
+# wakeup pipes and the server's log.
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
@@ -189,10 +189,10 @@ class Server:
         self._listener: Listener | None = None
         self._udp_listener: UdpListener | None = None
         self._bound: tuple[socket.socket, socket.socket] | None = None
-        # The log that several servers share; None if this is the only one.
+        # The shared log; None if this is the only server.
         self._shared_log: NatsLog | None = None
         self._shared_journal: SharedJournal | None = None
-        # Set at the start of such a server: tells what it waits for.
+        # With a shared log: the start, which knows what the server waits for.
         self._log_start: LogStart | None = None
         self._monitor: LogMonitor | None = None
         self._peers: Peers | None = None
@@ -210,7 +210,7 @@ class Server:
                 self._prepare_for_log(config)
 
     def _prepare_for_log(self, config: Config) -> None:
-        """Make what answers during the start: the control socket, and the port of the metrics.
+        """Make the parts that answer during the start: the control socket, and the port of the metrics.
 
         The database is opened later, because the folder may get a snapshot before. Its lock is tried, so that this
         server does not replace the control socket of a running one.
@@ -440,7 +440,7 @@ class Server:
         return shared
 
     def _meet_peers(self, throttle: LoginThrottle, guests: Guests) -> None:
-        """Make what talks to the other servers, if there are some."""
+        """Make the parts that talk to the other servers, if there is a shared log."""
         journal = self._shared_journal
         if journal is None or self._shared_log is None:
             return
@@ -460,7 +460,7 @@ class Server:
         journal.on_new_run(guests.end_run)
 
     def _receive_broadcast(self, data: bytes) -> None:
-        """Pass on a broadcast of another server. For the log's thread, which starts before the database is open."""
+        """Pass on a broadcast. For the thread of the shared log, which starts before the database is open."""
         if self._peers is not None:
             self._peers.receive(data)
 
@@ -724,7 +724,7 @@ class Server:
         return "it can't write to its disk" if self._is_built and self._journal.is_failing else ""
 
     def _find_cluster_problem(self) -> str:
-        """Return why clients should prefer another server of the cluster; empty if they are welcome, or it is alone."""
+        """Return why clients should prefer another server; empty if they need not, or if this is the only one."""
         if self._shared_log is None:
             return ""
         if not self._started or self._monitor is None:
@@ -743,7 +743,7 @@ class Server:
             _log.info("waiting for connection", port=self.port)
 
     def _end_without_log(self) -> None:
-        """End the process, because it can't follow the log. The journal has logged the reason. For its thread."""
+        """End the process: it can't follow the shared log. The journal has logged the reason. For its thread."""
         self._crashed = True
         self._on_crash()
         _log.error("shutting down", reason="shared_log_lost")
@@ -776,7 +776,7 @@ def _start_errors(config: Config) -> Iterator[None]:
 
 
 def _server_name(config: Config) -> str:
-    """The name among the servers of the log: of the setting, or of the machine, as far as NATS allows it."""
+    """The name of this server in its cluster: of the setting, or of the machine, as far as NATS allows it."""
     return config.server_name or re.sub("[^A-Za-z0-9_-]+", "-", platform.node().partition(".")[0])[:32] or "server"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Minimum memory of a hash per lane: RFC 9106, section 3.1.
 _LANE_KIB = 8
 
-# The settings of the log that several servers share, for commands that use it.
+# The settings of the shared log, for commands that use it.
 NATS_SETTINGS: Final = tuple(setting for setting in SERVER_SETTINGS if setting.name.startswith("nats"))
 
 # Settings that SIGHUP changes in a running server. All others need a restart: they size its parts, or clients rely on

@@ -241,7 +241,7 @@ def _check_nats(config: Config) -> Iterator[Finding]:
     for server in servers:
         place = f"{server.name} ({server.url})" if server.name else server.url
         if server.problem:
-            # The others serve, so one that is down is a warning, but all must be as they must be.
+            # The other NATS servers serve, so one that is down is a warning. Wrong settings of one are a problem.
             is_alone = len(servers) == 1 or server.name
             verdict = Verdict.PROBLEM if is_alone else Verdict.WARNING
             yield Finding("nats", verdict, f"{place}: {server.problem}", "Start or correct this NATS server.")
@@ -276,7 +276,7 @@ def _stream_finding(config: Config, stream: StreamState) -> Finding:
 
 
 def _applied(config: Config) -> int:
-    """Number of the last record that the data folder has of a log."""
+    """Number of the last record of a shared log that the data folder has."""
     with suppress(StoreError), closing(ReadOnlyDatabase(config.data)) as database, database.reading() as connection:
         position = read_position(connection)
         return position.number if position is not None else 0

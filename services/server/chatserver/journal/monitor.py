@@ -90,7 +90,7 @@ class LogMonitor:
         return max(0, self._shared_log.last_number() - self._applied())
 
     def find_problem(self) -> str:
-        """Return why clients should prefer another server now; empty if they are welcome."""
+        """Return why clients should prefer another server now; empty if they need not."""
         if problem := self._shared_log.find_problem():
             return problem
         if self._lag_seconds > LAG_MAX_SECONDS:

@@ -89,7 +89,7 @@ def read_answer(data: bytes) -> dict[str, Any]:
 
 
 def check_info(info: Mapping[str, Any], settings: NatsSettings) -> None:
-    """Check what a server says first, before it gets credentials. Raises LogError."""
+    """Check the greeting of a server, before it gets credentials. Raises LogError."""
     name = info.get("server_name", "unknown")
     version = str(info.get("version", "0"))
     if settings.tls is not None and not info.get("tls_required"):
@@ -130,7 +130,7 @@ async def _ask_servers(client: Client, server_id: str) -> list[ServerAnswer]:
         try:
             answer = json.loads(message.data)
             answers.append(_server_answer(answer["server"]["id"], answer["server"]["name"], answer["data"]))
-        except (ValueError, KeyError, TypeError):  # no server may answer
+        except (ValueError, KeyError, TypeError):  # the account may not ask
             answered.set()
             return
         if answers[-1].server_id == server_id:
@@ -227,7 +227,7 @@ def leases_config(settings: NatsSettings) -> dict[str, Any]:
 
 
 async def make_stream(client: Client, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what JetStream says of a stream, after it was made if it was missing.
+    """Return JetStream's description of a stream, which is made if it is missing.
 
     LogError: it can't be made. OSError, NatsError: it is unknown; try again.
     """

@@ -74,12 +74,12 @@ class NatsClient(nats.aio.client.Client):
                     "NATS refuses the credentials; correct CHAT_NATS_USER and CHAT_NATS_PASSWORD_FILE, or "
                     "CHAT_NATS_CREDENTIALS."
                 ) from error
-            if isinstance(error, TimeoutError):  # of another program, or a paused one
+            if isinstance(error, TimeoutError):  # it is another program, or paused
                 raise ConnectionError("no greeting of a NATS server") from error
             raise ConnectionError(self.reason or str(error) or type(error).__name__) from error
 
     async def abandon(self) -> None:
-        """End the connection at once, whatever it does."""
+        """End the connection at once, in any state."""
         self.is_lost.set()
         transport = self._transport
         try:

@@ -517,7 +517,7 @@ class NatsLog:
         await session.run_until_lost(self._publish(session), self._read(session), self._renew(session))
 
     def _guard(self, receive: Callable[[Msg], None]) -> Callable[[Msg], Awaitable[None]]:
-        """A callback for nats-py, which would log a defect of it and go on."""
+        """Wrap a callback for nats-py, which would only log an exception of it and go on."""
 
         async def guarded(message: Msg) -> None:
             try:
@@ -583,7 +583,7 @@ class NatsLog:
             return list(self._publications.values())
 
     def _send(self, item: _Publication | tuple[str, bytes]) -> None:
-        """Send a record or another message after all that wait. Without a session a record waits for the next one."""
+        """Queue a record or another message to be sent. Without a session, a record waits for the next session."""
         session = self._session
         if session is None:
             return
@@ -719,7 +719,7 @@ class NatsLog:
             headers = message.headers or {}
             if not message.data and "Status" in headers:
                 if headers["Status"] != "100" or int(headers.get("Nats-Last-Stream", 0)) >= reading.next:
-                    is_useless.set()  # deleted, or a record was lost on the way
+                    is_useless.set()  # the consumer was deleted, or a record was lost on the way
                 flow_subject = message.reply or headers.get("Nats-Consumer-Stalled")
                 if flow_subject and not reading.delays_flow(flow_subject):
                     self._send((flow_subject, b""))
@@ -809,7 +809,7 @@ class NatsLog:
             if self._lease is not None and not is_steady:
                 raise BlockingIOError("the leases may not be renewed yet") from error
             return None
-        if b"KV-Operation" in base64.b64decode(message.get("hdrs", "")):  # given up
+        if b"KV-Operation" in base64.b64decode(message.get("hdrs", "")):  # the lease was given up
             return None
         return base64.b64decode(message.get("data", "")).decode()
 

@@ -533,7 +533,7 @@ class SharedJournal(Journal):
         return results
 
     def _tell(self, results: Sequence[_Result]) -> None:
-        """Tell all of batches that were applied: at once, if no refusal comes between two of them."""
+        """Tell subscribers and callers of applied batches: all at once, unless a refusal comes between two of them."""
         step = 1 if any(each.error is not None for each in self._fences) else len(results)
         for start in range(0, len(results), step):
             self._tell_at_once(results[start : start + step])

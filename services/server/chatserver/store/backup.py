@@ -63,7 +63,7 @@ class UnusableBackupError(StoreError):
 
 
 class Copy(NamedTuple):
-    """A copy of the database: its size, and its position in the log of several servers, if it follows one."""
+    """A copy of the database: its size, and its position in the shared log, if it follows one."""
 
     size_bytes: int
     position: LogPosition | None
