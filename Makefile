@@ -28,7 +28,7 @@ demo: $(VENV)/.installed ## Show a conversation: a server and three scripted cli
 	@$(BIN)/python -m ops.demo --stack $(STACK) $(if $(TLS),--tls)
 
 .PHONY: cluster
-cluster: $(VENV)/.installed ## Show three chat servers that share one log; some are killed, and the conversation goes on
+cluster: $(VENV)/.installed ## Show three chat servers that share one log; one is killed, and the conversation goes on
 	@$(BIN)/python -m ops.cluster
 
 .PHONY: test
