@@ -57,16 +57,16 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    """A NATS server for all tests of a module. Streams of earlier tests are in it."""
+    """A NATS server for all tests of a process. Streams of earlier tests are in it."""
     with NatsServers(tmp_path_factory.mktemp("nats")) as servers:
         yield servers
 
 
 @pytest.fixture(scope="module")
 def nats3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
-    """Like ``nats``, a cluster of three. A test that kills or pauses servers starts or resumes them again."""
+    """A cluster of three for a module. A test that kills or pauses servers starts or resumes them again."""
     with NatsServers(tmp_path_factory.mktemp("nats3"), 3) as servers:
         yield servers
 

@@ -103,11 +103,12 @@ class Program:
                 stderr=log,
             )
 
-    def administer(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run ``chatserver admin`` in the environment of the server, running or not."""
+    def administer(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run ``chatserver admin`` in the environment of the server, running or not, with other settings."""
         command = [sys.executable, "-m", "chatserver", "admin", *words, "--data", str(self.data)]
+        environment = self._environment | settings
         return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, check=False, timeout=2 * DEADLINE_SECONDS
+            command, env=environment, capture_output=True, text=True, check=False, timeout=2 * DEADLINE_SECONDS
         )
 
     def wait_for_port(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -228,7 +228,6 @@ def act(world: World, server: str, what: str | tuple[int, set[str]]) -> None:
         getattr(node, what)()
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(ACTS, max_size=10), st.integers(0, 1_000))
 def test_all_servers_show_the_users_of_all_servers(
     acts: list[tuple[str, Any, float]],
