@@ -6,11 +6,9 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
 
 import pytest
 from integration.room import DEADLINE_SECONDS, Peer
@@ -18,18 +16,6 @@ from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
     from integration.cluster import Cluster
-
-
-def page(server: Program, path: str) -> tuple[int, str]:
-    """The status and the text of a page of the metrics port."""
-    server.wait_until(lambda: "metrics served" in server.log(), "the address of the metrics")
-    address = re.findall(r"metrics served address=(\S+)", server.log())[-1]
-    try:
-        with urllib.request.urlopen(f"http://{address}/{path}", timeout=DEADLINE_SECONDS) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 def health(server: Program) -> tuple[int, str]:
@@ -68,8 +54,8 @@ def test_server_waits_for_nats_and_says_so(cluster: Cluster) -> None:
     """The server is alive and not ready, and no client can connect. A signal ends the wait; the next start serves."""
     server = cluster.server("a")
     server.launch()
-    assert page(server, "healthz") == (200, "ok\n")
-    code, reason = page(server, "readyz")
+    assert server.page("healthz") == (200, "ok\n")
+    code, reason = server.page("readyz")
     assert (code, reason.startswith("it waits for NATS: ")) == (503, True)
     code, note = health(server)
     assert (code, "it waits for NATS: " in note) == (0, True)
@@ -85,9 +71,9 @@ def test_server_waits_for_nats_and_says_so(cluster: Cluster) -> None:
     cluster.nats.start()
     server.wait_for_port()
     say(server, "alice", "hello")
-    assert page(server, "readyz") == (200, "ok\n")
+    assert server.page("readyz") == (200, "ok\n")
     assert health(server) == (0, "")
-    metrics = page(server, "metrics")[1]
+    metrics = server.page("metrics")[1]
     assert "chat_cluster_log_up 1.0" in metrics
     assert re.search(r"chat_cluster_publish_seconds_count [1-9]", metrics)
     assert server.stop() == 0
@@ -166,9 +152,9 @@ def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Clust
         alice.login("alice")
         alice.say("one")
         cluster.nats[0].kill()
-        server.wait_until(lambda: page(server, "readyz")[0] == 503, "the server to be not ready")
-        assert "reach NATS" in page(server, "readyz")[1]
-        assert page(server, "healthz") == (200, "ok\n")
+        server.wait_until(lambda: server.page("readyz")[0] == 503, "the server to be not ready")
+        assert "reach NATS" in server.page("readyz")[1]
+        assert server.page("healthz") == (200, "ok\n")
         assert "reach NATS" in health(server)[1]
         server.wait_until(lambda: answer_to_login(server, "alice") == "unavailable", "new users to be refused")
         alice.ask(command="CH", limit=10)
@@ -176,7 +162,7 @@ def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Clust
         alice.ask(command="PM", message="two")
         assert alice.next("error")["code"] == "unavailable"
         cluster.nats.start()
-        server.wait_until(lambda: page(server, "readyz")[0] == 200, "the server to be ready")
+        server.wait_until(lambda: server.page("readyz")[0] == 200, "the server to be ready")
         alice.say("three")
         assert answer_to_login(server, "alice") == "login"
     assert texts(server, "alice") == ["one", "three"]
@@ -197,7 +183,7 @@ def test_signal_ends_a_server_whose_nats_is_paused(cluster: Cluster) -> None:
     cluster.nats[0].pause()
     with ThreadPoolExecutor() as pool:
         ban = pool.submit(cluster.admin, server, "ban", "192.0.2.1")
-        server.wait_until(lambda: "chat_cluster_batches_in_flight 1.0" in page(server, "metrics")[1], "the record")
+        server.wait_until(lambda: "chat_cluster_batches_in_flight 1.0" in server.page("metrics")[1], "the record")
         began_at = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began_at < 8

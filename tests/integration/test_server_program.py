@@ -12,11 +12,9 @@ import ssl
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
 
 import pytest
 from integration.room import DEADLINE_SECONDS, Peer, deadline
@@ -348,29 +346,17 @@ def test_health_check_finds_the_server_by_its_data_folder(tmp_path: Path, enviro
     assert health(tmp_path, environment)[0] == 1
 
 
-def page(address: str, path: str) -> tuple[int, str]:
-    """The status and the text of a page of the metrics port."""
-    try:
-        with urllib.request.urlopen(f"http://{address}/{path}", timeout=DEADLINE_SECONDS) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
-
 def test_health_check_fails_if_the_server_can_not_commit(tmp_path: Path, environment: dict[str, str]) -> None:
     environment["CHAT_DATA"] = str(tmp_path / "data")
     with Program(tmp_path, CHAT_METRICS="127.0.0.1:0") as server:
-        server.wait_until(lambda: "metrics served" in server.log(), "the address of the metrics")
-        (address,) = re.findall(r"metrics served address=(\S+)", server.log())
-        assert [page(address, path) for path in ("healthz", "readyz")] == [(200, "ok\n")] * 2
+        assert [server.page(path) for path in ("healthz", "readyz")] == [(200, "ok\n")] * 2
         alice = Peer(server.port)
         alice.login("alice")
         _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (4_096, hard))
         code, problem = health(tmp_path, environment)
         assert (code, "can't write" in problem) == (1, True)
-        assert [page(address, path) for path in ("healthz", "readyz")] == [(503, "it can't write to its disk\n")] * 2
+        assert [server.page(path) for path in ("healthz", "readyz")] == [(503, "it can't write to its disk\n")] * 2
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
         assert health(tmp_path, environment) == (0, "")
         alice.close()

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.error import HTTPError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,6 +112,17 @@ class Program:
         return subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False, timeout=2 * DEADLINE_SECONDS
         )
+
+    def page(self, path: str) -> tuple[int, str]:
+        """The status and the text of a page of the metrics' port."""
+        self.wait_until(lambda: "metrics served" in self.log(), "the address of the metrics")
+        address = re.findall(r"metrics served address=(\S+)", self.log())[-1]
+        try:
+            with urllib.request.urlopen(f"http://{address}/{path}", timeout=DEADLINE_SECONDS) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def wait_for_port(self) -> None:
         """Wait until it accepts connections after launch()."""
