@@ -7,6 +7,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -62,20 +63,16 @@ class Reader:
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Take records until something holds; LogError as from take()."""
-        stop = threading.Timer(DEADLINE_SECONDS, self._changed.set)
-        stop.start()
-        try:
-            while True:
-                self._changed.clear()
-                for number, data in self.log.take():
-                    assert number == len(self.taken) + 1
-                    self.taken.append(data)
-                if holds():
-                    return
-                assert stop.is_alive(), (self.taken, self.log.find_problem())
-                self._changed.wait(0.05)
-        finally:
-            stop.cancel()
+        give_up_at = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            self._changed.clear()
+            for number, data in self.log.take():
+                assert number == len(self.taken) + 1
+                self.taken.append(data)
+            if holds():
+                return
+            assert time.monotonic() < give_up_at, (self.taken, self.log.find_problem())
+            self._changed.wait(0.05)
 
     def until_taken(self, *texts: str) -> None:
         expected = [text.encode() for text in texts]
