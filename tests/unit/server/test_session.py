@@ -136,7 +136,7 @@ def test_request_is_answered_by_state(peer: Peer, state: int, row: tuple[Any, ..
 
 STRANGERS = {Login, Password, Ping, Leave}
 # More looks at the clock than a login without a wait has.
-TICKS = 10
+TICKS = 4
 GUESTS = {Say, Whisper}
 
 
