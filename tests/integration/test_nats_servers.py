@@ -1,4 +1,4 @@
-"""What the shared journal relies on in NATS: an acknowledged record outlives any one server."""
+"""NATS keeps the promise that the shared journal needs: an acknowledged record outlives any one server."""
 
 from __future__ import annotations
 

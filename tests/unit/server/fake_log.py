@@ -78,7 +78,7 @@ class FakeLog:
         self._server = ""
         self._receive: Callable[[bytes], None] = lambda _: None
 
-    # What the test does.
+    # For the test.
 
     def set_problem(self, problem: str) -> None:
         self._problem = problem

@@ -448,7 +448,7 @@ def test_login_is_refused_if_nothing_can_be_read(long_services: ChatFixture, err
 
 
 def test_server_that_is_cut_off_refuses_new_users_and_keeps_the_others(services: ChatFixture) -> None:
-    """So a client with several servers goes to the next one."""
+    """A client with several servers goes to the next one then."""
     alice = services.connect()
     alice.ask(Login("Alice", "terces"))
     services.refusal = "NATS has no quorum"

@@ -327,7 +327,7 @@ def test_run_that_is_over_never_begins_again(stream: FakeStream, servers: list[S
 
 
 def test_names_are_given_once(servers: list[SharingServer]) -> None:
-    """Of two servers that register a name, or claim it for a guest, at once, one wins."""
+    """Two servers register a name, or claim it for a guest, at once: one wins."""
     for server in servers:
         server.log.hold()
     accounts = [server.journal.append([NewAccount("bob", server.name)]) for server in servers]
@@ -590,7 +590,7 @@ def is_closed(server: SharingServer) -> bool:
 
 
 def test_each_record_is_reported_by_its_own_server_once(stream: FakeStream, tmp_path: Path) -> None:
-    """So exactly one server stores each snapshot."""
+    """Exactly one server stores each snapshot, because it is the one that wrote the record."""
     reported: list[int] = []
     servers = [SharingServer(tmp_path / name, stream, name) for name in NAMES]
     for server in servers:

@@ -105,7 +105,7 @@ class StoppedServer:
 
 
 def open_stopped(folder: Path) -> Database:
-    """Open the database in the place of a server. Raises StoreError; InUseError if a server or a command has it."""
+    """Open the database instead of a server. Raises StoreError; InUseError if a server or a command uses it."""
     become_owner(folder)
     ReadOnlyDatabase(folder).close()  # fails if there is no database of this version: none is made or migrated
     return Database(folder)
