@@ -1955,7 +1955,7 @@ BREAKS = (
     _break(
         _SHUTDOWN,
         _SERVER + "app.py",
-        "        if self._shared_journal is None:\n            self._admin.close()",
+        "        if self._cluster is None:\n            self._admin.close()",
         "        if True:\n            self._admin.close()",
         "integration/test_cluster_start.py::test_signal_ends_a_server_whose_nats_is_paused",
     ),

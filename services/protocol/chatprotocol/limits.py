@@ -67,8 +67,8 @@ DATAGRAM_PAYLOAD_MAX_BYTES = 1_200
 HEADER_SECTION_MAX_BYTES = 1_024
 SECTION_BODY_MAX_BYTES = 65_536
 
-# Nesting limit: JSON parsers recurse in C, and reader threads have small stacks (see chatserver.app). CPython 3.12 and
-# later allow 10,000 levels, which overflows such a stack and kills the process. Valid objects have at most 3 levels.
+# Nesting limit: JSON parsers recurse in C, and reader threads have small stacks (see chatserver.process). CPython 3.12
+# and later allow 10,000 levels, which overflows such a stack and kills the process. Valid objects have at most 3.
 NESTING_MAX_LEVELS = 64
 
 # Default and maximum of CH: one reply is below 25 MiB even if every character is escaped.

@@ -25,6 +25,7 @@ from chatserver.admin import cli
 from chatserver.config import RELOADABLE, changed_settings, load_config, read_environment
 from chatserver.journal.log import LogError
 from chatserver.log import LibraryLog, LineLimiter, LogWriter, configure_log
+from chatserver.process import prepare_threads
 from chatserver.store.errors import StoreError
 from chatserver.threads import StartError, Watchdog, log_stacks
 
@@ -82,7 +83,7 @@ def main(make_server: Callable[..., Server] | None = None) -> int:
         _fill_standard_descriptors()
         environment = read_environment()
         config = load_config(sys.argv[1:], environment)
-        app.prepare_threads()
+        prepare_threads()
         log = _open_log(config, watchdog)
         for name, similar in unknown_settings(environment):
             _log.warning("unknown setting ignored", name=name, did_you_mean=similar or None)

@@ -1,20 +1,14 @@
-"""Builds the server: the only module that creates and connects its parts, and starts and stops the threads."""
+"""Builds the server: creates and connects its parts (with cluster.py), and starts and stops the threads."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import gc
 import os
-import platform
-import re
-import resource
 import select
-import sys
-import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -37,7 +31,6 @@ from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.moderation import Moderation
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
-from chatserver.chat.peers import Peers
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import RateLimit, UserLimits
 from chatserver.chat.registration import Registration, RegistrationLimits
@@ -50,12 +43,9 @@ from chatserver.counters import Counters
 from chatserver.journal.apply import StoreLimits
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import ServerStart, SetServerRole
-from chatserver.journal.joining import adopt_log, prepare_folder, refuse_shared
+from chatserver.journal.joining import refuse_shared
 from chatserver.journal.local import LocalJournal
-from chatserver.journal.monitor import LogMonitor
-from chatserver.journal.nats_settings import nats_settings
-from chatserver.journal.snapshots import Snapshots
-from chatserver.journal.starting import LogStart, StartStoppedError
+from chatserver.journal.starting import StartStoppedError
 from chatserver.memory import share_of_memory, system_memory
 from chatserver.net.admin_socket import AdminSocket
 from chatserver.net.broadcast import ROOM_LIMITS, BroadcastBuffer
@@ -70,13 +60,12 @@ from chatserver.net.sender import Sender
 from chatserver.net.sockets import bind
 from chatserver.net.tls import TlsAcceptor
 from chatserver.net.udp_listener import UdpListener
+from chatserver.process import prepare_threads, raise_descriptor_limit, tune_interpreter
 from chatserver.store.accounts import Accounts, Role
 from chatserver.store.database import Database
 from chatserver.store.disk import DiskReserve
-from chatserver.store.files import LOCK_FILE, lock
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
-from chatserver.store.log_position import count_servers, current_runs
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
 from chatserver.store.reconcile import note_use, reconcile
@@ -88,25 +77,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from chatprotocol.wire import WireProtocol
-    from chatserver.admin import metrics
     from chatserver.admin.metrics_server import MetricsServer
+    from chatserver.cluster import Cluster
     from chatserver.config import Config
     from chatserver.journal.base import Journal
-    from chatserver.journal.nats_log import NatsLog
-    from chatserver.journal.shared import SharedJournal
 
 _log = structlog.get_logger()
 
-# Stack size of a thread. Python's frames are on the heap; the stack only serves C code: parsing, SQLite, hashing.
-# 10,000 stacks of the default 8 MiB would take 80 GiB of address space, and huge pages would make a part resident.
-_STACK_BYTES = 256 * 1024
-# Interval at which a computing thread yields the GIL. With the default of 5 ms a message would wait that long.
-_SWITCH_SECONDS = 0.001
-# Threshold of the garbage collector. Reference counting frees everything that a message allocates; only errors create
-# reference cycles. A collection stops all threads while it walks the live objects, so it must be rare.
-_GARBAGE_OBJECTS = 100_000
-# Parameter number of mallopt(3).
-_M_ARENA_MAX = -8
 # Time to drain connections at shutdown, a part of the promised 8 s from signal to exit. Slow receivers get the rest
 # after their next login.
 _DRAIN_SECONDS = 3.0
@@ -125,9 +102,6 @@ _DAY_SECONDS = 86_400
 _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 # Bytes that a broadcast buffer keeps beyond the lag limit, so that a slow receiver reaches the limit first.
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
-# Time that a login waits for messages that the client has seen on another server. Usually a server is behind for
-# milliseconds. A client that is refused goes to another server.
-_BEHIND_MAX_SECONDS = 5.0
 # The acting user in the audit table for what the settings demand.
 _SETTINGS = "the settings"
 # The error for a connection without TLS, if TLS is required.
@@ -137,6 +111,18 @@ _TLS_REQUIRED = Refused(ErrorCode.TLS_REQUIRED, "The server requires TLS: connec
 def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False
+
+
+class _State(Enum):
+    """The states of a server, in order."""
+
+    # For the shared log: there is no database yet.
+    WAITING = auto()
+    # All parts are built.
+    BUILT = auto()
+    # All threads run.
+    SERVING = auto()
+    STOPPING = auto()
 
 
 @dataclass(frozen=True)
@@ -179,9 +165,8 @@ class Server:
     ) -> None:
         self._config = config
         self._on_crash = on_crash
+        self._state = _State.WAITING
         self._crashed = False
-        self._started = False
-        self._stopping = False
         self._certificates: Certificates | None = None
         self._tls: TlsAcceptor | None = None
         self._control: ControlSocket | None = None
@@ -189,57 +174,34 @@ class Server:
         self._listener: Listener | None = None
         self._udp_listener: UdpListener | None = None
         self._bound: tuple[socket.socket, socket.socket] | None = None
-        # The shared log; None if this is the only server.
-        self._shared_log: NatsLog | None = None
-        self._shared_journal: SharedJournal | None = None
-        # With a shared log: the start, which knows what the server waits for.
-        self._log_start: LogStart | None = None
-        self._monitor: LogMonitor | None = None
-        self._peers: Peers | None = None
-        self._log_threads: tuple[LogMonitor | Snapshots, ...] = ()
-        self._is_built = False
+        # None if this is the only server.
+        self._cluster: Cluster | None = None
         self._build_with = partial(self._build, config, protocols, udp_silence_seconds, dropped_log_entries)
         with _start_errors(config):
             if config.tls != "off" and config.tls_cert is not None and config.tls_key is not None:
                 self._certificates = Certificates(config.tls_cert, config.tls_key, self._crash)
                 self._tls = TlsAcceptor(self._certificates.context)
-            if config.nats is None:
-                self._open_database(None)
-                self._bind()
-            else:
-                self._prepare_for_log(config)
+            if config.nats is not None:
+                from chatserver.cluster import Cluster  # noqa: PLC0415 -- a single server does not need the memory
 
-    def _prepare_for_log(self, config: Config) -> None:
-        """Make the parts that answer during the start: the control socket, and the port of the metrics.
+                self._cluster = Cluster(config, self._crash, self._end_without_log)
+                self._open_metrics(config)
+                self._control = ControlSocket(config.data, self._answer, self._crash)
+                return  # the rest is built by start(), after the wait for NATS
+            self._build_on(Database(config.data))
+            self._bind()
 
-        The database is opened later, because the folder may get a snapshot before. Its lock is tried, so that this
-        server does not replace the control socket of a running one.
-        """
-        from chatserver.journal.nats_log import NatsLog  # noqa: PLC0415 -- a single server does not need the memory
-
-        settings = nats_settings(config)
-        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock(config.data / LOCK_FILE).close()
-        self._open_metrics(config)
-        self._control = ControlSocket(config.data, self._answer, self._crash)
-        self._shared_log = NatsLog(settings, _server_name(config), self._crash)
-        self._shared_log.on_broadcast(self._receive_broadcast)
-
-    def _open_database(self, start: LogStart | None) -> None:
-        """Open the database, and build all parts but the listeners. ``start`` is None if this is the only server."""
-        open_database = partial(Database, self._config.data, syncs=start is None)
-        self._database = open_database() if start is None else start.do("it opens its database", open_database)
+    def _build_on(self, database: Database) -> None:
+        """Build all parts but the listeners. The database is closed if that fails."""
+        self._database = database
         try:
-            if start is None:
-                refuse_shared(self._database)
-            else:
-                assert self._shared_log is not None
-                start.do("it reads the shared log", partial(adopt_log, self._database, self._shared_log))
+            if self._cluster is None:
+                refuse_shared(database)
             self._build_with()
         except BaseException:
-            self._database.close()
+            database.close()
             raise
-        self._is_built = True
+        self._state = _State.BUILT
 
     def _build(
         self,
@@ -248,11 +210,13 @@ class Server:
         udp_silence_seconds: float,
         dropped_log_entries: Callable[[], int],
     ) -> None:
+        cluster = self._cluster
         self._counters = Counters()
-        _raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
+        raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
         messages = Messages(self._database, memory.claim)
-        last_id = self._read_last_id()
+        # A crash may lose messages; the shared log has them.
+        last_id = reconcile(self._database) if cluster is None else note_use(self._database)
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         protocols = protocols_with_register(register)
@@ -307,10 +271,11 @@ class Server:
             limits=registration_limits,
             allowed=config.guests_allowed,
             reserved=self._operators,
-            server="" if self._shared_log is None else _server_name(config),
+            server="" if cluster is None else cluster.server,
         )
         throttle = LoginThrottle()
-        self._meet_peers(throttle, guests)
+        if cluster is not None:
+            cluster.meet_peers(self._presence, throttle, guests)
         registration = Registration(
             accounts=accounts,
             journal=self._journal,
@@ -335,7 +300,7 @@ class Server:
             counters=self._counters,
             records=records,
             on_empty=self._log_waiting,
-            behind_max_seconds=0.0 if self._shared_log is None else _BEHIND_MAX_SECONDS,
+            behind_max_seconds=0.0 if cluster is None else cluster.behind_max_seconds,
         )
         room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms)
         user_limits = UserLimits(
@@ -359,7 +324,7 @@ class Server:
             acked_delivery=self._acked_delivery,
             limits=user_limits,
             counters=self._counters,
-            find_refusal=self._monitor.find_refusal if self._monitor is not None else lambda: "",
+            find_refusal=cluster.find_refusal if cluster is not None else lambda: "",
         )
         limits = ConnectionLimits(
             exempt=config.exempt,
@@ -385,84 +350,33 @@ class Server:
             memory.claim,
         )
         # Before the parts that an error would leave open.
-        self._bound = _listen(config) if self._shared_log is None else None
+        self._bound = _listen(config) if cluster is None else None
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
         self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
+        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, limits)
+        self._build_administration(config, dropped_log_entries)
+
+    def _build_administration(self, config: Config, dropped_log_entries: Callable[[], int]) -> None:
         if self._control is None:
             self._control = ControlSocket(config.data, self._answer, self._crash)
-        target = RunningServer(
-            self._database,
-            self._journal,
-            self._connections,
-            self._presence.is_elsewhere,
-        )
+        target = RunningServer(self._database, self._journal, self._connections, self._presence.is_elsewhere)
         self._retention = Retention(config.retention_days, self._journal, wall_ms, self._crash)
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         if self._metrics is None:
             self._open_metrics(config)
         self._register_metrics(config, dropped_log_entries)
-        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, limits)
-
-    def _read_last_id(self) -> int:
-        """The highest id that a message ever had. Raises StoreError."""
-        if self._shared_log is None:
-            return reconcile(self._database)
-        return note_use(self._database)  # the log has what a crash lost
 
     def _make_journal(self, config: Config) -> Journal:
         limits = StoreLimits(waiting_from_sender=config.waiting_from_sender, waiting_messages=config.waiting_messages)
         reserve = DiskReserve(config.data, config.disk_reserve)
-        if self._shared_log is None:
-            journal = LocalJournal(
-                self._database, Clock().now_ms, self._crash, limits=limits, reserve=reserve, counters=self._counters
-            )
-            journal.defer(ServerStart, ServerStart())
-            return journal
-        from chatserver.journal.shared import SharedJournal  # noqa: PLC0415 -- a single server does not need the memory
-
-        shared = SharedJournal(
-            self._database,
-            Clock().now_ms,
-            self._crash,
-            limits=limits,
-            reserve=reserve,
-            counters=self._counters,
-            log=self._shared_log,
-            server=_server_name(config),
-            on_lost=self._end_without_log,
+        if self._cluster is not None:
+            return self._cluster.make_journal(self._database, limits=limits, reserve=reserve, counters=self._counters)
+        journal = LocalJournal(
+            self._database, Clock().now_ms, self._crash, limits=limits, reserve=reserve, counters=self._counters
         )
-        self._monitor = LogMonitor(self._shared_log, lambda: shared.position.number, self._crash)
-        snapshots = Snapshots(config.data, self._shared_log, self._crash)
-        shared.on_own_record(snapshots.note_own_record)
-        self._log_threads = self._monitor, snapshots
-        self._shared_journal = shared
-        return shared
-
-    def _meet_peers(self, throttle: LoginThrottle, guests: Guests) -> None:
-        """Make the parts that talk to the other servers, if there is a shared log."""
-        journal = self._shared_journal
-        if journal is None or self._shared_log is None:
-            return
-        self._peers = Peers(
-            server=journal.server,
-            log=self._shared_log,
-            journal=journal,
-            presence=self._presence,
-            throttle=throttle,
-            find_run=lambda: journal.run,
-            read_runs=partial(current_runs, self._database),
-            checkpoints=journal.checkpoints,
-            on_lost=self._end_without_log,
-            on_crash=self._crash,
-        )
-        journal.subscribe(self._peers.handle_applied, lambda _: None)
-        journal.on_new_run(guests.end_run)
-
-    def _receive_broadcast(self, data: bytes) -> None:
-        """Pass on a broadcast. For the thread of the shared log, which starts before the database is open."""
-        if self._peers is not None:
-            self._peers.receive(data)
+        journal.defer(ServerStart, ServerStart())
+        return journal
 
     def _bind(self) -> None:
         """Make the listeners; bind the ports of the clients, if that was not done. Raises StartError."""
@@ -515,23 +429,9 @@ class Server:
             data=config.data,
             dropped_log_entries=dropped_log_entries,
             certificates=self._certificates,
-            log=self._log_source(),
+            log=None if self._cluster is None else self._cluster.metrics_source(),
         )
         self._registry.register(metrics.ServerCollector(sources))
-
-    def _log_source(self) -> metrics.SharedLog | None:
-        from chatserver.admin import metrics  # noqa: PLC0415 - see above
-
-        journal, log = self._shared_journal, self._shared_log
-        if journal is None or log is None or self._monitor is None:
-            return None
-        return metrics.SharedLog(
-            monitor=self._monitor,
-            record=lambda: journal.position.number,
-            in_flight=lambda: journal.in_flight,
-            find_problem=log.find_problem,
-            servers=partial(count_servers, self._database),
-        )
 
     def _is_reserved(self) -> bool:
         """True if the free slots are for known users only. For any thread."""
@@ -570,27 +470,19 @@ class Server:
         Raises StartError, StoreError, LogError. The caller calls ``stop`` in any case.
         """
         prepare_threads()
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        gc.set_threshold(_GARBAGE_OBJECTS)
+        tune_interpreter()
         with _start_errors(self._config):
             try:
-                if self._shared_log is not None:
-                    self._join_log(self._shared_log, LogStart(self._shared_log, pause))
+                if self._cluster is not None:
+                    self._start_answering()  # why it waits
+                    self._build_on(self._cluster.open_database(pause))
                 self._start_threads()
             except StartStoppedError:
                 return
             except RuntimeError as error:
                 raise StartError.no_threads(error) from error
-        self._started = True
+        self._state = _State.SERVING
         self._log_waiting()
-
-    def _join_log(self, log: NatsLog, start: LogStart) -> None:
-        self._log_start = start
-        self._start_answering()
-        log.start()
-        start.open()
-        start.do("it looks for a snapshot", partial(prepare_folder, self._config.data, log))
-        self._open_database(start)
 
     def _start_answering(self) -> None:
         assert self._control is not None
@@ -604,28 +496,25 @@ class Server:
         if self._turns is not None:
             self._turns.start()
         self._journal.start()
-        if self._log_start is not None and self._shared_journal is not None:
-            self._log_start.catch_up(self._shared_journal)
-            self._log_start.do("it appoints the operators", self._appoint_operators)
-            self._bind()  # last: nothing may keep clients waiting
-        else:
+        if self._cluster is None:
             self._appoint_operators()
+        else:
+            self._cluster.catch_up(self._appoint_operators)
+            self._bind()  # last: nothing may keep clients waiting
         self._presence.start()
-        if self._peers is not None:
-            self._peers.start()
+        if self._cluster is not None:
+            self._cluster.start_threads()
         self._acked_delivery.start()
         self._passwords.start()
         self._indexer.start()
         if self._certificates is not None and self._tls is not None:
             self._certificates.start()
             self._tls.start()
-        for each in self._log_threads:
-            each.start()
         assert self._listener is not None
         assert self._udp_listener is not None
         self._udp_listener.start()
         self._listener.start()
-        if self._shared_log is None:
+        if self._cluster is None:
             self._start_answering()
         self._admin.start()
         self._retention.start()
@@ -645,28 +534,32 @@ class Server:
 
     def stop(self) -> bool:
         """Shut down in order: accepted messages are stored, delivered and confirmed. Returns False if a thread died."""
-        self._stopping = True
-        if self._is_built:
-            self._stop_serving()
-        elif self._shared_log is not None:
-            self._shared_log.close(0.0)
+        before, self._state = self._state, _State.STOPPING
+        is_built = before is not _State.WAITING
+        if is_built:
+            connections = self._stop_serving()
+            if before is _State.SERVING:
+                _log.info("stopped", connections=connections)
+        elif self._cluster is not None:
+            self._cluster.abandon()
         if self._control is not None:
             self._control.close()
         if self._metrics is not None:
             self._metrics.close()
-        if self._peers is not None:
-            self._peers.stop()  # after all users have left
-        if self._is_built:
+        if is_built:
+            if self._cluster is not None:
+                self._cluster.leave()  # after all users have left
             self._journal.close()
             self._database.close()
         return not self._crashed
 
-    def _stop_serving(self) -> None:
+    def _stop_serving(self) -> int:
+        """Stop the threads, and return the number of connections that were open."""
         self._stop_accepting()
-        for each in self._log_threads:
-            each.stop()
+        if self._cluster is not None:
+            self._cluster.stop_threads()
         self._journal.stop()  # messages are rejected from now on
-        if self._shared_journal is not None:  # both may have waited for NATS until now
+        if self._cluster is not None:  # both may have waited for NATS until now
             self._admin.close()
             self._retention.stop()
         self._presence.stop()
@@ -683,12 +576,11 @@ class Server:
         if self._udp_listener is not None:
             self._udp_listener.stop()  # before the sender: it wakes the sender
         self._sender.stop(_CLOSING_SECONDS)
-        if self._started:
-            _log.info("stopped", connections=connections)
+        return connections
 
     def _stop_accepting(self) -> None:
         """End all that brings new work to the journal, but the connections."""
-        if self._shared_journal is None:
+        if self._cluster is None:
             self._admin.close()
             self._retention.stop()
         if self._listener is not None:
@@ -716,20 +608,18 @@ class Server:
         A restart may help, so a server that waits for NATS has no problem.
         """
         if self._crashed:
-            return "a thread died" if self._shared_log is None else "a thread died, or the shared log is lost"
-        if self._stopping:
+            return "a thread died" if self._cluster is None else "a thread died, or the shared log is lost"
+        if self._state is _State.STOPPING:
             return "it is shutting down"
-        if self._shared_log is None:
+        if self._cluster is None:
             return self._journal.find_problem(_PROBE_SECONDS)
-        return "it can't write to its disk" if self._is_built and self._journal.is_failing else ""
+        return "it can't write to its disk" if self._state is not _State.WAITING and self._journal.is_failing else ""
 
     def _find_cluster_problem(self) -> str:
         """Return why clients should prefer another server; empty if they need not, or if this is the only one."""
-        if self._shared_log is None:
+        if self._cluster is None:
             return ""
-        if not self._started or self._monitor is None:
-            return (self._log_start.reason if self._log_start is not None else "") or "it starts"
-        return self._monitor.find_problem()
+        return self._cluster.find_problem() if self._state is _State.SERVING else self._cluster.reason
 
     def _find_unreadiness(self) -> str:
         """Return why clients should go elsewhere, for now; empty if they are welcome. As _find_problem."""
@@ -739,7 +629,7 @@ class Server:
 
     def _log_waiting(self) -> None:
         """Log that no user is connected. For any thread."""
-        if not self._stopping:
+        if self._state is not _State.STOPPING:
             _log.info("waiting for connection", port=self.port)
 
     def _end_without_log(self) -> None:
@@ -775,27 +665,6 @@ def _start_errors(config: Config) -> Iterator[None]:
         raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
 
-def _server_name(config: Config) -> str:
-    """The name of this server in its cluster: of the setting, or of the machine, as far as NATS allows it."""
-    return config.server_name or re.sub("[^A-Za-z0-9_-]+", "-", platform.node().partition(".")[0])[:32] or "server"
-
-
-def _raise_descriptor_limit(needed: int) -> None:
-    """Raise the soft limit of open files towards ``needed``: the usual 1,024 is below ``max_connections``."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY in (soft, hard) or soft >= needed:
-        return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), hard))
-    if hard < needed:
-        _log.warning("open file limit too low", limit=hard, needed=needed)
-
-
-def prepare_threads() -> None:
-    """Set the stack size and the heap of all threads. Call it before the first thread starts; repeats are harmless."""
-    _use_one_heap()
-    threading.stack_size(_STACK_BYTES)
-
-
 def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
     """Bind the TCP and the UDP socket. Raises StartError."""
     try:
@@ -804,13 +673,3 @@ def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
         code = getattr(error, "errno", None)
         reason = " ".join([os.strerror(code) if code and code > 0 else str(error), *getattr(error, "__notes__", [])])
         raise StartError(f"Can't listen on {config.host} port {config.port}: {reason}.") from error
-
-
-def _use_one_heap() -> None:
-    """Make all threads share one heap.
-
-    By default glibc creates up to eight heaps per processor and keeps the peak size of each. Each connection has a new
-    thread, and the memory of a small server tripled over time.
-    """
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -1,7 +1,7 @@
 """The wire protocol json: one JSON object on each line. Wire format: docs/wire/json.md.
 
 The depth guard (decision 1). msgspec's parser recurses in C. CPython 3.12 and later allow 10,000 levels, and a reader
-thread has a small stack (chatserver.app), so a deeply nested line would overflow the stack and kill the process. No
+thread has a small stack (chatserver.process), so a deeply nested line would overflow the stack and kill the process. No
 text from a peer reaches the parser before it is shown to have at most NESTING_MAX_LEVELS levels.
 
 On the server each line takes one of two paths, both in the reader thread of its connection:
