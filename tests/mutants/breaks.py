@@ -1905,7 +1905,7 @@ BREAKS = (
         _ONE_LOG,
         _JOURNAL + "shared.py",
         "return self._commit_with(batches, _apply_one_by_one)",
-        "return [_Result(batch, None, False) for _, batch in batches]",
+        "return [_Result(number, batch, None, False) for number, batch in batches]",
         f"{_SHARED}test_entry_with_wrong_values_is_skipped_by_all",
     ),
     _break(

@@ -10,7 +10,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from chatserver.journal import entries
 from chatserver.journal.apply import StoreLimits  # noqa: TC001 -- msgspec evaluates it
@@ -90,9 +90,12 @@ def decode(number: int, data: bytes) -> Record:
         raise LogError(_newer(number)) from error
 
 
-def encoded_size(entry: entries.Entry[Any]) -> int:
-    """The size of an entry in a record, in bytes."""
-    return len(_encoder.encode(entry))
+def encode_entry(entry: entries.Entry[Any]) -> Raw:
+    """Return an entry as it is in a record. ``encode`` takes it for the entry. OverflowError, ValueError: its values.
+
+    So an entry whose size is needed first, or that is published again, is encoded once.
+    """
+    return Raw(_encoder.encode(entry))
 
 
 def chain(before: bytes, number: int, outcomes: Sequence[Any]) -> bytes:

@@ -57,6 +57,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
+from msgspec import Raw
 
 from chatserver.journal import records
 from chatserver.journal.apply import Transaction, apply
@@ -71,7 +72,7 @@ from chatserver.journal.base import (
 )
 from chatserver.journal.entries import Entry, ServerGone, ServerStart
 from chatserver.journal.log import LEASE_SECONDS, RECORD_MAX_BYTES, Log, LogError, LogRecord
-from chatserver.journal.records import Batch
+from chatserver.journal.records import Batch, encode_entry
 from chatserver.store.errors import describe
 from chatserver.store.log_position import (
     LogPosition,
@@ -126,16 +127,14 @@ class _Flight(NamedTuple):
     """A batch that is in flight: its number in the run, and what it is made of."""
 
     number: int
-    # Entries without a caller: they come first.
-    deferred: list[Entry[None]]
+    # All entries, as they are published, also again. Those without a caller come first.
+    encoded: list[Raw]
+    deferred: int
     appends: list[Appended[Any]]
     # The time of the first append; 0 without messages.
     since: float
     # The time of the first publication; 0 for the start of a run.
     published_at: float = 0.0
-
-    def entries(self) -> list[Entry[Any]]:
-        return [*self.deferred, *(entry for appended in self.appends for entry in appended.entries)]
 
 
 class _Fence(NamedTuple):
@@ -147,8 +146,9 @@ class _Fence(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """A batch, and its outcomes; None if it was skipped."""
+    """A batch, the number of its record, and its outcomes; None if it was skipped."""
 
+    number: int
     batch: Batch
     outcomes: list[Any] | None
     # True if it was skipped because earlier ones of its run are missing.
@@ -221,9 +221,9 @@ class SharedJournal(Journal):
         self._note_own_record = callback
 
     def defer(self, key: Hashable, entry: Entry[None]) -> None:
+        super().defer(key, entry)
         with self._lock:
-            self._inbox.deferred[key] = entry
-            if self._deferred_until is None:
+            if self._inbox.deferred and self._deferred_until is None:
                 self._deferred_until = self._clock() + self._defer_seconds
                 self._filled.notify()
 
@@ -259,7 +259,8 @@ class SharedJournal(Journal):
         closing_seconds = 0.0
         if self.is_ready and not self._in_flight and not self._shared_log.find_problem():
             self._number += 1
-            self._publish(_Flight(self._number, [*deferred.values(), ServerGone(self.server, self.run)], [], 0))
+            entries = [*deferred.values(), ServerGone(self.server, self.run)]
+            self._publish(_Flight(self._number, list(map(encode_entry, entries)), len(entries), [], 0))
             closing_seconds = _CLOSING_SECONDS
         self._shared_log.close(closing_seconds)
 
@@ -359,11 +360,11 @@ class SharedJournal(Journal):
             self._fail(appends, lambda: LogUnavailableError(f"The server can't store anything now: {self._problem}"))
         elif appends or is_due:
             since = taken.since if taken.is_gathered else 0.0
-            for part in self._parts(appends) if appends else [list[Appended[Any]]()]:
+            for part, encoded in self._parts(appends) if appends else [(list[Appended[Any]](), list[Raw]())]:
                 self._number += 1
-                self._in_flight.append(
-                    flight := _Flight(self._number, list(deferred.values()), part, since, self._clock())
-                )
+                encoded[:0] = map(encode_entry, deferred.values())
+                flight = _Flight(self._number, encoded, len(deferred), part, since, self._clock())
+                self._in_flight.append(flight)
                 self._publish(flight)
                 for key in deferred:
                     del taken.deferred[key]
@@ -374,26 +375,32 @@ class SharedJournal(Journal):
         self._fences += [_Fence(self._number, each) for each in fences]
         self._pass_fences()
 
-    def _parts(self, appends: Iterable[Appended[Any]]) -> Iterator[list[Appended[Any]]]:
-        """Divide the appends into batches that fit into a record. Those that fit into none fail."""
+    def _parts(self, appends: Iterable[Appended[Any]]) -> Iterator[tuple[list[Appended[Any]], list[Raw]]]:
+        """Divide the appends, and their encoded entries, into batches that fit into a record.
+
+        Those that fit into none fail.
+        """
         part: list[Appended[Any]] = []
+        encoded: list[Raw] = []
         size = _HEADER_BYTES
         for appended in appends:
             try:
-                needed = sum(records.encoded_size(entry) for entry in appended.entries)
+                its_entries = list(map(encode_entry, appended.entries))
             except (OverflowError, ValueError) as error:  # a number of more than 64 bits, or half of a surrogate pair
                 self._fail([appended], partial(OSError, f"an entry can't be encoded: {error}"))
                 continue
+            needed = sum(memoryview(each).nbytes for each in its_entries)
             if _HEADER_BYTES + needed > RECORD_MAX_BYTES:
                 self._fail([appended], partial(OSError, "the entries are too large for a record"))
                 continue
             if size + needed > RECORD_MAX_BYTES:
-                yield part
-                part, size = [], _HEADER_BYTES
+                yield part, encoded
+                part, encoded, size = [], [], _HEADER_BYTES
             part.append(appended)
+            encoded += its_entries
             size += needed
         if part:
-            yield part
+            yield part, encoded
 
     def _publish(self, flight: _Flight) -> None:
         batch = Batch(
@@ -403,7 +410,7 @@ class SharedJournal(Journal):
             self._attempt,
             self._now_ms(),
             self._limits,
-            flight.entries(),
+            flight.encoded,
         )
         record_id = f"{self.run}-{flight.number}-{self._attempt}"
         self._shared_log.publish(record_id, records.encode(batch))
@@ -434,7 +441,7 @@ class SharedJournal(Journal):
         self.run = secrets.token_hex(_RUN_BYTES)
         self._number, self._attempt = 1, 0
         flights = [flight for flight in self._in_flight if flight.number != 1]  # 1 is the start of the former run
-        self._in_flight = deque([_Flight(1, [ServerStart(self.server)], [], 0)])
+        self._in_flight = deque([_Flight(1, [encode_entry(ServerStart(self.server))], 1, [], 0)])
         for flight in flights:
             self._number += 1
             self._in_flight.append(flight._replace(number=self._number))
@@ -479,9 +486,6 @@ class SharedJournal(Journal):
             _log.info("journal recovered")
         self._counters.commit_seconds.observe(self._clock() - began_at)
         self._tell(results)
-        for (number, batch), result in zip(batches, results, strict=True):
-            if result.outcomes is not None and batch.server == self.server and batch.run == self.run:
-                self._note_own_record(number)
         self._react(results)
         self._database.truncate_log()
         return True
@@ -520,7 +524,7 @@ class SharedJournal(Journal):
                     transaction = Transaction(connection, batch.time_ms, last_id, batch.limits)
                     outcomes = apply_entries(transaction, batch.entries)
                     last_id, account_id = transaction.last_id, max(account_id, transaction.account_id)
-                results.append(_Result(batch, outcomes, _is_overtaking(connection, batch, outcomes)))
+                results.append(_Result(number, batch, outcomes, _is_overtaking(connection, batch, outcomes)))
                 digest = records.chain(digest, number, outcomes or ())
                 if number % CHECKPOINT_RECORDS == 0:
                     checkpoints[number] = digest
@@ -541,23 +545,24 @@ class SharedJournal(Journal):
     def _tell_at_once(self, results: Sequence[_Result]) -> None:
         """Tell the subscribers of batches that were applied, then complete the entries of this server."""
         applied: list[Applied] = []
-        flights: list[tuple[_Flight, list[Any]]] = []
-        for batch, outcomes, _ in results:
+        flights: list[tuple[int, _Flight, list[Any]]] = []
+        for number, batch, outcomes, _ in results:
             if outcomes is None:
                 continue
             origins: list[object] = [None] * len(outcomes)
-            if batch.server == self.server and batch.run == self.run:
+            if self._is_own(batch):
                 flight = self._in_flight.popleft()
                 assert flight.number == batch.number, "batches are applied in order"
-                origins = [None] * len(flight.deferred)
+                origins = [None] * flight.deferred
                 origins += [each.origin for each in flight.appends for _ in each.entries]
-                flights.append((flight, outcomes))
+                flights.append((number, flight, outcomes))
             applied += map(Applied, batch.entries, outcomes, origins, [batch.time_ms] * len(outcomes))
         if applied:
             for callback in self._subscribers:
                 callback(applied)
-        for flight, outcomes in flights:
+        for number, flight, outcomes in flights:
             _complete(flight, outcomes)
+            self._note_own_record(number)
             if flight.since:
                 self._counters.confirmation_seconds.observe(self._clock() - flight.since)
             if flight.published_at:
@@ -566,20 +571,23 @@ class SharedJournal(Journal):
 
     def _react(self, results: Sequence[_Result]) -> None:
         """React to batches and entries that are about this server."""
-        for batch, outcomes, is_overtaking in results:
-            is_mine = (batch.server, batch.run, batch.attempt) == (self.server, self.run, self._attempt)
-            if is_overtaking and is_mine:
+        for _, batch, outcomes, is_overtaking in results:
+            if is_overtaking and self._is_own(batch) and batch.attempt == self._attempt:
                 self._publish_again()
             for entry in batch.entries if outcomes is not None else ():
                 if isinstance(entry, (ServerStart, ServerGone)) and entry.server == self.server:
                     self._note_run(batch, entry)
+
+    def _is_own(self, batch: Batch) -> bool:
+        """True if this server wrote the batch, in its present run."""
+        return batch.server == self.server and batch.run == self.run
 
     def _note_run(self, batch: Batch, entry: ServerStart | ServerGone) -> None:
         """React to an entry about this server."""
         if isinstance(entry, ServerGone):
             if entry.run == self.run and self.is_ready and not self._is_closed():
                 self._lose_run()
-        elif batch.run == self.run:
+        elif self._is_own(batch):
             if not self.is_ready:
                 _log.info("shared log joined", server=self.server, record=self.position.number)
                 self._ready.set()
@@ -644,7 +652,7 @@ def _same(error: OSError) -> OSError:
 
 def _complete(flight: _Flight, outcomes: Sequence[Any]) -> None:
     """Complete the appends of a batch, or fail those that have an entry with wrong values."""
-    start = len(flight.deferred)
+    start = flight.deferred
     for appended in flight.appends:
         its_outcomes = outcomes[start : start + len(appended.entries)]
         start += len(its_outcomes)
