@@ -247,11 +247,21 @@ def test_json_searches_and_reads_history_backwards(room: Room, enter: Enter) -> 
     assert [message.text for message in bob.search("cafe", limit=1)] == ["the secret caf\u00e9"]
     assert [message.id for message in bob.search("cafe", before=first + 1)] == [first]
     assert [message.id for message in bob.history(before=first + 1)] == [first]
+    alice.whisper("bob", "and a second one")
+    assert [message.text for message in bob.history(limit=1, after=first)] == ["the secret caf\u00e9"]
+    assert [message.text for message in bob.history(with_user="Alice")] == ["the secret caf\u00e9", "and a second one"]
+    assert [message.text for message in bob.search("caf*", with_user="alice")] == ["the secret caf\u00e9"]
+    assert bob.history(with_user="eve") == bob.search("caf*", with_user="eve") == ()
+    assert [(each.username, each.last_id) for each in bob.conversations()] == [("alice", first + 3)]
+    assert eve.conversations() == ()
+    for call in (lambda: bob.history(before=1, after=1), lambda: bob.search("x", room="dev", with_user="eve")):
+        with pytest.raises(UsageError):
+            call()
     with pytest.raises(RefusedError, match="word"):
         bob.search("")
     frames, guest = enter(room.server.port, "fred", "frames"), enter(room.server.port, "gina", "register")
     impossible = [lambda: frames.history(before=5), lambda: frames.search("x"), lambda: guest.search("x")]
-    for call in (*impossible, guest.users, guest.history):
+    for call in (*impossible, frames.conversations, lambda: frames.history(after=5), guest.users, guest.history):
         with pytest.raises(RefusedError) as refused:
             call()
         assert refused.value.code in ("bad_request", "unknown_command")

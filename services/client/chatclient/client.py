@@ -92,6 +92,7 @@ ProgramEvent: TypeAlias = (
     | DeliveryUnknown
     | Online
     | events.Found
+    | events.Conversations
     | events.Rooms
     | events.Bans
     | events.Audit
@@ -275,32 +276,52 @@ class ChatClient:
         return self._query(requests.AskUsers(room), Online).users
 
     def history(
-        self, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None
+        self,
+        limit: int = HISTORY_DEFAULT_MESSAGES,
+        before: int | None = None,
+        room: str | None = None,
+        *,
+        after: int | None = None,
+        with_user: str | None = None,
     ) -> tuple[events.Message, ...]:
-        """The newest messages visible to this user, oldest first. ``before``: only older than this id (json only).
+        """The newest messages visible to this user, oldest first. The members but ``limit`` are for json only.
 
-        Without a room: those of the lobby and direct messages.
+        ``before``: only older than this id. ``after``: the oldest ones after this id. Without a room: those of the
+        lobby and direct messages. ``with_user``: the direct messages with this user only.
         """
-        _check_range(limit, before)
-        self._check_room(room)
-        if before is not None and not self._is_json:
-            raise RefusedError(ErrorCode.BAD_REQUEST, "Only the wire format json has the history before a message.")
-        return self._query(requests.AskHistory(limit, before, room), events.History).messages
+        _check_range(limit, before, after)
+        self._check_place(room, with_user)
+        if before is not None and after is not None:
+            raise UsageError("Only one of before and after is possible.")
+        if not self._is_json and (before, after, with_user) != (None, None, None):
+            raise RefusedError(ErrorCode.BAD_REQUEST, "Only the wire format json has a part of the history.")
+        return self._query(requests.AskHistory(limit, before, room, after, with_user), events.History).messages
 
     def search(
-        self, words: str, limit: int = HISTORY_DEFAULT_MESSAGES, before: int | None = None, room: str | None = None
+        self,
+        words: str,
+        limit: int = HISTORY_DEFAULT_MESSAGES,
+        before: int | None = None,
+        room: str | None = None,
+        *,
+        with_user: str | None = None,
     ) -> tuple[events.Message, ...]:
         """The newest messages visible to this user that contain all words, oldest first. Only in the protocol json.
 
-        Without a room: those of the lobby and direct messages.
+        Without a room: those of the lobby and direct messages. ``with_user``: the direct messages with this user only.
         """
         check_str("words", words)
         _check_range(limit, before)
-        self._check_room(room)
+        self._check_place(room, with_user)
         if not self._is_json:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "Only the wire format json has a search.")
         _refused_as_error(check_unicode, words)
-        return self._query(requests.Search(words, limit, before, room), events.Found).messages
+        return self._query(requests.Search(words, limit, before, room, with_user), events.Found).messages
+
+    def conversations(self) -> tuple[events.Conversation, ...]:
+        """The users with whom this one has direct messages, newest first, 200 at most. Only in the protocol json."""
+        self._check_json("conversations")
+        return self._query(requests.AskConversations(), events.Conversations).conversations
 
     # --- rooms: only in the protocol json ---
 
@@ -455,6 +476,14 @@ class ChatClient:
         if not is_lobby(room):
             _refused_as_error(check_room_name, room)
 
+    def _check_place(self, room: str | None, with_user: str | None) -> None:
+        """Check where a query looks: in a room, or in the direct messages with a user."""
+        self._check_room(room)
+        if with_user is not None:
+            check_str("with_user", with_user)
+            if room is not None:
+                raise UsageError("Only one of room and with_user is possible.")
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise UsageError("This client is closed: make another ChatClient.")
@@ -589,10 +618,11 @@ def _user_or_network(target: str) -> tuple[str | None, str | None]:
         raise RefusedError(ErrorCode.BAD_REQUEST, f"{error}.") from None
 
 
-def _check_range(limit: int, before: int | None) -> None:
+def _check_range(limit: int, before: int | None, after: int | None = None) -> None:
     check_whole("limit", limit)
-    if before is not None:
-        check_whole("before", before)
+    for name, number in (("before", before), ("after", after)):
+        if number is not None:
+            check_whole(name, number)
 
 
 def _refused_as_error(check: Callable[[Given], Checked], given: Given) -> Checked:

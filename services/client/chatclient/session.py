@@ -96,6 +96,7 @@ _ANSWERS: Final[dict[type, type]] = {
     requests.AskUsers: Online,
     requests.AskHistory: events.History,
     requests.Search: events.Found,
+    requests.AskConversations: events.Conversations,
     requests.AskRooms: events.Rooms,
     requests.Join: events.Joined,
     requests.Part: events.Parted,

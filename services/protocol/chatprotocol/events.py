@@ -207,6 +207,7 @@ class History(_Tagged, frozen=True, tag="history"):
 
     messages: tuple[Message, ...]
     room: str | None = None
+    with_user: str | None = field(default=None, name="with")
 
 
 class Found(_Tagged, frozen=True, tag="found"):
@@ -216,6 +217,20 @@ class Found(_Tagged, frozen=True, tag="found"):
     messages: tuple[Message, ...]
     upto: int
     room: str | None = None
+    with_user: str | None = field(default=None, name="with")
+
+
+class Conversation(Struct, frozen=True, gc=False):
+    """A user in the list of conversations, and the newest direct message between the two."""
+
+    username: str
+    last_id: int
+
+
+class Conversations(_Tagged, frozen=True, tag="conversations"):
+    """The answer to AskConversations, the newest first."""
+
+    conversations: tuple[Conversation, ...]
 
 
 class PasswordChanged(_Tagged, frozen=True, gc=False, tag="password_changed"):
@@ -425,6 +440,7 @@ Event: TypeAlias = (
     | Sent
     | History
     | Found
+    | Conversations
     | PasswordChanged
     | Rooms
     | Joined

@@ -75,6 +75,9 @@ NESTING_MAX_LEVELS = 64
 HISTORY_DEFAULT_MESSAGES = 50
 HISTORY_MAX_MESSAGES = 500
 
+# Users in a list of conversations: as many as a person looks through.
+CONVERSATIONS_MAX = 200
+
 # A history id is a random token; a client stores it and sends it back.
 HISTORY_ID_MAX_CHARACTERS = 64
 

@@ -111,26 +111,50 @@ class AskUser(_Tagged, frozen=True, tag="user"):
 
 
 class AskHistory(_Tagged, frozen=True, tag="CH"):
-    """Request the last ``limit`` messages that the user may see, with ids below ``before``.
+    """Request the last ``limit`` messages that the user sees, with ids below ``before``, or the first after ``after``.
 
-    Without a room: those of the lobby and the user's direct messages.
+    Without a room: those of the lobby and the user's direct messages. ``with_user``: only the direct messages that this
+    user and the other one sent each other.
     """
 
     limit: _Limit = HISTORY_DEFAULT_MESSAGES
     before: _Id | None = None
     room: str | None = None
+    after: _Id | None = None
+    with_user: str | None = field(default=None, name="with")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if members exclude each other."""
+        if self.before is not None and self.after is not None:
+            raise ValueError("only one of `before` and `after` is possible")
+        _check_place(self)
 
 
 class Search(_Tagged, frozen=True, tag="search"):
     """Request the last ``limit`` messages that contain all words and that the user may see, with ids below ``before``.
 
-    ``word*`` matches a prefix.
+    ``word*`` matches a prefix. ``with_user`` as for AskHistory.
     """
 
     words: str
     limit: _Limit = HISTORY_DEFAULT_MESSAGES
     before: _Id | None = None
     room: str | None = None
+    with_user: str | None = field(default=None, name="with")
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if members exclude each other."""
+        _check_place(self)
+
+
+class AskConversations(_Tagged, frozen=True, tag="conversations"):
+    """Request the list of the users with whom this one has direct messages."""
+
+
+def _check_place(request: AskHistory | Search) -> None:
+    """Raise ValueError if both a room and a user are given."""
+    if request.room is not None and request.with_user is not None:
+        raise ValueError("only one of `room` and `with` is possible")
 
 
 class ChangePassword(_Tagged, frozen=True, tag="change_password"):
@@ -304,6 +328,7 @@ TaggedRequest: TypeAlias = (
     | AskUser
     | AskHistory
     | Search
+    | AskConversations
     | ChangePassword
     | AskRooms
     | RoomRequest

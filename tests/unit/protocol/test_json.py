@@ -27,6 +27,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import (
+    AskConversations,
     AskHistory,
     AskUser,
     AskUsers,
@@ -73,6 +74,10 @@ REQUESTS: list[tuple[bytes, Request]] = [
     (b'{"command":"user","username":"bob"}', AskUser("bob")),
     (b'{"command":"CH"}', AskHistory(50)),
     (b'{"command":"CH","limit":500,"before":0}', AskHistory(500, 0)),
+    (b'{"command":"CH","limit":5,"after":0}', AskHistory(5, after=0)),
+    (b'{"command":"CH","with":"bob"}', AskHistory(50, with_user="bob")),
+    (b'{"command":"search","words":"x","with":"bob"}', Search("x", with_user="bob")),
+    (b'{"command":"conversations"}', AskConversations()),
     (b'{"command":"change_password","old":"secret","new":"\xe2\x82\xac"}', ChangePassword("secret", "\u20ac")),
     (b'{"command":"search","words":"hel* \xe2\x82\xac"}', Search("hel* \u20ac", 50)),
     (b'{"command":"search","words":"","limit":1,"before":17}', Search("", 1, 17)),
@@ -153,6 +158,10 @@ BAD_REQUEST: list[bytes] = [
     *(b'{"command":"search","words":"x","limit":%b}' % limit for limit in (b"0", b"501", b"null")),
     *(b'{"command":"CH","before":%b}' % number for number in (b"-1", b"9223372036854775808")),
     *(b'{"command":"search","words":"x","before":%b}' % number for number in (b"-1", b"9223372036854775808")),
+    *(b'{"command":"CH","after":%b}' % number for number in (b"-1", b"9223372036854775808", b'"0"')),
+    # members that exclude each other
+    *(b'{"command":"CH","before":17,"after":3}', b'{"command":"CH","room":"dev","with":"bob"}'),
+    b'{"command":"search","words":"x","room":"dev","with":"bob"}',
     *(b'{"command":"login","username":"a","since":%b}' % number for number in (b"-1", b"1.5", b"true", b"9" * 300)),
 ]
 

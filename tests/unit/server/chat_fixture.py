@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Deleted, Event, Message, Refused
+from chatprotocol.events import Conversation, Deleted, Event, Message, Refused
 from chatprotocol.requests import GuestLogin, Report, Request, Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import AckedDelivery
@@ -73,6 +73,9 @@ class FakeAccounts:
     def has_invitation(self, code_hash: str, _: int) -> bool:
         return code_hash in self.invitations
 
+    def find_writer(self, name: str) -> Account | None:
+        return self.find(name)
+
     def find_claimed(self, name: str) -> Account | None:
         return self.elsewhere.get(name_key(name))
 
@@ -117,10 +120,25 @@ class FakeMessages:
         self.stored: tuple[Message, ...] = ()
         self.asked: list[tuple[Any, ...]] = []
 
-    def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> tuple[Message, ...]:
+    def history(
+        self,
+        reader_id: int,
+        before_id: int,
+        limit: int,
+        room_id: int | None = None,
+        *,
+        after_id: int | None = None,
+        other_id: int | None = None,
+    ) -> tuple[Message, ...]:
         assert room_id is None
-        self.asked.append(("history", reader_id, before_id, limit))
+        options = {"after_id": after_id, "other_id": other_id}
+        given = {name: value for name, value in options.items() if value is not None}
+        self.asked.append(("history", reader_id, before_id, limit, *([given] if given else [])))
         return self.stored
+
+    def conversations(self, *asked: int) -> list[Conversation]:
+        self.asked.append(("conversations", *asked))
+        return [Conversation("Bob", 9)]
 
     def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
         (after_id,) = set(after_ids.values())

@@ -2,7 +2,8 @@
 
 import sqlite3
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from chatprotocol.events import DirectMessage, Message, PublicMessage, RoomRole
 from chatprotocol.limits import ID_MAX
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.accounts import Account, Accounts, insert_account, update_delivered
+from chatserver.store.accounts import Account, Accounts, close_account, insert_account, update_delivered
 from chatserver.store.database import Database
 from chatserver.store.errors import RemovedError
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
@@ -64,6 +65,26 @@ def test_account_is_found_in_any_case_and_registered_once(database: Database) ->
     assert registered.name == "Alice"
     for name in ("", "alic", "alice2", "a'; DROP TABLE account; --", "%", "\0", "\U0001f600"):
         assert Accounts(database).find(name) is None
+
+
+def test_account_of_a_writer_is_found_after_it_has_gone(database: Database) -> None:
+    """A guest has a row for each spelling, and a registered user of that name goes before it."""
+    alice, bob = register(database, "Alice"), register(database, "bob")
+    with database.transaction() as connection:
+        carol, dave = claim_name(connection, "Carol", 0), claim_name(connection, "Dave", 0)
+        assert carol is not None
+        assert dave is not None
+        release_all_names(connection)
+        assert insert_account(connection, "dave", "hash", 0) is not None
+        close_account(connection, bob.id, 0)
+    accounts = Accounts(database)
+    names = ("ALICE", "Carol", "carol", "bob", f"deleted-{bob.id}", f"deleted-{alice.id}", "deleted-", "Dave")
+    found = [accounts.find_writer(name) for name in names]
+    assert [each and each.id for each in found[:7]] == [alice.id, carol.id, None, None, bob.id, None, None]
+    assert found[0] is not None
+    assert found[0].name == "Alice"
+    assert found[7] is not None
+    assert found[7].name == "dave"
 
 
 def test_delivery_mark_never_goes_back(database: Database) -> None:
@@ -190,11 +211,25 @@ def test_queries_return_what_the_reader_may_see_oldest_first(
             for room, view in views.items():
                 older = [each for each in view if each < bound][-limit:]
                 assert ids(messages.history(reader, bound, limit, room)) == older
+                newer = [each for each in view if bound < each < upto][:limit]
+                assert ids(messages.history(reader, upto, limit, room, after_id=bound)) == newer
             views[DIRECT_ID] = [each.id for each in direct]
             expected = sorted(each for room, low in after.items() for each in views.get(room, ()) if low < each <= upto)
             assert ids(messages.missed(reader, after, upto, limit)) == expected[:limit]
             waiting = [each.id for each in direct if each.recipient == reader and bound < each.id <= upto][:limit]
             assert ids(messages.undelivered(reader, bound, upto, limit)) == waiting
+            newest: dict[str, int] = {}
+            for other in ACCOUNTS:
+                pair = [each.id for each in direct if {each.sender, each.recipient} == {reader, other}]
+                older = [each for each in pair if each < bound][-limit:]
+                assert ids(messages.history(reader, bound, limit, other_id=other)) == older
+                newer = [each for each in pair if bound < each < upto][:limit]
+                assert ids(messages.history(reader, upto, limit, after_id=bound, other_id=other)) == newer
+                found = messages.visible(reader, range(51), other_id=other)
+                assert ids(found) == [each for each in pair if each <= 50]
+                newest[f"user{other}"] = max((each for each in pair if each <= upto), default=0)
+            listed = sorted(((name, last_id) for name, last_id in newest.items() if last_id), key=lambda each: -each[1])
+            assert [(each.username, each.last_id) for each in messages.conversations(reader, upto, 3)] == listed[:3]
             views[LOBBY_ID] = views.pop(None)
             del views[DIRECT_ID]
             for room_id, view in views.items():
@@ -213,6 +248,83 @@ def test_queries_return_what_the_reader_may_see_oldest_first(
         assert [number for number in numbers if messages.fingerprint(number)] == [each.id for each in sent]
         assert messages.last_id() == max((each.id for each in sent), default=0)
         assert all(not messages.history(reader, ID_MAX, 500, SECRET_ID) for reader in ACCOUNTS)
+
+
+def test_conversations_leave_out_deleted_messages_and_ignored_users(room: Room) -> None:
+    """As the history does."""
+    messages = room.messages
+
+    def listed(reader: Account) -> list[tuple[str, int]]:
+        return [(each.username, each.last_id) for each in messages.conversations(reader.id, ID_MAX, 10)]
+
+    assert [listed(reader) for reader in (room.alice, room.bob, room.carol)] == [
+        [("bob", 4)],
+        [("carol", 7), ("alice", 4)],
+        [("bob", 7), ("carol", 6)],
+    ]
+    with room.database.transaction() as connection:
+        insert_deletion(connection, 4, DIRECT_ID, "bob", TIME_MS)
+        connection.execute("INSERT INTO ignored VALUES (?, ?)", (room.carol.id, room.bob.id))
+    assert [listed(reader) for reader in (room.alice, room.bob, room.carol)] == [
+        [("bob", 3)],
+        [("carol", 7), ("alice", 3)],
+        [("carol", 6)],
+    ]
+    assert ids(messages.history(room.carol.id, ID_MAX, 10, other_id=room.bob.id)) == []
+    assert ids(messages.history(room.bob.id, ID_MAX, 10, other_id=room.carol.id)) == [7]
+
+
+class Counting:
+    """A database that counts the instructions of its queries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.instructions = 0
+
+    def _count(self) -> int:
+        self.instructions += 1
+        return 0
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        with self._database.reading() as connection:
+            connection.set_progress_handler(self._count, 1)
+            try:
+                yield connection
+            finally:
+                connection.set_progress_handler(None, 0)
+
+
+def test_direct_messages_of_two_users_cost_no_look_at_those_of_others(room: Room) -> None:
+    """Each part of the history is found by an index: its cost depends on what is found, not on what there is."""
+    counting = Counting(room.database)
+    messages = Messages(counting)
+    alice, bob, carol = room.alice.id, room.bob.id, room.carol.id
+    queries = (
+        lambda: messages.history(bob, ID_MAX, 5, other_id=alice),
+        lambda: messages.history(bob, ID_MAX, 5, other_id=alice, after_id=0),
+        lambda: messages.history(bob, ID_MAX, 5, after_id=3),
+        lambda: messages.conversations(bob, ID_MAX, 10),
+    )
+
+    def cost() -> list[int]:
+        costs = []
+        for query in queries:
+            counting.instructions = 0
+            query()
+            costs.append(counting.instructions)
+        return costs
+
+    def send(first_id: int, count: int) -> None:
+        with room.database.transaction() as connection:
+            for number in range(first_id, first_id + 2 * count, 2):
+                assert insert_direct(connection, number, TIME_MS, bob, carol, "text", None)
+                assert insert_direct(connection, number + 1, TIME_MS, carol, bob, "text", None)
+
+    send(10, 10)
+    before = cost()
+    send(100, 2_000)
+    assert all(now < 1.5 * then for now, then in zip(cost(), before, strict=True))
 
 
 def test_history_has_names_times_and_texts(room: Room) -> None:
@@ -261,6 +373,8 @@ def test_long_answer_is_read_in_pages(room: Room) -> None:
         (messages.history(room.alice.id, 27, 22), visible[2:24]),
         (messages.history(room.alice.id, 27, 22, LOBBY_ID), [1, 2, 5, *range(8, 27)]),
         (messages.visible(room.alice.id, range(1, 28)), visible),
+        (messages.history(room.alice.id, 27, 22, after_id=4), [5, *range(8, 27)]),
+        (messages.history(room.alice.id, 28, 11, LOBBY_ID, after_id=5), [*range(8, 19)]),
     ):
         assert len(found) == len(expected)
         assert ids(found) == expected

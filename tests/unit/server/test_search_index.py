@@ -71,9 +71,15 @@ def shelf(folder: Path) -> Iterator[Shelf]:
 
 
 def find(
-    index: Index, query: str, reader: int = ALICE, before: int = FAR, limit: int = 50, room: int = LOBBY_ID
+    index: Index,
+    query: str,
+    reader: int = ALICE,
+    before: int = FAR,
+    limit: int = 50,
+    room: int = LOBBY_ID,
+    other: int | None = None,
 ) -> list[int]:
-    return index.find(terms_of(query), reader, before, limit, room)
+    return index.find(terms_of(query), reader, before, limit, room, other)
 
 
 def is_direct_of(reader: int, message: IndexedMessage) -> bool:
@@ -132,6 +138,12 @@ def test_find_agrees_with_a_scan_of_all_messages(shelf: Shelf) -> None:
             assert find(index, query, reader, limit=10_000, room=room) == expected
             page = [each for each in expected if each < 1_000][:7]
             assert find(index, query, reader, before=1_000, limit=7, room=room) == page
+        for reader, other in itertools.product(accounts, accounts):
+            pair = {
+                message.id for message in shelf.messages if {message.sender_id, message.recipient_id} == {reader, other}
+            }
+            expected = [each for each in find(index, query, reader, limit=10_000) if each in pair]
+            assert find(index, query, reader, limit=10_000, other=other) == expected, "also the messages to oneself"
 
 
 def store_words(shelf: Shelf, count: int = 10) -> None:

@@ -11,6 +11,8 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     AccountKind,
     Bye,
+    Conversation,
+    Conversations,
     DirectMessage,
     Event,
     Found,
@@ -31,6 +33,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import (
+    AskConversations,
     AskHistory,
     AskUser,
     AskUsers,
@@ -117,6 +120,7 @@ TABLE: list[tuple[Any, ...]] = [
     (AskUser("eve"), [NOT_IN], [NOT_IN], [UNKNOWN]),
     (AskHistory(), [NOT_IN], [NOT_IN], [History]),
     (Search("hello"), [NOT_IN], [NOT_IN], [Found]),
+    (AskConversations(), [NOT_IN], [NOT_IN], [Conversations]),
     (Search("..."), [NOT_IN], [NOT_IN], [BAD]),
     (Search("x" * 257), [NOT_IN], [NOT_IN], [LONG]),
     (ChangePassword("secret", "new"), [NOT_IN], [NOT_IN], [PasswordChanged]),
@@ -571,7 +575,29 @@ def test_history_ends_with_the_newest_published_message(services: ChatFixture, a
     services.messages.stored = (message(5),)
     assert alice.ask(AskHistory(7, 9)) == [History((message(5),))]
     alice.ask(AskHistory(), AskHistory(7, ID_MAX))
-    assert services.messages.asked == [("history", 1, 9, 7), ("history", 1, 11, 50), ("history", 1, 11, 7)]
+    alice.ask(AskHistory(7, after=3))
+    assert services.messages.asked == [
+        ("history", 1, 9, 7),
+        ("history", 1, 11, 50),
+        ("history", 1, 11, 7),
+        ("history", 1, 11, 7, {"after_id": 3}),
+    ]
+
+
+def test_history_and_search_with_a_user_are_answered_with_the_registered_name(
+    services: ChatFixture, alice: Peer
+) -> None:
+    """A name that has never been here is an error."""
+    enter(services, "Carol")
+    services.messages.asked.clear()
+    assert alice.ask(AskHistory(7, with_user="cAROL"), AskConversations()) == [
+        History((), with_user="Carol"),
+        Conversations((Conversation("Bob", 9),)),
+    ]
+    assert services.messages.asked == [("history", 1, 11, 7, {"other_id": 3}), ("conversations", 1, 10, 200)]
+    assert [each.with_user for each in alice.ask(Search("hello", with_user="CAROL"))] == ["Carol"]
+    assert services.indexer.asked[-1][-1] == 3
+    assert codes(alice.ask(AskHistory(with_user="eve"), Search("x", with_user="eve"))) == [UNKNOWN] * 2
 
 
 def test_messages_that_are_removed_while_they_are_read_are_no_fault_of_the_disk(
@@ -597,9 +623,9 @@ def test_search_covers_the_same_messages_as_history(services: ChatFixture, alice
     assert alice.ask(Search("Hello  w*", 7, 9)) == [Found("Hello  w*", (message(5),), 8)]
     alice.ask(Search("hello"), Search("hello", 7, ID_MAX))
     assert services.indexer.asked == [
-        ((word, prefix), 1, 9, 7, 10, LOBBY_ID),
-        ((word,), 1, 11, 50, 10, LOBBY_ID),
-        ((word,), 1, 11, 7, 10, LOBBY_ID),
+        ((word, prefix), 1, 9, 7, 10, LOBBY_ID, None),
+        ((word,), 1, 11, 50, 10, LOBBY_ID, None),
+        ((word,), 1, 11, 7, 10, LOBBY_ID, None),
     ]
 
 
@@ -619,7 +645,7 @@ def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: Peer, r
     *sent, _answer = alice.send_queue.told[-3:]
     assert sent == [Sent(11, SentStatus.SENT), Sent(12, SentStatus.SENT)]
     if isinstance(request_, Search):
-        assert services.indexer.asked[-1][-2:] == (12, LOBBY_ID)
+        assert services.indexer.asked[-1][-3:-1] == (12, LOBBY_ID)
 
 
 # --- several requests in one read ---

@@ -25,6 +25,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     YOU_LEFT,
     Bye,
+    Conversations,
     Found,
     History,
     PasswordChanged,
@@ -38,8 +39,8 @@ from chatprotocol.events import (
     Users,
     UserUnknown,
 )
-from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key
+from chatprotocol.limits import CONVERSATIONS_MAX, LOGIN_ATTEMPTS_MAX
+from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key, unknown_user
 from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
 from chatserver.chat.login import LoginAbortedError, Peer
 from chatserver.chat.passwords import AbandonedError
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from chatserver.chat.services import Services
     from chatserver.journal.base import Appended
     from chatserver.net.sendqueue import SendQueue
+    from chatserver.store.accounts import Account
     from chatserver.store.rooms import RoomView
 
     _Handlers = dict[type, Callable[[Any, Any], "State"]]
@@ -96,7 +98,7 @@ _MESSAGES = _SINGLE_MESSAGES | {requests.SayBatch}
 # Requests whose number is limited, because their answers are long or expensive.
 _QUERIES = frozenset(
     {
-        *(requests.AskHistory, requests.Search, requests.AskRooms),
+        *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
         *get_args(requests.RoomRequest),
         *get_args(requests.ModerationRequest),
     }
@@ -577,8 +579,16 @@ class Session:
         room = self._room_of(request)
         before_id = _before_id(request, self._services.hub.last_id())
         room_id = room.room_id if room else None
-        found = self._services.messages.history(self._member.account_id, before_id, request.limit, room_id)
-        self._send_queue.put_long(History((), room.name if room else None), found)
+        other = self._other_of(request)
+        found = self._services.messages.history(
+            self._member.account_id,
+            before_id,
+            request.limit,
+            room_id,
+            after_id=request.after,
+            other_id=other.id if other else None,
+        )
+        self._send_queue.put_long(History((), room.name if room else None, other.name if other else None), found)
         return State.LOGGED_IN
 
     def _search(self, request: requests.Search) -> State:
@@ -587,12 +597,28 @@ class Session:
         terms = terms_of(request.words)
         self._wait_for_pending()
         room = self._room_of(request)
+        other = self._other_of(request)
         newest_id = self._services.hub.last_id()
         before_id = _before_id(request, newest_id)
         messages, upto_id = self._services.indexer.search(
-            terms, self._member.account_id, before_id, request.limit, newest_id, room.room_id if room else LOBBY_ID
+            terms,
+            self._member.account_id,
+            before_id,
+            request.limit,
+            newest_id,
+            room.room_id if room else LOBBY_ID,
+            other.id if other else None,
         )
-        self._send_queue.put_long(Found(request.words, (), upto_id, room.name if room else None), messages)
+        answer = Found(request.words, (), upto_id, room.name if room else None, other.name if other else None)
+        self._send_queue.put_long(answer, messages)
+        return State.LOGGED_IN
+
+    def _list_conversations(self, _: requests.AskConversations) -> State:
+        assert self._member is not None
+        self._wait_for_pending()
+        newest_id = self._services.hub.last_id()
+        found = self._services.messages.conversations(self._member.account_id, newest_id, CONVERSATIONS_MAX)
+        self._send_queue.put([Conversations(tuple(found))])
         return State.LOGGED_IN
 
     def _room_of(self, request: requests.AskUsers | requests.AskHistory | requests.Search) -> RoomView | None:
@@ -600,6 +626,15 @@ class Session:
         if request.room is None or is_lobby(request.room):
             return None
         return self._services.rooms.find(self._show_rooms(), request.room)
+
+    def _other_of(self, request: requests.AskHistory | requests.Search) -> Account | None:
+        """Return the other user whose direct messages a question is about. RequestError: there is no such user."""
+        if request.with_user is None:
+            return None
+        other = self._services.accounts.find_writer(request.with_user)
+        if other is None:
+            raise unknown_user(request.with_user)
+        return other
 
     def _change_password(self, request: requests.ChangePassword) -> State:
         """Answer after the commit. Logged-in connections stay logged in."""
@@ -687,6 +722,7 @@ class Session:
             requests.AskUser: _find_user,
             requests.AskHistory: _show_history,
             requests.Search: _search,
+            requests.AskConversations: _list_conversations,
             requests.ChangePassword: _change_password,
             requests.AskRooms: _list_rooms,
             requests.Join: _change_room,

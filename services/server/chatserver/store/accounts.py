@@ -36,6 +36,13 @@ _FIND_AT: Final = (
     "SELECT (SELECT last_ms FROM known_network WHERE account_id = account.id AND network = ?),"
     " id, name, password_hash, delivered_id, role, must_change_password FROM account WHERE name_key = ?"
 )
+# Each part has an index. The name of a deleted account has its id: see close_account.
+_FIND_WRITER: Final = (
+    "SELECT id, name FROM account WHERE name_key = :key"
+    " UNION ALL SELECT id, name FROM account WHERE name = :name AND kind = 'guest'"
+    " UNION ALL SELECT id, name FROM account WHERE id = CAST(substr(:name, 9) AS INTEGER) AND name = :name"
+    " AND deleted_ms NOTNULL LIMIT 1"
+)
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -79,6 +86,15 @@ class Accounts:
         with self._database.reading() as connection:
             row = connection.execute(_FIND_AT, (network, name_key(username))).fetchone()
         return (None, None) if row is None else (_account_of(*row[1:]), row[0])
+
+    def find_writer(self, name: str) -> Account | None:
+        """The account of a name in a message: also that of a guest who has left (in this spelling), or a deleted one.
+
+        None if there is none. Raises StoreError.
+        """
+        with self._database.reading() as connection:
+            row = connection.execute(_FIND_WRITER, {"key": name_key(name), "name": name}).fetchone()
+        return Account(row[0], row[1], "", 0) if row else None
 
     def has_guest(self, name: str) -> bool:
         """True if there is a row for guests of this name, in this spelling. Raises StoreError."""

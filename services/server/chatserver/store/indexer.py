@@ -172,10 +172,12 @@ class Indexer:
         limit: int,
         newest_id: int,
         room_id: int = LOBBY_ID,
+        other_id: int | None = None,
     ) -> tuple[Collection[Message], int]:
         """The newest messages with these terms that the account may see, oldest first; and the last id searched.
 
-        The messages are those of the room, or of the lobby and the account's direct messages.
+        The messages are those of the room, or of the lobby and the account's direct messages, or only the direct
+        messages between the account and ``other_id``.
         Waits at most WAIT_SECONDS for the index to contain ``newest_id``. Raises SearchFailedError,
         SearchClosedError, StoreError; RequestError if the search takes too long or SQLite lacks FTS5. For any thread.
         """
@@ -183,10 +185,10 @@ class Indexer:
         try:
             with self._turns.turn(reader_id):
                 try:
-                    ids = index.find(terms, reader_id, before_id, limit, room_id)
+                    ids = index.find(terms, reader_id, before_id, limit, room_id, other_id)
                 except IndexClosedError:  # it is built again, or has failed
                     index, reached_id = self._wait_for(newest_id)
-                    ids = index.find(terms, reader_id, before_id, limit, room_id)
+                    ids = index.find(terms, reader_id, before_id, limit, room_id, other_id)
         except TurnsClosedError as error:
             raise SearchClosedError from error
         except NoTurnError as error:
@@ -200,7 +202,7 @@ class Indexer:
         except sqlite3.Error as error:
             self._report_failure(index, error)
             raise SearchFailedError from error
-        return self._messages.visible(reader_id, ids, room_id), min(reached_id, newest_id)
+        return self._messages.visible(reader_id, ids, room_id, other_id), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:
         deadline = time.monotonic() + self._times.timeout_seconds

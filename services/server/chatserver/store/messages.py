@@ -8,6 +8,7 @@ import sqlite3
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from functools import partial
 from heapq import merge
 from itertools import islice
 from operator import itemgetter
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from chatprotocol.events import DirectMessage, Message, PublicMessage, TimeMs
+from chatprotocol.events import Conversation, DirectMessage, Message, PublicMessage, TimeMs
 from chatserver.memory import no_limit
 from chatserver.store.errors import RemovedError
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
@@ -70,6 +71,15 @@ _RECEIVED, _RECEIVED_FROM_OTHERS = (
 )
 # In place of DIRECT_ID: only the direct messages that the account received, which are those that may be undelivered.
 RECEIVED_ID: Final = -1
+# The direct messages between the account and another one, or to itself.
+_SENT_TO: Final = (
+    "SELECT {columns} FROM message WHERE sender_id = :reader AND recipient_id = :other"
+    f" AND {_IN_DIRECT}{{present}} ORDER BY key"
+)
+_RECEIVED_FROM: Final = (
+    "SELECT {columns} FROM message WHERE recipient_id = :reader AND sender_id = :other AND :other <> :reader"
+    f" AND {_IN_DIRECT}{{present}}{{heard}} ORDER BY key"
+)
 _QUERIES: Final = {DIRECT_ID: (_SENT, _RECEIVED_FROM_OTHERS), RECEIVED_ID: (_RECEIVED,)}
 # This query decides which messages an account may see; the search index is not trusted for that. With the lobby it
 # finds direct messages as well.
@@ -78,7 +88,27 @@ _VISIBLE: Final = (
     "SELECT value - (:room << 40) FROM json_each(:ids)"
     " UNION ALL SELECT value - (1 << 40) FROM json_each(:ids) WHERE :room = 0)"
     f" AND iif(recipient_id IS NULL, {_IS_MEMBER}, sender_id = :reader OR (recipient_id = :reader{{heard}}))"
+    " AND (:other IS NULL OR (recipient_id IS NOT NULL AND iif(sender_id = :reader, recipient_id, sender_id) = :other))"
     "{present} ORDER BY id"
+)
+# Steps from one of the other accounts to the next, with a look into an index each: the number of messages is no cost.
+_OTHERS: Final = (
+    "{name} (id) AS (SELECT min({other}) FROM message WHERE {own} = :reader AND recipient_id IS NOT NULL"
+    " UNION ALL SELECT (SELECT min({other}) FROM message WHERE {own} = :reader AND {other} > {name}.id)"
+    " FROM {name} WHERE id IS NOT NULL)"
+)
+_CONVERSATIONS: Final = (
+    "WITH RECURSIVE "
+    f"{_OTHERS.format(name='receiver', own='sender_id', other='recipient_id')}, "
+    f"{_OTHERS.format(name='sender', own='recipient_id', other='sender_id')}"
+    " SELECT (SELECT name FROM account WHERE account.id = other_id), newest_id FROM ("
+    "SELECT other_id, max(last_id) AS newest_id FROM ("
+    "SELECT id AS other_id, (SELECT message.id FROM message WHERE sender_id = :reader AND recipient_id = receiver.id"
+    f" AND {_IN_DIRECT}{_PRESENT} ORDER BY key DESC LIMIT 1) AS last_id FROM receiver WHERE id IS NOT NULL"
+    " UNION ALL SELECT id, (SELECT message.id FROM message WHERE recipient_id = :reader AND sender_id = sender.id"
+    f" AND {_IN_DIRECT}{_PRESENT} ORDER BY key DESC LIMIT 1) FROM sender WHERE id IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM ignored WHERE account_id = :reader AND ignored_id = sender.id))"
+    " GROUP BY other_id HAVING newest_id IS NOT NULL ORDER BY newest_id DESC LIMIT :limit)"
 )
 _INDEXED: Final = (
     "SELECT message.id, conversation.id, sender_id, recipient_id, text"
@@ -175,24 +205,49 @@ class Messages:
             found = find_range(connection, 0, 1)
         return None if found is None else found.first_id
 
-    def history(self, reader_id: int, before_id: int, limit: int, room_id: int | None = None) -> Collection[Message]:
-        """The newest messages with an id below ``before_id``, oldest first.
+    def history(
+        self,
+        reader_id: int,
+        before_id: int,
+        limit: int,
+        room_id: int | None = None,
+        *,
+        after_id: int | None = None,
+        other_id: int | None = None,
+    ) -> Collection[Message]:
+        """The newest messages with an id below ``before_id``, or the oldest after ``after_id``; oldest first.
 
-        They are those of the room if the account is a member, or of the lobby and the account's direct messages. If
-        they are more than one page, only their ids are read at first: see Pages.
+        They are those of the room if the account is a member, or of the lobby and the account's direct messages; or
+        only the direct messages between the account and ``other_id``. If they are more than one page, only their ids
+        are read at first: see Pages.
         """
-        first_ids = {LOBBY_ID: 0, DIRECT_ID: 0} if room_id is None else {room_id: 0}
-        rows, is_cut = self._merge(reader_id, first_ids, before_id - 1, limit, order="DESC")
+        conversation_ids = (LOBBY_ID, DIRECT_ID) if room_id is None else (room_id,)
+        if other_id is not None:
+            conversation_ids = (DIRECT_ID,)
+        first_ids = dict.fromkeys(conversation_ids, 0 if after_id is None else after_id + 1)
+        merge_rows = partial(self._merge, reader_id, limit=limit, other_id=other_id)
+        order = "DESC" if after_id is None else "ASC"
+        rows, is_cut = merge_rows(first_ids, before_id - 1, order=order)
         if not is_cut:
-            return self._decode(rows[::-1])
-        rows, _ = self._merge(reader_id, first_ids, before_id - 1, limit, {**_SHOWN, "columns": "id"}, order="DESC")
+            return self._decode(rows[::-1] if after_id is None else rows)
+        rows, _ = merge_rows(first_ids, before_id - 1, parts={**_SHOWN, "columns": "id"}, order=order)
         ids = {message_id for (message_id,) in rows}
 
-        def read(after_id: int) -> Sequence[Message]:
-            rest_ids = dict.fromkeys(first_ids, max(min(ids), after_id + 1))
-            return _decode(self._merge(reader_id, rest_ids, before_id - 1, limit, _REST, ids=ids, claim=no_limit).rows)
+        def read(read_id: int) -> Sequence[Message]:
+            rest_ids = dict.fromkeys(first_ids, max(min(ids), read_id + 1))
+            return _decode(merge_rows(rest_ids, max(ids), parts=_REST, ids=ids, claim=no_limit).rows)
 
         return Pages(len(ids), read)
+
+    def conversations(self, reader_id: int, newest_id: int, limit: int) -> Sequence[Conversation]:
+        """The accounts with which this one has direct messages up to ``newest_id``: the newest ``limit``, newest first.
+
+        Deleted messages do not count, nor those from ignored users.
+        """
+        values = {"reader": reader_id, "low": 0, "high": min(newest_id, _LAST_ID), "limit": limit}
+        with self._database.reading() as connection:
+            self._claim(_MESSAGE_BYTES * limit)
+            return [Conversation(*row) for row in connection.execute(_CONVERSATIONS, values)]
 
     def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> Sequence[Message]:
         """A page of the messages of several conversations, each after an id of its own, up to ``upto_id``.
@@ -208,16 +263,19 @@ class Messages:
         """A page of the direct messages to this account after ``after_id`` up to ``upto_id``, oldest first."""
         return self.missed(reader_id, {RECEIVED_ID: after_id}, upto_id, limit)
 
-    def visible(self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID) -> Collection[Message]:
+    def visible(
+        self, reader_id: int, ids: Sequence[int], room_id: int = LOBBY_ID, other_id: int | None = None
+    ) -> Collection[Message]:
         """The messages of these ids that are in the room, oldest first; with the lobby also direct messages.
 
-        Messages that the account may not see are left out. If there is more than one page, see Pages.
+        ``other_id``: only direct messages between the two accounts. Messages that the account may not see are left out.
+        If there is more than one page, see Pages.
         """
 
         def query(parts: Mapping[str, str], ids: Iterable[int]) -> _Page:
             wanted = list(ids)
             with self._database.reading() as connection:
-                values = {"reader": reader_id, "ids": str(wanted), "room": room_id}
+                values = {"reader": reader_id, "ids": str(wanted), "room": room_id, "other": other_id}
                 with closing(connection.execute(_VISIBLE.format_map(parts), values)) as rows:
                     return _page(rows, len(wanted))
 
@@ -274,11 +332,13 @@ class Messages:
         *,
         ids: Container[int] | None = None,
         order: str = "ASC",
+        other_id: int | None = None,
         claim: Callable[[int], None] | None = None,
     ) -> _Page:
         """A page of the oldest or newest rows of several conversations, each from an id of its own to ``last_id``.
 
-        ``parts`` are those of the queries; with ``ids``, all other rows are left out.
+        ``parts`` are those of the queries; with ``ids``, all other rows are left out. ``other_id``: of the direct
+        messages, only those between the two accounts.
         """
         cursors: list[sqlite3.Cursor] = []
         with self._database.reading() as connection:
@@ -289,6 +349,9 @@ class Messages:
                     low, high = min(first_id, _LAST_ID), min(last_id, _LAST_ID)
                     values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
                     queries = _QUERIES.get(conversation_id, (_OF_ROOM,))
+                    if other_id is not None:
+                        values["other"] = other_id
+                        queries = (_SENT_TO, _RECEIVED_FROM)
                     cursors += [connection.execute(f"{sql.format_map(parts)} {order}", values) for sql in queries]
                 rows: Iterable[tuple[Any, ...]] = merge(*cursors, key=itemgetter(0), reverse=order == "DESC")
                 return _page(rows if ids is None else (row for row in rows if row[0] in ids), limit)

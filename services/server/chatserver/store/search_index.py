@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 SEARCH_FILE = "search.db"
 # The format version of the file. A file of another version is rebuilt.
-_VERSION: Final = 6
+_VERSION: Final = 7
 # The row of a message has its id and the words of ``words_of``. The table ``public`` has the messages of the lobby,
-# ``direct`` all others, with tokens that say whose they are: one for each account of a direct message, or one for the
-# room. A user can't write a token: no word contains an underscore. detail=none stores only which message contains a
-# word. Prefixes of up to seven letters have an index; longer ones match few words.
+# ``direct`` all others, with tokens that say whose they are: one for each account of a direct message, one more if they
+# are the same, or one for the room. A user can't write a token: no word contains an underscore. detail=none stores only
+# which message contains a word. Prefixes of up to seven letters have an index; longer ones match few words.
 _TABLE = """fts5(
     words, content = '', columnsize = 0, detail = none, prefix = '1 2 3 4 5 6 7', tokenize = "ascii tokenchars '_'"
 )"""
@@ -147,18 +147,27 @@ class Index:
         self.deletions = number
 
     def find(
-        self, terms: Sequence[Term], reader_id: int, before_id: int, limit: int, room_id: int = LOBBY_ID
+        self,
+        terms: Sequence[Term],
+        reader_id: int,
+        before_id: int,
+        limit: int,
+        room_id: int = LOBBY_ID,
+        other_id: int | None = None,
     ) -> list[int]:
         """Ids of the newest messages that contain all terms, newest first: of a room, or of the lobby and direct.
 
-        The caller checks which of them the account may see. Waits for a free reader. Raises sqlite3.Error,
-        IndexClosedError, TooLongError.
+        ``other_id``: only direct messages between the two accounts. The caller checks which of them the account may
+        see. Waits for a free reader. Raises sqlite3.Error, IndexClosedError, TooLongError.
         """
         words = " ".join(f'"{word}"*' if is_prefix else f'"{word}"' for word, is_prefix in terms)
-        token = _account_token(reader_id) if room_id == LOBBY_ID else _room_token(room_id)
+        tokens = {_account_token(reader_id) if room_id == LOBBY_ID else _room_token(room_id)}
+        if other_id is not None:
+            tokens = _tokens_between(reader_id, other_id)
+        whose = " ".join(f'"{token}"' for token in sorted(tokens))
         with self._reading() as reader:
-            rows = reader.execute(_FIND_DIRECT, (f'{words} "{token}"', before_id, limit)).fetchall()
-            if room_id == LOBBY_ID:
+            rows = reader.execute(_FIND_DIRECT, (f"{words} {whose}", before_id, limit)).fetchall()
+            if room_id == LOBBY_ID and other_id is None:
                 rows += reader.execute(_FIND_PUBLIC, (words, before_id, limit)).fetchall()
         return sorted((message_id for (message_id,) in rows), reverse=True)[:limit]
 
@@ -216,13 +225,19 @@ def _row(message: IndexedMessage) -> tuple[int, str]:
     if message.recipient_id is None and message.conversation_id != LOBBY_ID:
         words |= {_room_token(message.conversation_id)}
     elif message.recipient_id is not None:
-        words |= {_account_token(message.sender_id), _account_token(message.recipient_id)}
+        words |= _tokens_between(message.sender_id, message.recipient_id)
     return message.id, " ".join(words)
 
 
 def _account_token(account_id: int) -> str:
     """The token of an account that sent or received a direct message."""
     return f"_{account_id}"
+
+
+def _tokens_between(sender_id: int, recipient_id: int) -> set[str]:
+    """The tokens of a direct message. One to oneself has one more, by which it is told from all others."""
+    tokens = {_account_token(sender_id), _account_token(recipient_id)}
+    return tokens if len(tokens) > 1 else tokens | {f"_{sender_id}_{sender_id}"}
 
 
 def _room_token(room_id: int) -> str:
