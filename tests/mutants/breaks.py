@@ -744,10 +744,17 @@ BREAKS = (
     _break(
         _PRIVATE,
         _STORE + "messages.py",
-        "WHERE sender_id = :reader AND",
-        "WHERE sender_id >= 0 AND",
+        "WHERE sender_id = :reader AND {_IN_DIRECT}",
+        "WHERE sender_id >= 0 AND {_IN_DIRECT}",
         "unit/server/test_messages.py::test_queries_return_what_the_reader_may_see_oldest_first",
         "e2e/test_history.py::test_history_has_own_and_public_messages",
+    ),
+    _break(
+        _PRIVATE,
+        _STORE + "messages.py",
+        "WHERE recipient_id = :reader AND sender_id = :other AND :other",
+        "WHERE sender_id = :other AND :other",
+        "unit/server/test_messages.py::test_queries_return_what_the_reader_may_see_oldest_first",
     ),
     _break(
         _VISIBLE,
@@ -921,7 +928,7 @@ BREAKS = (
     _break(
         _VISIBLE,
         _STORE + "search_index.py",
-        "(f'{words} \"{token}\"', before_id, limit)",
+        '(f"{words} {whose}", before_id, limit)',
         "(words, before_id, limit)",
         "unit/server/test_search_index.py::test_text_can_not_pass_for_an_account",
         "unit/server/test_search_index.py::test_find_agrees_with_a_scan_of_all_messages",
