@@ -30,6 +30,8 @@ from .helpers import all_missed
 NEWEST = max(schema_files())
 OLD_SCHEMA = {number: sql for number, sql in schema_files().items() if number <= 2}
 CHUNK_MESSAGES = 4
+# More than the schema needs, and fewer than that and the first chunks: the process is killed between them.
+SCHEMA_STATEMENTS = 46
 
 
 class OldAccount(NamedTuple):
@@ -218,7 +220,7 @@ def test_migration_killed_at_any_statement_continues(folder: Path, tmp_path: Pat
 def test_migration_that_is_killed_again_and_again_ends(folder: Path) -> None:
     """Each attempt commits one chunk."""
     FIXED.write(folder)
-    assert not migrate_and_die(folder, 40)
+    assert not migrate_and_die(folder, SCHEMA_STATEMENTS)
     attempts = 1
     while not migrate_and_die(folder, 12):
         attempts += 1
@@ -242,7 +244,7 @@ def test_migration_without_space_is_refused_at_once(folder: Path) -> None:
 def test_disk_that_fills_up_stops_the_migration_between_two_chunks(folder: Path) -> None:
     large = FIXED._replace(messages=[each._replace(text="x" * 6_000) for each in FIXED.messages])
     large.write(folder)
-    assert not migrate_and_die(folder, 40)
+    assert not migrate_and_die(folder, SCHEMA_STATEMENTS)
     with closing(sqlite3.connect(folder / "chat.db", isolation_level=None)) as connection:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
