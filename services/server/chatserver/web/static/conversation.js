@@ -1,0 +1,223 @@
+/**
+ * One conversation: the lobby, a room, or the direct messages with one user. A window of its messages, without gaps.
+ *
+ * `messages` is the window, in the order of ids; messages without an id (pending, failed) come last, in the order of
+ * typing. An attached window ends with the newest message. A detached one (`hasNewer`) ends earlier, because the user
+ * looks at old messages; new messages then go to the tail, a second list in the same order, which has no gaps either
+ * and always ends with the newest message. The window is attached again when it reaches the beginning of the tail, or
+ * when the server has nothing between them. So no message is skipped, whatever arrives while history is being loaded.
+ *
+ * Both lists are bounded. The window drops messages at the end that is farther from the user: the oldest while new ones
+ * arrive, the newest while older ones are loaded (it is then detached). The tail drops its oldest.
+ *
+ * Each id is once in the window or the tail: place(), addOlder() and addNewer() check it.
+ */
+
+/**
+ * @typedef {object} Message
+ * @property {number | null} id  null until the server has confirmed it
+ * @property {string | null} nonce  of own messages of this page
+ * @property {string} key  of the conversation
+ * @property {number} time  in ms
+ * @property {string} from
+ * @property {string} to  "" for a public message
+ * @property {string} text
+ * @property {"sent" | "pending" | "failed"} state
+ * @property {string} error  the sentence of a failed one, and its code
+ * @property {string} code
+ * @property {boolean} isStored  true if it waits for a recipient who is offline
+ * @property {boolean} isDeleted
+ * @property {string} deletedBy
+ */
+
+const WINDOW_MAX_MESSAGES = 1_000;
+const TAIL_MAX_MESSAGES = 1_000;
+
+export class Conversation {
+  /** @type {Message[]} */
+  messages = [];
+  topic = "";
+  role = "member";
+  isPrivate = false;
+  /** @type {string[]} */
+  online = [];
+  onlineCount = 0;
+  hasOlder = true;
+  hasNewer = false;
+  isLoading = false;
+  /** True if the newest messages before the login were loaded. */
+  isLoaded = false;
+  /** True while the user sees the newest message. The view sets it. */
+  isFollowed = true;
+  unread = 0;
+  /** True if an unread message is meant for the user. */
+  isMeant = false;
+  lastId = 0;
+  /** A login sends the messages after this one. */
+  seenId = 0;
+  /** Counts the changes to another window: what was loaded for an earlier one is dropped. */
+  generation = 0;
+  #tail = [];
+
+  /** @param {"lobby" | "room" | "user"} kind */
+  constructor(key, kind, name, readId) {
+    this.key = key;
+    this.kind = kind;
+    this.name = name;
+    this.readId = readId;
+  }
+
+  /** The smallest id of the window, if any. */
+  get firstId() {
+    return this.messages[0]?.id ?? undefined;
+  }
+
+  /** The greatest id of the window, if any. */
+  get endId() {
+    return this.messages.findLast((each) => each.id !== null)?.id;
+  }
+
+  /** The message with this id, in the window or the tail. */
+  find(id) {
+    return findIn(this.messages, id) ?? findIn(this.#tail, id);
+  }
+
+  /** Add a new message. True if it is in the window. */
+  place(message) {
+    const { id } = message;
+    if (id !== null) {
+      this.lastId = Math.max(this.lastId, id);
+      if (this.find(id)) return false;
+      if (this.isLoaded && this.hasOlder && id < (this.firstId ?? 0)) return false;
+    }
+    if (!this.hasNewer && !this.isFollowed && this.messages.length >= WINDOW_MAX_MESSAGES) this.#detach();
+    if (this.hasNewer && (id ?? Infinity) > (this.endId ?? 0)) {
+      insert(this.#tail, message);
+      this.#tail.splice(0, this.#tail.length - TAIL_MAX_MESSAGES);
+      return false;
+    }
+    insert(this.messages, message);
+    this.#dropOldest();
+    return true;
+  }
+
+  /** Add messages that were loaded before the window. `hasOlder`: there are more. */
+  addOlder(messages, hasOlder) {
+    for (const each of messages) if (!this.find(each.id)) insert(this.messages, each);
+    this.#note(messages);
+    this.hasOlder = hasOlder;
+    this.isLoaded = true;
+    const spare = this.messages.splice(WINDOW_MAX_MESSAGES);
+    if (spare.length > 0 && !this.hasNewer) {
+      this.hasNewer = true;
+      this.#tail = spare.slice(-TAIL_MAX_MESSAGES);
+    }
+  }
+
+  /** Add messages that were loaded after the window. `isEnd`: the server has no more. */
+  addNewer(messages, isEnd) {
+    for (const each of messages) if (!findIn(this.messages, each.id)) insert(this.messages, each);
+    this.#note(messages);
+    if (isEnd || (this.endId ?? 0) >= (this.#tail[0]?.id ?? Infinity)) {
+      for (const each of this.#tail.splice(0)) {
+        if (each.id === null || !findIn(this.messages, each.id)) insert(this.messages, each);
+      }
+      this.hasNewer = false;
+    }
+    this.#dropOldest();
+  }
+
+  /** Show the newest messages again: the tail becomes the window. */
+  attach() {
+    if (!this.hasNewer) return;
+    this.#move();
+    this.messages = this.#tail.splice(0);
+    this.hasNewer = false;
+    this.hasOlder = true;
+  }
+
+  /** Make these loaded messages the window: addNewer() follows. */
+  jump(messages, hasOlder) {
+    this.#move();
+    if (!this.hasNewer) this.#tail = this.messages.slice(-TAIL_MAX_MESSAGES);
+    this.messages = [...messages];
+    this.#note(messages);
+    this.hasOlder = hasOlder;
+    this.hasNewer = this.isLoaded = true;
+  }
+
+  /** The server has confirmed a message with this id. Returns the message that is shown for it. */
+  confirm(message, id) {
+    const known = this.find(id);
+    this.remove(message);
+    if (known) return known;
+    message.id = id;
+    this.place(message);
+    return message;
+  }
+
+  remove(message) {
+    for (const list of [this.messages, this.#tail]) {
+      const index = list.indexOf(message);
+      if (index >= 0) list.splice(index, 1);
+    }
+  }
+
+  /** Messages after this id are of another history. */
+  cutAfter(id) {
+    const isKept = (message) => message.id === null || message.id <= id;
+    this.#move();
+    this.messages = this.messages.filter(isKept);
+    this.#tail = this.#tail.filter(isKept);
+    this.readId = Math.min(this.readId, id);
+    this.lastId = Math.min(this.lastId, id);
+    this.seenId = id;
+  }
+
+  /** Count the unread messages anew. `isUnread` and `isMeant` are true or false for a message after `readId`. */
+  count(isUnread, isMeant) {
+    const known = [...this.messages, ...this.#tail];
+    const unread = known.filter((each) => each.id > this.readId && !each.isDeleted && isUnread(each));
+    // Before the history is loaded, the newest id alone tells that there is something.
+    this.unread = unread.length || Number(!this.isLoaded && this.lastId > this.readId);
+    this.isMeant = unread.some(isMeant);
+  }
+
+  /** The window is another one. */
+  #move() {
+    this.generation++;
+    this.isLoading = false;
+  }
+
+  #note(messages) {
+    for (const each of messages) this.lastId = Math.max(this.lastId, each.id);
+  }
+
+  #detach() {
+    const end = this.messages.findIndex((each) => each.id === null);
+    this.#tail = end < 0 ? [] : this.messages.splice(end);
+    this.hasNewer = true;
+  }
+
+  #dropOldest() {
+    const spare = this.messages.length - WINDOW_MAX_MESSAGES;
+    if (spare <= 0) return;
+    this.messages.splice(0, spare);
+    this.hasOlder = true;
+  }
+}
+
+function findIn(list, id) {
+  for (let index = list.length - 1; index >= 0; index--) {
+    const other = list[index].id;
+    if (other === id) return list[index];
+    if (other !== null && other < id) return undefined;
+  }
+  return undefined;
+}
+
+function insert(list, message) {
+  let index = list.length;
+  while (index > 0 && (list[index - 1].id ?? Infinity) > (message.id ?? Infinity)) index--;
+  list.splice(index, 0, message);
+}
