@@ -130,25 +130,30 @@ class Page {
 
   // --- the open conversation ---
 
+  /** Shows a conversation at once; the model loads its messages. A direct one is made if the user exists. */
   async openConversation(key) {
     const { chat } = this;
     this.closeDrawers();
-    const opened = chat.open(key);
-    const conversation = chat.conversations.get(key);
-    if (conversation && (key !== this.current || !this.timeline.conversation)) {
+    try {
+      if (!chat.conversations.has(key)) await chat.meet(key);
+      const opened = chat.open(key);
+      this.showConversation(chat.conversations.get(key));
+      await opened;
+    } catch (error) {
+      this.tell(error.message, true);
+    }
+  }
+
+  showConversation(conversation) {
+    const { key, kind } = conversation;
+    if (key !== this.current || this.timeline.conversation !== conversation) {
       this.current = key;
       this.timeline.show(conversation);
-      this.composer.open(key, conversation.kind === "user" ? `Message to ${clean(conversation.name)}` : `Message to ${conversation.kind === "room" ? titleOf(conversation) : "everybody"}`);
+      this.composer.open(key, `Message to ${kind === "lobby" ? "everybody" : titleOf(conversation)}`);
       this.sidebar.select(key);
       this.renderHeading();
     }
     if (!matchMedia("(pointer: coarse)").matches) this.composer.focus();
-    try {
-      await opened;
-    } catch (error) {
-      this.tell(error.message, true);
-      if (!chat.conversations.has(key) && key === this.current) this.openConversation("lobby");
-    }
   }
 
   renderHeading() {

@@ -62,7 +62,11 @@ export function newMessageDialog(chat, open) {
   askDialog("Write to a user", {
     fields: [{ name: "name", label: "Name", required: true, maxLength: 32, autocapitalize: "none", spellcheck: false }],
     button: "Write",
-    action: async ({ name }) => open(`user:${name.trim().replace(/^@/, "").toLowerCase()}`),
+    action: async ({ name }) => {
+      const key = `user:${name.trim().replace(/^@/, "").toLowerCase()}`;
+      await chat.meet(key);
+      open(key);
+    },
   });
 }
 
