@@ -16,6 +16,7 @@ class ErrorCode(StrEnum):
     NOT_LOGGED_IN = "not_logged_in"
     BAD_USERNAME = "bad_username"
     WRONG_PASSWORD = "wrong_password"  # noqa: S105 - a code, not a secret
+    BAD_TOKEN = "bad_token"  # noqa: S105 - a code, not a secret
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     UNKNOWN_USER = "unknown_user"
     UNKNOWN_ROOM = "unknown_room"
@@ -32,6 +33,7 @@ class ErrorCode(StrEnum):
     MUTED = "muted"
     KICKED = "kicked"
     REPLACED = "replaced"
+    REVOKED = "revoked"
     UNKNOWN_MESSAGE = "unknown_message"
     INVITATION_REQUIRED = "invitation_required"
     PASSWORD_CHANGE_REQUIRED = "password_change_required"  # noqa: S105 - a code, not a secret

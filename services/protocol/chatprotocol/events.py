@@ -100,7 +100,8 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
     ``operator`` is True for an operator of the server. ``history_id`` identifies the history that all ids belong to.
     ``since`` is set only if the login's ``since`` could not be used: the messages after this id follow, and earlier
     ones may be missing. ``seen_id`` is the newest message at the time when the user was last online; None if unknown.
-    ``rooms`` has the rooms that the user is in; None for a client that does not know rooms.
+    ``rooms`` has the rooms that the user is in; None for a client that does not know rooms. ``token`` is the session
+    token that the login asked for.
     """
 
     status: str = _always("ok")
@@ -113,6 +114,7 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
     seen_id: int | None = None
     rooms: tuple[RoomState, ...] | None = None
     operator: bool = False
+    token: str | None = None
 
 
 class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
@@ -235,6 +237,24 @@ class Conversations(_Tagged, frozen=True, tag="conversations"):
 
 class PasswordChanged(_Tagged, frozen=True, gc=False, tag="password_changed"):
     """The answer to ChangePassword: the new password is on the disk, and the next login needs it."""
+
+
+class TokenState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A session token in the list. ``used`` is its last use, at most a day too early."""
+
+    id: str
+    label: str
+    created: TimeMs
+    used: TimeMs
+    expires: TimeMs
+    # True for the token of this connection.
+    current: bool = False
+
+
+class Tokens(_Tagged, frozen=True, tag="tokens"):
+    """The answer to AskTokens and Revoke: the user's tokens, the one that was used last first."""
+
+    tokens: tuple[TokenState, ...]
 
 
 class Rooms(_Tagged, frozen=True, tag="rooms"):
@@ -423,7 +443,7 @@ class Pong(_Tagged, frozen=True, gc=False, tag="pong"):
 class Bye(_Tagged, frozen=True, gc=False, tag="bye"):
     """The server is about to close the connection.
 
-    With a ``code`` (BANNED, KICKED or REPLACED) the client must not reconnect by itself.
+    With a ``code`` (BANNED, KICKED, REPLACED or REVOKED) the client must not reconnect by itself.
     """
 
     reason: str
@@ -442,6 +462,7 @@ Event: TypeAlias = (
     | Found
     | Conversations
     | PasswordChanged
+    | Tokens
     | Rooms
     | Joined
     | Parted

@@ -45,6 +45,15 @@ DELETIONS_REPORTED_MAX = 500
 # An invitation code has 26 characters; a longer text is a mistake.
 INVITATION_MAX_BYTES = 64
 
+# A session token has 43 characters. Its label names a device, and fits one column of a terminal.
+TOKEN_LABEL_MAX_BYTES = 64
+
+# Session tokens of a user: each list is one answer.
+TOKENS_MAX = 50
+
+# Days that a session token lasts after its last use: a holiday, and a phone that lay in a drawer.
+TOKEN_DAYS = 30
+
 # Wrong passwords before a connection is closed.
 LOGIN_ATTEMPTS_MAX = 3
 

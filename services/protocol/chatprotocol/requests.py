@@ -6,7 +6,7 @@ are the other members, in this order.
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct, field
 from msgspec.structs import force_setattr
@@ -27,6 +27,15 @@ _Seconds: TypeAlias = Annotated[int, Meta(ge=1, le=SANCTION_MAX_SECONDS)]
 _SinceEach: TypeAlias = Annotated[dict[str, _Id], Meta(max_length=SINCE_MAX_NAMES)]
 
 
+class _Absent(str):
+    """An empty text that is told from an empty text of the client by its identity."""
+
+    __slots__ = ()
+
+
+_ABSENT: Final = _Absent()
+
+
 class _Tagged(Struct, frozen=True, gc=False, omit_defaults=True, repr_omit_defaults=True, tag_field="command", tag=""):
     """A request of json."""
 
@@ -39,9 +48,12 @@ class Login(_Tagged, frozen=True, tag="login"):
     these ids. ``rooms`` is True if the client knows rooms; a ``since`` with an id for each room means the same.
     ``moderation`` is True if the client knows the events of moderation. ``invitation`` is the code with which a new
     name may register. ``new_password`` replaces the password at this login.
+
+    ``remember`` is the label of a session token, which the answer then has. ``token`` is such a token, in place of a
+    password; it needs no name.
     """
 
-    username: str
+    username: str = _ABSENT
     password: str | None = None
     since: _Id | _SinceEach | None = None
     history_id: str | None = None
@@ -49,6 +61,16 @@ class Login(_Tagged, frozen=True, tag="login"):
     moderation: bool = False
     invitation: str | None = None
     new_password: str | None = None
+    remember: str | None = None
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if there is neither a name nor a token, or if a token comes with what needs a password."""
+        if self.token is None:
+            if self.username is _ABSENT:
+                raise ValueError("`username` or `token` is needed")
+        elif any(each is not None for each in (self.password, self.new_password, self.invitation, self.remember)):
+            raise ValueError("`token` excludes `password`, `new_password`, `invitation` and `remember`")
 
 
 class Password(_Tagged, frozen=True, tag="password"):
@@ -162,6 +184,16 @@ class ChangePassword(_Tagged, frozen=True, tag="change_password"):
 
     old: str
     new: str
+
+
+class AskTokens(_Tagged, frozen=True, tag="tokens"):
+    """Request the list of the user's session tokens."""
+
+
+class Revoke(_Tagged, frozen=True, tag="revoke"):
+    """Revoke the session token of this id, or ("all") all but that of the connection."""
+
+    id: str
 
 
 class AskRooms(_Tagged, frozen=True, tag="rooms"):
@@ -315,6 +347,8 @@ class Leave(_Tagged, frozen=True, tag="EX"):
 
 # Requests about one room.
 RoomRequest: TypeAlias = Join | Part | SetTopic | Invite | MakeOperator | MakeMember
+# Requests about the user's own session tokens.
+TokenRequest: TypeAlias = AskTokens | Revoke
 # Requests about the conduct of users.
 ModerationRequest: TypeAlias = (
     Kick | Ban | Unban | Mute | Unmute | AskBans | Delete | Report | AskAudit | Ignore | Unignore | AskIgnored
@@ -330,6 +364,7 @@ TaggedRequest: TypeAlias = (
     | Search
     | AskConversations
     | ChangePassword
+    | TokenRequest
     | AskRooms
     | RoomRequest
     | ModerationRequest

@@ -12,6 +12,7 @@ from chatprotocol.limits import (
     PASSWORD_MAX_BYTES,
     REASON_MAX_BYTES,
     ROOM_NAME_MAX_CHARACTERS,
+    TOKEN_LABEL_MAX_BYTES,
     TOPIC_MAX_BYTES,
     USERNAME_MAX_BYTES,
 )
@@ -87,6 +88,14 @@ def check_reason(reason: str) -> None:
     """The reason of a kick, ban, mute or report is one line without control characters."""
     _check_bytes("A reason", reason, REASON_MAX_BYTES)
     _check_line("A reason", reason)
+
+
+def check_label(label: str) -> None:
+    """The label of a session token is one line without control characters, and more than white space."""
+    if not label or label.isspace():
+        raise RequestError(ErrorCode.BAD_REQUEST, "The label of a token is empty; name the device or the program.")
+    _check_bytes("The label of a token", label, TOKEN_LABEL_MAX_BYTES)
+    _check_line("The label of a token", label)
 
 
 def check_port(text: str) -> int:

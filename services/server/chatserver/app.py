@@ -37,6 +37,7 @@ from chatserver.chat.registration import Registration, RegistrationLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
+from chatserver.chat.tokens import SessionTokens
 from chatserver.clock import Clock, wall_ms
 from chatserver.control import HEALTHY
 from chatserver.counters import Counters
@@ -70,6 +71,7 @@ from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
 from chatserver.store.reconcile import note_use, reconcile
 from chatserver.store.rooms import Rooms
+from chatserver.store.tokens import Tokens
 from chatserver.threads import StartError
 
 if TYPE_CHECKING:
@@ -287,6 +289,7 @@ class Server:
         )
         hub.on_moderation(guests.expel, self._indexer.note_deleted, self._indexer.note_pruned)
         records = ModerationRecords(self._database)
+        tokens = SessionTokens(Tokens(self._database), self._journal)
         self._login = login = Login(
             accounts=accounts,
             messages=messages,
@@ -299,6 +302,7 @@ class Server:
             registration=registration,
             counters=self._counters,
             records=records,
+            tokens=tokens,
             on_empty=self._log_waiting,
             behind_max_seconds=0.0 if cluster is None else cluster.behind_max_seconds,
         )
@@ -321,6 +325,7 @@ class Server:
             guests=guests,
             rooms=room_commands,
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),
+            tokens=tokens,
             acked_delivery=self._acked_delivery,
             limits=user_limits,
             counters=self._counters,

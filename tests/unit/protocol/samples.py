@@ -7,6 +7,7 @@ from enum import Enum
 from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
+from msgspec import structs
 from raw_steps import Command, CommandBatch, Data, new_server, receive
 from toy_protocol import Toy
 
@@ -26,6 +27,7 @@ PUBLIC = events.PublicMessage(18, NOON_MS, "bob", "hello")
 PUBLIC_HEADER = events.PublicMessage(18, NOON_MS, "bob", "\n\nFORWARD alice\nContent-length: 1\n\n")
 IN_ROOM = events.PublicMessage(20, NOON_MS, "bob", "hello", "dev")
 DIRECT = events.DirectMessage(19, NOON_MS, "bob", "alice", 'with "quotes"\n\u20ac\U0001f600')
+TOKEN = events.TokenState(id="5f3a90c1", label='"\u20ac"', created=NOON_MS, used=NOON_MS, expires=NOON_MS)
 DIRECT_WITHOUT_RECIPIENT = events.DirectMessage(19, NOON_MS, "bob", "", 'with "quotes"\n\u20ac\U0001f600')
 
 
@@ -96,6 +98,11 @@ JSON = Samples(
         requests.Kick(room="dev", username="bob"),
         requests.Kick(username="bob", reason="spam"),
         requests.Login("alice", "secret", moderation=True, invitation="abcd-efgh", new_password="secret too"),
+        requests.Login("alice", "secret", remember="Firefox on Linux"),
+        requests.Login(token="dG9rZW4"),
+        requests.Login("alice", since=17, token="dG9rZW4"),
+        requests.AskTokens(),
+        requests.Revoke("5f3a90c1"),
         requests.Ban(room="dev", username="bob", seconds=3600, reason="spam"),
         requests.Ban(address="192.0.2.0/24"),
         requests.Unban(username="bob"),
@@ -131,6 +138,9 @@ JSON = Samples(
             since=10,
             seen_id=12,
         ),
+        events.Welcome(account=events.AccountKind.EXISTING, username="alice", users=(), last_id=0, token="dG9rZW4"),
+        events.Tokens(()),
+        events.Tokens((TOKEN, structs.replace(TOKEN, current=True))),
         PUBLIC,
         DIRECT,
         events.Users(None, ("alice", "bob"), ("bob",), ()),

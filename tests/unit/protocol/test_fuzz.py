@@ -33,7 +33,7 @@ long_texts = st.builds(
 ids = st.integers(0, ID_MAX)
 # Fields that can have any value in every protocol; times are from 1970 to the end of the calendar.
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
-    **dict.fromkeys(("nonce", "password", "words", "old", "new"), texts),
+    **dict.fromkeys(("nonce", "password", "words", "old", "new", "remember", "token"), texts),
     "text": texts | long_texts,
     **dict.fromkeys(("id", "since", "before", "last_id", "seen_id", "upto"), ids),
     "time_ms": st.integers(0, 253_402_300_799_999).map(TimeMs),
@@ -45,7 +45,9 @@ def varied(samples: Iterable[Sample]) -> st.SearchStrategy[Sample]:
 
     def vary(sample: Any) -> st.SearchStrategy[Any]:
         names = [name for name in sample.__struct_fields__ if name in FIELDS and getattr(sample, name) is not None]
-        fields = {"text": texts} if isinstance(sample, Command) else FIELDS  # a command is never split
+        fields = {"text": texts} if isinstance(sample, Command) else dict(FIELDS)  # a command is never split
+        # The id of a message is a number, that of a session a text.
+        fields |= {"id": texts} if isinstance(getattr(sample, "id", None), str) else {}
         return st.fixed_dictionaries({name: fields[name] for name in names}).map(
             lambda values: msgspec.structs.replace(sample, **values)
         )

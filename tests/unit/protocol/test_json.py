@@ -21,6 +21,8 @@ from chatprotocol.events import (
     Sent,
     SentStatus,
     TimeMs,
+    Tokens,
+    TokenState,
     User,
     Users,
     Welcome,
@@ -29,6 +31,7 @@ from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import (
     AskConversations,
     AskHistory,
+    AskTokens,
     AskUser,
     AskUsers,
     ChangePassword,
@@ -37,6 +40,7 @@ from chatprotocol.requests import (
     Password,
     Ping,
     Request,
+    Revoke,
     Say,
     Search,
     Unreadable,
@@ -65,6 +69,13 @@ REQUESTS: list[tuple[bytes, Request]] = [
         b'{"command":"login","username":"alice","password":"secret","since":0,"history_id":"9f86d081884c7d65"}',
         Login("alice", "secret", 0, "9f86d081884c7d65"),
     ),
+    (
+        b'{"command":"login","username":"alice","password":"secret","remember":"phone"}',
+        Login("alice", "secret", remember="phone"),
+    ),
+    (b'{"command":"login","token":"dG9r"}', Login(token="dG9r")),
+    (b'{"command":"tokens"}', AskTokens()),
+    (b'{"command":"revoke","id":"5f3a90c1"}', Revoke("5f3a90c1")),
     (b'{"command":"password","password":"secret"}', Password("secret")),
     (b'{"command":"PM","message":"\xe2\x82\xac \xf0\x9f\x98\x80"}', Say("\u20ac \U0001f600")),
     (b'{"command":"PM","message":"a\\nb\\"c\\\\d","nonce":"7f"}', Say('a\nb"c\\d', "7f")),
@@ -153,6 +164,13 @@ BAD_REQUEST: list[bytes] = [
     # names of the recipient that differ
     b'{"command":"DM","to":"bob","recipient":"eve","message":"psst"}',
     b'{"command":"DM","recipient":"bob","target":"eve","message":"psst"}',
+    # a token with what needs a password
+    *(
+        b'{"command":"login","token":"x","%b":"x"}' % member
+        for member in (b"password", b"new_password", b"invitation", b"remember")
+    ),
+    *(b'{"command":"login","token":%b}' % token for token in (b"17", b"null", b'["x"]', b"{}", b"true")),
+    *(b'{"command":"login","username":"a","remember":17}', b'{"command":"revoke"}', b'{"command":"revoke","id":17}'),
     # numbers out of range or of another type
     *(b'{"command":"CH","limit":%b}' % limit for limit in (b"0", b"501", b'"50"', b"null", b"50.0", b"1e300")),
     *(b'{"command":"search","words":"x","limit":%b}' % limit for limit in (b"0", b"501", b"null")),
@@ -341,6 +359,13 @@ BOTH_JSON = b"[" + HELLO_JSON + b"," + PSST_JSON + b"]"
 
 # Encoded and decoded.
 EVENTS: list[tuple[Event, bytes]] = [
+    (
+        Tokens((TokenState(id="5f", label="phone", created=TimeMs(0), used=TimeMs(1), expires=TimeMs(2)),)),
+        (
+            b'{"type":"tokens","tokens":[{"id":"5f","label":"phone","created":"1970-01-01T00:00:00.000Z",'
+            b'"used":"1970-01-01T00:00:00.001Z","expires":"1970-01-01T00:00:00.002Z"}]}'
+        ),
+    ),
     (PasswordPrompt(account=AccountKind.NEW), b'{"type":"prompt","field":"password","account":"new"}'),
     (
         Welcome(account=AccountKind.NEW, username="alice", users=("alice", "bob"), last_id=17),
@@ -401,10 +426,10 @@ def test_event_is_its_line(event: Event, line: bytes) -> None:
 
 def test_error_codes_are_the_documented_ones() -> None:
     assert " ".join(ErrorCode) == (
-        "bad_json bad_request unknown_command not_logged_in bad_username wrong_password too_many_attempts unknown_user"
-        " unknown_room not_a_member not_permitted too_many_rooms empty_message too_long rate_limited mailbox_full"
-        " disk_full unavailable banned muted kicked replaced unknown_message invitation_required"
-        " password_change_required tls_required server_full no_session shutting_down internal"
+        "bad_json bad_request unknown_command not_logged_in bad_username wrong_password bad_token too_many_attempts"
+        " unknown_user unknown_room not_a_member not_permitted too_many_rooms empty_message too_long rate_limited"
+        " mailbox_full disk_full unavailable banned muted kicked replaced revoked unknown_message"
+        " invitation_required password_change_required tls_required server_full no_session shutting_down internal"
     )
 
 

@@ -26,10 +26,12 @@ from chatserver.chat.registration import Registration, RegistrationLimits
 from chatserver.chat.room_commands import RoomCommands
 from chatserver.chat.services import Services
 from chatserver.chat.session import Session
+from chatserver.chat.tokens import SessionTokens
 from chatserver.counters import Counters
 from chatserver.journal.base import Appended, Applied, JournalClosedError
 from chatserver.journal.entries import (
     AccountProblem,
+    AddToken,
     DeliveryMark,
     Entry,
     GuestClaim,
@@ -38,10 +40,14 @@ from chatserver.journal.entries import (
     MessageBatch,
     NewAccount,
     PasswordChange,
+    Revoked,
+    RevokeTokens,
+    UseToken,
 )
 from chatserver.store.accounts import Account, Role
 from chatserver.store.moderation import ActiveSanction, Standing
 from chatserver.store.rooms import RoomView
+from chatserver.store.tokens import FoundToken, StoredToken, hash_token
 
 from .helpers import FakeBroadcast, FakeSendQueue, committed
 
@@ -111,6 +117,37 @@ class FakeAccounts:
         self.claimed.add(name_key(name))
         number = self.guests.setdefault(name, 1_000 + len(self.guests))
         return Account(number, name, "", 0, next(self._claims))
+
+
+class FakeTokens:
+    """Tokens in a dict, by their hashes. Each is valid for ever."""
+
+    def __init__(self, accounts: FakeAccounts) -> None:
+        self._accounts = accounts
+        self.added: dict[str, AddToken] = {}
+        self.used_ms: dict[str, int] = {}
+
+    def find(self, token: str, network: str, _: int) -> FoundToken | None:
+        entry = self.added.get(hash_token(token))
+        if entry is None:
+            return None
+        (account,) = (each for each in self._accounts.by_key.values() if each.id == entry.account_id)
+        last_login_ms = self._accounts.networks.get((account.id, network))
+        return FoundToken(entry.token_id, self.used_ms.get(entry.token_id, 0), last_login_ms, account)
+
+    def has(self, account_id: int, token_id: str) -> bool:
+        return any((each.account_id, each.token_id) == (account_id, token_id) for each in self.added.values())
+
+    def list_of(self, account_id: int, _: int) -> list[StoredToken]:
+        its = (each for each in self.added.values() if each.account_id == account_id)
+        return [StoredToken(each.token_id, each.label, 0, 0) for each in its]
+
+    def remove(self, entry: RevokeTokens) -> Revoked:
+        its = {key: each for key, each in self.added.items() if each.account_id == entry.account_id}
+        gone = [
+            key for key, each in its.items() if (entry.token_id or each.token_id) == each.token_id != entry.kept_token
+        ]
+        return Revoked(tuple(sorted(self.added.pop(key).token_id for key in gone)))
 
 
 class FakeMessages:
@@ -235,8 +272,9 @@ class FakeAppended(Appended[Any]):
 class FakeJournal:
     """Publishes messages at once; with ``holds_back``, when a thread waits for pending ones. For any thread."""
 
-    def __init__(self, accounts: FakeAccounts) -> None:
+    def __init__(self, accounts: FakeAccounts, tokens: FakeTokens) -> None:
         self._accounts = accounts
+        self._tokens = tokens
         self._one_at_a_time = threading.Lock()
         self._ids = count(11)
         self._subscribers: list[Callable[[Sequence[Applied]], None]] = []
@@ -275,6 +313,8 @@ class FakeJournal:
         self.deferred[key] = entry
         if isinstance(entry, KnownNetwork):
             self._accounts.networks[entry.account_id, entry.network] = self.now_ms
+        if isinstance(entry, UseToken):
+            self._tokens.used_ms[entry.token_id] = self.now_ms
         if isinstance(entry, GuestRelease):
             self._accounts.claimed.discard(name_key(entry.name))
 
@@ -295,7 +335,10 @@ class FakeJournal:
             elif self.fault is not None:
                 appended.fail(self.fault)
             else:
-                appended.complete([self._apply(entry) for entry in entries])
+                outcomes = [self._apply(entry) for entry in entries]
+                for callback in self._subscribers:
+                    callback([Applied(*each, origin, 0) for each in zip(entries, outcomes, strict=True)])
+                appended.complete(outcomes)
         return appended
 
     def wait_for_pending(self) -> None:
@@ -333,6 +376,11 @@ class FakeJournal:
             case PasswordChange():
                 self.changed_hashes.append((entry.account_id, entry.new_hash))
                 return not self.hash_is_another
+            case AddToken():
+                self._tokens.added[entry.token_hash] = entry
+                return Revoked(())
+            case RevokeTokens():
+                return self._tokens.remove(entry)
         raise AssertionError(entry)
 
 
@@ -409,7 +457,8 @@ class ChatFixture:
         self.identity = FakeIdentity()
         self.indexer = FakeIndexer()
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
-        self.journal = FakeJournal(self.accounts)
+        self.tokens = FakeTokens(self.accounts)
+        self.journal = FakeJournal(self.accounts, self.tokens)
         marks = DeliveryMarks(self.journal.defer)
         self.presence = Presence(1_000.0, lambda _: None)
         self.hub = Hub(
@@ -446,6 +495,7 @@ class ChatFixture:
             clock=lambda: time.monotonic() + self.now,
         )
         self.hub.on_moderation(guests.expel, lambda _: None, lambda: None)
+        tokens = SessionTokens(doubles.tokens, doubles.journal, lambda: self.journal.now_ms)
         login = Login(
             accounts=doubles.accounts,
             messages=doubles.messages,
@@ -467,6 +517,7 @@ class ChatFixture:
             ),
             counters=self.counters,
             records=doubles.records,
+            tokens=tokens,
             on_empty=self._note_empty,
             behind_max_seconds=behind_max_seconds,
             clock=self._tick,
@@ -484,6 +535,7 @@ class ChatFixture:
             guests=guests,
             rooms=rooms,
             moderation=Moderation(doubles.records, doubles.accounts, guests, rooms, doubles.journal),
+            tokens=tokens,
             acked_delivery=self.acked_delivery,
             limits=limits or UserLimits(),
             find_refusal=lambda: self.refusal,

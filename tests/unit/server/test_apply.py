@@ -16,6 +16,7 @@ from chatserver.journal.apply import StoreLimits, Transaction, apply
 from chatserver.journal.entries import (
     AddAccount,
     AddInvitation,
+    AddToken,
     DeleteAccount,
     DeleteMessage,
     DeliveryMark,
@@ -38,6 +39,7 @@ from chatserver.journal.entries import (
     Prune,
     PublicMessages,
     Report,
+    RevokeTokens,
     Sanction,
     ServerGone,
     ServerStart,
@@ -46,6 +48,7 @@ from chatserver.journal.entries import (
     SetRole,
     SetServerRole,
     SetTopic,
+    UseToken,
 )
 from chatserver.store.accounts import Role
 from chatserver.store.identity import read_highest_id
@@ -65,6 +68,7 @@ rooms = st.sampled_from([2, 2, 3, 0, 1, 99])
 room_names = st.sampled_from(["dev", "DEV", "ops"])
 servers = st.sampled_from(["", "a", "b"])
 codes = st.sampled_from(["code", "another"])
+tokens = st.sampled_from(["t1", "t2", "t3"])
 networks = st.sampled_from(["192.0.2.1", "2001:db8::/64"])
 
 
@@ -99,7 +103,10 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     ),
     AddInvitation: st.builds(AddInvitation, codes, names, st.none() | st.integers(0, 4)),
     KnownNetwork: st.builds(KnownNetwork, ids, networks),
-    PasswordChange: st.builds(PasswordChange, ids, hashes, hashes),
+    PasswordChange: st.builds(PasswordChange, ids, hashes, hashes, tokens | st.just(""), st.booleans()),
+    AddToken: st.builds(AddToken, ids, tokens, tokens, texts),
+    UseToken: st.builds(UseToken, ids, tokens),
+    RevokeTokens: st.builds(RevokeTokens, ids, tokens | st.just(""), tokens | st.just("")),
     GuestClaim: st.builds(GuestClaim, names, servers),
     GuestRelease: st.builds(GuestRelease, names, ids),
     ServerStart: st.builds(ServerStart, servers),

@@ -19,6 +19,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from operator import ne
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import structlog
@@ -52,6 +53,7 @@ from chatserver.journal.entries import (
     Problem,
     PublicMessages,
     Removed,
+    Revoked,
     RoomChange,
     RoomEntry,
 )
@@ -84,6 +86,15 @@ _PORTION_CHARACTERS = 64 * 1024
 _MESSAGE_CHARACTERS = 100
 
 _REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
+_REVOKED = events.Bye("the session was revoked", ErrorCode.REVOKED)
+
+# Outcomes of the entries in Hub._CHANGES that have changed something.
+_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, bool)
+# Entries other than messages that change what the hub knows or tells.
+_PUBLISHED = (
+    *(RoomEntry, ModerationEntry, entries.Prune, entries.EraseMessages),
+    *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange),
+)
 
 # Maximum members of the account that each login checks, newest first: each check takes a few system calls.
 _CHECKED_MAX = 4
@@ -292,9 +303,7 @@ class Hub:
                             publish(entry, part, origin, each.time_ms)
                     elif isinstance(entry, MessageBatch):
                         self._refuse(entry, outcome, origin)
-                    elif isinstance(
-                        outcome, (RoomChange, Moderated, DeletedMessage, Removed)
-                    ):  # the session answers the others
+                    elif isinstance(outcome, _CHANGED):  # the session answers the others
                         self._CHANGES[type(entry)](self, entry, outcome, origin)
                 for buffer in self._buffers_of(room_ids):
                     buffer.flush()
@@ -314,10 +323,14 @@ class Hub:
         with self._lock:
             users = self._users.values() if network else filter(None, [self._users.get(entry.account_id)])
             members = [member for user in users for member in user.members]
-        for member in members:
-            if not network or is_in_network(member.address, network):  # 10,000 take 0.1 s
-                member.send_queue.finish([bye], hang_up=True)
+        if network:  # 10,000 take 0.1 s
+            members = [member for member in members if is_in_network(member.address, network)]
+        self._hang_up(members, bye)
         self._on_expelled(entry)  # the lock of the guests comes before the hub's
+
+    def _hang_up(self, members: Sequence[Member], bye: Bye) -> None:
+        for member in members:
+            member.send_queue.finish([bye], hang_up=True)
 
     def gather(self, limit_seconds: float) -> None:
         """Wait until the sender has offered the last publication to all members. For the journal's thread."""
@@ -561,6 +574,24 @@ class Hub:
         reported = events.Reported(room=done.room, by=entry.by, reason=entry.reason, **about)
         self._tell(reported, origin, members=self._operators)
 
+    def _publish_revocation(self, entry: entries.AddToken | entries.RevokeTokens, revoked: Revoked, _: _Origin) -> None:
+        if revoked.token_ids:
+            self._end_sessions(entry.account_id, revoked.token_ids.__contains__)
+
+    def _publish_password(self, entry: entries.PasswordChange, has_changed: bool, _: _Origin) -> None:  # noqa: FBT001
+        if has_changed and not entry.is_rehash:
+            self._end_sessions(entry.account_id, partial(ne, entry.kept_token))
+
+    def _end_sessions(self, account_id: int, is_revoked: Callable[[str], bool]) -> None:
+        """End the connections of the account whose tokens are revoked. Logins look for theirs again."""
+        user = self._users.get(account_id)
+        if user is None:
+            return
+        user.note_change()
+        members = [member for member in user.members if member.token_id and is_revoked(member.token_id)]
+        if members:
+            self._later.append(partial(self._hang_up, members, _REVOKED))
+
     def _tell_concerned(self, event: Event, account_id: int, room_id: int | None, origin: _Origin) -> None:
         """Send the event to the target (0: none), the operators of the server, and the members of the room."""
         room = self._rooms.get(room_id) if room_id is not None else None
@@ -592,6 +623,9 @@ class Hub:
         entries.Report: _publish_report,
         entries.Prune: _note_removal,
         entries.EraseMessages: _note_removal,
+        entries.PasswordChange: _publish_password,
+        entries.AddToken: _publish_revocation,
+        entries.RevokeTokens: _publish_revocation,
     }
 
     def _tell_changed(self, change: RoomChange, event: Event, origin: _Origin) -> None:
@@ -694,7 +728,7 @@ def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[i
             characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
             if isinstance(entry, PublicMessages):
                 room_ids.add(entry.room_id)
-        elif isinstance(entry, RoomEntry | ModerationEntry | entries.Prune | entries.EraseMessages):
+        elif isinstance(entry, _PUBLISHED):
             characters += _MESSAGE_CHARACTERS
         else:
             continue

@@ -1,4 +1,11 @@
-"""Login: authentication, registration, and delivery of missed messages."""
+"""Login: authentication, registration, and delivery of missed messages.
+
+A login has a password or a session token. A valid token needs no turn and no hash. An unknown one counts as a wrong try
+of its network, so that its sender is slowed down like one who guesses passwords.
+
+Between the check and the moment at which the hub has the member, the password may be changed or the token revoked. The
+login looks at both again after :meth:`Hub.begin_join`, and the hub makes it look once more after each such change.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +23,7 @@ from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ROOMS_JOINED_MAX
-from chatprotocol.rules import LOBBY, check_password, check_username, name_key, room_key, unknown_room
+from chatprotocol.rules import LOBBY, check_label, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
 from chatserver.chat.problems import sanction_error, write_error
 from chatserver.chat.registration import name_in_use
@@ -35,14 +42,16 @@ if TYPE_CHECKING:
     from chatserver.chat.login_throttle import LoginThrottle, Try
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.registration import Registration
+    from chatserver.chat.tokens import SessionTokens
     from chatserver.counters import Counters
     from chatserver.journal.base import Journal
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
     from chatserver.store.messages import Messages
-    from chatserver.store.moderation import ModerationRecords
+    from chatserver.store.moderation import ModerationRecords, Standing
     from chatserver.store.rooms import Rooms, RoomView
+    from chatserver.store.tokens import FoundToken, NewToken
 
     Query = Callable[[int, int, int, int], Sequence[Message]]
 
@@ -54,6 +63,8 @@ _LOOK_SECONDS = 1.0
 # at first, because it mostly is a moment behind, and then less often, because thousands may wait.
 _BEHIND_LOOK_SECONDS = 0.02
 _BEHIND_LOOK_MAX_SECONDS = 0.5
+# How long an unknown token is looked for if another server may have made it. It mostly is a moment behind.
+_TOKEN_WAIT_SECONDS = 1.0
 # A login from a known network is noted again after a day: the entry costs a write.
 _NETWORK_NOTED_MS = 86_400_000
 # Maximum messages of a page of missed messages. Its text is limited as well: see PAGE_CHARACTERS.
@@ -69,6 +80,15 @@ class _Range(NamedTuple):
     query: Query
     after_id: int
     upto_id: int
+
+
+class Proof(NamedTuple):
+    """The account of a login, and what has proved that the peer is its user: a password, or a token."""
+
+    account: Account
+    kind: AccountKind
+    password: str = ""
+    token_id: str = ""
 
 
 class Peer(NamedTuple):
@@ -108,6 +128,7 @@ class Login:
         registration: Registration,
         counters: Counters,
         records: ModerationRecords,
+        tokens: SessionTokens,
         on_empty: Callable[[], None],
         behind_max_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -129,6 +150,7 @@ class Login:
         self._registration = registration
         self._counters = counters
         self._records = records
+        self._tokens = tokens
         self._on_empty = on_empty
         self._behind_max_seconds = behind_max_seconds
         self._clock = clock
@@ -144,13 +166,17 @@ class Login:
         self._registration.check(login.username, login.invitation)
         return AccountKind.NEW
 
-    def authenticate(self, login: requests.Login, password: str, peer: Peer) -> tuple[Account, AccountKind]:
-        """Return the account for the name and password; register it if the name is new. Raises RequestError.
+    def authenticate(self, login: requests.Login, password: str, peer: Peer) -> Proof:
+        """Find the account of the token, or of the name and password; register a new name. Raises RequestError.
 
         Waits for its turn among other tries, and for a hasher: see login_throttle.py and passwords.py.
         """
+        if login.token is not None:
+            return self._authenticate_token(login, login.token, peer)
         check_username(login.username)
         check_password(password)
+        if login.remember is not None:
+            check_label(login.remember)
         account, last_login_ms = self._accounts.find_at(login.username, peer.network)
         if account is None and not self._registration.is_closed:
             registered = self._registration.register(
@@ -162,7 +188,7 @@ class Login:
                 is_abandoned=peer.is_abandoned,
             )
             if registered is not None:
-                return registered, AccountKind.NEW
+                return Proof(registered, AccountKind.NEW, password)
             # Another login registered it at the same time.
             account, last_login_ms = self._accounts.find_at(login.username, peer.network)
             if account is None:
@@ -184,7 +210,36 @@ class Login:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {login.username}.")
         account = self._accept(account, login, password, verdict)
         self._note_network(account.id, peer.network, last_login_ms)
-        return account, AccountKind.EXISTING
+        return Proof(account, AccountKind.EXISTING, password)
+
+    def _authenticate_token(self, login: requests.Login, token: str, peer: Peer) -> Proof:
+        """Find the account of a token. RequestError: it is not valid, or the user must change the password."""
+        found = self._find_token(token, peer.network)
+        if found is None or (login.username and name_key(login.username) != name_key(found.account.name)):
+            # A try of no account: it delays the network alone.
+            enter = partial(
+                self._throttle.enter, account="", network=peer.network, is_known=True, failures=peer.wrong_passwords
+            )
+            attempt = self._wait_for_turn(
+                enter, "Too many wrong tokens from your address", peer.is_abandoned, peer.note_wait
+            )
+            self._throttle.finish(attempt, self._clock(), was_right=False)
+            raise RequestError(ErrorCode.BAD_TOKEN, "This session is over, or was revoked; log in with the password.")
+        if found.account.must_change_password:
+            raise _must_change_password(found.account.name)
+        self._tokens.note_use(found)
+        self._note_network(found.account.id, peer.network, found.last_login_ms)
+        return Proof(found.account, AccountKind.EXISTING, token_id=found.id)
+
+    def _find_token(self, token: str, network: str) -> FoundToken | None:
+        """Find a token. One of several servers may not have a token yet that another one has just made."""
+        began_at, look_seconds = self._clock(), _BEHIND_LOOK_SECONDS
+        while (found := self._tokens.find(token, network)) is None:
+            if self._is_stopping or self._clock() - began_at >= min(self._behind_max_seconds, _TOKEN_WAIT_SECONDS):
+                break
+            time.sleep(look_seconds)
+            look_seconds = min(2 * look_seconds, _BEHIND_LOOK_MAX_SECONDS)
+        return found
 
     def _accept(self, checked: Account, login: requests.Login, password: str, verdict: Verdict) -> Account:
         """Return the account after a right password. Replace the password or its hash, if needed.
@@ -204,10 +259,7 @@ class Login:
         if account.must_change_password and (
             new is None or self._passwords.check(account.password_hash, new, account=key) is not Verdict.WRONG
         ):
-            raise RequestError(
-                ErrorCode.PASSWORD_CHANGE_REQUIRED,
-                f"The password of {account.name} must be replaced by a new one; only clients of json can do this.",
-            )
+            raise _must_change_password(account.name)
         if new is not None:
             ban = self._records.standing(account.id, "").ban  # of the account; that of the address was checked before
             if ban is not None:
@@ -215,14 +267,17 @@ class Login:
             return self._replace_password(account, new)
         if verdict is Verdict.OUTDATED:
             new_hash = self._passwords.hash(password, account=key)
-            self._journal.append([PasswordChange(account.id, account.password_hash, new_hash)])
+            self._journal.append([PasswordChange(account.id, account.password_hash, new_hash, is_rehash=True)])
         return account
 
-    def change_password(self, username: str, old: str, new: str, is_abandoned: Callable[[float], bool]) -> None:
+    def change_password(self, member: Member, old: str, new: str, is_abandoned: Callable[[float], bool]) -> None:
         """Replace the password of a logged-in user; on return it is committed. Raises RequestError.
+
+        The user's tokens are revoked, except that of the member.
 
         The tries of all connections of the account wait for each other, apart from logins.
         """
+        username = member.name
         check_password(new)
         account = self._accounts.find(username)
         enter = partial(self._throttle.enter_change, account=name_key(username))
@@ -230,13 +285,15 @@ class Login:
         verdict = self._check(enter, username, password_hash, old, Urgency.CHANGE, is_abandoned)
         if account is None or verdict is Verdict.WRONG:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {username}; it was not changed.")
-        self._replace_password(account, new, Urgency.CHANGE)
+        self._replace_password(account, new, Urgency.CHANGE, member.token_id)
 
-    def _replace_password(self, account: Account, new: str, urgency: Urgency = Urgency.KNOWN) -> Account:
+    def _replace_password(
+        self, account: Account, new: str, urgency: Urgency = Urgency.KNOWN, kept_token: str = ""
+    ) -> Account:
         """Return the account with the new password, which is committed. Raises RequestError."""
         check_password(new)
         new_hash = self._passwords.hash(new, urgency, account=name_key(account.name))
-        change = PasswordChange(account.id, account.password_hash, new_hash)
+        change = PasswordChange(account.id, account.password_hash, new_hash, kept_token)
         try:
             (has_changed,) = self._journal.append([change]).result()
         except OSError as error:
@@ -264,7 +321,8 @@ class Login:
         note_wait: Callable[[Callable[[], None] | None], None] = lambda _: None,
     ) -> Verdict:
         """Check a password after the wait of the throttle. Raises RequestError if the wait would be too long."""
-        attempt = self._wait_for_turn(enter, username, is_abandoned, note_wait)
+        reason = f"Too many wrong passwords for {username} or from your address"
+        attempt = self._wait_for_turn(enter, reason, is_abandoned, note_wait)
         verdict = None
         try:
             verdict = self._passwords.check(password_hash, password, urgency, is_abandoned, name_key(username))
@@ -278,11 +336,11 @@ class Login:
     def _wait_for_turn(
         self,
         enter: Callable[..., Try],
-        username: str,
+        reason: str,
         is_abandoned: Callable[[float], bool],
         note_wait: Callable[[Callable[[], None] | None], None],
     ) -> Try:
-        """Enter the throttle and wait. On return the password may be checked.
+        """Enter the throttle and wait. On return the try may be made. ``reason`` is that of the refusal.
 
         RequestError: it takes too long. AbandonedError, PasswordsClosedError.
         """
@@ -314,7 +372,7 @@ class Login:
         self._counters.limits_hit["logins"] += 1
         raise RequestError(
             ErrorCode.TOO_MANY_ATTEMPTS,
-            f"Too many wrong passwords for {username} or from your address; try again in {retry_seconds:.0f} s.",
+            f"{reason}; try again in {retry_seconds:.0f} s.",
             retry_seconds=retry_seconds,
         )
 
@@ -329,10 +387,8 @@ class Login:
     def join(
         self,
         send_queue: SendQueue,
-        account: Account,
-        kind: AccountKind,
+        proof: Proof,
         login: requests.Login,
-        password: str,
         address: str,
         *,
         is_counted: bool,
@@ -341,10 +397,13 @@ class Login:
 
         ``is_counted``: the limit of connections of a user applies.
 
-        RequestError: the user is banned or deleted, or the password was changed. StoreError, ShortOfMemoryError: missed
-        messages can't be read. Nothing was sent then. LoginAbortedError: reading failed after the welcome.
+        RequestError: the user is banned or deleted, the password was changed, or the token was revoked. StoreError,
+        ShortOfMemoryError: missed messages can't be read. Nothing was sent then. LoginAbortedError: reading failed
+        after the welcome.
         """
         self._wait_for_seen(login)
+        account = proof.account
+        token = None if login.remember is None else self._make_token(proof, login.remember, address)
         knows_rooms = login.rooms or isinstance(login.since, dict)
         member = Member(
             account.id,
@@ -354,9 +413,10 @@ class Login:
             knows_rooms=knows_rooms,
             knows_moderation=login.moderation,
             is_counted=is_counted,
+            token_id=proof.token_id if token is None else token.id,
         )
         self._hub.check_acknowledged(account.id)
-        joined, rooms = self._join_hub(member, account, password)
+        joined, rooms = self._join_hub(member, proof)
         try:
             if knows_rooms and rooms:
                 # Topics and roles are read again: the member gets events about later changes only.
@@ -364,9 +424,9 @@ class Login:
                 rooms = [newest.get(room.room_id, room) for room in rooms]
             ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
             # While another device is online, the mark is too old: public messages move it only at the device's logout.
-            is_known = joined.is_alone and kind is AccountKind.EXISTING
+            is_known = joined.is_alone and proof.kind is AccountKind.EXISTING
             welcome = Welcome(
-                account=kind,
+                account=proof.kind,
                 username=account.name,
                 users=joined.users,
                 last_id=joined.last_id,
@@ -375,6 +435,7 @@ class Login:
                 seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
                 rooms=tuple(_room_state(room, joined.last_id) for room in rooms) if knows_rooms else None,
                 operator=member.is_operator,
+                token=None if token is None else token.secret,
             )
             deletions: tuple[Event, ...] = ()
             if login.moderation and login.since is not None:
@@ -391,6 +452,11 @@ class Login:
             self.leave(member)
             raise
         return member
+
+    def _make_token(self, proof: Proof, label: str, address: str) -> NewToken:
+        """Make the token of a login that may join now. If it fails later, its token stays unused until it expires."""
+        self._check_standing(self._records.standing(proof.account.id, address), proof)
+        return self._tokens.make(proof.account, label)
 
     def _wait_for_seen(self, login: requests.Login) -> None:
         """Wait for the newest message that the client has seen: this server may be behind another one.
@@ -417,43 +483,45 @@ class Login:
             time.sleep(look_seconds)
             look_seconds = min(2 * look_seconds, _BEHIND_LOOK_MAX_SECONDS)
 
-    def _join_hub(self, member: Member, account: Account, password: str) -> tuple[JoinState, list[RoomView]]:
+    def _join_hub(self, member: Member, proof: Proof) -> tuple[JoinState, list[RoomView]]:
         """Join the hub; return its state, and the rooms of the user at that moment.
 
         StoreError, RequestError: it has not joined.
         """
         self._hub.begin_join(member)
         try:
-            rooms = self._read_standing(member, account, password)
+            rooms = self._read_standing(member, proof)
             while (joined := self._hub.join(member, rooms)) is None:
                 self._journal.wait_for_pending()
-                rooms = self._read_standing(member, account, password)
+                rooms = self._read_standing(member, proof)
         except BaseException:
             self._hub.cancel_join(member)
             raise
         return joined, rooms
 
-    def _read_standing(self, member: Member, account: Account, password: str) -> list[RoomView]:
-        """Read the role of the user on the server, and its rooms.
-
-        RequestError: the user is banned or deleted, or an administrator has changed the password since it was checked,
-        which ended the connections of the user, but not this one.
-        """
+    def _read_standing(self, member: Member, proof: Proof) -> list[RoomView]:
+        """Read the role of the user on the server, and its rooms. RequestError: the user can't log in any more."""
         standing = self._records.standing(member.account_id, member.address)
+        self._check_standing(standing, proof)
+        if member.token_id and self._tokens.is_revoked(member.account_id, member.token_id):
+            raise RequestError(ErrorCode.BAD_TOKEN, "This session was revoked meanwhile; log in with the password.")
+        member.is_operator = standing.is_operator
+        return self._rooms.of_account(member.account_id)
+
+    def _check_standing(self, standing: Standing, proof: Proof) -> None:
+        """RequestError: the user is banned or deleted, or the password was changed since it was checked.
+
+        A change by an administrator ended the connections of the user, but not this one.
+        """
+        name = proof.account.name
         if standing.ban is not None:
             raise sanction_error(standing.ban)
         if standing.password_hash is None:
-            raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {member.name} was deleted.")
-        is_same = standing.password_hash == account.password_hash
-        if (
-            not is_same
-            and self._passwords.check(standing.password_hash, password, account=name_key(member.name)) is Verdict.WRONG
-        ):
-            raise RequestError(
-                ErrorCode.WRONG_PASSWORD, f"The password of {member.name} was changed meanwhile; log in again."
-            )
-        member.is_operator = standing.is_operator
-        return self._rooms.of_account(member.account_id)
+            raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {name} was deleted.")
+        if proof.token_id or standing.password_hash == proof.account.password_hash:
+            return
+        if self._passwords.check(standing.password_hash, proof.password, account=name_key(name)) is Verdict.WRONG:
+            raise RequestError(ErrorCode.WRONG_PASSWORD, f"The password of {name} was changed meanwhile; log in again.")
 
     def _missed_ranges(
         self, account: Account, login: requests.Login, joined: JoinState, rooms: Sequence[RoomView]
@@ -516,6 +584,13 @@ class _Missed:
         if DIRECT_ID not in after_ids:
             after_ids[RECEIVED_ID] = max(self.delivered_id, after_id)
         return self.messages.missed(account_id, after_ids, upto_id, limit)
+
+
+def _must_change_password(name: str) -> RequestError:
+    return RequestError(
+        ErrorCode.PASSWORD_CHANGE_REQUIRED,
+        f"The password of {name} must be replaced by a new one; only clients of json can do this.",
+    )
 
 
 def _each_since(since: int | dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:

@@ -35,6 +35,7 @@ class Member:
         "name",
         "newest_direct_id",
         "send_queue",
+        "token_id",
     )
 
     def __init__(
@@ -47,6 +48,7 @@ class Member:
         knows_rooms: bool = False,
         knows_moderation: bool = False,
         is_counted: bool = False,
+        token_id: str = "",
     ) -> None:
         """``is_counted``: the limit of connections of a user applies."""
         self.account_id = account_id
@@ -64,6 +66,8 @@ class Member:
         self.has_caught_up = False
         self.newest_direct_id = 0
         self.is_counted = is_counted
+        # Of the session token that the login used, or got; empty if there is none.
+        self.token_id = token_id
         # True after a newer connection of the user has replaced it: it ends. Under the hub's lock.
         self.is_replaced = False
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chatserver.chat.moderation import Moderation
     from chatserver.chat.presence import Presence
     from chatserver.chat.room_commands import RoomCommands
+    from chatserver.chat.tokens import SessionTokens
     from chatserver.journal.base import Journal
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.indexer import Indexer
@@ -40,6 +41,7 @@ class Services:
     guests: Guests
     rooms: RoomCommands
     moderation: Moderation
+    tokens: SessionTokens
     acked_delivery: AckedDelivery
     limits: UserLimits = field(default_factory=UserLimits)
     counters: Counters = field(default_factory=Counters)

@@ -99,6 +99,7 @@ _MESSAGES = _SINGLE_MESSAGES | {requests.SayBatch}
 _QUERIES = frozenset(
     {
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
+        *get_args(requests.TokenRequest),
         *get_args(requests.RoomRequest),
         *get_args(requests.ModerationRequest),
     }
@@ -288,11 +289,11 @@ class Session:
 
     def _log_in(self, request: requests.Login) -> State:
         self._services.check_available()
-        if request.password is None:
+        if request.password is None and request.token is None:
             self._send_queue.put([PasswordPrompt(account=self._services.login.account_kind(request))])
             self._login = request
             return State.PASSWORD_REQUESTED
-        return self._authenticate(request, request.password)
+        return self._authenticate(request, request.password or "")
 
     def _take_password(self, request: requests.Password) -> State:
         assert self._login is not None
@@ -308,13 +309,13 @@ class Session:
                 is_abandoned=self._send_queue.is_abandoned,
                 note_wait=self._note_wait,
             )
-            account, kind = self._services.login.authenticate(login, password, peer)
+            proof = self._services.login.authenticate(login, password, peer)
             self._member = self._services.login.join(
-                self._send_queue, account, kind, login, password, self._address, is_counted=not self._is_exempt
+                self._send_queue, proof, login, self._address, is_counted=not self._is_exempt
             )
         except RequestError as error:
             self._services.counters.logins[error.code.value] += 1
-            if error.code is ErrorCode.WRONG_PASSWORD:
+            if error.code in (ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_TOKEN):
                 return self._note_wrong_password(error)
             raise
         except AbandonedError:
@@ -324,11 +325,11 @@ class Session:
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
             cause = str(error.__cause__) or str(error)
-            _log.error("login aborted", user=account.name, connection=self._label, error=cause)
+            _log.error("login aborted", user=proof.account.name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
         self._services.counters.logins["ok"] += 1
-        _log.info("login", user=account.name, account=kind.value, connection=self._label)
+        _log.info("login", user=proof.account.name, account=proof.kind.value, connection=self._label)
         return State.LOGGED_IN
 
     def _note_wrong_password(self, error: RequestError) -> State:
@@ -639,8 +640,15 @@ class Session:
     def _change_password(self, request: requests.ChangePassword) -> State:
         """Answer after the commit. Logged-in connections stay logged in."""
         assert self._member is not None
-        self._services.login.change_password(self._member.name, request.old, request.new, self._send_queue.is_abandoned)
+        self._services.login.change_password(self._member, request.old, request.new, self._send_queue.is_abandoned)
         self._send_queue.put([PasswordChanged()])
+        return State.LOGGED_IN
+
+    def _answer_tokens(self, request: requests.TokenRequest) -> State:
+        """List the session tokens, or revoke some. The hub ends the connections of revoked ones."""
+        assert self._member is not None
+        self._wait_for_pending()
+        self._send_queue.put([self._services.tokens.answer(self._member, request)])
         return State.LOGGED_IN
 
     # --- handlers: rooms ---
@@ -724,6 +732,8 @@ class Session:
             requests.Search: _search,
             requests.AskConversations: _list_conversations,
             requests.ChangePassword: _change_password,
+            requests.AskTokens: _answer_tokens,
+            requests.Revoke: _answer_tokens,
             requests.AskRooms: _list_rooms,
             requests.Join: _change_room,
             requests.Part: _change_room,

@@ -35,7 +35,16 @@ from chatprotocol.limits import (
     SANCTIONS_OF_ROOM_MAX,
 )
 from chatserver.journal import entries
-from chatserver.journal.entries import AccountProblem, DeletedMessage, Moderated, Problem, Removed, RoomChange, Stored
+from chatserver.journal.entries import (
+    AccountProblem,
+    DeletedMessage,
+    Moderated,
+    Problem,
+    Removed,
+    Revoked,
+    RoomChange,
+    Stored,
+)
 from chatserver.store import moderation, rooms
 from chatserver.store.accounts import (
     Role,
@@ -69,6 +78,7 @@ from chatserver.store.messages import (
 )
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, ROOM_ID_MAX
+from chatserver.store.tokens import delete_tokens, insert_token, use_token
 
 if TYPE_CHECKING:
     import sqlite3
@@ -266,7 +276,27 @@ def _note_network(transaction: Transaction, entry: entries.KnownNetwork) -> None
 
 
 def _change_password(transaction: Transaction, entry: entries.PasswordChange) -> bool:
-    return replace_password_hash(transaction.connection, entry.account_id, entry.old_hash, entry.new_hash)
+    connection, account_id = transaction.connection, entry.account_id
+    has_changed = replace_password_hash(connection, account_id, entry.old_hash, entry.new_hash)
+    if has_changed and not entry.is_rehash:
+        delete_tokens(connection, account_id, kept_id=entry.kept_token)
+    return has_changed
+
+
+def _add_token(transaction: Transaction, entry: entries.AddToken) -> Revoked | Problem:
+    connection, account_id = transaction.connection, entry.account_id
+    if not is_person(connection, account_id):
+        return Problem.UNKNOWN_USER
+    replaced = insert_token(connection, account_id, entry.token_hash, entry.token_id, entry.label, transaction.time_ms)
+    return Revoked(tuple(replaced))
+
+
+def _use_token(transaction: Transaction, entry: entries.UseToken) -> None:
+    use_token(transaction.connection, entry.account_id, entry.token_id, transaction.time_ms)
+
+
+def _revoke(transaction: Transaction, entry: entries.RevokeTokens) -> Revoked:
+    return Revoked(tuple(delete_tokens(transaction.connection, entry.account_id, entry.token_id, entry.kept_token)))
 
 
 def _claim(transaction: Transaction, entry: entries.GuestClaim) -> Account | None:
@@ -627,6 +657,7 @@ def _set_password(transaction: Transaction, entry: entries.SetPassword) -> Probl
     )
     if not changed:
         return Problem.UNKNOWN_USER
+    delete_tokens(transaction.connection, entry.account_id)
     _audit(transaction, entry, "password", entry.username, detail="must be changed" if entry.must_change else "")
     return None
 
@@ -642,6 +673,7 @@ def _delete_account(transaction: Transaction, entry: entries.DeleteAccount) -> P
         if room is not None:
             _end_membership(transaction, room, account_id, room.role)
     moderation.forget_account(connection, account_id)
+    delete_tokens(connection, account_id)
     close_account(connection, account_id, transaction.time_ms)
     _audit(transaction, entry, "delete_user", entry.username, detail=f"now {read_name(connection, account_id)}")
     return None
@@ -709,6 +741,9 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.DeliveryMark: _move_mark,
     entries.NewAccount: _register,
     entries.PasswordChange: _change_password,
+    entries.AddToken: _add_token,
+    entries.UseToken: _use_token,
+    entries.RevokeTokens: _revoke,
     entries.AddInvitation: _add_invitation,
     entries.KnownNetwork: _note_network,
     entries.GuestClaim: _claim,

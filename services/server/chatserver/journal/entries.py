@@ -168,12 +168,50 @@ class KnownNetwork(Entry[None], frozen=True, gc=False, tag="known_network"):
 class PasswordChange(Entry[bool], frozen=True, gc=False, tag="password"):
     """A password hash is replaced. Outcome: False if the account's hash is no longer the old one.
 
-    The user has then chosen a new password, if an operator demanded one.
+    The user has then chosen a new password, if an operator demanded one, and the session tokens are revoked.
     """
 
     account_id: int
     old_hash: str
     new_hash: str
+    # The id of the token that is not revoked; empty if all are.
+    kept_token: str = ""
+    # True if the password is the same, and only its hash is a new one: no token is revoked.
+    is_rehash: bool = False
+
+
+class Revoked(Struct, frozen=True, gc=False):
+    """The ids of an account's session tokens that an entry removed, sorted."""
+
+    token_ids: tuple[str, ...]
+
+
+class AddToken(Entry[Revoked | Problem], frozen=True, gc=False, tag="token"):
+    """A session token of an account. Outcome: the tokens that had to go for it; or why it was not stored."""
+
+    needs_space: ClassVar[bool] = True
+
+    account_id: int
+    # SHA-256 of the token, in hexadecimal.
+    token_hash: str
+    # Names the token in lists.
+    token_id: str
+    label: str
+
+
+class UseToken(Entry[None], frozen=True, gc=False, tag="token_used"):
+    """An account has logged in with this token."""
+
+    account_id: int
+    token_id: str
+
+
+class RevokeTokens(Entry[Revoked], frozen=True, gc=False, tag="revoke"):
+    """A token of an account is revoked, or without its id all but the kept one."""
+
+    account_id: int
+    token_id: str = ""
+    kept_token: str = ""
 
 
 class GuestClaim(Entry[Account | None], frozen=True, gc=False, tag="guest"):

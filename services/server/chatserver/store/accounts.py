@@ -76,7 +76,7 @@ class Accounts:
         """The account of this name, ignoring case; None if there is none. Raises StoreError."""
         with self._database.reading() as connection:
             row = connection.execute(_FIND, (name_key(username),)).fetchone()
-        return None if row is None else _account_of(*row)
+        return None if row is None else account_of(*row)
 
     def find_at(self, username: str, network: str) -> tuple[Account | None, int | None]:
         """The same, and the time of its login from this network, at most a day too early; None if it is not known.
@@ -85,7 +85,7 @@ class Accounts:
         """
         with self._database.reading() as connection:
             row = connection.execute(_FIND_AT, (network, name_key(username))).fetchone()
-        return (None, None) if row is None else (_account_of(*row[1:]), row[0])
+        return (None, None) if row is None else (account_of(*row[1:]), row[0])
 
     def find_writer(self, name: str) -> Account | None:
         """The account of a name in a message: also that of a guest who has left (in this spelling), or a deleted one.
@@ -118,9 +118,10 @@ class Accounts:
             return is_open(connection, code_hash, now_ms)
 
 
-def _account_of(
+def account_of(
     account_id: int, name: str, password_hash: str, delivered_id: int, role: str, must_change: int
 ) -> Account:
+    """A registered user, of these columns."""
     return Account(
         account_id, name, password_hash, delivered_id, role=_ROLES[role], must_change_password=bool(must_change)
     )
