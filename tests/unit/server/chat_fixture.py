@@ -214,8 +214,15 @@ class FakeRecords:
         # The hashes of passwords that an administrator has changed.
         self.changed_hashes: dict[int, str] = {}
         self.stored: tuple[Deleted, ...] = ()
+        # Called after each look at the standing of an account.
+        self.when_read: Callable[[], object] = lambda: None
 
     def standing(self, account_id: int, _: str) -> Standing:
+        standing = self._read(account_id)
+        self.when_read()
+        return standing
+
+    def _read(self, account_id: int) -> Standing:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
         (found,) = (each for each in self._accounts.by_key.values() if each.id == account_id)
         password_hash = None if account_id in self.deleted else self.changed_hashes.get(account_id, found.password_hash)
@@ -355,7 +362,7 @@ class FakeJournal:
         while self._incomplete:
             self._incomplete.pop().complete([])
 
-    def _apply(self, entry: Entry[Any]) -> object:
+    def _apply(self, entry: Entry[Any]) -> object:  # noqa: C901 - one case for each entry
         self.when_appended(entry)
         match entry:
             case NewAccount():
@@ -375,6 +382,8 @@ class FakeJournal:
                 return self._accounts.claim(entry.name)
             case PasswordChange():
                 self.changed_hashes.append((entry.account_id, entry.new_hash))
+                if not (entry.is_rehash or self.hash_is_another):
+                    self._tokens.remove(RevokeTokens(entry.account_id, kept_token=entry.kept_token))
                 return not self.hash_is_another
             case AddToken():
                 self._tokens.added[entry.token_hash] = entry

@@ -427,23 +427,26 @@ def test_update_of_a_room_reaches_followers_that_have_seen_less(
 
 
 @pytest.mark.parametrize(
-    "entry",
+    ("entry", "outcome"),
     [
-        entries.Sanction(kind=SanctionKind.BAN, account_id=1, username="bob", by_id=0, by="admin"),
-        entries.Sanction(kind=SanctionKind.BAN, network="192.0.2.0/24", by_id=0, by="admin"),
-        entries.SetServerRole(account_id=1, username="bob", role=Role.OPERATOR, by_id=0, by="admin"),
+        (entries.Sanction(kind=SanctionKind.BAN, account_id=1, username="bob", by_id=0, by="admin"), Moderated()),
+        (entries.Sanction(kind=SanctionKind.BAN, network="192.0.2.0/24", by_id=0, by="admin"), Moderated()),
+        (entries.SetServerRole(account_id=1, username="bob", role=Role.OPERATOR, by_id=0, by="admin"), Moderated()),
+        (entries.RevokeTokens(1, "id"), entries.Revoked(("id",))),
+        (entries.AddToken(1, "hash", "new", "phone"), entries.Revoked(("id",))),
+        (entries.PasswordChange(1, "old", "new"), True),
     ],
 )
 @pytest.mark.parametrize("is_online", [False, True])
-def test_login_reads_again_if_its_user_was_banned_or_appointed_meanwhile(
-    journal: Journal, entry: Entry[object], *, is_online: bool
+def test_login_reads_again_if_the_rights_of_its_user_changed_meanwhile(
+    journal: Journal, entry: Entry[object], outcome: object, *, is_online: bool
 ) -> None:
-    """Else a ban between the check of a login and its join would have no effect."""
+    """Else a ban between the check of a login and its join would have no effect; or the end of its session."""
     if is_online:
         journal.log_in("bob", knows_rooms=True)
     member = Member(1, "bob", FakeSendQueue(journal.lobby))
     journal.hub.begin_join(member)
-    journal.append(entry, Moderated(), None)
+    journal.append(entry, outcome, None)
     journal.commit()
     assert journal.hub.join(member, []) is None
     assert journal.hub.join(member, []) is not None

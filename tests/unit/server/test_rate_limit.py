@@ -21,6 +21,7 @@ from chatprotocol.requests import (
     RoomRequest,
     Say,
     SayBatch,
+    TokenRequest,
     Whisper,
 )
 from chatserver.chat.rate_limit import RateLimit, UserLimits
@@ -182,7 +183,7 @@ def test_operator_who_is_one_no_longer_has_rates() -> None:
     assert Refused in map(type, alice.ask(*[AskHistory()] * 3))
 
 
-@pytest.mark.parametrize("kind", [*get_args(RoomRequest), *get_args(ModerationRequest)])
+@pytest.mark.parametrize("kind", [*get_args(RoomRequest), *get_args(ModerationRequest), *get_args(TokenRequest)])
 def test_every_request_about_rooms_and_conduct_has_a_rate(kind: type[Any]) -> None:
     """Each may wait for the disk, and be told to others."""
     fixture = Fixture()

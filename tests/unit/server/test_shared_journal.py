@@ -32,20 +32,25 @@ from chatserver.journal.base import (
 )
 from chatserver.journal.entries import (
     AccountProblem,
+    AddToken,
     Entry,
     GuestClaim,
     GuestRelease,
     KnownNetwork,
     NewAccount,
     PublicMessages,
+    Revoked,
+    RevokeTokens,
     ServerGone,
     ServerStart,
+    UseToken,
 )
 from chatserver.journal.records import Batch, Origin
 from chatserver.journal.shared import SharedJournal
 from chatserver.store.database import Database
 from chatserver.store.identity import read_history_id
 from chatserver.store.log_position import LogPosition, write_position
+from chatserver.store.tokens import Tokens, hash_token
 
 from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
 
@@ -520,6 +525,24 @@ def test_entry_with_wrong_values_is_skipped_by_all(servers: list[SharingServer])
     assert [server.texts() for server in servers] == [["before", "after"]] * 2
     assert [each["event"] for each in log].count("entry rejected") == 2
     assert servers[0].journal.position == servers[1].journal.position
+
+
+def test_token_of_one_server_is_valid_on_all_until_one_revokes_it(servers: list[SharingServer]) -> None:
+    """The outcome names the token, so that each server ends the connections that it has."""
+    one, other = servers
+    added = one.journal.append([AddToken(1, hash_token("token"), "id", "phone")])
+    settle(servers, [added])
+    tokens = [Tokens(server.database) for server in servers]
+    for each in tokens:
+        found = each.find("token", "home", 0)
+        assert found is not None
+        assert (found.id, found.account.name) == ("id", "alice")
+    other.journal.defer("use", UseToken(1, "id"))
+    settle(servers, [other.journal.append([RevokeTokens(1)])])
+    assert [each.find("token", "home", 0) for each in tokens] == [None, None]
+    for server in servers:
+        assert [each.outcome for each in server.applied if isinstance(each.entry, RevokeTokens)] == [Revoked(("id",))]
+    assert one.tables() == other.tables()
 
 
 def test_disk_that_fails_delays_and_skips_nothing(
