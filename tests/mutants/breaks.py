@@ -707,8 +707,8 @@ BREAKS = (
     _break(
         _REQUESTS,
         _CHAT + "login.py",
-        "self._replace_password(account, new, Urgency.CHANGE)",
-        "self._replace_password(account, new)",
+        "self._replace_password(account, new, Urgency.CHANGE, member.token_id)",
+        "self._replace_password(account, new, kept_token=member.token_id)",
         "unit/server/test_login.py::test_change_of_a_password_waits_for_logins_and_registrations",
     ),
     _break(
@@ -1788,8 +1788,8 @@ BREAKS = (
     _break(
         _SANCTIONS,
         _CHAT + "hub.py",
-        "                member.send_queue.finish([bye], hang_up=True)\n",
-        "                pass\n",
+        "        member.send_queue.finish([bye], hang_up=True)\n",
+        "        pass\n",
         "unit/server/test_hub_rooms.py::test_banned_user_gets_what_came_before_and_then_the_reason",
         "integration/test_moderation.py::test_ban_ends_the_connections_and_refuses_logins_in_every_protocol",
     ),

@@ -325,12 +325,8 @@ class Hub:
             members = [member for user in users for member in user.members]
         if network:  # 10,000 take 0.1 s
             members = [member for member in members if is_in_network(member.address, network)]
-        self._hang_up(members, bye)
+        _hang_up(members, bye)
         self._on_expelled(entry)  # the lock of the guests comes before the hub's
-
-    def _hang_up(self, members: Sequence[Member], bye: Bye) -> None:
-        for member in members:
-            member.send_queue.finish([bye], hang_up=True)
 
     def gather(self, limit_seconds: float) -> None:
         """Wait until the sender has offered the last publication to all members. For the journal's thread."""
@@ -590,7 +586,7 @@ class Hub:
         user.note_change()
         members = [member for member in user.members if member.token_id and is_revoked(member.token_id)]
         if members:
-            self._later.append(partial(self._hang_up, members, _REVOKED))
+            self._later.append(partial(_hang_up, members, _REVOKED))
 
     def _tell_concerned(self, event: Event, account_id: int, room_id: int | None, origin: _Origin) -> None:
         """Send the event to the target (0: none), the operators of the server, and the members of the room."""
@@ -707,6 +703,12 @@ class Hub:
     def _track(self, member: Member, message_id: int) -> None:
         """Move the mark to this message after the peer has acknowledged all data so far. The lock is held."""
         member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
+
+
+def _hang_up(members: Iterable[Member], bye: Bye) -> None:
+    """End these connections. Without the lock."""
+    for member in members:
+        member.send_queue.finish([bye], hang_up=True)
 
 
 def _target(entry: entries.Sanction | entries.LiftSanction, done: Moderated) -> dict[str, Any]:
