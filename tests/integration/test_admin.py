@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from certificates import Authority
+    from integration.room import Peer
 
 SETTINGS = {"CHAT_HASH_TIME_COST": "1", "CHAT_HASH_MEMORY_KIB": "8"}
 IS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -130,6 +131,19 @@ STORY = [
     ("password bob", "changed\n", 0, '"user": "bob"'),
     ("password nobody", "", 1, "no user nobody"),
     ("password bob --must-change", "again\n", 0, '"user": "bob"'),
+    ("token bob --label bot", "", 0, '"token": "'),
+    ("token bob", "", 2, "--label"),
+    ("token bob --label \n", "", 2, "--label"),
+    ("token nobody --label bot", "", 1, "no user nobody"),
+    (f"token bob --label {'x' * 65}", "", 1, "64 bytes"),
+    ("tokens BOB", "", 0, '"user": "bob", "id": "'),
+    ("tokens", "", 0, '"label": "bot"'),
+    ("tokens nobody", "", 1, "no user nobody"),
+    ("revoke bob x", "", 1, "no token x"),
+    ("revoke nobody all", "", 1, "no user nobody"),
+    ("revoke bob all", "", 0, '"revoked": 1'),
+    ("revoke bob all", "", 0, '"revoked": 0'),
+    ("tokens bob", "", 0, "[]"),
     ("operator alice", "", 0, '"role": "operator"'),
     ("operator take alice", "", 2, "revoke NAME"),
     ("operator revoke alice", "", 1, "last operator"),
@@ -179,7 +193,7 @@ STORY = [
 
 
 # Columns that differ in each run.
-RANDOM = {"created", "time", "since", "until", "code"}
+RANDOM = {"created", "used", "expires", "time", "since", "until", "code", "token"}
 
 
 def play(admin: Admin) -> list[Result]:
@@ -194,8 +208,13 @@ def play(admin: Admin) -> list[Result]:
 
 
 def without_times(results: list[Result]) -> list[Result]:
+    """The same, also without the ids of tokens, which are texts."""
+
+    def is_same(key: str, value: object) -> bool:
+        return key not in RANDOM and not (key == "id" and isinstance(value, str))
+
     return [
-        result._replace(rows=[{key: row[key] for key in row if key not in RANDOM} for row in result.rows])
+        result._replace(rows=[{key: value for key, value in row.items() if is_same(key, value)} for row in result.rows])
         for result in results
     ]
 
@@ -252,6 +271,32 @@ def test_users_are_told_and_disconnected(admin: Admin) -> None:
     assert acts[:3] == [(act, "the administrator", "carol") for act in ("kick", "ban", "unban")]
 
 
+def test_token_of_a_bot_is_valid_until_it_is_revoked(admin: Admin) -> None:
+    """Its connections end then. The password is not replaced by it: one that must be changed must be so still."""
+    with serving(admin.folder) as room:
+
+        def enter(token: str) -> Peer:
+            peer = room.peer()
+            peer.ask(command="login", token=token)
+            return peer
+
+        one, other = (admin("token bob --label", label).rows[0] for label in ("bot 1", "bot 2"))
+        assert {each["label"] for each in admin("tokens bob").rows} == {"bot 1", "bot 2"}
+        first, second = enter(one["token"]), enter(other["token"])
+        assert first.next("login")["username"] == second.next("login")["username"] == "bob"
+        assert admin(f"revoke bob {one['id']}").rows == [{"user": "bob", "revoked": 1}]
+        assert first.next("bye")["code"] == "revoked"
+        assert enter(one["token"]).next("error")["code"] == "bad_token"
+        assert admin("password bob --must-change", typed="other\n").code == 0
+        assert second.next("bye")["code"] == "kicked"
+        assert enter(other["token"]).next("error")["code"] == "bad_token"
+        again = admin("token bob --label", "bot 3").rows[0]
+        assert enter(again["token"]).next("error")["code"] == "password_change_required"
+    acts = [(row["action"], row["target"], row["detail"].partition(",")[0]) for row in admin("audit").rows]
+    assert ("token", "bob", f"id {one['id']}") in acts
+    assert ("revoke", "bob", f"id {one['id']}") in acts
+
+
 def test_operations_page_has_a_row_for_each_command() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     table = page.partition("## Administrators' commands")[2].partition("\n## ")[0]
@@ -286,13 +331,14 @@ def test_lists_exports_and_backups_have_no_secrets(admin: Admin, tmp_path: Path)
         assert admin("add erin", typed="w0nderland\n").code == 0
         assert admin("password bob --must-change", typed="w0nderland\n").code == 0
         (code,) = (row["code"] for row in admin("invite").rows)
-        room.peer().login("bob", "w0nderland", new_password="w0nderland2")
-        commands = ("users", "bans", "rooms", "audit", "sessions", "export", "check", "doctor")
+        (token,) = (row["token"] for row in admin("token bob --label bot").rows)
+        made = room.peer().login("bob", "w0nderland", new_password="w0nderland2", remember="phone")["token"]
+        commands = ("users", "tokens", "bans", "rooms", "audit", "sessions", "export", "check", "doctor")
         printed = "".join(str(admin(command)) for command in commands)
         assert admin(f"backup {tmp_path}/backup.db").code == 0
     for text in (printed.encode(), (tmp_path / "backup.db").read_bytes()):
         assert b"bob" in text
-        for secret in (b"w0nderland", code.encode(), code.replace("-", "").encode()):
+        for secret in (b"w0nderland", *(each.encode() for each in (code, code.replace("-", ""), token, made))):
             assert secret not in text
     assert "argon2" not in printed
 
@@ -740,6 +786,10 @@ DAMAGE = {
     "chat.db is damaged (row": lose_index_entry,
     "number of members": plant("UPDATE conversation SET member_count = 7 WHERE name = 'dev'"),
     "exactly one owner": plant("UPDATE membership SET role = 'member'"),
+    "tokens of accounts that are closed": plant(
+        "INSERT INTO token SELECT 'x', id, 'x', '', 0, 0 FROM account LIMIT 1; "
+        "UPDATE account SET deleted_ms = 1, name_key = NULL"
+    ),
     "without a recipient": plant("UPDATE message SET recipient_id = NULL"),
     "refer to missing ones": plant("DELETE FROM account WHERE name = 'bob'"),
     "of another database": plant("UPDATE history_identity SET history_id = 'other'"),

@@ -14,7 +14,7 @@ import structlog
 from chatprotocol.address import ban_network, is_address
 from chatprotocol.errors import RequestError
 from chatprotocol.events import SanctionKind
-from chatprotocol.rules import check_reason, check_username
+from chatprotocol.rules import check_label, check_reason, check_username
 from chatserver.admin import requests
 from chatserver.admin.requests import AdminError, Answer, ChangeRequest
 from chatserver.clock import wall_ms
@@ -25,6 +25,7 @@ from chatserver.store.accounts import Accounts, Role, find_closed, is_last_opera
 from chatserver.store.errors import StoreError
 from chatserver.store.reports import to_iso
 from chatserver.store.rooms import list_rooms_of
+from chatserver.store.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -232,6 +233,27 @@ def _step(removed: Removed) -> Answer:
     return Answer([{"messages": removed.messages, "after_id": removed.after_id}])
 
 
+def _token(call: _Call, request: requests.AddToken) -> Answer:
+    check_label(request.label)
+    about = call.about(request.user)
+    act = entries.NoteAct(action="token", target=about["username"], detail=f"id {request.token_id}", **call.acting)
+    token = entries.AddToken(about["account_id"], request.token_hash, request.token_id, request.label)
+    if isinstance(problem := call.append(act, token), Problem):
+        raise AdminError(_PROBLEMS[problem].format(name=about["username"]))
+    return _done(f"{about['username']} has a new token.", user=about["username"], id=request.token_id)
+
+
+def _revoke(call: _Call, request: requests.Revoke) -> Answer:
+    """The hub ends the connections that use the tokens."""
+    about = call.about(request.user)
+    name, token_id = about["username"], request.token_id
+    if token_id and not Tokens(call.target.database).has(about["account_id"], token_id):
+        raise AdminError(f"{name} has no token {token_id}.")
+    act = entries.NoteAct(action="revoke", target=name, detail=f"id {token_id}" if token_id else "all", **call.acting)
+    revoked = call.append(act, entries.RevokeTokens(about["account_id"], token_id)).token_ids
+    return _done(f"Revoked tokens of {name}: {len(revoked)}.", user=name, revoked=len(revoked))
+
+
 def _invite(call: _Call, request: requests.Invite) -> Answer:
     until_ms = None if request.seconds is None else wall_ms() + request.seconds * 1000
     until = "for ever" if until_ms is None else f"until {to_iso(until_ms)}"
@@ -254,6 +276,8 @@ _CHANGES: Final[dict[type, Callable[[_Call, Any], Answer]]] = {
     requests.DeleteUser: _delete_user,
     requests.EraseStep: _erase_step,
     requests.PruneStep: _prune_step,
+    requests.AddToken: _token,
+    requests.Revoke: _revoke,
     requests.Invite: _invite,
     requests.Sessions: _sessions,
 }

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from chatprotocol.address import is_address, new_ban_network
 from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
-from chatprotocol.rules import check_password, check_username, room_key
+from chatprotocol.limits import TOKEN_DAYS
+from chatprotocol.rules import check_label, check_password, check_username, room_key
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, read_settings
 from chatserver.admin import cluster, doctor, requests
 from chatserver.admin.requests import AdminError
@@ -33,6 +34,7 @@ from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase, schema_fi
 from chatserver.store.errors import StoreError
 from chatserver.store.invitations import hash_code, new_code
 from chatserver.store.log_position import read_position
+from chatserver.store.tokens import new_token
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +49,7 @@ _AUDIT_MAX: Final = 1_000_000
 # Pause between the steps of a removal.
 STEP_PAUSE_SECONDS: Final = 0.02
 # Commands that only read the data folder. Changes have their own way: see open_target.
-_READING: Final = frozenset({"users", "bans", "rooms", "audit", "export", "check", "doctor"})
+_READING: Final = frozenset({"users", "tokens", "bans", "rooms", "audit", "export", "check", "doctor"})
 _HASHING: Final = ("hash_time_cost", "hash_memory_kib", "hash_parallelism")
 
 
@@ -227,6 +229,31 @@ def _repeat(ask: Callable[[ChangeRequest], Answer], step: Callable[[int], Change
         time.sleep(STEP_PAUSE_SECONDS)
 
 
+def _token(call: _Call) -> Report:
+    """The token leaves this process on standard output only; the server gets its hash."""
+    check_label(call.options.label)
+    made = new_token()
+    report = _ask(call, requests.AddToken(call.options.name, made.hash, made.id, call.options.label))
+    if report.error:
+        return report
+    rows = [{"token": made.secret, **row} for row in report.rows]
+    note = f"It logs in in place of the password, until {TOKEN_DAYS} days after its last use, and is not shown again."
+    return Report(rows, made.secret, note=note)
+
+
+def _tokens(call: _Call) -> Report:
+    name = call.options.name
+    with closing(ReadOnlyDatabase(call.folder)) as database, database.reading() as connection:
+        if name is not None and Accounts(database).find(name) is None:
+            raise AdminError(f"There is no user {name}.")
+        return Report(list(reports.read_tokens(connection, wall_ms(), name)))
+
+
+def _revoke(call: _Call) -> Report:
+    token_id = "" if call.options.id == "all" else call.options.id
+    return _ask(call, requests.Revoke(call.options.name, token_id))
+
+
 def _invite(call: _Call) -> Report:
     """The code leaves this process on standard output only; the server gets its hash."""
     code = new_code()
@@ -384,6 +411,9 @@ _COMMANDS: Final[dict[str, Callable[[_Call], Report]]] = {
     "bans": _list_of(reports.read_bans),
     "kick": _kick,
     "delete-user": _delete_user,
+    "token": _token,
+    "tokens": _tokens,
+    "revoke": _revoke,
     "invite": _invite,
     "rooms": _list_of(reports.read_rooms),
     "sessions": _sessions,

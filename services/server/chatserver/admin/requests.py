@@ -92,6 +92,22 @@ class PruneStep(_Change, frozen=True, tag="prune-step"):
     after_id: _Id
 
 
+class AddToken(_Change, frozen=True, tag="token"):
+    """Add a session token to a user."""
+
+    user: str
+    token_hash: str
+    token_id: str
+    label: str
+
+
+class Revoke(_Change, frozen=True, tag="revoke"):
+    """Revoke a session token of a user, or without an id all of them."""
+
+    user: str
+    token_id: str
+
+
 class Invite(_Change, frozen=True, tag="invite"):
     """Add an invitation. ``seconds`` is None for ever."""
 
@@ -104,7 +120,19 @@ class Sessions(_Change, frozen=True, tag="sessions"):
 
 
 ChangeRequest: TypeAlias = (
-    Add | Password | Operator | Ban | Unban | Kick | DeleteUser | EraseStep | PruneStep | Invite | Sessions
+    Add
+    | Password
+    | Operator
+    | Ban
+    | Unban
+    | Kick
+    | DeleteUser
+    | EraseStep
+    | PruneStep
+    | AddToken
+    | Revoke
+    | Invite
+    | Sessions
 )
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from chatprotocol.limits import TOKENS_MAX
 from chatserver.store.accounts import read_last_account_id
 from chatserver.store.database import DATABASE_FILE
 from chatserver.store.errors import describe
@@ -42,6 +43,11 @@ _CONTRADICTIONS: Final = {
     "rooms without exactly one owner": """
         SELECT count(*) FROM conversation WHERE id > 1 AND name_key NOTNULL AND 1 <> (
             SELECT count(*) FROM membership WHERE conversation_id = conversation.id AND role = 'owner')""",
+    "tokens of accounts that are closed": """
+        SELECT count(*) FROM token WHERE account_id NOT IN (
+            SELECT id FROM account WHERE kind = 'person' AND deleted_ms ISNULL)""",
+    "accounts with too many tokens": f"""
+        SELECT count(*) FROM (SELECT 1 FROM token GROUP BY account_id HAVING count(*) > {TOKENS_MAX})""",  # noqa: S608
     "messages of a conversation that does not exist": """
         SELECT count(*) FROM message WHERE conversation_id NOT IN (SELECT id FROM conversation)""",
     "direct messages without a recipient, or others with one": """

@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from chatprotocol.rules import name_key
 from chatserver.store.messages import read_bulk, read_last_id
 from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.tokens import LIFETIME_MS
 
 if TYPE_CHECKING:
     import sqlite3
@@ -45,6 +47,10 @@ SELECT kind, coalesce((SELECT name FROM account WHERE account.id = account_id), 
     coalesce((SELECT name FROM conversation WHERE conversation.id = conversation_id), ''),
     by_name, created_ms, until_ms, reason
 FROM sanction WHERE until_ms ISNULL OR until_ms > :now ORDER BY id
+"""
+_TOKENS: Final = """
+SELECT name, token.id, label, token.created_ms, used_ms FROM token JOIN account ON account.id = account_id
+WHERE used_ms > :over AND (:key ISNULL OR name_key = :key) ORDER BY name_key, used_ms DESC, token.id
 """
 _AUDIT: Final = """
 SELECT * FROM (
@@ -90,6 +96,20 @@ def read_bans(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
             "since": to_iso(created_ms),
             "until": "for ever" if until_ms is None else to_iso(until_ms),
             "reason": reason,
+        }
+
+
+def read_tokens(connection: sqlite3.Connection, now_ms: int, name: str | None) -> Iterator[Row]:
+    """The tokens of a user, or of all users by name, that are not over; the one that was used last first."""
+    values = {"key": None if name is None else name_key(name), "over": now_ms - LIFETIME_MS}
+    for user, token_id, label, created_ms, used_ms in connection.execute(_TOKENS, values):
+        yield {
+            "user": user,
+            "id": token_id,
+            "label": label,
+            "created": to_iso(created_ms),
+            "used": to_iso(used_ms),
+            "expires": to_iso(used_ms + LIFETIME_MS),
         }
 
 
