@@ -1,13 +1,14 @@
 """Requests as bytes and back, without the state of a connection: frames and datagram as single steps, register as if
-each section came in the state that allows it."""
+each section came in the state that allows it, websocket after the handshake."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from chatprotocol.requests import Acknowledge, GuestLogin, Leave, Ping, Request, Side
-from chatprotocol.wire import Datagram, Frames, Register, ServerProtocol, WireProtocol
+from chatprotocol.requests import Acknowledge, GuestLogin, Leave, Login, Ping, Request, Side
+from chatprotocol.wire import Datagram, Decoder, Frames, Register, ServerProtocol, WebSocket, WireProtocol
+from chatprotocol.wire.base import ClientEvent
 from chatprotocol.wire.datagram import DatagramServer, encode_step
 from chatprotocol.wire.frames import FramesServer
 from chatprotocol.wire.readers import Section, frame
@@ -60,7 +61,31 @@ def new_server(protocol: WireProtocol) -> ServerProtocol:
         return RawRegister(protocol)
     if isinstance(protocol, Frames):
         return FramesServer(RawSteps())
-    return DatagramServer(RawSteps()) if isinstance(protocol, Datagram) else protocol.server()
+    if isinstance(protocol, Datagram):
+        return DatagramServer(RawSteps())
+    server = protocol.server()
+    if isinstance(protocol, WebSocket):
+        receive(server, first_bytes(protocol))
+        server.data_to_send()
+    return server
+
+
+def new_reader(protocol: WireProtocol) -> Decoder[ClientEvent]:
+    """The client's reader of a connection, which does not depend on earlier events."""
+    client = protocol.client()
+    reader = client.event_decoder()
+    if isinstance(protocol, WebSocket):
+        server = protocol.server()
+        receive(server, client.connect(Login("alice"), ()).send[0].data)
+        reader.decode(server.data_to_send())
+    return reader
+
+
+def first_bytes(protocol: WireProtocol, login: Request | Command | Data = Login("alice")) -> bytes:
+    """The first bytes of a connection: the login, or the handshake before it."""
+    if isinstance(protocol, WebSocket):
+        return protocol.client().connect(Login("alice"), ()).send[0].data
+    return encode_request(protocol, login)
 
 
 def receive(server: ServerProtocol, *parts: bytes) -> list[Any]:

@@ -10,7 +10,7 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.limits import LINE_MAX_BYTES
 from chatprotocol.requests import Leave, Login, Say, Unreadable
-from chatprotocol.wire.base import Effects, Outgoing, ServerProtocol, sniff_text
+from chatprotocol.wire.base import Effects, Outgoing, ServerProtocol, WireProtocol, sniff_text
 from chatprotocol.wire.readers import LineBuffer
 
 REQUESTS = {("toy", 2): Login, ("", 1): lambda _: Leave()}
@@ -83,7 +83,7 @@ class ToyClient:
     def event_decoder(self):
         return ToyReader(EVENTS)
 
-    def connect(self, login, _):
+    def connect(self, login, _, host=""):
         return self.request(login)
 
     def request(self, action):
@@ -95,7 +95,7 @@ class ToyClient:
         return Effects(events=(event,))
 
 
-class Toy:
+class Toy(WireProtocol):
     name, opening = "toy", "toy:alice:secret\n"
     server, client = ToyServer, lambda *_: ToyClient()
 

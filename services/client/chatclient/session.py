@@ -266,6 +266,8 @@ class ClientSession:
         self._loss_told = self._refusal_told = False
         # True if log_in() was called since connect(): later connections log in by themselves.
         self._wants_login = False
+        # The server of a connection on which no login was sent yet.
+        self._new_host = ""
         # True if another server is tried if this one refuses the login or a message. The server of the last login.
         self._tries_next = False
         self._served_by: Address | None = None
@@ -337,7 +339,8 @@ class ClientSession:
         if new_password is not None:
             self._new_password = new_password
             login = replace(login, new_password=new_password)
-        return self._apply_effects(self.client_protocol.connect(login, [*self.model.unconfirmed.values()]))
+        host, self._new_host = self._new_host, ""
+        return self._apply_effects(self.client_protocol.connect(login, [*self.model.unconfirmed.values()], host))
 
     def send_password(self, password: str) -> tuple[SessionEvent, ...]:
         """Answer a PasswordPrompt, or try another password after a final LoginRefused."""
@@ -367,6 +370,7 @@ class ClientSession:
             case LinkUp(link, server, tries_next):
                 self._link, self._tries_next = link, tries_next
                 self.model.connected_to = server
+                self._new_host = format_address(server)
                 if self.model.was_logged_in:
                     return self.log_in()
                 return self.log_in(self._new_password) if self._wants_login else (Connected(),)

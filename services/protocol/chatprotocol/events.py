@@ -17,6 +17,8 @@ Value = TypeVar("Value")
 
 # Reason of a Bye that replies to Leave.
 YOU_LEFT: Final = "you left"
+# Reason of a Bye at the end of the server.
+SHUTTING_DOWN: Final = "the server is shutting down"
 
 
 class AccountKind(StrEnum):

@@ -64,6 +64,9 @@ NONCE_MAX_BYTES = 64
 # 49,152 bytes; with the other members of its object it is below this limit.
 LINE_MAX_BYTES = 65_536
 
+# Fragments of a message over WebSocket. Browsers and libraries send one, and a fragment may be empty.
+FRAGMENTS_MAX = 1_000
+
 # Frame limit, header included. A longer length probably means that the data is not a frame.
 FRAME_MAX_BYTES = 65_536
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from raw_steps import CommandBatch, encode_request, new_server, receive
+from raw_steps import CommandBatch, encode_request, first_bytes, new_reader, new_server, receive
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
@@ -119,7 +119,7 @@ def test_request_of_another_protocol_cannot_be_encoded(protocol: WireProtocol) -
 @every_protocol
 def test_events_arrive_as_far_as_the_protocol_carries_them(protocol: WireProtocol) -> None:
     for event, arriving in SAMPLES[protocol.name].arrivals:
-        assert protocol.client().event_decoder().decode(protocol.encode_all([event])) == list(arriving)
+        assert new_reader(protocol).decode(protocol.encode_all([event])) == list(arriving)
 
 
 @every_protocol
@@ -171,7 +171,7 @@ def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: by
     decoder = new_server(protocol)
     receive(decoder, max(map(partial(encode_request, protocol), SAMPLES[protocol.name].requests), key=len)[:begun])
     if 0 < begun <= 5:  # otherwise this test measures nothing
-        assert held_bytes(decoder) - empty_bytes == begun
+        assert 0 < held_bytes(decoder) - empty_bytes <= begun
     for _ in range(3 * HELD_MAX_BYTES // 1000):
         receive(decoder, flood * (1000 // len(flood)))
         assert held_bytes(decoder) - empty_bytes <= HELD_MAX_BYTES
@@ -271,7 +271,7 @@ def test_both_halves_understand_each_other_in_any_pieces(protocol: WireProtocol)
 
 @every_default
 def test_login_is_detected_if_the_protocol_is_used_over_tcp(protocol: WireProtocol) -> None:
-    login = encode_request(protocol, SAMPLES[protocol.name].login)
+    login = first_bytes(protocol, SAMPLES[protocol.name].login)
     for size in range(1, SNIFF_MAX_BYTES + 1):
         if protocol.opening is None:
             assert protocol.sniff(login[:size]) is Sniff.NO
@@ -287,8 +287,9 @@ def test_documented_opening_is_detected_and_is_a_request(protocol: WireProtocol)
     assert by_name(protocol.name, ALL_PROTOCOLS) is protocol
     assert (protocol.opening is None) is (protocol.name == "datagram")
     if protocol.opening is not None:
-        decoder = new_server(protocol)
         assert sniff(protocol.opening.encode(), ALL_PROTOCOLS) is protocol
+    if protocol.opening is not None and protocol.name != "websocket":  # which begins with a handshake
+        decoder = new_server(protocol)
         (request,) = receive(decoder, protocol.opening.encode())
         assert type(request) is type(SAMPLES[protocol.name].login)
         assert not decoder.is_incomplete

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from raw_steps import Command, encode_request, new_server, receive
+from raw_steps import Command, encode_request, new_reader, new_server, receive
 
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Event, TimeMs
@@ -76,7 +76,7 @@ def test_random_requests_arrive_as_sent(protocol: WireProtocol, data: st.DataObj
 def test_random_events_arrive_as_sent(protocol: WireProtocol, data: st.DataObject) -> None:
     sent = data.draw(st.lists(varied(SAMPLES[protocol.name].events), max_size=6))
     stream = b"".join(protocol.encode_all([event]) for event in sent)
-    assert decode(protocol.client().event_decoder(), data.draw(any_pieces(stream))) == sent
+    assert decode(new_reader(protocol), data.draw(any_pieces(stream))) == sent
 
 
 # JSON values of every type, with known member names among them.
@@ -151,7 +151,7 @@ def test_random_bytes_in_any_pieces_are_the_same_requests(protocol: WireProtocol
 def events_or_error(protocol: WireProtocol, parts: list[bytes]) -> list[Event] | None:
     """The events of these pieces, or None if they are invalid."""
     try:
-        return decode(protocol.client().event_decoder(), parts)
+        return decode(new_reader(protocol), parts)
     except ProtocolError:
         return None
 

@@ -20,7 +20,7 @@ from chatclient.links.watch import Watch
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Pong, Refused
-from chatprotocol.wire.base import ClientEvent, ClientProtocol
+from chatprotocol.wire.base import ClientEvent, ClientProtocol, OwnAnswer
 
 _READ_BYTES = 256 * 1024
 # Time to read the other sockets after one socket has ended. The server closes all of them together.
@@ -157,7 +157,9 @@ class TcpLink:
             return True
         events = key.data.decode(data)
         for event in events:
-            if not self._answers_ping(event):
+            if isinstance(event, OwnAnswer):
+                self.send(event.data, self._sockets.index(key.fileobj))  # type: ignore[arg-type]
+            elif not self._answers_ping(event):
                 report(event)
         if data:
             self._watch.note_received(events, time.monotonic())

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final, Protocol
 
 from chatprotocol.events import Pong, Users
-from chatprotocol.wire.base import ClientEvent, Outgoing
+from chatprotocol.wire.base import ClientEvent, Outgoing, OwnAnswer
 
 # Default of --silence-seconds. A json server sends the users online every 30 s, so pings are rare. Over UDP both sides
 # use 60 s, too.
@@ -25,7 +25,7 @@ _LOGIN_FACTOR: Final = 1.25
 _CHECKS: Final = 12
 _CHECK_MAX_SECONDS: Final = 60.0
 # Events that a server with a hanging disk still sends.
-_NO_ANSWERS: Final = (Users, Pong)
+_NO_ANSWERS: Final = (Users, Pong, OwnAnswer)
 
 
 class ExpectedAnswer(Enum):

@@ -5,11 +5,12 @@ from chatprotocol.wire.datagram import Datagram
 from chatprotocol.wire.frames import Frames
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import Register
+from chatprotocol.wire.websocket import WebSocket
 
 
-def protocols_with(register: Register) -> tuple[WireProtocol, ...]:
-    """All protocols, in the order of detection. Only ``register`` has settings."""
-    return (Json(), Frames(), register, Datagram())
+def protocols_with(register: Register, websocket: WebSocket | None = None) -> tuple[WireProtocol, ...]:
+    """All protocols, in the order of detection. Only ``register`` and ``websocket`` have settings."""
+    return (Json(), websocket or WebSocket(), Frames(), register, Datagram())
 
 
 # All protocols with default settings.
@@ -43,6 +44,7 @@ __all__ = [
     "Register",
     "ServerProtocol",
     "Sniff",
+    "WebSocket",
     "WireProtocol",
     "by_name",
     "protocols_with",

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import Event, EventBatch, Message, Welcome
+from chatprotocol.events import Event, EventBatch, Message, Refused, Welcome
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.requests import Login, Request, Say, Whisper
 
@@ -79,6 +79,11 @@ class ServerProtocol(Protocol):
 
     __slots__ = ()
 
+    # Silence after which the connection of a logged-in user is tested with ``ping``; None: it is not.
+    idle_seconds: float | None = None
+    # Requests that were answered with a file, on a connection that has had no other use.
+    files_sent: int = 0
+
     def receive(self, data: bytes) -> Iterable[Request]:
         """Add a piece; returns the requests that it completes, in order."""
 
@@ -104,6 +109,10 @@ class ServerProtocol(Protocol):
     @property
     def is_incomplete(self) -> bool:
         """True if a request is incomplete."""
+
+    def ping(self) -> bytes:
+        """Encode a test of the connection, which the peer answers; by default there is none."""
+        return b""
 
 
 # Actions and events of the client's half. No server knows them.
@@ -138,6 +147,12 @@ class Forwarded(Struct, frozen=True, gc=False):
     text: str
 
 
+class OwnAnswer(Struct, frozen=True, gc=False):
+    """Bytes that the link sends at once: the answer of the protocol to a test of the connection, or to its end."""
+
+    data: bytes
+
+
 class PossibleGap(NamedTuple):
     """Some missed messages may not be shown."""
 
@@ -160,7 +175,7 @@ class Outcome(NamedTuple):
 
 
 Action: TypeAlias = Request | OpenPublic | OpenDirect
-ClientEvent: TypeAlias = Event | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome
+ClientEvent: TypeAlias = Event | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | OwnAnswer
 
 
 class Outgoing(NamedTuple):
@@ -207,8 +222,11 @@ class ClientProtocol(Protocol):
     def event_decoder(self) -> Decoder[ClientEvent]:
         """Return the decoder for a new connection. It raises ProtocolError for invalid input."""
 
-    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
-        """Log in on a new connection. After the login, send each unconfirmed message once."""
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper], host: str = "") -> Effects:
+        """Log in. After the login, send each unconfirmed message once.
+
+        ``host`` is the server's name, with the port, for the first login of a new connection; empty for a further one.
+        """
 
     def request(self, action: Action) -> Effects:
         """Translate an action of the user. Raises TypeError for an action of another protocol."""
@@ -242,6 +260,10 @@ class WireProtocol(Protocol):
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that are the same for every connection. Events without a form in this protocol are skipped."""
+
+    def refusal(self, error: Refused) -> bytes:
+        """Encode the error for a peer that is refused before it has a session."""
+        return self.encode_all([error])
 
     def client(self, keywords: str = DEFAULT_KEYWORDS) -> ClientProtocol:
         """Return the client's half. ``keywords`` is the keyword set, in protocols that have them."""

@@ -14,7 +14,7 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS, PING
 from chatprotocol.limits import DATAGRAM_PAYLOAD_MAX_BYTES, FRAME_MAX_BYTES
 from chatprotocol.requests import Ping
 from chatprotocol.udp.packet import PIECE
-from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
+from chatprotocol.wire.base import ServerProtocol, Sniff, WireProtocol, join_pieces
 from chatprotocol.wire.readers import ANY_KIND, HEADER_BYTES, FrameBuffer, frame
 from chatprotocol.wire.step_texts import EventReader, event_steps, history_steps, without_updates
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
@@ -204,7 +204,7 @@ class EventDecoder:
             raise ProtocolError(f"The server sent too much data. {error.reason}") from error
 
 
-class Datagram:
+class Datagram(WireProtocol):
     """Typed frames over UDP: like Frames, but payloads are short, and longer data is sent in pieces."""
 
     name = "datagram"

@@ -11,7 +11,7 @@ from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import History
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import FRAME_MAX_BYTES
-from chatprotocol.wire.base import ServerProtocol, Sniff, join_pieces
+from chatprotocol.wire.base import ServerProtocol, Sniff, WireProtocol, join_pieces
 from chatprotocol.wire.readers import HEADER_BYTES, FrameBuffer, frame, frame_header
 from chatprotocol.wire.step_texts import EventReader, event_steps, history_steps, without_updates
 from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, StepClient
@@ -134,7 +134,7 @@ class EventDecoder:
         return found
 
 
-class Frames:
+class Frames(WireProtocol):
     """The wire protocol frames."""
 
     name = "frames"

@@ -27,6 +27,7 @@ The client guards each event line in the same way, in _read_event. There a failu
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import count, repeat
@@ -61,6 +62,7 @@ from chatprotocol.wire.base import (
     Ready,
     ServerProtocol,
     Sniff,
+    WireProtocol,
     is_other_history,
     join_pieces,
     sniff_text,
@@ -76,7 +78,7 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Event line limit of a client: other servers may send longer histories than ours.
-_EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
+EVENT_LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 # Limit of all other events: a list of 30,000 users. In memory a name takes up to twenty times its bytes on the wire.
 _SHORT_EVENT_MAX_BYTES: Final = 1024 * 1024
 _LONG_EVENTS: Final = frozenset({"history", "found", "rooms", "bans"})
@@ -148,6 +150,16 @@ class JsonServer(ServerProtocol):
         if self._buffer.tail:
             found += self._read_tail()
         return found
+
+    def receive_texts(self, texts: Sequence[bytes]) -> list[Request]:
+        """The requests of texts with one object each, for a protocol that has messages. Line ends are white space."""
+        block = b"\n".join(texts) + b"\n"
+        if len(block) <= LINE_MAX_BYTES and block.count(b"\n") == len(texts) and _is_simple(block):
+            with suppress(msgspec.MsgspecError, RecursionError):
+                found: list[Request] = _REQUESTS.decode_lines(block)  # type: ignore[assignment]
+                if len(found) == len(texts):
+                    return found
+        return [_read_object(text) for text in texts]
 
     def receive_end(self) -> list[Request]:
         left_over = self._buffer.tail.strip()
@@ -258,13 +270,13 @@ class EventDecoder:
     """The client's side of a json connection. Objects of unknown types are skipped."""
 
     def __init__(self) -> None:
-        self._buffer = LineBuffer(_EVENT_LINE_MAX_BYTES)
+        self._buffer = LineBuffer(EVENT_LINE_MAX_BYTES)
 
     def decode(self, data: bytes) -> list[ClientEvent]:
         """The events of all complete lines. Raises ProtocolError for a line that is not an event."""
         block = self._buffer.split(data)
         if self._buffer.drop_overflow():
-            raise ProtocolError(f"The server sent a line of more than {_EVENT_LINE_MAX_BYTES:,} bytes.")
+            raise ProtocolError(f"The server sent a line of more than {EVENT_LINE_MAX_BYTES:,} bytes.")
         found = (_read_event(line) for line in block.split(b"\n") if line.strip())
         return [event for event in found if event is not None]
 
@@ -339,7 +351,12 @@ class JsonClient:
     def event_decoder(self) -> EventDecoder:
         return EventDecoder()
 
-    def connect(self, login: requests.Login, unconfirmed: Sequence[requests.Say | requests.Whisper]) -> Effects:
+    def connect(
+        self,
+        login: requests.Login,
+        unconfirmed: Sequence[requests.Say | requests.Whisper],
+        host: str = "",  # noqa: ARG002
+    ) -> Effects:
         """Send the login. The server then sends missed messages; nonces prevent duplicates of unconfirmed messages."""
         self._awaited = None
         self._login = login
@@ -418,7 +435,7 @@ def _no_rooms(action: Action) -> events.Refused:
     return events.Refused(ErrorCode.UNKNOWN_COMMAND, "This server has no rooms; nothing was done.", nonce, room)
 
 
-class Json:
+class Json(WireProtocol):
     """The wire protocol json."""
 
     name = "json"

@@ -29,6 +29,7 @@ from chatprotocol.wire.base import (
     Ready,
     ServerProtocol,
     Sniff,
+    WireProtocol,
     sniff_text,
 )
 from chatprotocol.wire.readers import SectionBuffer
@@ -217,7 +218,7 @@ class RegisterClient:
     def event_decoder(self) -> EventDecoder:
         return EventDecoder(counts_characters=self._protocol.counts_characters)
 
-    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper], host: str = "") -> Effects:  # noqa: ARG002
         """Register the sending connection, then the receiving connection: some servers need this order."""
         self._name = login.username
         self._unconfirmed = tuple(unconfirmed)
@@ -330,7 +331,7 @@ def _read_event(section: Section) -> ClientEvent | None:
             return None
 
 
-class Register:
+class Register(WireProtocol):
     """REGISTER, SEND, FORWARD.
 
     ``delivered`` confirms a delivery and is one of DELIVERED_WORDS. ``length`` is the unit of a Content-length, one of

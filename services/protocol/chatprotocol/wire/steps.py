@@ -311,7 +311,7 @@ class StepClient:
         # can't be a mixture of two states. If the state changes after the read, the new requests follow the ping.
         return self._send((COMMAND, PING))[0] if self._state is None else None
 
-    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper]) -> Effects:
+    def connect(self, login: Login, unconfirmed: Sequence[Say | Whisper], host: str = "") -> Effects:  # noqa: ARG002
         """Send the name, then the keyword set unless it is the default, and the word that requests the history id."""
         self._login = login
         self._password = login.password

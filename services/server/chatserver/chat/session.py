@@ -23,6 +23,7 @@ from chatprotocol import requests
 from chatprotocol.address import network_of
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
+    SHUTTING_DOWN,
     YOU_LEFT,
     Bye,
     Conversations,
@@ -271,7 +272,7 @@ class Session:
         if guest is not None and guest.window is not None:
             self._services.acked_delivery.drain(guest.window, guest.finish)
             return
-        self._send_queue.finish([Bye("the server is shutting down")])
+        self._send_queue.finish([Bye(SHUTTING_DOWN)])
         if guest is not None:  # last, because the woken request must not be answered
             guest.stop_waiting()
 

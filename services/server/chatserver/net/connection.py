@@ -9,7 +9,9 @@ A connection from a trusted proxy begins with a header of the PROXY protocol, wh
 is read first, and never a byte more.
 
 Time limits: ``login_seconds``, or less (:meth:`~Connection.shorten_login`), from the start to the login, header
-included; after the login ``login_seconds`` for the rest of an incomplete request, and no limit between requests.
+included; after the login ``login_seconds`` for the rest of an incomplete request, and no limit between requests. But a
+protocol may have a ping (``idle_seconds``): it is sent after this silence, and after the same silence once more the
+connection ends.
 
 At shutdown another thread calls ``drain``: the session sends its last events, and the reader continues to read. A close
 with unread input would reset the connection, and the peer would lose data that it has not read.
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from chatprotocol.errors import ProtocolError
+from chatprotocol.events import Bye
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, proxy, sniff
 from chatserver.counters import Counters
 from chatserver.net.limits import RefusedError
@@ -153,12 +156,14 @@ class Connection:
     __slots__ = (
         "_address",
         "_ending_session",
+        "_idle_seconds",
         "_is_displaced",
         "_is_proxied",
         "_is_waiting",
         "_login_by",
         "_number",
         "_on_end",
+        "_ping",
         "_protocol",
         "_read_bytes",
         "_send_queue",
@@ -205,6 +210,9 @@ class Connection:
         self.login_seconds = services.login_seconds
         self._login_by = services.clock() + self.login_seconds
         self._timeout_seconds = self.login_seconds
+        # After this silence of a logged-in user the ping is sent; without one there is no limit.
+        self._idle_seconds = _NO_LIMIT_SECONDS
+        self._ping = b""
         self._read_bytes = _READ_BYTES
         self._send_queue: SendQueue | None = None
         self._session: Session | None = None
@@ -338,6 +346,8 @@ class Connection:
         if protocol is None:
             return
         server = protocol.server()
+        if server.idle_seconds is not None:
+            self._idle_seconds, self._ping = server.idle_seconds, server.ping()
         self._send_queue = SendQueue(
             self._transport,
             protocol.name,
@@ -429,7 +439,7 @@ class Connection:
             self._send_last(ALERT_FULL)
             return
         found = sniff(first, protocols) if first else Sniff.NO
-        self._send_last((protocols[0] if isinstance(found, Sniff) else found).encode_all([error]))
+        self._send_last((protocols[0] if isinstance(found, Sniff) else found).refusal(error))
 
     def _sniff(self) -> tuple[WireProtocol | None, bytes | None]:
         """Read until the first bytes decide the protocol, inside TLS if they begin it; return both.
@@ -460,7 +470,7 @@ class Connection:
                 return None, b""
             if not isinstance(found, Sniff):
                 if required is not None:
-                    self._reject_plain(found.encode_all([required]))
+                    self._reject_plain(found.refusal(required))
                     return None, b""
                 return found, first.removeprefix(BYTE_ORDER_MARK)
         if data is None:
@@ -502,17 +512,23 @@ class Connection:
         elif is_incomplete:
             self._timeout_seconds = self._services.login_seconds
         elif self._timeout_seconds < self._services.login_seconds:
-            self._timeout_seconds = _NO_LIMIT_SECONDS
+            self._timeout_seconds = self._idle_seconds
         # Otherwise the time limit is unchanged: a change is a system call.
         if is_incomplete:
             self._transport.acknowledge()
+        has_pinged = False
         while self._timeout_seconds > 0:
             try:
                 data = self._transport.read(self._read_bytes, self._timeout_seconds)
             except TimeoutError:
                 if is_incomplete or not is_logged_in:
                     return None
-                self._timeout_seconds = _NO_LIMIT_SECONDS
+                if has_pinged:
+                    return self._give_up()
+                self._timeout_seconds = self._idle_seconds
+                if self._ping and self._send_queue is not None:
+                    self._send_queue.put_bytes(self._ping)
+                    has_pinged = True
                 continue
             except OSError:
                 return b""
@@ -525,6 +541,13 @@ class Connection:
                 self._read_bytes = _READ_MAX_BYTES if takes_large_reads else _READ_LIMITED_BYTES
             return data
         return None
+
+    def _give_up(self) -> bytes:
+        """End the connection of a peer that does not answer a ping. Returns the end of its input."""
+        _log.info("disconnected", reason="no_answer_to_ping", connection=self.label)
+        if self._send_queue is not None:
+            self._send_queue.finish([Bye(f"you did not answer a ping within {self._idle_seconds:g} s")])
+        return b""
 
     def _reject(self, reason: str) -> None:
         """Send one line of text to a peer whose protocol is not known, and close."""

@@ -100,7 +100,7 @@ class RejectQueue:
         error = self._errors.pop(sock)
         self._closing[sock] = now + _READ_SECONDS
         with suppress(OSError):
-            data = ALERT_FULL if protocol is None else protocol.encode_all([error])
+            data = ALERT_FULL if protocol is None else protocol.refusal(error)
             sock.send(data, socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
 
