@@ -15,6 +15,8 @@ from chatprotocol.wire.readers import Section, frame
 from chatprotocol.wire.register import RegisterServer
 from chatprotocol.wire.steps import COMMAND, DATA, ServerSteps
 
+_LOGIN = Login("alice")
+
 
 class Command(Struct, frozen=True):
     """A step: C and a text."""
@@ -76,15 +78,15 @@ def new_reader(protocol: WireProtocol) -> Decoder[ClientEvent]:
     reader = client.event_decoder()
     if isinstance(protocol, WebSocket):
         server = protocol.server()
-        receive(server, client.connect(Login("alice"), ()).send[0].data)
+        receive(server, client.connect(_LOGIN, ()).send[0].data)
         reader.decode(server.data_to_send())
     return reader
 
 
-def first_bytes(protocol: WireProtocol, login: Request | Command | Data = Login("alice")) -> bytes:
+def first_bytes(protocol: WireProtocol, login: Request | Command | Data = _LOGIN) -> bytes:
     """The first bytes of a connection: the login, or the handshake before it."""
     if isinstance(protocol, WebSocket):
-        return protocol.client().connect(Login("alice"), ()).send[0].data
+        return protocol.client().connect(_LOGIN, ()).send[0].data
     return encode_request(protocol, login)
 
 

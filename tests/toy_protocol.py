@@ -3,7 +3,7 @@
 toy:alice:secret logs in, :leave leaves, and any other word is a message. Special characters are percent-encoded.
 """
 
-# ruff: noqa: ANN001, ANN201, ANN204
+# ruff: noqa: ANN001, ANN201, ANN204, ARG002
 from urllib.parse import quote, unquote
 
 from chatprotocol import events

@@ -83,13 +83,13 @@ def test_invalid_request_is_one_error_for_its_sender(shared_room: Room, fresh_na
     assert witness.next("broadcast")["message"] == "still here"
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\n", b"\x00" * 70_000])
+@pytest.mark.parametrize("first", [b"DELETE / HTTP/1.1\r\n\r\n", b"\n", b"\x00" * 70_000])
 def test_unknown_protocol_is_rejected_in_plain_text(shared_room: Room, first: bytes) -> None:
     """The text names the openings of all protocols over TCP."""
     stranger = shared_room.peer()
     stranger.send(first)
     line = stranger.line().decode()
     assert line.startswith("This is a chat room server.")
-    for opening in ('{"command":"login"', r"C\x00\x00\x00\x05alice", r"REGISTER TOSEND alice\n\n"):
+    for opening in ('{"command":"login"', "GET / HTTP/1.1", r"C\x00\x00\x00\x05alice", r"REGISTER TOSEND alice\n\n"):
         assert opening in line
     assert stranger.is_closed()

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/echo_bot.py"
 # The protocols with accounts, ids and a history; and all.
-ACCOUNT_PROTOCOLS = pytest.mark.parametrize("protocol", ["json", "frames", "datagram"])
-TCP_PROTOCOLS = pytest.mark.parametrize("protocol", ["json", "frames"])
-PROTOCOLS = pytest.mark.parametrize("protocol", ["json", "frames", "datagram", "register"])
+ACCOUNT_PROTOCOLS = pytest.mark.parametrize("protocol", ["json", "websocket", "frames", "datagram"])
+TCP_PROTOCOLS = pytest.mark.parametrize("protocol", ["json", "websocket", "frames"])
+PROTOCOLS = pytest.mark.parametrize("protocol", ["json", "websocket", "frames", "datagram", "register"])
 
 
 def receivers() -> list[threading.Thread]:

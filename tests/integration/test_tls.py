@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # First bytes of each protocol over TCP, and what refuses them. An unknown one gets a line.
 REFUSED = [
     (b'{"command":"login","username":"x","password":"y"}\n', b'{"type":"error","code":"tls_required","message":'),
+    (b"GET / HTTP/1.1\r\nHost: chat\r\n\r\n", b"HTTP/1.1 403 Forbidden\r\n"),
     (c("alice"), b"ERROR tls_required The server requires TLS"),
     (b"REGISTER TOSEND alice\n\n", b"ERROR 101 TLS required\n\n"),
     (b"\xffrubbish", b"The server requires TLS: connect with TLS (chatclient --tls).\n"),
@@ -43,7 +44,7 @@ def answer_of(port: int, first: bytes) -> bytes:
         return b"".join(iter(lambda: sock.recv(65_536), b""))
 
 
-@pytest.mark.parametrize(("first", "answer"), REFUSED, ids=["json", "frames", "register", "unknown"])
+@pytest.mark.parametrize(("first", "answer"), REFUSED, ids=["json", "websocket", "frames", "register", "unknown"])
 def test_required_tls_refuses_others_in_their_protocol(
     open_tls_room: Callable[..., Room], log: ServerLog, first: bytes, answer: bytes
 ) -> None:

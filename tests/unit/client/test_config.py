@@ -136,7 +136,11 @@ def test_bad_password_file_is_an_error(tmp_path: Path, content: bytes | None, er
         (["--ca", "/nowhere/ca.pem"], {}, "The file /nowhere/ca.pem with trusted certificates can't be read: No such"),
         (["--ca", __file__], {}, "contains no certificates in the format PEM."),
         ([], {"CHAT_RETRY_SECONDS": "nan"}, "CHAT_RETRY_SECONDS is 'nan'; it must be a number of seconds, 0 or more."),
-        ([], {"CHAT_DIALECT": "udp"}, "CHAT_DIALECT is 'udp'; it must be one of json, frames, register, datagram."),
+        (
+            [],
+            {"CHAT_DIALECT": "udp"},
+            "CHAT_DIALECT is 'udp'; it must be one of json, websocket, frames, register, datagram.",
+        ),
         (["--password", "secret"], {}, "nrecognized arguments"),  # all users of the machine could read it
         ([], {"CHAT_PASSWORD": "\udcfc"}, "The password is not text in UTF-8."),
     ],

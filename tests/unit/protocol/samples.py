@@ -376,7 +376,14 @@ TOY = Samples(
 )
 
 # By protocol name. A protocol without samples fails all of its tests.
-SAMPLES = {"json": JSON, "websocket": WEBSOCKET, "frames": FRAMES, "register": REGISTER, "datagram": DATAGRAM, "toy": TOY}
+SAMPLES = {
+    "json": JSON,
+    "websocket": WEBSOCKET,
+    "frames": FRAMES,
+    "register": REGISTER,
+    "datagram": DATAGRAM,
+    "toy": TOY,
+}
 
 # The protocols of the server, and one that only the tests have.
 ALL_PROTOCOLS: tuple[WireProtocol, ...] = (*PROTOCOLS, Toy())

@@ -42,13 +42,20 @@ HELP = Greeting(b"HELP ")
         (b"SEND bob\nContent-length: 5\n\nhello", "register"),
         (b"RECEIVED bob\n\n", "register"),
         (b"ERROR 103 Header incomplete\n\n", "register"),
+        *(
+            (word + b" / HTTP/1.1\r\n", "websocket")
+            for word in (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"PATCH")
+        ),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "websocket"),
     ],
 )
 def test_first_bytes_select_the_protocol(first: bytes, name: str) -> None:
     assert sniff(first) is sniff(first[:SNIFF_MAX_BYTES]) is by_name(name)
 
 
-@pytest.mark.parametrize("first", [MARK, b"C", b"REGISTER", b"SEND", b"RECEIVED", b"ERROR"])
+@pytest.mark.parametrize(
+    "first", [MARK, b"C", b"GET", b"PATCH", b"OPTIONS", b"REGISTER", b"SEND", b"RECEIVED", b"ERROR"]
+)
 def test_prefix_of_an_opening_needs_more_bytes(first: bytes) -> None:
     for size in range(1, len(first) + 1):
         assert sniff(first[:size]) is Sniff.MORE, f"after {size} bytes"
@@ -58,7 +65,9 @@ def test_prefix_of_an_opening_needs_more_bytes(first: bytes) -> None:
     "first",
     [
         # no opening at all
-        *(b"x", b"\0", b"\n{", b" {", b"[", MARK + b"C\0", MARK + MARK + b"{", b"\xef\xbb{", b"GET / HTTP/1.1\r\n"),
+        *(b"x", b"\0", b"\n{", b" {", b"[", MARK + b"C\0", MARK + MARK + b"{", b"\xef\xbb{"),
+        # near to HTTP: another method, no space, a byte order mark
+        *(b"DELETE / HTTP/1.1\r\n", b"GET/", b"get / HTTP/1.1", b"PUSH ", b"POST/", b"PRI*", MARK + b"GET /"),
         # near to frames: another kind, another case, a length over the limit
         *(b"CONNECT / HTTP/1.1\r\n", b"C\x01\0\0\0", b"C\xff", b"CC\0", b"D\0\0\0\5hello", b"c\0"),
         # near to register: another case, another word, no space after the word, something before it
@@ -87,7 +96,7 @@ def test_protocols_are_asked_independently_and_the_first_match_wins(first: bytes
 
 
 @given(
-    word=st.sampled_from([b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", MARK + b"{", b""]),
+    word=st.sampled_from([b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", b"PATCH ", MARK + b"{", b""]),
     size=st.integers(0, SNIFF_MAX_BYTES),
     rest=st.binary(min_size=1, max_size=SNIFF_MAX_BYTES),
 )

@@ -242,13 +242,13 @@ def test_first_bytes_decide_the_protocol(first: bytes, protocol: str, handled: R
         assert handled is None or played.handled == [handled]
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
+@pytest.mark.parametrize("first", [b"GET/ HTTP/1.1\r\n\r\n", b"\0", b"hello\n", b"\x1b[2J", b"Chello", b"D\0\0\0\1x"])
 def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
     """Without the peer's own text: it may be a password."""
     played = Played((0, first))
     line = played.written
     assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
-    assert rb'Begin with {"command":"login","username":"alice"} (json), or C\x00\x00\x00\x05alice (frames), or ' in line
+    assert rb'Begin with {"command":"login","username":"alice"} (json), or GET / HTTP/1.1 (websocket), or C\x0' in line
     assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register)." + b"\n")
     assert line.removesuffix(b"\n").decode().isprintable()
     assert [(entry["event"], entry["reason"]) for entry in played.log] == [("connection rejected", "unknown_protocol")]

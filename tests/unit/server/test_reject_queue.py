@@ -17,6 +17,7 @@ from .helpers import DEADLINE_SECONDS
 
 FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
 IN_JSON, IN_FRAMES = by_name("json").encode_all([FULL]), by_name("frames").encode_all([FULL])
+IN_HTTP = by_name("websocket").refusal(FULL)
 # Seconds that a peer has to say something, and then to read the answer.
 SPEAK, READ = 1.0, 1.0
 NOW = 1_000.0
@@ -81,7 +82,8 @@ def fixture() -> Iterator[Fixture]:
         (b"C\0", IN_FRAMES),
         (b"C\0\0\0\5alice" * 10_000, IN_FRAMES),
         (b"C", IN_JSON),
-        (b"GET / HTTP/1.1", IN_JSON),
+        (b"GET / HTTP/1.1", IN_HTTP),
+        (b"GET", IN_JSON),
         (b"\x16\x03\x01\x02\x00", ALERT_FULL),
     ],
 )
@@ -93,6 +95,8 @@ def test_peer_that_spoke_is_told_at_once_in_its_protocol(fixture: Fixture, first
     assert peer.theirs.recv(1) == b""
     assert b'"code":"server_full"' in IN_JSON
     assert IN_FRAMES[5:].startswith(b"ERROR server_full ")
+    assert IN_HTTP.startswith(b"HTTP/1.1 503 ")
+    assert IN_HTTP.endswith(IN_JSON)
 
 
 def test_silent_peer_is_told_in_json_after_a_second(fixture: Fixture) -> None:

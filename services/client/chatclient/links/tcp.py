@@ -158,7 +158,7 @@ class TcpLink:
         events = key.data.decode(data)
         for event in events:
             if isinstance(event, OwnAnswer):
-                self.send(event.data, self._sockets.index(key.fileobj))  # type: ignore[arg-type]
+                self.send(event.data, self._sockets.index(key.fileobj))
             elif not self._answers_ping(event):
                 report(event)
         if data:

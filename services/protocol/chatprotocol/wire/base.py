@@ -147,6 +147,10 @@ class Forwarded(Struct, frozen=True, gc=False):
     text: str
 
 
+class Opened(Struct, frozen=True, gc=False):
+    """The server has accepted the handshake of the protocol: the login follows."""
+
+
 class OwnAnswer(Struct, frozen=True, gc=False):
     """Bytes that the link sends at once: the answer of the protocol to a test of the connection, or to its end."""
 
@@ -175,7 +179,9 @@ class Outcome(NamedTuple):
 
 
 Action: TypeAlias = Request | OpenPublic | OpenDirect
-ClientEvent: TypeAlias = Event | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | OwnAnswer
+ClientEvent: TypeAlias = (
+    Event | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | Opened | OwnAnswer
+)
 
 
 class Outgoing(NamedTuple):

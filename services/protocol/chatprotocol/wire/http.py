@@ -93,6 +93,8 @@ def read_head(data: bytes) -> Head | None:
         if found is None:
             raise HttpError(400, "A header is a name, a colon and a value on one line.")
         headers[found[1]] = found[2]
+    if minor != "0" and len(headers.get_all("Host")) != 1:
+        raise HttpError(400, "A request has one header Host.")
     return Head(method, target, f"1.{minor}", headers, end + len(_HEAD_END))
 
 

@@ -1,4 +1,4 @@
-"""The wire protocol websocket: json in the text messages of a WebSocket (RFC 6455), and the files of the page before it.
+"""The wire protocol websocket: json in the text messages of a WebSocket (RFC 6455), and files of a page before it.
 
 Wire format: docs/wire/websocket.md. The library websockets answers the handshake and reads frames; this module encodes
 them, because a frame of the server has no mask: it is encoded once and goes to all receivers.
@@ -23,8 +23,8 @@ and close frames are dropped.
 
 Threads. The reader calls everything except ``encode``. Another thread encodes the last events, at shutdown and if an
 operator ends the connection, and then sets the state to CLOSED: one store, which the reader may overwrite with OPEN at
-the end of a handshake. The send queue is finished then, and drops what follows. At worst the peer of a handshake gets an
-HTTP answer after the accepting one, which is an invalid frame: it ends the connection.
+the end of a handshake. The send queue is finished then, and drops what follows. At worst the peer of a handshake gets
+an HTTP answer after the accepting one, which is an invalid frame: it ends the connection.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import logging
 import math
 import struct
 from enum import Enum, auto
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
 from websockets.exceptions import NegotiationError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request as HandshakeRequest
@@ -43,13 +43,21 @@ from websockets.protocol import OPEN, Protocol, Side
 from websockets.server import ServerProtocol as Handshake
 from websockets.utils import accept_key, generate_key
 
-from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import SHUTTING_DOWN, YOU_LEFT, Bye, Pong, Refused
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import FRAGMENTS_MAX, LINE_MAX_BYTES
 from chatprotocol.requests import Leave, Ping, Unreadable
-from chatprotocol.wire.base import PIECE_BYTES, Effects, Outgoing, OwnAnswer, ServerProtocol, Sniff, WireProtocol
+from chatprotocol.wire.base import (
+    PIECE_BYTES,
+    Effects,
+    Opened,
+    Outgoing,
+    OwnAnswer,
+    ServerProtocol,
+    Sniff,
+    WireProtocol,
+)
 from chatprotocol.wire.http import (
     HEAD_MAX_BYTES,
     HttpError,
@@ -65,6 +73,7 @@ if TYPE_CHECKING:
 
     from websockets.typing import Subprotocol
 
+    from chatprotocol import requests
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
     from chatprotocol.wire.base import Action, ClientEvent
@@ -88,6 +97,7 @@ _STATUSES: Final = {
     ErrorCode.TLS_REQUIRED: 403,
     ErrorCode.NOT_LOGGED_IN: 408,
 }
+_UPGRADE_REQUIRED: Final = 426
 _VERSION_HEADERS: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
 _CLOSE_CODES: Final = {YOU_LEFT: CloseCode.NORMAL_CLOSURE, SHUTTING_DOWN: CloseCode.GOING_AWAY}
 
@@ -138,7 +148,8 @@ def _close_frame(code: CloseCode, reason: str) -> bytes:
 
 
 # The library logs what a peer does; the session does that here.
-_SILENT_LOGGER: Final = logging.Logger("websockets", logging.CRITICAL + 1)
+_SILENT_LOGGER: Final = logging.getLogger("chatprotocol.websocket")
+_SILENT_LOGGER.setLevel(logging.CRITICAL + 1)
 
 
 class _FrameReader(Protocol):
@@ -272,8 +283,6 @@ class WebSocketServer(ServerProtocol):
             if head is None:
                 return
             rest, self._head = self._head[head.size_bytes :], b""
-            if head.version == "1.1" and len(head.values("Host")) != 1:
-                raise HttpError(400, "A request has one header Host.")
             if "websocket" in head.words("Upgrade") or head.values("Sec-WebSocket-Key"):
                 self._own += self._shake_hands(head)
                 self._state = _State.OPEN
@@ -318,13 +327,14 @@ class WebSocketServer(ServerProtocol):
     def _shake_hands(self, head: Head) -> bytes:
         """The answer that accepts a handshake. Raises HttpError."""
         if head.values("Sec-WebSocket-Version") != ["13"]:
-            raise HttpError(426, "This server speaks version 13 of WebSocket.", _VERSION_HEADERS)
+            raise HttpError(_UPGRADE_REQUIRED, "This server speaks version 13 of WebSocket.", _VERSION_HEADERS)
         self._check_origin(head)
         handshake = Handshake(select_subprotocol=_select, logger=_SILENT_LOGGER)
         response = handshake.accept(HandshakeRequest(head.target, head.headers, head.method, f"HTTP/{head.version}"))
-        if response.status_code != 101:
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             reason = bytes(response.body).decode().strip().partition("\n")[0]
-            raise HttpError(response.status_code, reason, _VERSION_HEADERS if response.status_code == 426 else ())
+            needs_upgrade = response.status_code == _UPGRADE_REQUIRED
+            raise HttpError(response.status_code, reason, _VERSION_HEADERS if needs_upgrade else ())
         self._inner = _INNER[handshake.subprotocol or next(iter(_INNER))]()
         self._frames = _FrameReader(Side.SERVER, LINE_MAX_BYTES)
         return response.serialize()
@@ -435,10 +445,6 @@ def _select(_: Handshake, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     return None
 
 
-class Opened(Struct, frozen=True, gc=False):
-    """The server has accepted the handshake: the login may follow."""
-
-
 class EventDecoder:
     """The client's side of a connection: the answer to the handshake, then frames."""
 
@@ -483,17 +489,17 @@ class EventDecoder:
         found: list[ClientEvent] = []
         for frame in self._frames.read(data):
             if frame.opcode is Opcode.PING:
-                found.append(OwnAnswer(_masked(Opcode.PONG, frame.data)))
+                found.append(OwnAnswer(_masked(Opcode.PONG, bytes(frame.data))))
             elif frame.opcode is Opcode.CLOSE:
-                found.append(OwnAnswer(_masked(Opcode.CLOSE, frame.data)))
+                found.append(OwnAnswer(_masked(Opcode.CLOSE, bytes(frame.data))))
             elif frame.opcode is not Opcode.PONG:
-                found += self._inner.decode(frame.data + b"\n" if frame.fin else frame.data)
+                found += self._inner.decode(bytes(frame.data) + b"\n" if frame.fin else bytes(frame.data))
         if self._frames.problem is not None:
             raise ProtocolError(f"The server sent an invalid frame: {self._frames.problem.reason}.")
         return found
 
 
-def _masked(opcode: Opcode, payload: bytes | bytearray) -> bytes:
+def _masked(opcode: Opcode, payload: bytes) -> bytes:
     """Encode a frame of a client."""
     return Frame(opcode, payload).serialize(mask=True)
 
@@ -569,7 +575,7 @@ class WebSocket(WireProtocol):
     """The wire protocol websocket. ``pages`` are the files by path; ``origins`` may connect, too."""
 
     name = "websocket"
-    opening = "GET "
+    opening = "GET / HTTP/1.1"
 
     def __init__(
         self, pages: Mapping[str, Page] | None = None, origins: Collection[str] = (), *, keeps_alive: bool = True

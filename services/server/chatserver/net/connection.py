@@ -506,14 +506,7 @@ class Connection:
 
         ``is_logged_in``: there is no time limit, except for the rest of an incomplete request (``is_incomplete``).
         """
-        if not is_logged_in:
-            self._timeout_seconds = self._login_by - self._services.clock()
-            self._is_waiting = True
-        elif is_incomplete:
-            self._timeout_seconds = self._services.login_seconds
-        elif self._timeout_seconds < self._services.login_seconds:
-            self._timeout_seconds = self._idle_seconds
-        # Otherwise the time limit is unchanged: a change is a system call.
+        self._set_timeout(is_logged_in=is_logged_in, is_incomplete=is_incomplete)
         if is_incomplete:
             self._transport.acknowledge()
         has_pinged = False
@@ -526,9 +519,7 @@ class Connection:
                 if has_pinged:
                     return self._give_up()
                 self._timeout_seconds = self._idle_seconds
-                if self._ping and self._send_queue is not None:
-                    self._send_queue.put_bytes(self._ping)
-                    has_pinged = True
+                has_pinged = self._send_ping()
                 continue
             except OSError:
                 return b""
@@ -541,6 +532,22 @@ class Connection:
                 self._read_bytes = _READ_MAX_BYTES if takes_large_reads else _READ_LIMITED_BYTES
             return data
         return None
+
+    def _set_timeout(self, *, is_logged_in: bool, is_incomplete: bool) -> None:
+        """Set the time limit of the next read, if it changes: a change is a system call."""
+        if not is_logged_in:
+            self._timeout_seconds = self._login_by - self._services.clock()
+            self._is_waiting = True
+        elif is_incomplete:
+            self._timeout_seconds = self._services.login_seconds
+        elif self._timeout_seconds < self._services.login_seconds:
+            self._timeout_seconds = self._idle_seconds
+
+    def _send_ping(self) -> bool:
+        """Send the ping of the protocol; false if it has none."""
+        if self._ping and self._send_queue is not None:
+            self._send_queue.put_bytes(self._ping)
+        return bool(self._ping)
 
     def _give_up(self) -> bytes:
         """End the connection of a peer that does not answer a ping. Returns the end of its input."""
