@@ -386,7 +386,7 @@ def test_argument_of_the_wrong_type_is_a_usage_error(port: int, enter: Enter, fr
         ("port is '9999'", lambda: ChatClient(port="9999")),  # type: ignore[arg-type]
         ("port is 70000; it must be a whole number .int. from 1 to 65535", lambda: ChatClient(port=70_000)),
         ("The port is 'b'", lambda: ChatClient("a b")),
-        ("dialect is 'morse'; it must be one of 'json', 'frames'", lambda: ChatClient(dialect="morse")),
+        ("dialect is 'morse'; it must be one of 'json', 'websocket', 'frames'", lambda: ChatClient(dialect="morse")),
         ("ops is 'xm'", lambda: ChatClient(ops="xm")),
         ("register_length is \\['bytes'\\]", lambda: ChatClient(register_length=["bytes"])),  # type: ignore[arg-type]
         ("retry_seconds is -1", lambda: ChatClient(retry_seconds=-1)),

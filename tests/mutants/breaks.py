@@ -692,7 +692,7 @@ BREAKS = (
     _break(
         _FAREWELL,
         _CHAT + "session.py",
-        'self._send_queue.finish([Bye("the server is shutting down")])',
+        "self._send_queue.finish([Bye(SHUTTING_DOWN)])",
         "self._send_queue.finish()",
         "e2e/test_exit_codes.py::test_server_stops_within_two_seconds",
     ),
