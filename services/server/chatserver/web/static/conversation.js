@@ -3,14 +3,16 @@
  *
  * `messages` is the window, in the order of ids; messages without an id (pending, failed) come last, in the order of
  * typing. An attached window ends with the newest message. A detached one (`hasNewer`) ends earlier, because the user
- * looks at old messages; new messages then go to the tail, a second list in the same order, which has no gaps either
- * and always ends with the newest message. The window is attached again when it reaches the beginning of the tail, or
- * when the server has nothing between them. So no message is skipped, whatever arrives while history is being loaded.
+ * looks at old messages; new messages then go to the tail, a second list in the same order, which always ends with the
+ * newest message. The window is attached again when it reaches the beginning of the tail, or when the server has nothing
+ * between them.
+ *
+ * Neither list has a gap. `#from` and `#tailFrom` are their lower bounds: all messages after this id, to the end of the
+ * list, are in it. A message that arrives with a smaller id is not added: it comes with the history. (It was stored
+ * before the page was loaded, and is confirmed or delivered late.)
  *
  * Both lists are bounded. The window drops messages at the end that is farther from the user: the oldest while new ones
  * arrive, the newest while older ones are loaded (it is then detached). The tail drops its oldest.
- *
- * Each id is once in the window or the tail: place(), addOlder() and addNewer() check it.
  */
 
 /**
@@ -57,24 +59,27 @@ export class Conversation {
   seenId = 0;
   /** Counts the changes to another window: what was loaded for an earlier one is dropped. */
   generation = 0;
+  #from;
   #tail = [];
+  #tailFrom = 0;
 
-  /** @param {"lobby" | "room" | "user"} kind */
-  constructor(key, kind, name, readId) {
+  /** @param {"lobby" | "room" | "user"} kind  @param {number} from  the server has delivered all later messages */
+  constructor(key, kind, name, readId, from) {
     this.key = key;
     this.kind = kind;
     this.name = name;
     this.readId = readId;
+    this.#from = from;
   }
 
-  /** The smallest id of the window, if any. */
-  get firstId() {
-    return this.messages[0]?.id ?? undefined;
+  /** Older messages have smaller ids; undefined if even the newest ones are not loaded. */
+  get before() {
+    return this.isLoaded ? this.#from + 1 : undefined;
   }
 
-  /** The greatest id of the window, if any. */
+  /** Newer messages than those of a detached window have greater ids. */
   get endId() {
-    return this.messages.findLast((each) => each.id !== null)?.id;
+    return this.messages.findLast((each) => each.id !== null)?.id ?? this.#from;
   }
 
   /** The message with this id, in the window or the tail. */
@@ -84,16 +89,13 @@ export class Conversation {
 
   /** Add a new message. True if it is in the window. */
   place(message) {
-    const { id } = message;
-    if (id !== null) {
-      this.lastId = Math.max(this.lastId, id);
-      if (this.find(id)) return false;
-      if (this.isLoaded && this.hasOlder && id < (this.firstId ?? 0)) return false;
-    }
+    const id = message.id ?? Infinity;
+    if (message.id !== null) this.lastId = Math.max(this.lastId, id);
+    if (id <= this.#from || this.find(id)) return false;
     if (!this.hasNewer && !this.isFollowed && this.messages.length >= WINDOW_MAX_MESSAGES) this.#detach();
-    if (this.hasNewer && (id ?? Infinity) > (this.endId ?? 0)) {
-      insert(this.#tail, message);
-      this.#tail.splice(0, this.#tail.length - TAIL_MAX_MESSAGES);
+    if (this.hasNewer && id > this.endId) {
+      if (id > this.#tailFrom) insert(this.#tail, message);
+      this.#boundTail();
       return false;
     }
     insert(this.messages, message);
@@ -101,24 +103,18 @@ export class Conversation {
     return true;
   }
 
-  /** Add messages that were loaded before the window. `hasOlder`: there are more. */
-  addOlder(messages, hasOlder) {
-    for (const each of messages) if (!this.find(each.id)) insert(this.messages, each);
-    this.#note(messages);
-    this.hasOlder = hasOlder;
-    this.isLoaded = true;
+  /** Add messages that were loaded before the window: all after the id `from`. */
+  addOlder(messages, from) {
+    this.#add(messages);
+    this.#setFrom(Math.min(this.#from, from));
     const spare = this.messages.splice(WINDOW_MAX_MESSAGES);
-    if (spare.length > 0 && !this.hasNewer) {
-      this.hasNewer = true;
-      this.#tail = spare.slice(-TAIL_MAX_MESSAGES);
-    }
+    if (spare.length > 0 && !this.hasNewer) this.#setTail(spare, this.endId);
   }
 
   /** Add messages that were loaded after the window. `isEnd`: the server has no more. */
   addNewer(messages, isEnd) {
-    for (const each of messages) if (!findIn(this.messages, each.id)) insert(this.messages, each);
-    this.#note(messages);
-    if (isEnd || (this.endId ?? 0) >= (this.#tail[0]?.id ?? Infinity)) {
+    this.#add(messages);
+    if (isEnd || this.endId >= this.#tailFrom) {
       for (const each of this.#tail.splice(0)) {
         if (each.id === null || !findIn(this.messages, each.id)) insert(this.messages, each);
       }
@@ -132,18 +128,18 @@ export class Conversation {
     if (!this.hasNewer) return;
     this.#move();
     this.messages = this.#tail.splice(0);
+    this.#from = this.#tailFrom;
     this.hasNewer = false;
     this.hasOlder = true;
   }
 
-  /** Make these loaded messages the window: addNewer() follows. */
-  jump(messages, hasOlder) {
+  /** Make these loaded messages, all after the id `from`, the window. */
+  jump(messages, from) {
     this.#move();
-    if (!this.hasNewer) this.#tail = this.messages.slice(-TAIL_MAX_MESSAGES);
-    this.messages = [...messages];
-    this.#note(messages);
-    this.hasOlder = hasOlder;
-    this.hasNewer = this.isLoaded = true;
+    if (!this.hasNewer) this.#setTail(this.messages, this.#from);
+    this.messages = [];
+    this.#add(messages);
+    this.#setFrom(from);
   }
 
   /** The server has confirmed a message with this id. Returns the message that is shown for it. */
@@ -163,12 +159,14 @@ export class Conversation {
     }
   }
 
-  /** Messages after this id are of another history. */
+  /** Messages after this id are of another history; the server delivers those that replace them. */
   cutAfter(id) {
     const isKept = (message) => message.id === null || message.id <= id;
     this.#move();
     this.messages = this.messages.filter(isKept);
     this.#tail = this.#tail.filter(isKept);
+    this.#from = Math.min(this.#from, id);
+    this.#tailFrom = Math.min(this.#tailFrom, id);
     this.readId = Math.min(this.readId, id);
     this.lastId = Math.min(this.lastId, id);
     this.seenId = id;
@@ -189,20 +187,41 @@ export class Conversation {
     this.isLoading = false;
   }
 
-  #note(messages) {
-    for (const each of messages) this.lastId = Math.max(this.lastId, each.id);
+  #setFrom(from) {
+    this.#from = from;
+    this.hasOlder = from > 0;
+    this.isLoaded = true;
   }
 
+  #add(messages) {
+    for (const each of messages) {
+      this.lastId = Math.max(this.lastId, each.id);
+      if (!findIn(this.messages, each.id)) insert(this.messages, each);
+    }
+  }
+
+  /** Go on with the newest messages in the tail only. */
   #detach() {
     const end = this.messages.findIndex((each) => each.id === null);
-    this.#tail = end < 0 ? [] : this.messages.splice(end);
+    this.#setTail(end < 0 ? [] : this.messages.splice(end), this.endId);
+  }
+
+  #setTail(messages, from) {
     this.hasNewer = true;
+    this.#tail = [...messages];
+    this.#tailFrom = from;
+    this.#boundTail();
+  }
+
+  #boundTail() {
+    const dropped = this.#tail.splice(0, this.#tail.length - TAIL_MAX_MESSAGES);
+    if (dropped.length > 0) this.#tailFrom = dropped.at(-1).id;
   }
 
   #dropOldest() {
-    const spare = this.messages.length - WINDOW_MAX_MESSAGES;
-    if (spare <= 0) return;
-    this.messages.splice(0, spare);
+    const dropped = this.messages.splice(0, this.messages.length - WINDOW_MAX_MESSAGES);
+    if (dropped.length === 0) return;
+    this.#from = dropped.at(-1).id;
     this.hasOlder = true;
   }
 }

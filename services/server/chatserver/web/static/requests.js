@@ -4,8 +4,8 @@
  * The wire has no number that connects an answer to its request, and an event of another user may look like one. So one
  * request is on its way at a time: an error without a nonce is then about it, and so is the first event that fits.
  * Requests wait for a login, in order; those of the user go before those that the page makes by itself. A request whose
- * answer was lost with the connection is made again after the next login. One that is refused for its rate is made
- * again after the time that the server names.
+ * answer was lost with the connection is made again after the next login, unless its effect could be another one then
+ * (`isOnce`). One that is refused for its rate is made again after the time that the server names.
  */
 
 /** A refusal by the server, or by the page itself. `message` is a sentence for the user. */
@@ -47,9 +47,9 @@ export class Requests {
    * @param {object} request  @param {(object: object) => boolean} isAnswer
    * @returns {Promise<object>} the answer
    */
-  ask(request, isAnswer, isBackground = false) {
+  ask(request, isAnswer, { isBackground = false, isOnce = false } = {}) {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ request, isAnswer, isBackground, resolve, reject });
+      this.#queue.push({ request, isAnswer, isBackground, isOnce, resolve, reject });
       this.#next();
     });
   }
@@ -64,8 +64,10 @@ export class Requests {
   pause() {
     this.#isOpen = false;
     this.#cancel();
-    if (this.#current !== null) this.#queue.unshift(this.#current);
+    const current = this.#current;
     this.#current = null;
+    if (current?.isOnce) current.reject(new Refusal("The connection was lost before the answer."));
+    else if (current !== null) this.#queue.unshift(current);
   }
 
   /** Nothing will be answered any more. */

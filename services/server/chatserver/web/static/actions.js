@@ -1,0 +1,111 @@
+/** The requests of the user about rooms, moderation and the account. Each rejects with a Refusal of the server. */
+
+import { isSame, Refusal } from "./requests.js";
+
+/** The base of Chat, which has `act(command, members, type)`: make a request, and wait for its answer. */
+export class Actions extends EventTarget {
+  /** Become a member. Resolves to the key of the room. */
+  async join(room, isPrivate = false) {
+    if (isSame(room, "lobby")) return "lobby";
+    return `room:${(await this.act("join", { room, private: isPrivate || undefined }, "joined")).room.toLowerCase()}`;
+  }
+
+  async part(key) {
+    if (!key.startsWith("room:")) throw new Refusal("Every user is in the lobby, and stays there.");
+    await this.act("part", this.place(key), "parted");
+  }
+
+  async setTopic(key, topic) {
+    await this.act("topic", { topic, ...this.#inRoom(key) }, "topic");
+  }
+
+  async invite(key, username) {
+    await this.act("invite", { username, ...this.#inRoom(key) }, "invited");
+  }
+
+  async op(key, username) {
+    await this.act("op", { username, ...this.#inRoom(key) }, "role");
+  }
+
+  async deop(key, username) {
+    await this.act("deop", { username, ...this.#inRoom(key) }, "role");
+  }
+
+  async kick(key, username, reason = undefined) {
+    await this.act("kick", { username, reason, ...this.place(key) }, "kicked");
+  }
+
+  /** `target` is a user, an address or a network. `seconds` is null for ever. */
+  async ban(key, target, seconds = null, reason = undefined) {
+    await this.act("ban", { ...this.#target(key, target), seconds: seconds ?? undefined, reason }, "banned");
+  }
+
+  async unban(key, target) {
+    await this.act("unban", this.#target(key, target), "unbanned");
+  }
+
+  async mute(key, username, seconds = null, reason = undefined) {
+    await this.act("mute", { username, seconds: seconds ?? undefined, reason, ...this.place(key) }, "muted");
+  }
+
+  async unmute(key, username) {
+    await this.act("unmute", { username, ...this.place(key) }, "unmuted");
+  }
+
+  async deleteMessage(key, id) {
+    await this.act("delete", { id, ...this.place(key) }, "deleted");
+  }
+
+  /** `about` is {id} or {username}. */
+  async report(key, about, reason = undefined) {
+    await this.act("report", { ...about, reason, ...this.place(key) }, "reported");
+  }
+
+  async ignore(username) {
+    await this.act("ignore", { username }, "ignored");
+  }
+
+  async unignore(username) {
+    await this.act("unignore", { username }, "ignored");
+  }
+
+  async ignored() {
+    return (await this.act("ignored", {}, "ignored")).users;
+  }
+
+  async rooms() {
+    return (await this.act("rooms", {}, "rooms")).rooms;
+  }
+
+  async bans(key) {
+    return (await this.act("bans", this.place(key), "bans")).bans;
+  }
+
+  async audit(before = undefined) {
+    return (await this.act("audit", { before }, "audit")).acts;
+  }
+
+  async tokens() {
+    return (await this.act("tokens", {}, "tokens")).tokens;
+  }
+
+  /** `id` is that of a token, or "all": all but the one of this page. */
+  async revoke(id) {
+    return (await this.act("revoke", { id }, "tokens")).tokens;
+  }
+
+  /** The member `room` of a request about this conversation. */
+  place(key) {
+    return key.startsWith("room:") ? { room: this.conversations.get(key)?.name ?? key.slice(5) } : {};
+  }
+
+  #inRoom(key) {
+    if (!key.startsWith("room:")) throw new Refusal("This works in a room only. Nothing was done.");
+    return this.place(key);
+  }
+
+  /** An address is banned from the server, a user also from a room. */
+  #target(key, target) {
+    return /[.:/]/.test(target) ? { address: target } : { username: target, ...this.place(key) };
+  }
+}

@@ -1,0 +1,37 @@
+/** Sentences about events of rooms and of moderation. */
+
+/** The sentence about an event; "" if it needs none. `isMe(name)` is true for the user's own name. */
+export function noticeOf(object, isMe) {
+  const { type, room, by, username, topic, role } = object;
+  const target = username ?? object.address ?? "a guest";
+  const inRoom = room === undefined ? "" : ` in #${room}`;
+  const why = object.reason ? `: ${object.reason}` : "";
+  switch (type) {
+    case "topic":
+      return topic ? `${by} changed the topic: ${topic}` : `${by} removed the topic.`;
+    case "parted":
+      return by === undefined ? "" : `${by} removed you from #${room}${why}.`;
+    case "invited":
+      if (isMe(username)) return `${by} invites you to #${room}; /join ${room} enters it.`;
+      return `${by} invited ${username} to #${room}.`;
+    case "role": {
+      const place = room === undefined ? "the server" : `#${room}`;
+      const what = role === "member" ? "no operator of" : role === "owner" ? "the owner of" : "an operator of";
+      return `${username} is now ${what} ${place}${by === undefined ? "" : ` (${by})`}.`;
+    }
+    case "kicked":
+      return room === undefined ? `${by} disconnected ${target}${why}.` : `${by} removed ${target}${inRoom}${why}.`;
+    case "banned":
+    case "muted": {
+      const time = object.until === undefined ? "for ever" : `until ${new Date(object.until).toLocaleString()}`;
+      return `${by} ${type} ${target}${inRoom} ${time}${why}.`;
+    }
+    case "unbanned":
+    case "unmuted":
+      return `${by} ${type} ${target}${inRoom}.`;
+    case "reported":
+      return `${by} reported ${object.id === undefined ? target : `message ${object.id}`}${inRoom}${why}.`;
+    default:
+      return "";
+  }
+}
