@@ -26,6 +26,7 @@ from bench.servers import (
     OURS_IN_DATAGRAMS,
     OURS_IN_FRAMES,
     OURS_IN_TLS,
+    OURS_IN_WEBSOCKET,
     PEERS,
     ServerError,
     build_baseline,
@@ -64,7 +65,13 @@ OTHER_DESCRIPTORS: Final = 200
 # Sleep of the load without input, if it shares its processor with the servers.
 SHARED_POLL_SECONDS: Final = 0.001
 # Our own server, by the protocol of its clients.
-OURS_IN: Final = {OURS: "json", OURS_IN_TLS: "json-tls", OURS_IN_FRAMES: "frames", OURS_IN_DATAGRAMS: "datagram"}
+OURS_IN: Final = {
+    OURS: "json",
+    OURS_IN_WEBSOCKET: "websocket",
+    OURS_IN_TLS: "json-tls",
+    OURS_IN_FRAMES: "frames",
+    OURS_IN_DATAGRAMS: "datagram",
+}
 ALL_SERVERS: Final = (*OURS_IN, BASELINE, *PEERS)
 
 

@@ -148,6 +148,81 @@ def _frame_json(message: bytes) -> bytes:
     return b'{"command":"PM","message":"' + message + b'"}\n'
 
 
+# --- websocket: docs/wire/websocket.md; the same objects in messages ---
+
+_HANDSHAKE: Final = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+_HEAD_END: Final = b"\r\n\r\n"
+# RFC 6455, section 5.2: the last fragment of a message, a text, a control frame; a mask; a size of two more bytes.
+_IS_LAST, _TEXT_FRAME, _CONTROL_FRAME, _IS_MASKED, _TWO_BYTES = 0x80, 1, 8, 0x80, 126
+# A mask that changes nothing costs a server as much as any other.
+_MASK: Final = bytes(4)
+
+
+class MessageBuffer:
+    """Splits the bytes of a server into the messages of a WebSocket, after its answer to the handshake."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._message = b""
+
+    def skip_head(self, data: bytes) -> bool:
+        """Add a piece of the answer. True if the answer is complete."""
+        head, end, self._rest = (self._rest + data).partition(_HEAD_END)
+        if not end:
+            self._rest = head
+        elif not head.startswith(b"HTTP/1.1 101 "):
+            raise RefusedError(head.partition(b"\r\n")[0].decode(errors="replace"))
+        return bool(end)
+
+    def split(self, data: bytes) -> list[bytes]:
+        """The text messages that ``data`` completes."""
+        self._rest += data
+        found = []
+        while len(self._rest) > 1:
+            size, begin = self._rest[1], 2
+            if size >= _TWO_BYTES:
+                begin = 4 if size == _TWO_BYTES else 10
+                size = int.from_bytes(self._rest[2:begin], "big")
+            if len(self._rest) < begin + size:
+                break
+            if not self._rest[0] & _CONTROL_FRAME:
+                self._message += self._rest[begin : begin + size]
+                if self._rest[0] & _IS_LAST:
+                    found.append(self._message)
+                    self._message = b""
+            self._rest = self._rest[begin + size :]
+        return found
+
+
+def _log_in_websocket(name: str, _role: Role) -> Login:
+    messages = MessageBuffer()
+    data = yield _HANDSHAKE
+    while not messages.skip_head(data):
+        data = yield b""
+    login = {"command": "login", "username": name, "password": f"secret of {name}"}
+    data = yield _masked(json.dumps(login).encode())
+    while True:
+        for message in messages.split(data):
+            reply = _REPLY.decode(message)
+            if reply.type == "login":
+                return
+            if reply.type in ("error", "bye"):
+                raise RefusedError(reply.code or reply.reason)
+        data = yield b""
+
+
+def _masked(payload: bytes) -> bytes:
+    assert len(payload) < _TWO_BYTES, "the size has one byte"
+    return bytes([_IS_LAST | _TEXT_FRAME, _IS_MASKED | len(payload)]) + _MASK + payload
+
+
+def _frame_websocket(message: bytes) -> bytes:
+    return _masked(_frame_json(message).rstrip())
+
+
 # --- frames: docs/wire/frames.md; datagrams contain the same: docs/wire/datagram.md ---
 
 _HEADER: Final = struct.Struct(">cI")
@@ -298,6 +373,7 @@ PROTOCOLS: Final = {
     for protocol in (
         WireProtocol("json", _log_in_json, _frame_json),
         WireProtocol("json-tls", _log_in_json, _frame_json, Transport.TLS),
+        WireProtocol("websocket", _log_in_websocket, _frame_websocket),
         WireProtocol("frames", _log_in_frames, _frame_frames),
         WireProtocol("datagram", _log_in_frames, _frame_frames, Transport.UDP),
         WireProtocol("raw", _log_in_raw, _frame_raw),

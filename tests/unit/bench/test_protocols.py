@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import pytest
+from web_bytes import TEXT as TEXT_MESSAGE
+from web_bytes import frame
 
 from bench.protocols import MARKER, PROTOCOLS, TEXT_BYTES, Login, RefusedError, Role, text
 
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+MASK = bytes(4)
 # Protocol, bytes of the client, and the server's answer to each. The last answer accepts the login of anna.
 LOGINS = {
     "json": (
         "json",
         (b'{"command": "login", "username": "anna", "password": "secret of anna"}\n',),
         (b'{"type":"users","users":["bob"],"joined":["bob"],"left":[]}\n{"type":"login","users":["bob","anna"]}\n',),
+    ),
+    "websocket": (
+        "websocket",
+        (
+            HANDSHAKE,
+            frame(TEXT_MESSAGE, b'{"command": "login", "username": "anna", "password": "secret of anna"}', mask=MASK),
+        ),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+            b'\x01\x7e\x00\xc8{"type":"users","users":["%s"]' % (b"x" * 172) + b'\x89\0\x80\1}\x81\x10{"type":"login"}',
+        ),
     ),
     "frames": (
         "frames",
@@ -47,6 +65,7 @@ LOGINS = {
 REFUSALS = {
     "json error": ("json", b'{"type":"error","code":"wrong_password","message":"x"}\n', "wrong_password"),
     "json bye": ("json", b'{"type":"bye","reason":"not logged in"}\n', "not logged in"),
+    "websocket": ("websocket", b"HTTP/1.1 429 Too Many Requests\r\n\r\n", "429"),
     "frames denied": ("frames", b"C\0\0\0\x0aDENIED No.", "DENIED No."),
     "frames error": ("frames", b"C\0\0\0\x16ERROR server_full Full", "server_full"),
     "nats": ("nats", b"-ERR 'maximum connections exceeded'\r\n", "maximum connections"),
@@ -58,6 +77,7 @@ TEXT = b"|0000000000000042" + b"x" * 47
 FRAMES = {
     "json": b'{"command":"PM","message":"' + TEXT + b'"}\n',
     "json-tls": b'{"command":"PM","message":"' + TEXT + b'"}\n',
+    "websocket": frame(TEXT_MESSAGE, b'{"command":"PM","message":"' + TEXT + b'"}', mask=MASK),
     "frames": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "datagram": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "raw": TEXT + b"\n",
