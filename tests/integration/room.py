@@ -513,7 +513,7 @@ def sent(to: str) -> bytes:
     return f"SEND {to}\n\n".encode()
 
 
-AnyPeer = TypeVar("AnyPeer", Peer, FramesPeer, RegisterPeer, Guest)
+AnyPeer = TypeVar("AnyPeer", bound=_Peer | Guest)
 
 
 class Room:
@@ -539,6 +539,10 @@ class Room:
 
     def peer(self, address: str | None = None) -> Peer:
         return self._close_later(Peer(self.server.port, address, self._tls))
+
+    def connect(self, kind: Callable[..., AnyPeer], address: str | None = None) -> AnyPeer:
+        """A peer over TCP of another class."""
+        return self._close_later(kind(self.server.port, address, self._tls))
 
     def frames_peer(self, address: str | None = None) -> FramesPeer:
         return self._close_later(FramesPeer(self.server.port, address, self._tls))

@@ -6,11 +6,14 @@ import json
 import socket
 import threading
 import time
+from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import NOT_REGISTERED, c, deadline, leave, wait_for
+from integration.web import WebPeer
+from web_bytes import handshake, request
 
 from chatprotocol.address import read_networks
 from chatprotocol.wire.proxy import SIGNATURE
@@ -211,6 +214,89 @@ def test_header_of_any_other_peer_is_an_unknown_protocol(proxied: Room, log: Ser
     peer.send(HEADER + b'{"command":"ping"}\n')
     assert b"pong" not in peer.line()
     log.wait_for("connection rejected reason=unknown_protocol connection=1@127.0.0.3")
+
+
+def forwarded(addresses: str) -> bytes:
+    """The handshake of a browser, as a proxy of HTTP passes it on."""
+    return handshake(X_Forwarded_For=addresses, Origin="https://chat.test")
+
+
+def test_client_behind_a_proxy_of_http_has_its_own_address(proxied: Room, log: ServerLog) -> None:
+    """The last one that is no trusted proxy's: what is before it may be invented."""
+    alice = proxied.connect(WebPeer, "127.0.0.2")
+    alice.send(forwarded(f"203.0.113.9, {REAL}"))
+    assert alice.answer().status == 101
+    alice.login("alice")
+    log.wait_for(f"login user=alice account=new connection=1@{REAL}")
+    second = proxied.connect(WebPeer, "127.0.0.2")
+    second.send(forwarded(REAL))
+    refused = second.answer()
+    assert (refused.status, json.loads(refused.body)["code"]) == (429, "rate_limited")
+    assert second.is_closed()
+    other = proxied.connect(WebPeer, "127.0.0.2")
+    other.send(forwarded(f"{REAL}, 198.51.100.8, 127.0.0.2"))
+    assert other.answer().status == 101
+    other.login("bob")
+    log.wait_for("login user=bob account=new connection=3@198.51.100.8")
+
+
+def test_header_of_a_peer_that_is_no_proxy_means_nothing(proxied: Room, log: ServerLog) -> None:
+    """A client can't take another address, nor one without limits."""
+    alice = proxied.connect(WebPeer, "127.0.0.3")
+    alice.send(forwarded(REAL))
+    assert alice.answer().status == 101
+    alice.login("alice")
+    log.wait_for("login user=alice account=new connection=1@127.0.0.3")
+    second = proxied.connect(WebPeer, "127.0.0.3")
+    second.send(forwarded("198.51.100.8"))
+    assert second.answer().status == 429
+
+
+def test_proxy_may_use_a_connection_for_one_request(proxied: Room) -> None:
+    """The next one on it could be that of another client, whose address the server would not read."""
+    proxy = proxied.connect(WebPeer, "127.0.0.2")
+    proxy.send(request("/", X_Forwarded_For=REAL))
+    assert proxy.answer().headers["connection"] == "close"
+    assert proxy.is_closed()
+
+
+def test_proxy_of_http_may_use_tls(
+    open_room: Callable[..., Room], authority: Authority, tmp_path: Path, log: ServerLog
+) -> None:
+    """Where the server requires it, a proxy must."""
+    files = authority.write(tmp_path)
+    settings = {"tls": "required", "tls_cert": files.certificate, "tls_key": files.key}
+    room = open_room(authority.client_context(), exempt=(), trusted_proxies=read_networks("127.0.0.2"), **settings)
+    peer = room.connect(WebPeer, "127.0.0.2")
+    peer.send(forwarded(REAL))
+    assert peer.answer().status == 101
+    peer.login("alice")
+    log.wait_for(f"login user=alice account=new connection=1@{REAL}")
+    with closing(WebPeer(room.server.port, "127.0.0.2")) as plain:
+        plain.send(forwarded(REAL))
+        assert plain.answer().status == 403
+
+
+def test_connections_for_files_do_not_use_up_those_for_logins(open_room: Callable[..., Room], log: ServerLog) -> None:
+    """They have a number of their own. Beyond it they count as others."""
+    room = open_room(exempt=(), address_new_connections=3, address_pages=5)
+    for _ in range(5 + 2):
+        peer = room.connect(WebPeer)
+        assert peer.get("/", Connection="close").status == 200
+        peer.close()
+        room.wait_for_connections(0)
+    room.enter("alice")
+    peer = room.connect(WebPeer)
+    refused = peer.get("/")
+    assert (refused.status, refused.headers["retry-after"]) == (429, "200")
+    log.wait_for("connection rejected reason=address_new_connections address=127.0.0.1")
+
+
+def test_refused_browser_is_told_when_to_come_back(open_room: Callable[..., Room]) -> None:
+    room = open_room(max_connections=1)
+    room.enter("alice")
+    answer = room.connect(WebPeer).get("/")
+    assert (answer.status, json.loads(answer.body)["code"]) == (503, "server_full")
 
 
 # --- cost ---

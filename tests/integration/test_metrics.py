@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 
 import pytest
 from integration.room import wait_for
+from integration.web import WebPeer, enter_web
 from prometheus_client.parser import text_string_to_metric_families
 from reliability.peers import NarrowPeer
 from unit.server.fake_log import FakeLog, FakeStream
@@ -75,6 +76,10 @@ def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> N
     room.enter_frames("carol")
     guest = room.enter_guest("guest")
     room.enter_datagram("dave")
+    enter_web(room, "frank")
+    browser = room.connect(WebPeer)
+    assert browser.get("/", Connection="close").status == 200
+    browser.close()
     stranger = room.peer()
     stranger.ask(command="login", username="bob", password="wrong")
     stranger.next("error")
@@ -90,16 +95,19 @@ def test_metrics_count_what_happened(room: Room, scrape: Callable[[], str]) -> N
     expected = {
         "chat_connections{protocol=json}": 4,
         "chat_connections{protocol=register}": 2,
+        "chat_connections{protocol=websocket}": 1,
         "chat_members{protocol=json}": 3,
         "chat_members{protocol=frames}": 1,
+        "chat_members{protocol=websocket}": 1,
         "chat_members{protocol=datagram}": 1,
         "chat_members{protocol=register}": 1,
-        "chat_users_online": 5,
-        "chat_connections_accepted_total": 9,
+        "chat_users_online": 6,
+        "chat_connections_accepted_total": 11,
+        "chat_pages_served_total": 1,
         "chat_messages_total{kind=public}": 1,
         "chat_messages_total{kind=direct}": 2,
-        "chat_deliveries_total": 5 + 2 + 1,
-        "chat_logins_total{result=ok}": 6,
+        "chat_deliveries_total": 6 + 2 + 1,
+        "chat_logins_total{result=ok}": 7,
         "chat_logins_total{result=guest}": 1,
         "chat_logins_total{result=wrong_password}": 1,
         "chat_requests_refused_total{code=wrong_password}": 1,

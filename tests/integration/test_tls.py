@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # First bytes of each protocol over TCP, and what refuses them. An unknown one gets a line.
 REFUSED = [
     (b'{"command":"login","username":"x","password":"y"}\n', b'{"type":"error","code":"tls_required","message":'),
-    (b"GET / HTTP/1.1\r\nHost: chat\r\n\r\n", b"HTTP/1.1 403 Forbidden\r\n"),
+    (b"GET / HTTP/1.1\r\nHost: chat\r\n\r\n", b"In a browser, begin the address with https://."),
     (c("alice"), b"ERROR tls_required The server requires TLS"),
     (b"REGISTER TOSEND alice\n\n", b"ERROR 101 TLS required\n\n"),
     (b"\xffrubbish", b"The server requires TLS: connect with TLS (chatclient --tls).\n"),

@@ -30,7 +30,7 @@ class Silent:
 
 
 def test_toy_client_and_json_client_are_in_one_room(config: Config) -> None:
-    server = Server(config, lambda: None, protocols=lambda register: (*protocols_with(register), Toy()))
+    server = Server(config, lambda: None, protocols=lambda *settings: (*protocols_with(*settings), Toy()))
     server.start()
     try:
         toy = Toy().client()

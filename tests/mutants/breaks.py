@@ -383,7 +383,7 @@ BREAKS = (
     _break(
         _SLOTS,
         _NET + "limits.py",
-        "if wait_seconds := math.ceil(counts.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):",
+        "if wait_seconds := math.ceil(counts.new.wait_seconds(self._new_max, NEW_SECONDS, now)):",
         "if wait_seconds := 0:",
         "unit/server/test_limits.py::test_network_opens_a_number_of_connections_in_ten_minutes",
         "integration/test_limits.py::test_address_opens_a_number_of_connections_in_ten_minutes",
@@ -421,8 +421,8 @@ BREAKS = (
     _break(
         _SLOTS,
         _NET + "connection.py",
-        "                self._read_bytes = missing_bytes\n",
-        "",
+        "self._read_bytes = size_bytes\n",
+        "pass\n",
         "integration/test_limits.py::test_client_behind_a_trusted_proxy_has_its_own_address",
     ),
     _break(
@@ -582,9 +582,9 @@ BREAKS = (
     _break(
         _STARVING,
         _NET + "read_turns.py",
-        "self._unlimited_next = not self._unlimited_next",
-        "self._unlimited_next = False",
-        "unit/server/test_read_turns.py::test_readers_with_and_without_a_time_limit_alternate",
+        "self._user_next = not self._user_next",
+        "self._user_next = False",
+        "unit/server/test_read_turns.py::test_users_and_strangers_alternate",
     ),
     _break(
         _LOST_NETWORK,

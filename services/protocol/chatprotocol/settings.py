@@ -191,6 +191,30 @@ def _token(text: str) -> str:
     return text
 
 
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    """Origins as browsers send them (RFC 6454): lower case, without a default port; or ``*``."""
+    if text.strip() == "*":
+        return ("*",)
+    origins = []
+    for item in filter(None, map(str.strip, text.split(","))):
+        try:
+            parts = urlsplit(item.lower())
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            host = ""
+        if not host or parts.scheme not in _DEFAULT_PORTS or parts.netloc.rpartition("@")[0] or parts.path.strip("/"):
+            raise ValueError(
+                "origins, separated by commas, such as https://chat.example.org,http://localhost:8080, or *"
+            )
+        host = f"[{host}]" if ":" in host else host
+        is_default = port in (None, _DEFAULT_PORTS[parts.scheme])
+        origins.append(f"{parts.scheme}://{host}" if is_default else f"{parts.scheme}://{host}:{port}")
+    return tuple(origins)
+
+
 def _urls(schemes: tuple[str, ...], example: str) -> Callable[[str], tuple[str, ...]]:
     """URLs of servers, separated by commas. Names and passwords are not allowed in them: logs show the URLs."""
 
@@ -298,6 +322,14 @@ SERVER_SETTINGS: Final = (
     ),
     Setting("tls_cert", "--tls-cert", "file with the certificate and its chain, PEM", parse=Path, metavar="FILE"),
     Setting("tls_key", "--tls-key", "file with the private key of the certificate, PEM", parse=Path, metavar="FILE"),
+    Setting("web", "--web", "web page on the same port: on or off", "on", _choice("on", "off")),
+    Setting(
+        "web_origins",
+        "--web-origins",
+        "other web sites whose pages may connect, as https://chat.example.org, separated by commas; *: all",
+        parse=_origins,
+        metavar="ORIGINS",
+    ),
     Setting(
         "exempt",
         "--exempt",
@@ -309,7 +341,8 @@ SERVER_SETTINGS: Final = (
     Setting(
         "trusted_proxies",
         "--trusted-proxies",
-        "networks whose connections begin with a header of the PROXY protocol, version 2; none: no network",
+        "networks of proxies, whose connections begin with a header of the PROXY protocol, version 2, or with an HTTP "
+        "request that has X-Forwarded-For; none: no network",
         "none",
         _networks,
         metavar="NETWORKS",
@@ -327,6 +360,15 @@ SERVER_SETTINGS: Final = (
         "--address-new-connections",
         "maximum number of new connections from an address in ten minutes; 0: no limit",
         "32",
+        _integer_or_0(1, 10**6),
+    ),
+    # A page and its files are some connections; 300 are a page every 10 s, for ten minutes.
+    Setting(
+        "address_pages",
+        "--address-pages",
+        "maximum number of connections from an address in ten minutes that only fetch files of the web page; further "
+        "ones count as new connections",
+        "300",
         _integer_or_0(1, 10**6),
     ),
     Setting(

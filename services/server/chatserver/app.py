@@ -20,7 +20,7 @@ from chatprotocol.events import Refused
 from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.settings import ConfigError
 from chatprotocol.udp.arq import SILENCE_SECONDS
-from chatprotocol.wire import Datagram, Register, by_name, protocols_with
+from chatprotocol.wire import Datagram, Register, WebSocket, by_name, protocols_with
 from chatserver.admin.retention import Retention
 from chatserver.admin.target import RunningServer
 from chatserver.chat.delivery import AckedDelivery
@@ -73,6 +73,7 @@ from chatserver.store.reconcile import note_use, reconcile
 from chatserver.store.rooms import Rooms
 from chatserver.store.tokens import Tokens
 from chatserver.threads import StartError
+from chatserver.web.pages import read_pages
 
 if TYPE_CHECKING:
     import socket
@@ -147,7 +148,9 @@ class _Reloads:
         self.user_limits.messages.change(config.message_burst, config.message_rate)
         self.user_limits.queries.change(config.query_burst, config.query_rate)
         self.user_limits.requests.change(config.request_burst, config.request_rate)
-        self.connection_limits.change(config.exempt, config.address_connections, config.address_new_connections)
+        self.connection_limits.change(
+            config.exempt, config.address_connections, config.address_new_connections, config.address_pages
+        )
 
 
 class Server:
@@ -161,7 +164,7 @@ class Server:
         config: Config,
         on_crash: Callable[[], None],
         *,
-        protocols: Callable[[Register], tuple[WireProtocol, ...]] = protocols_with,
+        protocols: Callable[[Register, WebSocket], tuple[WireProtocol, ...]] = protocols_with,
         udp_silence_seconds: float = SILENCE_SECONDS,
         dropped_log_entries: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -208,7 +211,7 @@ class Server:
     def _build(
         self,
         config: Config,
-        protocols_with_register: Callable[[Register], tuple[WireProtocol, ...]],
+        make_protocols: Callable[[Register, WebSocket], tuple[WireProtocol, ...]],
         udp_silence_seconds: float,
         dropped_log_entries: Callable[[], int],
     ) -> None:
@@ -221,7 +224,8 @@ class Server:
         last_id = reconcile(self._database) if cluster is None else note_use(self._database)
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
-        protocols = protocols_with_register(register)
+        pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
+        protocols = make_protocols(register, WebSocket(pages, origins))
         self._sender = Sender(
             config.lag_max_bytes,
             self._crash,
@@ -336,6 +340,7 @@ class Server:
             trusted_proxies=config.trusted_proxies,
             at_once_max=config.address_connections,
             new_max=config.address_new_connections,
+            pages_max=config.address_pages,
         )
         connection_services = ConnectionServices(
             protocols=protocols,
@@ -347,6 +352,7 @@ class Server:
             answer_max_bytes=config.answer_max_bytes,
             tls=self._tls,
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
+            behind_proxy=(WebSocket(pages, origins, keeps_alive=False),),
             counters=self._counters,
         )
         self._connections = Connections(

@@ -31,6 +31,7 @@ RELOADABLE: Final = frozenset(
         "exempt",
         "address_connections",
         "address_new_connections",
+        "address_pages",
         "message_burst",
         "message_rate",
         "query_burst",
@@ -63,10 +64,13 @@ class Config:
     tls: str
     tls_cert: Path | None
     tls_key: Path | None
+    web: str
+    web_origins: tuple[str, ...] | None
     exempt: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     address_connections: int
     address_new_connections: int
+    address_pages: int
     waiting_percent: int
     reserved_percent: int
     user_connections: int

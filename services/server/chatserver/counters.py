@@ -49,6 +49,7 @@ class Counters:
         self.accepted_connections = 0
         # For all readers.
         self.received_bytes = 0
+        self.files_sent = 0
         # For the sender's thread. The times are from the publication of a commit until it was offered to all receivers.
         self.sent_bytes = 0
         self.delivery_seconds = Histogram()

@@ -1,4 +1,4 @@
-"""The PROXY protocol: headers as a proxy writes them, in pieces of any size, and rubbish."""
+"""The PROXY protocol: headers as a proxy writes them, in pieces of any size, and rubbish. X-Forwarded-For."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatprotocol.errors import ProtocolError
 from chatprotocol.wire import PROTOCOLS, Sniff, sniff
-from chatprotocol.wire.proxy import REST_MAX_BYTES, SIGNATURE, missing_bytes, read_address
+from chatprotocol.wire.proxy import REST_MAX_BYTES, SIGNATURE, forwarded_address, missing_bytes, read_address
 
 if TYPE_CHECKING:
     import ipaddress
@@ -93,3 +93,25 @@ def test_rubbish_is_rejected_or_waits_for_a_bounded_rest(data: bytes) -> None:
 def test_header_is_no_opening_of_a_protocol() -> None:
     """A peer that is not trusted has an unknown protocol."""
     assert sniff(SIGNATURE, PROTOCOLS) is Sniff.NO
+
+
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        (["192.0.2.7"], "192.0.2.7"),
+        (["192.0.2.7:4711"], "192.0.2.7"),
+        (["2001:DB8::7"], "2001:db8::7"),
+        (["[2001:db8::7]:443"], "2001:db8::7"),
+        # A client may send the header itself, and a proxy may be the client of another one.
+        (["203.0.113.9, 192.0.2.7"], "192.0.2.7"),
+        (["203.0.113.9", "192.0.2.7", "10.0.0.1"], "192.0.2.7"),
+        (["203.0.113.9, 192.0.2.7 , 10.0.0.1,10.0.0.2"], "192.0.2.7"),
+        (["192.0.2.7, unknown"], None),
+        (["192.0.2.7, 192.0.2.300"], None),
+        (["192.0.2.7,"], None),
+        (["10.0.0.1"], None),
+        ([], None),
+    ],
+)
+def test_last_address_that_is_no_proxy_is_that_of_the_client(values: list[str], address: str | None) -> None:
+    assert forwarded_address(values, lambda each: each.startswith("10.")) == address

@@ -13,10 +13,15 @@ from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
+from web_bytes import FIN, TEXT, frame, handshake, request
+from web_bytes import PING as PING_FRAME
+from web_bytes import PONG as PONG_FRAME
 
+from chatprotocol.address import read_networks
 from chatprotocol.events import Bye, Pong
 from chatprotocol.requests import Leave, Ping, Request, StepLogin, Unreadable
-from chatprotocol.wire import PROTOCOLS, by_name
+from chatprotocol.wire import Register, WebSocket, by_name, protocols_with
+from chatprotocol.wire.http import Page
 from chatserver.net.connection import Connection, ConnectionServices
 from chatserver.net.limits import ConnectionLimits
 from chatserver.net.sender import Sender
@@ -90,14 +95,22 @@ class ScriptedTransport:
 class Fixture:
     """One connection with a real sender and a fake session, which answers each request with a pong."""
 
-    def __init__(self, transport: Any, clock: Clock | None = None) -> None:
+    def __init__(self, transport: Any, clock: Clock | None = None, *, is_proxied: bool = False) -> None:
         self.sender = Sender(1_000_000, lambda _: None)
-        more = {} if clock is None else {"clock": clock}
+        more: dict[str, Any] = {} if clock is None else {"clock": clock}
+        pages = {"/": Page("text/html", b"<p>", '"1"')}
         services = ConnectionServices(
-            PROTOCOLS, self.sender, LOGIN_SECONDS, self._open_session, ConnectionLimits(), **more
+            protocols_with(Register(), WebSocket(pages)),
+            self.sender,
+            LOGIN_SECONDS,
+            self._open_session,
+            ConnectionLimits(trusted_proxies=read_networks("192.0.2.1")),
+            behind_proxy=(WebSocket(pages, keeps_alive=False),),
+            **more,
         )
         self.ended: queue.SimpleQueue[Connection] = queue.SimpleQueue()
-        self.connection = Connection(transport, "192.0.2.1", 1, services, self.ended.put)
+        self.connection = Connection(transport, "192.0.2.1", 1, services, self.ended.put, is_proxied=is_proxied)
+        self.addresses: list[str] = []
         self.answer: Callable[[FakeSession], None] = pong
         self.session_type = FakeSession
         self.sessions: list[FakeSession] = []
@@ -109,7 +122,8 @@ class Fixture:
         return session
 
     def _open_session(self, send_queue: SendQueue, label: str, address: str, is_exempt: bool) -> FakeSession:
-        assert (label, address, is_exempt) == ("1@192.0.2.1", "192.0.2.1", False)
+        assert (label, is_exempt) == (f"1@{address}", False)
+        self.addresses.append(address)
         self.sessions.append(self.session_type(send_queue, answer=self.answer))
         return self.session
 
@@ -189,11 +203,12 @@ class Played(Fixture):
         *arrivals: tuple[float, bytes],
         answer: Answer = lambda session, _: pong(session),
         session_type: type[FakeSession] = FakeSession,
+        is_proxied: bool = False,
     ) -> None:
         self.clock = Clock()
         started_at = self.clock.now
         self.transport = ScriptedTransport(self.clock, arrivals)
-        super().__init__(self.transport, self.clock)
+        super().__init__(self.transport, self.clock, is_proxied=is_proxied)
         self.answer = lambda session: answer(session, self.clock)
         self.session_type = session_type
         with capture_logs() as log:
@@ -375,6 +390,54 @@ def test_login_by_another_connection_lifts_the_login_time(begun: bytes) -> None:
     """But not the time for an incomplete request."""
     played = Played((0, PING + begun), (1_000, b""), session_type=LoggedInByAnother)
     assert played.calls == (["time_out", "end"] if begun else ["end"])
+
+
+HELLO = frame(TEXT, PING.strip())
+
+
+def test_silent_peer_of_websocket_gets_a_ping_and_then_the_end() -> None:
+    """Any byte is an answer."""
+    played = Played((1, handshake()), (1, HELLO), (60, frame(PONG_FRAME)), answer=logs_in)
+    assert played.written.count(bytes([FIN | PING_FRAME, 0])) == 2
+    assert 150.0 <= played.seconds <= 152.0, "pings after 45 s, and 45 s after the answer"
+    assert b"\x03\xf0you did not answer a ping within 45 s" in played.written.split(b"\x88")[-1]
+    assert [(entry["event"], entry["reason"]) for entry in played.log] == [("disconnected", "peer_lost")]
+
+
+def test_connection_that_fetched_files_is_closed_after_a_short_silence() -> None:
+    """A browser keeps six of them. None is asked for a login."""
+    played = Played((0, request("/")), (4, request("/")))
+    assert played.written.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert 9.0 <= played.seconds <= 11.0
+    assert (played.connection.files_sent, played.calls, played.log) == (2, ["end"], [])
+
+
+FORWARDED = request("/", X_Forwarded_For="203.0.113.9, 198.51.100.7, 192.0.2.1")
+
+
+@pytest.mark.parametrize("pieces", [[FORWARDED + FORWARDED], [bytes([byte]) for byte in FORWARDED]])
+def test_proxy_of_http_announces_the_address_in_the_request(pieces: list[bytes]) -> None:
+    """And for one request only: the next one on the connection may be that of another client."""
+    played = Played(*((0.0, piece) for piece in pieces), is_proxied=True)
+    assert played.addresses == ["198.51.100.7"]
+    assert played.written.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in played.written
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (request("/", X="x" * 9_000), b"HTTP/1.1 431 "),
+        (b"GET / HTTP/1.1\n\n", b"HTTP/1.1 400 "),
+        (b"GET / HTTP/1.1\r\n", b""),
+        (PING * 2, b""),
+        (b"hello, this is neither", b""),
+    ],
+)
+def test_proxy_that_announces_no_address_is_refused(sent: bytes, answer: bytes) -> None:
+    played = Played((0, sent), is_proxied=True)
+    assert played.written[:13] == answer
+    assert not played.sessions
 
 
 def test_read_size_follows_the_amount_of_data() -> None:

@@ -16,9 +16,9 @@ from .udp_line import Clock
 HOST, OTHER = "192.0.2.1", "192.0.2.2"
 
 
-def connections(clock: Clock, at_once: int = 0, new: int = 0, **more: int) -> ConnectionLimits:
+def connections(clock: Clock, at_once: int = 0, new: int = 0, pages: int = 0, **more: int) -> ConnectionLimits:
     exempt = read_networks("10.0.0.0/8,fe80::/10")
-    return ConnectionLimits(exempt=exempt, at_once_max=at_once, new_max=new, clock=clock, **more)
+    return ConnectionLimits(exempt=exempt, at_once_max=at_once, new_max=new, pages_max=pages, clock=clock, **more)
 
 
 def refusal(limits: ConnectionLimits, address: str) -> RefusedError:
@@ -75,6 +75,23 @@ def test_network_opens_a_number_of_connections_in_ten_minutes() -> None:
     refusal(limits, HOST)
 
 
+def test_connections_for_files_have_a_number_of_their_own() -> None:
+    """Within it they count as nothing else when they have ended, and beyond it as any other."""
+    clock = Clock(0.0)
+    limits = connections(clock, at_once=2, new=3, pages=5)
+    for _ in range(5 + 2):
+        limits.release(limits.admit(HOST), only_files=True)
+    networks = [limits.admit(HOST)]
+    assert refusal(limits, HOST).limit == "address_new_connections"
+    limits.admit(OTHER)
+    clock.now += NEW_SECONDS / 3
+    networks.append(limits.admit(HOST))
+    assert refusal(limits, HOST).limit == "address_connections", "files count at once"
+    for network in networks:
+        limits.release(network, only_files=True)
+    assert limits.admit(HOST), "the bucket of pages has tokens again"
+
+
 def test_network_gets_few_errors_of_refusals() -> None:
     """The others cost next to nothing: neither a line nor an answer."""
     clock = Clock(0.0)
@@ -95,8 +112,8 @@ def test_networks_are_forgotten() -> None:
         limits.release(limits.admit(f"192.0.{number // 256}.{number % 256}"))
     assert len(limits) <= 101
     clock.now += NEW_SECONDS
-    for _ in range(100):
-        limits.release(limits.admit(HOST))
+    for number in range(100):
+        limits.release(limits.admit(HOST), only_files=number % 2 == 0)
         clock.now += NEW_SECONDS
     assert len(limits) <= 1
 
@@ -105,27 +122,33 @@ def test_networks_are_forgotten() -> None:
     st.lists(
         st.one_of(
             st.tuples(st.just("admit"), st.sampled_from([HOST, OTHER, "2001:db8::1", "2001:db8::2"])),
-            st.tuples(st.just("release"), st.integers(0, 5)),
+            st.tuples(st.sampled_from(["release", "release page"]), st.integers(0, 5)),
             st.tuples(st.just("wait"), st.integers(0, 400)),
         ),
         max_size=60,
     )
 )
 def test_counts_are_those_of_a_list(steps: list[tuple[str, str | int]]) -> None:
-    """The model keeps all connections and all starts of the last ten minutes in lists."""
+    """The model keeps all connections in a list, and the tokens of each network."""
     clock = Clock(0.0)
-    limits = connections(clock, at_once=3, new=4)
+    limits = connections(clock, at_once=3, new=4, pages=2)
     open_now: list[str] = []
     tokens: dict[str, float] = {}
+    pages: dict[str, float] = {}
     for action, value in steps:
         if action == "wait":
             assert isinstance(value, int)
             clock.now += value
             tokens = {name: min(4.0, left + value * 4 / NEW_SECONDS) for name, left in tokens.items()}
-        elif action == "release":
+            pages = {name: min(2.0, left + value * 2 / NEW_SECONDS) for name, left in pages.items()}
+        elif action.startswith("release"):
             assert isinstance(value, int)
             if value < len(open_now):
-                limits.release(open_now.pop(value))
+                name = open_now.pop(value)
+                limits.release(name, only_files=action == "release page")
+                if action == "release page" and pages.get(name, 2.0) > 1.0 - 1e-6:
+                    pages[name] = pages.get(name, 2.0) - 1.0
+                    tokens[name] = min(4.0, tokens[name] + 1.0)
         else:
             name = network_of(str(value))
             is_free = open_now.count(name) < 3 and tokens.get(name, 4.0) > 1.0 - 1e-6

@@ -108,27 +108,29 @@ def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
     assert counts == [1] * READERS
 
 
-def test_readers_with_and_without_a_time_limit_alternate(fixture: Fixture) -> None:
+def test_users_and_strangers_alternate(fixture: Fixture) -> None:
     """Thousands of strangers close at once; a user who is logged in does not wait for all of them."""
     turns = fixture.turns
-    limits = [60.0] * 80 + [86_400.0] * 4
-    start = threading.Barrier(len(limits))
+    are_users = [False] * 80 + [True] * 4
+    start = threading.Barrier(len(are_users))
     strangers: list[Waiter] = []
     users: list[Waiter] = []
 
-    def read(waiter: Waiter, timeout_seconds: float) -> None:
+    def read(waiter: Waiter) -> None:
         """Never take the data, so that the socket is readable again."""
         start.wait()
         while len(users) < 100 and len(strangers) < 900:
-            turns.wait(waiter, timeout_seconds)
-            (users if timeout_seconds > 60.0 else strangers).append(waiter)
+            turns.wait(waiter, 60.0)
+            (users if waiter.is_user else strangers).append(waiter)
             turns.end_turn()
 
-    pairs = [fixture.pair() for _ in limits]
+    pairs = [fixture.pair() for _ in are_users]
     for _, peer in pairs:
         peer.send(b"x")
     waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
-    for thread in [in_background(partial(read, *each)) for each in zip(waiters, limits, strict=True)]:
+    for waiter, is_user in zip(waiters, are_users, strict=True):
+        waiter.is_user = is_user
+    for thread in [in_background(partial(read, waiter)) for waiter in waiters]:
         must_end(thread)
     assert len(users) >= 100, "a twentieth of the readers has up to half of the turns"
 

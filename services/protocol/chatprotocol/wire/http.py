@@ -17,6 +17,8 @@ _HEAD_END: Final = b"\r\n\r\n"
 _LONE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
 _REQUEST_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/(\d)\.(\d)")
 _HEADER_LINE: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*?)[ \t]*")
+# A member of Accept-Encoding. A weight of 0 would refuse it.
+_ACCEPTS_GZIP: Final = re.compile(r"(?:x-)?gzip(?:[ \t]*;[ \t]*q=(?:1|1\.0*|0?\.0*[1-9][0-9]*))?")
 
 # No script or style from elsewhere or inside the HTML, no frame around the page; always ask whether a file has changed.
 _SECURITY_HEADERS: Final = (
@@ -44,6 +46,8 @@ class Page(NamedTuple):
     content_type: str
     body: bytes
     etag: str
+    # The body in the coding gzip; empty if that is not smaller.
+    gzipped: bytes = b""
 
 
 class Head(NamedTuple):
@@ -129,14 +133,22 @@ def encode_text(
 
 
 def encode_page(page: Page, head: Head, *, closes: bool) -> bytes:
-    """Encode the answer to GET or HEAD of a page: without the body if the client has it already."""
+    """Encode the answer to GET or HEAD of a page: without the body if the client has it already.
+
+    The tag is weak, because it is the same with and without gzip.
+    """
     known = [tag.strip().removeprefix("W/") for value in head.values("If-None-Match") for tag in value.split(",")]
     is_known = page.etag in known or "*" in known
+    headers = [("ETag", f"W/{page.etag}"), ("Vary", "Accept-Encoding")]
+    body = page.body
+    if page.gzipped and any(_ACCEPTS_GZIP.fullmatch(word) for word in head.words("Accept-Encoding")):
+        body = page.gzipped
+        headers.append(("Content-Encoding", "gzip"))
     return encode_answer(
         304 if is_known else 200,
         page.content_type,
-        page.body,
-        [("ETag", page.etag)],
+        body,
+        headers,
         closes=closes,
         omits_body=is_known or head.method == "HEAD",
     )

@@ -1,4 +1,7 @@
-"""PROXY protocol, version 2: a proxy announces the client's address before the first byte of the connection.
+"""The address of a client, as a trusted proxy announces it.
+
+PROXY protocol, version 2: a header before the first byte of the connection, which :func:`read_address` reads. A proxy
+of HTTP adds the header X-Forwarded-For to the request instead, which :func:`forwarded_address` reads.
 
 Source: https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, section 2.2. The header is binary: a signature of
 12 bytes, version and command, family and transport, the length of the rest; then addresses and ports, then extensions
@@ -9,11 +12,15 @@ The reader asks :func:`missing_bytes` how much to read next, so it never takes a
 
 from __future__ import annotations
 
+import re
 import struct
-from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 # Signature, version and command, family and transport, length of the rest.
@@ -32,6 +39,8 @@ _FAMILIES: Final[dict[int, tuple[type[IPv4Address | IPv6Address], int]]] = {
     2: (IPv6Address, 16),
 }
 _PORTS_BYTES: Final = 4
+# An address in X-Forwarded-For. Some proxies add the port: 192.0.2.1:443, [2001:db8::1]:443.
+_FORWARDED: Final = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::[0-9]+)?|([0-9A-Fa-f:.]+)")
 
 
 def missing_bytes(received: bytes) -> int:
@@ -66,3 +75,20 @@ def read_address(header: bytes) -> str | None:
             f"the header has {rest_bytes} bytes of addresses; {2 * size_bytes + _PORTS_BYTES} are needed"
         )
     return str(address_type(header[_FIXED.size : _FIXED.size + size_bytes]))
+
+
+def forwarded_address(values: Iterable[str], is_trusted: Callable[[str], bool]) -> str | None:
+    """Return the client's address from the values of X-Forwarded-For; None if there is none.
+
+    Each proxy adds the address of its own client at the end. So the last address that is not a trusted proxy's is the
+    client's. The client may have sent what is before it.
+    """
+    for item in reversed(",".join(values).split(",")):
+        found = _FORWARDED.fullmatch(item.strip())
+        try:
+            address = str(ip_address(next(filter(None, found.groups())))) if found else None
+        except ValueError:
+            address = None
+        if address is None or not is_trusted(address):
+            return address
+    return None

@@ -600,6 +600,8 @@ class WebSocket(WireProtocol):
     def refusal(self, error: Refused) -> bytes:
         """Encode an error before the handshake as an answer of HTTP, with the object of json as its body."""
         headers = []
+        if error.code is ErrorCode.TLS_REQUIRED:
+            error = Refused(error.code, f"{error.reason} In a browser, begin the address with https://.")
         if error.retry_seconds is not None:
             headers.append(("Retry-After", str(math.ceil(error.retry_seconds))))
         body = Json.encode_all([error])

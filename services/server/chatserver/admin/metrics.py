@@ -156,6 +156,7 @@ class ServerCollector(Collector):
         yield _counter("chat_deliveries", "Messages passed to the connections of their receivers.", counters.deliveries)
         yield _counter("chat_received_bytes", "Bytes received from clients.", counters.received_bytes)
         yield _counter("chat_sent_bytes", "Bytes sent to clients.", counters.sent_bytes)
+        yield _counter("chat_pages_served", "Files of the web page that browsers have fetched.", counters.files_sent)
         yield _histogram("chat_commit_seconds", "Time of a commit to the disk.", counters.commit_seconds)
         yield _histogram(
             "chat_confirmation_seconds",

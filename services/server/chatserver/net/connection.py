@@ -5,13 +5,15 @@ Life of a reader thread: complete a TLS handshake if the first byte begins one; 
 session; drain the input; hand the transport to the sender, which closes it. Until the send queue exists, the reader
 alone uses the transport. After that the reader only reads, and the sender writes and closes.
 
-A connection from a trusted proxy begins with a header of the PROXY protocol, which has the peer's address. The header
-is read first, and never a byte more.
+A connection from a trusted proxy begins with the peer's address: in a header of the PROXY protocol, of which never a
+byte too much is read, or in the head of an HTTP request, whose bytes then go to the protocol as well. The address
+decides about the limits, so it is read first. A proxy of HTTP may use one connection for several clients, so such a
+connection serves one request (``behind_proxy``).
 
 Time limits: ``login_seconds``, or less (:meth:`~Connection.shorten_login`), from the start to the login, header
-included; after the login ``login_seconds`` for the rest of an incomplete request, and no limit between requests. But a
-protocol may have a ping (``idle_seconds``): it is sent after this silence, and after the same silence once more the
-connection ends.
+included; after the login ``login_seconds`` for the rest of an incomplete request, and no limit between requests. Two
+exceptions: a browser's connection that has fetched a file is closed after a short silence, and a protocol with
+``idle_seconds`` sends a ping after this silence, and ends after another one.
 
 At shutdown another thread calls ``drain``: the session sends its last events, and the reader continues to read. A close
 with unread input would reset the connection, and the peer would lose data that it has not read.
@@ -31,6 +33,7 @@ import structlog
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Bye
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, proxy, sniff
+from chatprotocol.wire.http import HttpError, encode_text, read_head
 from chatserver.counters import Counters
 from chatserver.net.limits import RefusedError
 from chatserver.net.sendqueue import ANSWER_MAX_BYTES, SendQueue, State
@@ -59,6 +62,8 @@ _READ_MAX_BYTES = 64 * 1024
 _READ_LIMITED_BYTES = 4 * 1024
 # Timeout that means no time limit.
 _NO_LIMIT_SECONDS = 86_400.0
+# Silence after which a connection that has fetched files is closed. Browsers keep six of them, and an address has 16.
+_KEEP_ALIVE_SECONDS = 5.0
 # Time for the first bytes of a peer that is refused.
 _REFUSED_SECONDS = 1.0
 # Time for the peer to close its side after our last byte.
@@ -129,6 +134,8 @@ class ConnectionServices:
     answer_max_bytes: int = ANSWER_MAX_BYTES
     # None: there is no TLS.
     tls: TlsAcceptor | None = None
+    # The protocols of connections whose first request has the client's address, because a trusted proxy sent it.
+    behind_proxy: tuple[WireProtocol, ...] = ()
     # The error for a connection without TLS; None if TLS is not required.
     tls_required: Refused | None = None
     clock: Callable[[], float] = time.monotonic
@@ -163,10 +170,10 @@ class Connection:
         "_login_by",
         "_number",
         "_on_end",
-        "_ping",
         "_protocol",
         "_read_bytes",
         "_send_queue",
+        "_server",
         "_services",
         "_session",
         "_stopping",
@@ -192,7 +199,7 @@ class Connection:
     ) -> None:
         """Without ``protocol``, the first bytes decide. ``on_end`` is called last, in the reader thread.
 
-        ``is_proxied``: the connection begins with a header of the PROXY protocol.
+        ``is_proxied``: the connection begins with the peer's address.
         """
         self.label = f"{number}@{address}"
         # The network that counts the connection, which ``on_end`` releases. For the reader thread, after the start.
@@ -210,10 +217,10 @@ class Connection:
         self.login_seconds = services.login_seconds
         self._login_by = services.clock() + self.login_seconds
         self._timeout_seconds = self.login_seconds
-        # After this silence of a logged-in user the ping is sent; without one there is no limit.
-        self._idle_seconds = _NO_LIMIT_SECONDS
-        self._ping = b""
         self._read_bytes = _READ_BYTES
+        # Longest silence of a peer that is logged in.
+        self._idle_seconds = _NO_LIMIT_SECONDS
+        self._server: ServerProtocol | None = None
         self._send_queue: SendQueue | None = None
         self._session: Session | None = None
         self._stopping = False
@@ -295,6 +302,11 @@ class Connection:
         """The name of the wire protocol; ``none`` if it is not known. For any thread."""
         return "none" if self._send_queue is None else self._send_queue.protocol
 
+    @property
+    def files_sent(self) -> int:
+        """Number of files that the peer has fetched, if it did nothing else. For any thread."""
+        return 0 if self._server is None else self._server.files_sent
+
     def displace(self) -> None:
         """End the connection, also if the session makes it wait: another one gets its slot. For any thread.
 
@@ -336,18 +348,19 @@ class Connection:
 
     def _serve(self) -> None:
         """Handle the connection from the first byte to the last."""
-        if self._is_proxied and not self._read_header():
-            return
         protocol = self._protocol
-        if protocol is None:
-            protocol, first = self._sniff()
-        else:
+        if protocol is not None:
             first = self._read(is_logged_in=False, is_incomplete=True)
+        else:
+            received = self._read_address() if self._is_proxied else b""
+            if received is None:
+                return
+            protocols = self._services.behind_proxy if received else self._services.protocols
+            protocol, first = self._sniff(received, protocols)
         if protocol is None:
             return
-        server = protocol.server()
-        if server.idle_seconds is not None:
-            self._idle_seconds, self._ping = server.idle_seconds, server.ping()
+        self._server = server = protocol.server()
+        self._idle_seconds = server.idle_seconds or _NO_LIMIT_SECONDS
         self._send_queue = SendQueue(
             self._transport,
             protocol.name,
@@ -373,6 +386,7 @@ class Connection:
                 self._session.end()
                 self._ending_session = False
             self._send_queue.finish()
+            self._services.counters.files_sent += server.files_sent
         if not peer_ended:
             self._drain()
 
@@ -394,30 +408,74 @@ class Connection:
             if data is None and not is_logged_in and session.is_logged_in:
                 data = self._read(is_logged_in=True, is_incomplete=protocol.is_incomplete)
         if data is None:
-            session.time_out(self._services.login_seconds if session.is_logged_in else self.login_seconds)
+            self._time_out(protocol, send_queue, session)
             return False
         if not self._stopping:  # at shutdown incomplete input is not an error of the peer
             session.handle(protocol.receive_end())
         return True
 
-    def _read_header(self) -> bool:
-        """Read the header of a trusted proxy, and take the peer's address from it. False if the connection ends."""
-        header = b""
+    def _time_out(self, protocol: ServerProtocol, send_queue: SendQueue, session: Session) -> None:
+        """Tell the peer why the connection ends after its silence."""
+        if protocol.files_sent and not protocol.is_incomplete:
+            return  # a browser that needs no more files
+        if session.is_logged_in and not protocol.is_incomplete:
+            _log.info("disconnected", reason="peer_lost", connection=self.label, detail="it answered no ping")
+            send_queue.put([Bye(f"you did not answer a ping within {self._idle_seconds:g} s")])
+        else:
+            session.time_out(self._services.login_seconds if session.is_logged_in else self.login_seconds)
+
+    def _read_address(self) -> bytes | None:
+        """Read the peer's address, which a trusted proxy sends first. Returns what belongs to the protocol.
+
+        That is the beginning of an HTTP request with the address in it, or nothing after a header of the PROXY
+        protocol. None if the connection ends.
+        """
+        self._read_bytes = proxy.missing_bytes(b"")
+        received = self._read(is_logged_in=False, is_incomplete=True)
+        if not received:  # a health check of the proxy
+            return None
         try:
-            while missing_bytes := proxy.missing_bytes(header):
-                self._read_bytes = missing_bytes
-                data = self._read(is_logged_in=False, is_incomplete=True)
-                if data == b"" and not header:  # a health check of the proxy
-                    return False
-                header += data or b""
-                if not data:
-                    break
-            address = proxy.read_address(header)
+            if received.startswith(FIRST_BYTE):
+                if not self._start_tls(received):
+                    return None
+                received = self._read_rest()
+            if sniff(received, self._services.behind_proxy) is Sniff.NO:
+                address, received = self._read_header(received), b""
+            else:
+                address, received = self._read_request(received)
+        except HttpError as error:
+            self._send_last(encode_text(error.status, error.reason, error.headers, closes=True))
+            return None
         except ProtocolError as error:
             _log.warning("connection rejected", reason="proxy_header", connection=self.label, detail=str(error))
-            return False
-        if address is None:  # a health check of the proxy
-            return True
+            return None
+        if address is not None and not self._take_address(address, received):
+            return None
+        return received
+
+    def _read_header(self, received: bytes) -> str | None:
+        """Read the address in a header of the PROXY protocol. Raises ProtocolError."""
+        while missing_bytes := proxy.missing_bytes(received):
+            received += self._read_rest(missing_bytes)
+        return proxy.read_address(received)
+
+    def _read_request(self, received: bytes) -> tuple[str | None, bytes]:
+        """Read the address in the head of a request; returns all bytes as well. Raises ProtocolError, HttpError."""
+        while (head := read_head(received)) is None:
+            received += self._read_rest()
+        is_trusted = self._services.limits.is_trusted_proxy
+        return proxy.forwarded_address(head.values("X-Forwarded-For"), is_trusted), received
+
+    def _read_rest(self, size_bytes: int = _READ_BYTES) -> bytes:
+        """Read more of what begins a connection of a trusted proxy. Raises ProtocolError if there is nothing."""
+        self._read_bytes = size_bytes
+        data = self._read(is_logged_in=False, is_incomplete=True)
+        if not data:
+            raise ProtocolError("the client's address is incomplete")
+        return data
+
+    def _take_address(self, address: str, received: bytes) -> bool:
+        """Take the address from a trusted proxy. False if the peer was refused; ``received`` has its first bytes."""
         self._address = address
         self.label = f"{self._number}@{address}"
         try:
@@ -426,53 +484,54 @@ class Connection:
             self._services.counters.limits_hit[error.limit] += 1
             if not error.is_repeated:
                 _log.warning("connection rejected", reason=error.limit, address=address)
-                self._refuse(error.refused)
+                self._refuse(error.refused, received)
             return False
         return True
 
-    def _refuse(self, error: Refused) -> None:
+    def _refuse(self, error: Refused, received: bytes) -> None:
         """Send an error in the protocol of the first bytes, and close."""
         protocols = self._services.protocols
         self._login_by = min(self._login_by, self._services.clock() + _REFUSED_SECONDS)
-        first = self._read(is_logged_in=False, is_incomplete=True)
+        first = received or self._read(is_logged_in=False, is_incomplete=True)
         if first and first.startswith(FIRST_BYTE):
             self._send_last(ALERT_FULL)
             return
         found = sniff(first, protocols) if first else Sniff.NO
         self._send_last((protocols[0] if isinstance(found, Sniff) else found).refusal(error))
 
-    def _sniff(self) -> tuple[WireProtocol | None, bytes | None]:
+    def _sniff(self, received: bytes, protocols: tuple[WireProtocol, ...]) -> tuple[WireProtocol | None, bytes | None]:
         """Read until the first bytes decide the protocol, inside TLS if they begin it; return both.
 
-        The protocol is None if the peer has ended or was rejected.
+        ``received`` was read before. The protocol is None if the peer has ended or was rejected.
         """
         first = b""
-        is_encrypted = False
-        while data := self._read(is_logged_in=False, is_incomplete=True):
+        data = received or self._read(is_logged_in=False, is_incomplete=True)
+        while data:
             first += data
-            if first.startswith(FIRST_BYTE) and not is_encrypted:
+            if first.startswith(FIRST_BYTE) and self._transport.is_plain:
                 if not self._start_tls(first):
                     return None, b""
-                first, is_encrypted = b"", True
-                continue
-            required = None if is_encrypted else self._services.tls_required
-            found = sniff(first, self._services.protocols)
-            if found is Sniff.NO:
-                if required is not None:
-                    self._reject_plain(f"This is a chat room server. {required.reason}\n".encode())
+                first = b""
+            else:
+                required = self._services.tls_required if self._transport.is_plain else None
+                found = sniff(first, protocols)
+                if found is Sniff.NO:
+                    if required is not None:
+                        self._reject_plain(f"This is a chat room server. {required.reason}\n".encode())
+                        return None, b""
+                    # Two bytes only: the text may be a password.
+                    first_bytes = first[:2].hex(" ")
+                    _log.warning(
+                        "connection rejected", reason="unknown_protocol", connection=self.label, first_bytes=first_bytes
+                    )
+                    self._reject(f"There is no dialect whose connections begin with the bytes {first_bytes}.")
                     return None, b""
-                # Two bytes only: the text may be a password.
-                first_bytes = first[:2].hex(" ")
-                _log.warning(
-                    "connection rejected", reason="unknown_protocol", connection=self.label, first_bytes=first_bytes
-                )
-                self._reject(f"There is no dialect whose connections begin with the bytes {first_bytes}.")
-                return None, b""
-            if not isinstance(found, Sniff):
-                if required is not None:
-                    self._reject_plain(found.refusal(required))
-                    return None, b""
-                return found, first.removeprefix(BYTE_ORDER_MARK)
+                if not isinstance(found, Sniff):
+                    if required is not None:
+                        self._reject_plain(found.refusal(required))
+                        return None, b""
+                    return found, first.removeprefix(BYTE_ORDER_MARK)
+            data = self._read(is_logged_in=False, is_incomplete=True)
         if data is None:
             _log.warning("connection rejected", reason="silent", connection=self.label)
             self._reject(f"No request arrived for {self.login_seconds:g} s.")
@@ -504,7 +563,8 @@ class Connection:
     def _read(self, *, is_logged_in: bool, is_incomplete: bool) -> bytes | None:
         """The next bytes; empty at the end, None after a timeout.
 
-        ``is_logged_in``: there is no time limit, except for the rest of an incomplete request (``is_incomplete``).
+        ``is_logged_in``: there is no time limit, except for the rest of an incomplete request (``is_incomplete``), and
+        for the answer to a ping.
         """
         self._set_timeout(is_logged_in=is_logged_in, is_incomplete=is_incomplete)
         if is_incomplete:
@@ -514,11 +574,9 @@ class Connection:
             try:
                 data = self._transport.read(self._read_bytes, self._timeout_seconds)
             except TimeoutError:
-                if is_incomplete or not is_logged_in:
+                if is_incomplete or not is_logged_in or has_pinged:
                     return None
-                if has_pinged:
-                    return self._give_up()
-                self._timeout_seconds = self._idle_seconds
+                self._wait_for_user()
                 has_pinged = self._send_ping()
                 continue
             except OSError:
@@ -537,24 +595,25 @@ class Connection:
         """Set the time limit of the next read, if it changes: a change is a system call."""
         if not is_logged_in:
             self._timeout_seconds = self._login_by - self._services.clock()
+            if self.files_sent and not is_incomplete:
+                self._timeout_seconds = min(self._timeout_seconds, _KEEP_ALIVE_SECONDS)
             self._is_waiting = True
         elif is_incomplete:
             self._timeout_seconds = self._services.login_seconds
         elif self._timeout_seconds < self._services.login_seconds:
-            self._timeout_seconds = self._idle_seconds
+            self._wait_for_user()
+
+    def _wait_for_user(self) -> None:
+        """Let the next read wait as long as the silence of a user may last."""
+        self._timeout_seconds = self._idle_seconds
+        self._transport.note_login()
 
     def _send_ping(self) -> bool:
         """Send the ping of the protocol; false if it has none."""
-        if self._ping and self._send_queue is not None:
-            self._send_queue.put_bytes(self._ping)
-        return bool(self._ping)
-
-    def _give_up(self) -> bytes:
-        """End the connection of a peer that does not answer a ping. Returns the end of its input."""
-        _log.info("disconnected", reason="no_answer_to_ping", connection=self.label)
-        if self._send_queue is not None:
-            self._send_queue.finish([Bye(f"you did not answer a ping within {self._idle_seconds:g} s")])
-        return b""
+        ping = b"" if self._server is None else self._server.ping()
+        if ping and self._send_queue is not None:
+            self._send_queue.put_bytes(ping)
+        return bool(ping)
 
     def _reject(self, reason: str) -> None:
         """Send one line of text to a peer whose protocol is not known, and close."""

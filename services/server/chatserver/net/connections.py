@@ -271,7 +271,7 @@ class Connections:
             self._connections.discard(connection)
             self._waiting.pop(connection, None)
             self._displaced.discard(connection)
-        self._services.limits.release(connection.network)
+        self._services.limits.release(connection.network, only_files=connection.files_sent > 0)
 
     def _note_end(self, connection: Connection) -> None:
         """Remove a connection. Called by its reader thread, which is about to end."""

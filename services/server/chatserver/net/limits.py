@@ -4,7 +4,10 @@ A network may have a number of connections at once, and open a number of new one
 bucket, which is full again after ten minutes: a network may open all of them at once, and then one for each new token.
 A refused attempt takes no token, so the time in a refusal is correct.
 
-Exempt networks have no limits. The connections of trusted proxies begin with a header that has the real address
+A browser opens several connections for a page and its files. A connection that only fetched files gives its token back
+when it ends, and takes one from a bucket for pages instead; if that is empty, it counts as any other.
+
+Exempt networks have no limits. The connections of trusted proxies begin with the real address
 (chatprotocol.wire.proxy); the limits apply to that address.
 
 Memory is bounded: a network is forgotten if it has no connection and its bucket is full, and the oldest ones without
@@ -73,18 +76,27 @@ class Bucket:
         """Take a token."""
         self._full_at = max(self._full_at, now) + seconds / size
 
+    def give_back(self, size: int, seconds: float) -> None:
+        """Put a token back."""
+        self._full_at -= seconds / size
+
     def is_full(self, now: float) -> bool:
         return self._full_at <= now
 
 
 class _Counts:
-    __slots__ = ("bucket", "connections", "told")
+    __slots__ = ("connections", "new", "pages", "told")
 
     def __init__(self) -> None:
         self.connections = 0
-        # Tokens for new connections, and for refusals with an error.
-        self.bucket = Bucket()
+        # Tokens for new connections, for those that only fetch files, and for refusals with an error.
+        self.new = Bucket()
+        self.pages = Bucket()
         self.told = Bucket()
+
+    def is_full(self, now: float) -> bool:
+        """True if the network may do all that a new one may."""
+        return self.new.is_full(now) and self.pages.is_full(now)
 
     def refuse(self, limit: str, refused: Refused, now: float) -> RefusedError:
         """Return the error for a refused connection."""
@@ -104,14 +116,16 @@ class ConnectionLimits:
         trusted_proxies: Iterable[Network] = (),
         at_once_max: int = 0,
         new_max: int = 0,
+        pages_max: int = 0,
         clock: Callable[[], float] = time.monotonic,
         remembered_max: int = _REMEMBERED_MAX,
     ) -> None:
-        """``at_once_max`` and ``new_max`` are the connections of a network, at once and in ten minutes; 0: no limit."""
+        """The connections of a network, at once and in ten minutes, and those that only fetch files; 0: no limit."""
         self._exempt = tuple(exempt)
         self._trusted_proxies = tuple(trusted_proxies)
         self._at_once_max = at_once_max
         self._new_max = new_max
+        self._pages_max = pages_max
         self._clock = clock
         self._remembered_max = remembered_max
         # Guards the limits, and both dicts. A network with connections is in the first one, any other in the second,
@@ -120,17 +134,18 @@ class ConnectionLimits:
         self._connected: dict[str, _Counts] = {}
         self._remembered: dict[str, _Counts] = {}
 
-    def change(self, exempt: Iterable[Network], at_once_max: int, new_max: int) -> None:
+    def change(self, exempt: Iterable[Network], at_once_max: int, new_max: int, pages_max: int) -> None:
         """Change the limits, for new connections."""
         with self._lock:
-            self._exempt, self._at_once_max, self._new_max = tuple(exempt), at_once_max, new_max
+            self._exempt, self._at_once_max = tuple(exempt), at_once_max
+            self._new_max, self._pages_max = new_max, pages_max
 
     def is_exempt(self, address: str) -> bool:
         """True if the limits don't apply to the address."""
         return is_in_any(address, self._exempt)
 
     def is_trusted_proxy(self, address: str) -> bool:
-        """True if a connection from the address must begin with a header of the PROXY protocol."""
+        """True if a connection from the address must begin with the address of a client."""
         return is_in_any(address, self._trusted_proxies)
 
     def admit(self, address: str) -> str | None:
@@ -144,33 +159,44 @@ class ConnectionLimits:
                 reason = f"Your address has {counts.connections} connections; close one, or try again later."
                 raise counts.refuse("address_connections", Refused(ErrorCode.RATE_LIMITED, reason), now)
             if self._new_max:
-                if wait_seconds := math.ceil(counts.bucket.wait_seconds(self._new_max, NEW_SECONDS, now)):
+                if wait_seconds := math.ceil(counts.new.wait_seconds(self._new_max, NEW_SECONDS, now)):
                     reason = f"Your address has opened too many connections; try again in {wait_seconds} s."
                     refused = Refused(ErrorCode.RATE_LIMITED, reason, retry_seconds=wait_seconds)
                     raise counts.refuse("address_new_connections", refused, now)
-                counts.bucket.take(self._new_max, NEW_SECONDS, now)
+                counts.new.take(self._new_max, NEW_SECONDS, now)
             counts.connections += 1
             self._remembered.pop(network, None)
             self._connected[network] = counts
         return network
 
-    def release(self, network: str | None) -> None:
-        """Count the end of a connection of this network; nothing for None."""
+    def release(self, network: str | None, *, only_files: bool = False) -> None:
+        """Count the end of a connection of this network; nothing for None. ``only_files``: it fetched nothing else."""
         if network is None:
             return
         now = self._clock()
         with self._lock:
             counts = self._connected[network]
+            if only_files and self._new_max and self._take_page(counts, now):
+                counts.new.give_back(self._new_max, NEW_SECONDS)
             counts.connections -= 1
             if counts.connections:
                 return
             del self._connected[network]
-            if not counts.bucket.is_full(now):
+            if not counts.is_full(now):
                 self._remembered[network] = counts
             # Each call adds one at most, and forgets two at most.
             for oldest in list(islice(self._remembered, 2)):
-                if self._remembered[oldest].bucket.is_full(now) or len(self._remembered) > self._remembered_max:
+                if self._remembered[oldest].is_full(now) or len(self._remembered) > self._remembered_max:
                     del self._remembered[oldest]
+
+    def _take_page(self, counts: _Counts, now: float) -> bool:
+        """True if a connection that only fetched files counts as nothing else. The lock is held."""
+        if not self._pages_max:
+            return True
+        has_token = not counts.pages.wait_seconds(self._pages_max, NEW_SECONDS, now)
+        if has_token:
+            counts.pages.take(self._pages_max, NEW_SECONDS, now)
+        return has_token
 
     def __len__(self) -> int:
         """Number of networks in memory. For any thread."""

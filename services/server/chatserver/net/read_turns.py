@@ -10,9 +10,9 @@ limit has passed. The thread wakes the first reader in the queue. That reader re
 is a turn. Readers that read often wait for their own sockets, because a turn costs two more switches of threads. The
 number of these active readers is limited.
 
-There are two queues: readers without a time limit, whose users are logged in, and readers with a time limit, before the
-login or inside a request. Turns alternate between the queues, so a user does not wait until thousands of new
-connections have had their turns, which takes seconds.
+There are two queues: one for readers whose users are logged in (``is_user``), one for all others. Turns alternate
+between the queues, so a user does not wait until thousands of new connections have had their turns, which takes
+seconds.
 
 Why no reader is forgotten:
 
@@ -51,14 +51,14 @@ _EVENTS_MAX = 1_024
 class Waiter:
     """A reader, and the socket that it reads."""
 
-    __slots__ = ("descriptor", "has_no_limit", "has_timed_out", "is_active", "wakeup")
+    __slots__ = ("descriptor", "has_timed_out", "is_active", "is_user", "wakeup")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         # For the reader's thread.
         self.is_active = False
-        # True if the reader waits without a time limit.
-        self.has_no_limit = False
+        # True after the login.
+        self.is_user = False
         # Set before the reader is woken.
         self.has_timed_out = False
         # Released to wake the reader.
@@ -82,10 +82,9 @@ class ReadTurns:
         # The waiting reader and its deadline, by descriptor. No deadline: no time limit.
         self._waiting: dict[int, Waiter] = {}
         self._deadlines: dict[int, float] = {}
-        # Readers that wait for their turns: with a time limit (False) and without (True), the queue of the next turn,
-        # and true if a reader is awake.
+        # Readers that wait for their turns, by ``is_user``; the queue of the next turn; and true if a reader is awake.
         self._ready: dict[bool, deque[Waiter]] = {False: deque(), True: deque()}
-        self._unlimited_next = True
+        self._user_next = True
         self._reader_awake = False
         # True after the thread ended: no reader is woken any more.
         self._ended = False
@@ -134,8 +133,7 @@ class ReadTurns:
             if self._ended:
                 raise ConnectionAbortedError
             self._waiting[waiter.descriptor] = waiter
-            waiter.has_no_limit = timeout_seconds >= _NO_LIMIT_SECONDS
-            if not waiter.has_no_limit:
+            if timeout_seconds < _NO_LIMIT_SECONDS:
                 self._deadlines[waiter.descriptor] = time.monotonic() + timeout_seconds
         self._epoll.modify(waiter.descriptor, self._armed)
         waiter.wakeup.acquire()
@@ -153,8 +151,8 @@ class ReadTurns:
 
     def _take_next(self) -> Waiter | None:
         """Remove and return the next reader, which the caller must wake. The lock is held."""
-        queue = self._ready[self._unlimited_next] or self._ready[not self._unlimited_next]
-        self._unlimited_next = not self._unlimited_next
+        queue = self._ready[self._user_next] or self._ready[not self._user_next]
+        self._user_next = not self._user_next
         self._reader_awake = bool(queue)
         return queue.popleft() if queue else None
 
@@ -193,4 +191,4 @@ class ReadTurns:
         if waiter is not None:
             self._deadlines.pop(descriptor, None)
             waiter.has_timed_out = has_timed_out
-            self._ready[waiter.has_no_limit].append(waiter)
+            self._ready[waiter.is_user].append(waiter)

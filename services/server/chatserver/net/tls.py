@@ -199,6 +199,9 @@ class TlsTransport:
             raise ConnectionAbortedError("the peer does not read what TLS answers")
         return plain
 
+    def note_login(self) -> None:
+        self._inner.note_login()
+
     def stop_reading(self) -> None:
         self._inner.stop_reading()
 

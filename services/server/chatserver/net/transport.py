@@ -37,8 +37,8 @@ _TCP_CLOSE_WAIT: Final = 8
 class Transport(Protocol):
     """A stream of bytes in both directions.
 
-    The reader calls ``read``, ``acknowledge`` and ``stop_reading``. All other methods are for the sender, or for the
-    reader until the send queue exists, except those for any thread.
+    The reader calls ``read``, ``note_login``, ``acknowledge`` and ``stop_reading``. All other methods are for the
+    sender, or for the reader until the send queue exists, except those for any thread.
     """
 
     @property
@@ -67,6 +67,9 @@ class Transport(Protocol):
 
     def read(self, size_bytes: int, timeout_seconds: float) -> bytes:
         """The next bytes; empty at the end. TimeoutError: nothing arrived within ``timeout_seconds``. OSError."""
+
+    def note_login(self) -> None:
+        """Prefer the reader to those whose peers have not logged in."""
 
     def stop_reading(self) -> None:
         """Release what the reader used. The reader's last call, before the close."""
@@ -181,6 +184,11 @@ class TcpTransport:
             self._sock.settimeout(timeout_seconds)
             self._timeout_seconds = timeout_seconds
         return self._sock.recv(size_bytes)
+
+    def note_login(self) -> None:
+        """See Transport."""
+        if self._turns is not None:
+            self._waiter.is_user = True
 
     def stop_reading(self) -> None:
         """Remove the socket from the turns."""

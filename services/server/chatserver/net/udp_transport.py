@@ -144,6 +144,9 @@ class UdpTransport:
                 raise TimeoutError
             return self._session.read(size_bytes)
 
+    def note_login(self) -> None:
+        """Do nothing: the listener wakes the readers."""
+
     def stop_reading(self) -> None:
         """Do nothing: the listener watches the socket."""
 
