@@ -1,53 +1,53 @@
-// The user's own things: sessions, password, ignored users, notifications; and the menu that leads to them.
+// The user's own things: sessions, password, ignored users; and the menu that leads to them.
 
 import { clean, nameNode } from "../text.js";
-import { el } from "./dom.js";
-import { actButton, askDialog, listDialog } from "./dialogs.js";
+import { actButton, askDialog, details, listDialog } from "./dialogs.js";
+import { h } from "./dom.js";
+import { momentText } from "./message.js";
+import { auditDialog, bansDialog } from "./moderation.js";
+import { canNotify, notifies, toggleNotifications } from "./notify.js";
 
-/** The items of the user's own menu. `views`: notifier, tell(text), help(). */
-export function selfItems(chat, { notifier, tell, help, bans, audit }) {
+/** The items of the user's own menu. `tell(text)` says something to the user, `help()` shows the help. */
+export function selfItems(chat, tell, help) {
   return [
-    notifier.isAvailable
-      ? { label: notifier.isOn ? "Turn notifications off" : "Turn notifications on", action: async () => tell(await notifier.toggle()) }
-      : undefined,
-    { label: "Sessions", action: () => sessionsDialog(chat) },
-    { label: "Change password", action: () => passwordDialog(chat, tell) },
-    { label: "Ignored users", action: () => ignoredDialog(chat) },
+    canNotify() && [`Turn notifications ${notifies() ? "off" : "on"}`, async () => tell(await toggleNotifications())],
+    ["Sessions", () => sessionsDialog(chat)],
+    ["Change password", () => passwordDialog(chat, tell)],
+    ["Ignored users", () => ignoredDialog(chat)],
     null,
-    ...(chat.isOperator ? [{ label: "Bans and mutes", action: bans }, { label: "Acts of operators", action: audit }, null] : []),
-    { label: "Help", action: help },
-    { label: "Log out", action: () => chat.logOut() },
+    chat.isOperator && ["Bans and mutes", () => bansDialog(chat, "lobby")],
+    chat.isOperator && ["Acts of operators", () => auditDialog(chat)],
+    null,
+    ["Help", help],
+    ["Log out", () => chat.logOut()],
   ];
 }
 
+/** The session tokens of the user. */
 export function sessionsDialog(chat) {
-  const everywhere = actButton("Log out everywhere else", async () => body.reload(await chat.revoke("all")), { class: "danger" });
-  const body = listDialog("Sessions", {
-    head: [el("p", { class: "hint" }, "Browsers and programs that stay logged in to your account. Each one ends 30 days after its last use."), el("div", { class: "buttons" }, everywhere)],
+  let reloadList;
+  const others = h("div.buttons", actButton("Log out everywhere else", async () => reloadList(await chat.revoke("all"))));
+  listDialog("Sessions", {
+    head: [h("p.hint", "Where you stay logged in. A session ends 30 days after its last use."), others],
     empty: "None. Choose “Stay logged in” when you log in.",
     load: () => chat.tokens(),
-    row: (token, reload) => [
-      el(
-        "span",
-        {},
-        el("bdi", {}, clean(token.label)),
-        token.current ? " (this one)" : "",
-        el("span", { class: "hint" }, `last used ${dateOf(token.used ?? token.created)}, ends ${dateOf(token.expires)}`),
-      ),
-      actButton("Log out", async () => reload(await chat.revoke(token.id)), { "aria-label": `Log out ${clean(token.label)}` }),
-    ],
+    row: ({ id, label, current, created, used = created }, reload) => {
+      reloadList = reload;
+      const name = [h("bdi", clean(label)), current ? " (this one)" : ""];
+      const end = actButton("Log out", async () => reload(await chat.revoke(id)), `Log out ${label}`);
+      return [details(name, `last used ${momentText({ time: used })}`), end];
+    },
   });
 }
 
-const dateOf = (time) => new Date(time).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
-
 export function passwordDialog(chat, tell) {
+  const field = (name, label, autocomplete) => ({ name, label, autocomplete, type: "password", required: true });
   askDialog("Change password", {
     fields: [
       { name: "username", label: "Name", value: chat.me, autocomplete: "username", readOnly: true },
-      { name: "old", label: "Old password", type: "password", autocomplete: "current-password", required: true },
-      { name: "fresh", label: "New password", type: "password", autocomplete: "new-password", required: true },
-      { name: "again", label: "New password again", type: "password", autocomplete: "new-password", required: true },
+      field("old", "Old password", "current-password"),
+      field("fresh", "New password", "new-password"),
+      field("again", "New password again", "new-password"),
     ],
     button: "Change password",
     action: async ({ old, fresh, again }) => {
@@ -60,15 +60,8 @@ export function passwordDialog(chat, tell) {
 
 export function ignoredDialog(chat) {
   listDialog("Ignored users", {
-    head: [el("p", { class: "hint" }, "You see no messages of these users. They do not learn it.")],
     empty: "You ignore no users.",
     load: () => chat.ignored(),
-    row: (name, reload) => [
-      nameNode(name),
-      actButton("See again", async () => {
-        await chat.unignore(name);
-        await reload();
-      }),
-    ],
+    row: (name, reload) => [nameNode(name), actButton("See again", () => chat.unignore(name).then(() => reload()))],
   });
 }

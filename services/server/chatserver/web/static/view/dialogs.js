@@ -1,137 +1,104 @@
-// Dialogs: a frame, forms, lists, and the help. <dialog> keeps the focus inside and gives it back.
+// Dialogs: a frame, forms, lists that are loaded, and the help. <dialog> keeps the focus inside and gives it back.
 
 import { clean } from "../text.js";
-import { el, iconButton } from "./dom.js";
+import { h, iconButton } from "./dom.js";
 
-/** Opens a dialog with these nodes. Returns its body; `body.close()` closes it. */
+/** Opens a dialog with these nodes. Returns a function that closes it. */
 export function openDialog(title, ...nodes) {
   const close = () => dialog.close();
-  const body = el("div", { class: "dialog-body" }, ...nodes);
-  const heading = el("h2", { id: `dialog-${(count += 1)}` }, title);
-  const dialog = el(
-    "dialog",
-    { "aria-labelledby": heading.id },
-    el("div", { class: "panel-head" }, heading, iconButton("close", "Close", close)),
-    body,
-  );
-  body.close = close;
+  const head = h("div.panel-head", h("h2", title), iconButton("close", "Close", close));
+  const dialog = h("dialog", { "aria-label": title }, head, h("div.dialog-body", {}, ...nodes));
   dialog.addEventListener("close", () => dialog.remove());
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) close();
-  });
+  dialog.addEventListener("click", ({ target }) => target === dialog && close());
   document.body.append(dialog);
   dialog.showModal();
-  return body;
+  return close;
 }
-let count = 0;
 
 /**
- * A form in a dialog. `fields`: `{ name, label, value, options, ...properties of the input }`. `action(values)` may
- * throw or reject: the error is shown and the dialog stays.
+ * A form in a dialog. `fields`: `{ name, label, options, ...properties of the input }`. `action(values)` may reject: the
+ * error is shown and the dialog stays.
  */
-export function askDialog(title, { text, fields = [], button, isDanger = false, action }) {
-  const error = el("p", { class: "error", role: "alert" });
-  const submit = el("button", { class: isDanger ? "danger" : "primary" }, button);
-  const form = el(
-    "form",
-    {},
-    text ? el("p", { class: "isolate" }, text) : null,
-    ...fields.map(fieldNode),
-    error,
-    el("div", { class: "buttons" }, el("button", { type: "button", onclick: () => body.close() }, "Cancel"), submit),
-  );
-  const body = openDialog(title, form);
+export function askDialog(title, { text = null, fields = [], button, isDanger = false, action }) {
+  const error = h("p.error", { role: "alert" });
+  const submit = h(isDanger ? "button.danger" : "button.primary", button);
+  submit.type = "submit";
+  const buttons = h("div.buttons", h("button", { onclick: () => close() }, "Cancel"), submit);
+  const form = h("form", {}, text && h("p", { dir: "auto" }, text), ...fields.map(fieldNode), error, buttons);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    error.textContent = "";
     submit.disabled = true;
     try {
-      await action(valuesOf(form, fields));
-      body.close();
+      const inputs = fields.map(({ name }) => form.elements[name]);
+      await action(Object.fromEntries(inputs.map((input) => [input.name, valueOf(input)])));
+      close();
     } catch (problem) {
       error.textContent = clean(problem.message);
-    } finally {
-      submit.disabled = false;
     }
+    submit.disabled = false;
   });
-  form.querySelector("input:not([type=hidden]), select, textarea")?.focus();
-  return body;
+  const close = openDialog(title, form);
+  (form.querySelector("input, select") ?? submit).focus();
 }
 
-function fieldNode({ name, label, value, options, ...properties }) {
-  if (properties.type === "checkbox") return el("label", { class: "check" }, el("input", { name, checked: Boolean(value), ...properties }), label);
-  const field = options
-    ? el("select", { name }, ...options.map(([shown, each]) => el("option", { value: each }, shown)))
-    : el("input", { name, autocomplete: "off", value: value ?? "", ...properties });
-  return el("label", {}, label, field);
+const valueOf = (input) => (input.type === "checkbox" ? input.checked : input.value.trim());
+
+function fieldNode({ label, options, ...properties }) {
+  if (properties.type === "checkbox") return h("label.check", h("input", properties), label);
+  if (!options) return h("label", label, h("input", { autocomplete: "off", ...properties }));
+  return h("label", label, h("select", properties, ...options.map(([shown, value]) => h("option", { value }, shown))));
 }
 
-function valuesOf(form, fields) {
-  return Object.fromEntries(
-    fields.map(({ name, type }) => [name, type === "checkbox" ? form.elements[name].checked : form.elements[name].value]),
-  );
-}
-
-/** A dialog with a list that is loaded: `load()` is a promise of rows, `row(value, reload)` gives the nodes of each. */
+/** A dialog with a list. `load()` is a promise of rows, `row(each, reload)` gives the nodes of one. Returns `close`. */
 export function listDialog(title, { load, row, empty, head = [] }) {
-  const list = el("ul", { class: "rows" });
-  const state = el("p", { class: "hint", role: "status" }, "Loading…");
-  const body = openDialog(title, ...head, state, list);
+  const list = h("ul.rows");
+  const state = h("p.hint", { role: "status" }, "Loading…");
   const reload = async (known) => {
     try {
       const rows = known ?? (await load());
-      list.replaceChildren(...rows.map((each) => el("li", {}, ...row(each, reload))));
+      list.replaceChildren(...rows.map((each) => h("li", {}, ...row(each, reload))));
       state.textContent = rows.length ? "" : empty;
-      state.hidden = rows.length > 0;
     } catch (error) {
-      state.hidden = false;
-      state.replaceChildren(el("span", { class: "error" }, clean(error.message)));
+      state.textContent = clean(error.message);
     }
   };
-  body.reload = reload;
+  const close = openDialog(title, ...head, state, list);
   reload();
-  return body;
+  return close;
 }
 
-/** A button that runs a request, and shows why it failed in its place. */
-export function actButton(label, action, properties = {}) {
-  const button = el("button", { type: "button", ...properties }, label);
-  button.addEventListener("click", async () => {
+/** The first part of a row: some nodes, and a second line in small letters. */
+export const details = (nodes, ...hints) => h("span", {}, ...nodes, h("span.hint", { dir: "auto" }, clean(hints.filter(Boolean).join(" · "))));
+
+/** A button that runs a request. If it fails, the reason stands after it. */
+export function actButton(label, action, name = label) {
+  const button = h("button", { "aria-label": clean(name) }, label);
+  button.onclick = async () => {
     button.disabled = true;
-    try {
-      await action();
-    } catch (error) {
-      button.after(el("span", { class: "error", role: "alert" }, clean(error.message)));
-    } finally {
-      button.disabled = false;
-    }
-  });
+    await action().catch((error) => button.after(h("span.error", { role: "alert" }, clean(error.message))));
+    button.disabled = false;
+  };
   return button;
 }
 
 const KEYS = [
-  ["Enter", "send the message"],
+  ["Enter", "send"],
   ["Shift+Enter", "a new line"],
-  ["Alt+↑, Alt+↓", "the conversation above or below"],
-  ["Ctrl+K, or /", "search (/ outside of a text box)"],
+  ["Alt+↑ Alt+↓", "the conversation above or below"],
+  ["Ctrl+K or /", "search"],
   ["Page Up, Page Down", "older and newer messages"],
-  ["↑ in an empty box", "go to the messages: ↑ and ↓ move, Enter opens the actions of one"],
-  ["End", "in the messages: the newest"],
+  ["↑ in an empty box", "go to the messages: ↑ and ↓ move, Enter opens the actions of one, End is the newest"],
   ["Esc", "close, and back to the text box"],
-  ["?", "this help (outside of a text box)"],
+  ["?", "this help"],
 ];
 
 /** The keys, and the commands that can be typed: `{ word, arguments, help }`. */
 export function helpDialog(commands) {
+  const table = (rows) => h("dl.keys", {}, ...rows.flatMap(([key, does]) => [h("dt", h("kbd", key)), h("dd", does)]));
   openDialog(
     "Help",
-    el("dl", { class: "keys" }, ...KEYS.flatMap(([keys, does]) => [el("dt", {}, el("kbd", {}, keys)), el("dd", {}, does)])),
-    el("p", {}, "Any other text is a message. A line that begins with / is a command:"),
-    el(
-      "dl",
-      { class: "keys" },
-      ...commands.flatMap(({ word, arguments: words, help }) => [el("dt", {}, el("kbd", {}, `${word} ${words ?? ""}`.trim())), el("dd", {}, help)]),
-    ),
-    el("p", { class: "hint" }, "A line in ``` fences or with four spaces before it is shown as code."),
+    table(KEYS),
+    h("p", "Keys of one letter work outside of text boxes. Lines between ``` and lines after four spaces are code."),
+    table(commands.map((each) => [`${each.word} ${each.arguments}`.trim(), each.help])),
   );
 }

@@ -1,54 +1,55 @@
 // Small helpers to build DOM nodes. Text always becomes a text node: nothing here parses markup.
 
 /**
- * An element. Properties: `class`, event handlers `onclick`, attributes with a hyphen or of the list below, and
- * everything else as a property of the element. Children: nodes, strings, or null (left out).
+ * An element: h("p.hint", "text") or h("button.icon", { onclick, "aria-label": "Close" }, icon("close")). Properties
+ * that the element does not have become attributes; those that are undefined, and children that are null, are left out.
  */
-export function el(tag, props = {}, ...children) {
+export function h(selector, props = {}, ...children) {
+  if (typeof props !== "object" || props === null || props instanceof Node) return h(selector, {}, props, ...children);
+  const [tag, ...classes] = selector.split(".");
   const element = document.createElement(tag);
+  if (tag === "button") element.type = "button";
+  if (classes.length) element.className = classes.join(" ");
   for (const [name, value] of Object.entries(props)) {
-    if (value === undefined || value === null) continue;
-    if (name === "class") element.className = value;
-    else if (name.includes("-") || ATTRIBUTES.has(name)) element.setAttribute(name, value);
-    else element[name] = value;
+    if (value === undefined) continue;
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null));
   return element;
 }
 
-const ATTRIBUTES = new Set(["role", "popover", "for", "form", "list"]);
-
 export const $ = (id) => document.getElementById(id);
 
-/** A picture of index.html's sprite. It is decoration: the button has the name. */
+/** Replaces the text of a node if it differs, so that it is not read aloud again. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** A picture of the sprite in index.html. It is decoration: the button has the name. */
 export function icon(name) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  const [svg, use] = ["svg", "use"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
   use.setAttribute("href", `#i-${name}`);
   svg.setAttribute("aria-hidden", "true");
   svg.append(use);
   return svg;
 }
 
-/** A button with a picture only. Its name is also its tooltip. */
-export function iconButton(name, label, onclick, props = {}) {
-  return el("button", { type: "button", class: "icon", title: label, "aria-label": label, onclick, ...props }, icon(name));
-}
-
-/** Gives a button of index.html its picture, name and action. */
-export function wire(id, name, label, onclick) {
-  const button = $(id);
+/** Gives a button its picture, name and action. Its name is also its tooltip. */
+export function picture(button, name, label, onclick) {
   button.append(icon(name));
   button.title = label;
   button.setAttribute("aria-label", label);
-  if (onclick) button.addEventListener("click", onclick);
+  if (onclick) button.addEventListener("click", () => onclick(button));
   return button;
 }
 
-/** Text for screen readers only. */
-export const hiddenText = (text) => el("span", { class: "hidden-text" }, text);
+export const iconButton = (name, label, onclick) => picture(h("button.icon"), name, label, onclick);
 
-/** Runs `action` at most once a frame, however often the returned function is called. In a hidden page, twice a second. */
+/** Text for screen readers only. */
+export const hiddenText = (text) => h("span.hidden-text", text);
+
+/** `action`, at most once a frame however often it is called. In a hidden page, which has no frames, twice a second. */
 export function oncePerFrame(action) {
   let isPlanned = false;
   const run = () => {
@@ -61,6 +62,23 @@ export function oncePerFrame(action) {
     if (document.hidden) setTimeout(run, 500);
     else requestAnimationFrame(run);
   };
+}
+
+/** Keeps `focus` inside of `node` while `draw` replaces its children, by the attribute data-key. */
+export function keepingFocus(node, draw) {
+  const key = node.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  draw();
+  if (key !== undefined) node.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus();
+}
+
+/** Values that the browser keeps. Without storage they last as long as the page. */
+export function kept(storage, name, value) {
+  try {
+    if (value === undefined) return storage.getItem(name);
+    storage.setItem(name, value);
+  } catch {
+    return null;
+  }
 }
 
 export const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;

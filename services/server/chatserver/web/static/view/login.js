@@ -3,13 +3,13 @@
 import { clean } from "../text.js";
 import { $ } from "./dom.js";
 
-const SYSTEMS = [["Android", /Android/], ["iPhone", /iPhone/], ["iPad", /iPad/], ["Windows", /Windows/], ["macOS", /Mac OS/], ["Linux", /Linux/]];
-const BROWSERS = [["Edge", /Edg\//], ["Firefox", /Firefox\//], ["Chrome", /Chrome\//], ["Safari", /Safari\//]];
+const SYSTEMS = ["Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux"];
+const BROWSERS = ["Edg", "Firefox", "Chrome", "Safari"];
 
 /** The label of this browser in the list of sessions, as "Firefox on Linux". */
-export function browserLabel(agent = navigator.userAgent) {
-  const found = (table) => table.find(([, pattern]) => pattern.test(agent))?.[0];
-  return `${found(BROWSERS) ?? "A browser"} on ${found(SYSTEMS) ?? "a computer"}`;
+function browserLabel() {
+  const [browser, system] = [BROWSERS, SYSTEMS].map((names) => names.find((name) => navigator.userAgent.includes(name)));
+  return `${browser === "Edg" ? "Edge" : (browser ?? "Browser")} on ${system ?? "a computer"}`;
 }
 
 export class Login {
@@ -22,12 +22,16 @@ export class Login {
       this.submit();
     });
     this.fields.username.addEventListener("input", () => this.ask({}));
+    $("login-again").addEventListener("click", () => this.attempt(() => this.chat.resume()));
   }
 
-  show(error = "") {
+  /** Shows the form, with the reason why the user is out. */
+  show(error) {
     $("login").hidden = false;
+    $("login-again").hidden = !this.chat.canResume;
     this.tell(error);
-    (this.fields.username.value ? this.fields.password : this.fields.username).focus();
+    const { username, password } = this.fields;
+    (username.value ? password : username).focus();
   }
 
   hide() {
@@ -40,60 +44,51 @@ export class Login {
     $("login-error").textContent = clean(error);
   }
 
-  /** Shows the fields that are needed. */
-  ask({ again = false, newPassword = false, invitation = false }) {
+  /** Shows the fields that are needed besides name and password. */
+  ask(needed) {
     const { fields } = this;
-    this.isNew = again;
-    const wanted = { again, newPassword, invitation };
-    for (const [name, isWanted] of Object.entries(wanted)) {
-      fields[name].closest("label").hidden = !isWanted;
-      fields[name].required = isWanted;
+    for (const name of ["again", "newPassword", "invitation"]) {
+      const isNeeded = Boolean(needed[name]);
+      fields[name].closest("label").hidden = !isNeeded;
+      fields[name].required = isNeeded;
+      if (isNeeded && !fields[name].value) fields[name].focus();
     }
-    fields.password.autocomplete = again ? "new-password" : "current-password";
-    fields.submit.textContent = again ? "Make account" : "Log in";
-    $("login-hint").hidden = again || newPassword;
-    const first = Object.keys(wanted).find((name) => wanted[name] && !fields[name].value);
-    if (first) fields[first].focus();
+    fields.password.autocomplete = needed.again ? "new-password" : "current-password";
+    fields.submit.textContent = needed.again ? "Make account" : "Log in";
   }
 
-  async submit() {
-    const { fields } = this;
-    const value = (name) => (fields[name].required ? fields[name].value : undefined);
-    if (this.isNew && fields.again.value !== fields.password.value) {
-      this.tell("The two passwords differ.");
-      fields.again.select();
-      return;
-    }
+  submit() {
+    const { username, password, again, remember, invitation, newPassword } = this.fields;
+    const isNew = again.required;
+    if (isNew && again.value !== password.value) return this.tell("The two passwords differ.");
+    return this.attempt(() =>
+      this.chat.logIn({
+        username: username.value.trim(),
+        password: password.value,
+        remember: remember.checked ? browserLabel() : null,
+        isNew,
+        invitation: invitation.required ? invitation.value.trim() : "",
+        newPassword: newPassword.required ? newPassword.value : "",
+      }),
+    );
+  }
+
+  async attempt(action) {
+    const { submit } = this.fields;
     this.tell("");
-    fields.submit.disabled = true;
-    try {
-      await this.chat.logIn({
-        username: fields.username.value.trim(),
-        password: fields.password.value,
-        remember: fields.remember.checked ? browserLabel() : null,
-        isNew: this.isNew,
-        invitation: value("invitation")?.trim(),
-        newPassword: value("newPassword"),
-      });
-    } catch (error) {
-      this.refused(error);
-    } finally {
-      fields.submit.disabled = false;
-    }
+    submit.disabled = true;
+    await action().catch((error) => this.refused(error));
+    submit.disabled = false;
   }
 
-  refused(error) {
-    const { fields } = this;
-    const again = this.isNew;
-    if (error.code === "new_name") {
-      this.tell(`${fields.username.value.trim()} is a new name. To make this account, type the password again.`);
-      this.ask({ again: true });
-      return;
-    }
-    this.tell(error.message);
-    if (error.code === "invitation_required") this.ask({ again, invitation: true });
-    else if (error.code === "password_change_required") this.ask({ newPassword: true });
-    else if (error.code === "wrong_password") fields.password.select();
-    else if (error.code === "bad_username") fields.username.select();
+  refused({ code, message }) {
+    const { username, again, password } = this.fields;
+    const isNew = again.required || code === "new_name";
+    const name = username.value.trim();
+    this.tell(code === "new_name" ? `${name} is a new name. To make this account, type the password again.` : message);
+    if (code === "new_name") this.ask({ again: true });
+    else if (code === "invitation_required") this.ask({ again: isNew, invitation: true });
+    else if (code === "password_change_required") this.ask({ newPassword: true });
+    else if (code === "wrong_password") password.select();
   }
 }

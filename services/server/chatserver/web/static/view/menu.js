@@ -1,64 +1,57 @@
 // A menu at a button or a place. Arrow keys move in it, Escape or a click elsewhere closes it and restores the focus.
 
-import { el } from "./dom.js";
+import { h } from "./dom.js";
 
 /**
- * Opens a menu. `items`: `{ label, action, isDanger }`, or null for a line between two groups. `place`: a button, below
- * which it opens, or `{ x, y }`. `origin` gets the focus back.
+ * Opens a menu. `items`: `[label, action, isDanger]`, null for a line between groups, false for none. `place`: a button,
+ * below which it opens, or `{ x, y }`. `origin` gets the focus back.
  */
-export function openMenu(title, items, place, origin = document.activeElement) {
-  const menu = el("div", { class: "menu", popover: "auto", role: "menu", "aria-label": title });
-  const close = (action) => {
-    menu.hidePopover();
-    action?.();
-  };
-  menu.append(el("div", { class: "menu-title", role: "presentation", dir: "auto" }, title));
-  for (const item of withoutDoubleLines(items)) {
-    menu.append(
-      item === null
-        ? el("hr", { role: "separator" })
-        : el(
-            "button",
-            { type: "button", role: "menuitem", tabIndex: -1, class: item.isDanger ? "danger" : "", onclick: () => close(item.action) },
-            item.label,
-          ),
-    );
-  }
+export function openMenu(title, items, place, origin) {
+  const menu = h("div.menu", { popover: "auto", role: "menu", "aria-label": title }, h("div.menu-title", { dir: "auto" }, title));
+  const shown = items.filter((item) => item !== false);
+  shown.forEach((item, index) => {
+    if (item !== null) menu.append(itemNode(item, menu));
+    else if (shown[index + 1] && index > 0 && shown[index - 1]) menu.append(h("hr"));
+  });
   menu.addEventListener("keydown", (event) => keyPressed(event, menu));
-  menu.addEventListener("toggle", (event) => {
-    if (event.newState !== "closed") return;
+  menu.addEventListener("toggle", ({ newState }) => {
+    if (newState !== "closed") return;
     const hadFocus = menu.contains(document.activeElement) || document.activeElement === document.body;
     menu.remove();
-    if (hadFocus && origin?.isConnected) origin.focus();
+    if (hadFocus) origin.focus();
   });
-  (origin?.closest?.("dialog") ?? document.body).append(menu);
+  document.body.append(menu);
   menu.showPopover();
   put(menu, place);
-  menu.querySelector("button")?.focus();
+  menu.querySelector("button").focus();
 }
 
-function withoutDoubleLines(items) {
-  const kept = items.filter((item) => item !== undefined);
-  return kept.filter((item, index) => item !== null || (index > 0 && index + 1 < kept.length && kept[index - 1] !== null));
+function itemNode([label, action, isDanger], menu) {
+  const onclick = () => {
+    menu.hidePopover();
+    action();
+  };
+  return h(isDanger ? "button.danger" : "button", { role: "menuitem", tabIndex: -1, onclick }, label);
 }
 
+/** At the place, inside of the window. */
 function put(menu, place) {
-  const box = menu.getBoundingClientRect();
-  const anchor = place instanceof Element ? place.getBoundingClientRect() : null;
-  const x = anchor ? anchor.right - box.width : place.x;
-  let y = anchor ? anchor.bottom + 4 : place.y;
-  if (anchor && y + box.height > innerHeight) y = anchor.top - box.height - 4;
-  menu.style.setProperty("--x", `${Math.max(4, Math.min(x, innerWidth - box.width - 4))}px`);
-  menu.style.setProperty("--y", `${Math.max(4, Math.min(y, innerHeight - box.height - 4))}px`);
+  const { width, height } = menu.getBoundingClientRect();
+  let { x, y } = place;
+  if (place instanceof Element) {
+    const { right, top, bottom } = place.getBoundingClientRect();
+    x = right - width;
+    y = bottom + height + 4 > innerHeight ? top - height - 4 : bottom + 4;
+  }
+  menu.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - width - 4))}px`);
+  menu.style.setProperty("top", `${Math.max(4, Math.min(y, innerHeight - height - 4))}px`);
 }
 
 function keyPressed(event, menu) {
   const buttons = [...menu.querySelectorAll("button")];
   const index = buttons.indexOf(document.activeElement);
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (step) buttons.at((index + step) % buttons.length).focus();
-  else if (event.key === "Home") buttons[0].focus();
-  else if (event.key === "End") buttons.at(-1).focus();
+  const target = { ArrowDown: (index + 1) % buttons.length, ArrowUp: index - 1, Home: 0, End: -1 }[event.key];
+  if (target !== undefined) buttons.at(target).focus();
   else if (event.key === "Tab") menu.hidePopover();
   else return;
   event.preventDefault();

@@ -1,136 +1,102 @@
 // One message of the log as DOM nodes: sender, time, text, and what became of an own one.
 
 import { actionOf, clean, nameNode, textNodes } from "../text.js";
-import { el } from "./dom.js";
+import { h, setText } from "./dom.js";
 
-// A longer text is shown clipped, with a button: a message may consist of thousands of lines.
+// A longer text is clipped, with a button to show it: a message may consist of thousands of lines.
 const CLIP_LINES = 30;
 const CLIP_LETTERS = 4000;
 // Messages of one sender within this time share one heading.
 const GROUP_MS = 5 * 60_000;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-const day = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });
+const format = (options) => new Intl.DateTimeFormat(undefined, options);
+const clock = format({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const day = format({ weekday: "long", day: "numeric", month: "long", year: "numeric" });
+const moment = format({ dateStyle: "short", timeStyle: "short", hourCycle: "h23" });
+const full = format({ dateStyle: "full", timeStyle: "medium", hourCycle: "h23" });
 
-/** The moment of a message. Times outside of the calendar, and missing ones, count as now. */
-export function momentOf(message) {
-  const moment = new Date(message.time ?? Date.now());
-  return Number.isNaN(moment.getTime()) ? new Date() : moment;
+/** The time of a message. One outside of the calendar counts as now. */
+function timeOf({ time }) {
+  const date = new Date(time);
+  return Number.isNaN(date.getTime()) ? new Date() : date;
 }
 
-export const dayOf = (message) => momentOf(message).toDateString();
-export const dayText = (message) => day.format(momentOf(message));
-export const timeText = (message) => clock.format(momentOf(message));
-export const fullTime = (message) => full.format(momentOf(message));
-export const dateTimeText = (message) => `${momentOf(message).toLocaleDateString()} ${timeText(message)}`;
+export const dayOf = (message) => timeOf(message).toDateString();
+export const dayText = (message) => day.format(timeOf(message));
+export const momentText = (message) => moment.format(timeOf(message));
 
-/** True if a message continues the one before: the same sender, shortly after it. */
+const isAction = (message) => !message.isDeleted && actionOf(message.text) !== null;
+
+/** True if a message belongs under the heading of the one before: the same sender, shortly after it. */
 export function continues(message, before) {
   return (
-    before !== undefined &&
-    before.from === message.from &&
-    before.to === message.to &&
+    before?.from === message.from &&
     dayOf(before) === dayOf(message) &&
-    momentOf(message) - momentOf(before) < GROUP_MS &&
-    isAction(before) === isAction(message) &&
+    timeOf(message) - timeOf(before) < GROUP_MS &&
+    !isAction(before) &&
     !isAction(message)
   );
 }
 
-const isAction = (message) => !message.isDeleted && actionOf(message.text) !== null;
-
 /**
- * The row of a message. `context` has what depends on its place and its reader: `isFirst` (of its group), `isOwn`,
- * `isMeant`, `isIgnored`; and `onRetry`, `onDrop`.
+ * The row of a message. `context` has what depends on its place and its reader: `isFirst` (under a heading), `isOwn`,
+ * `isMeant`, `isIgnored`, and the actions `retry` and `drop` of a failed one.
  */
 export function messageRow(message, context) {
-  const row = el("div", { role: "article", tabIndex: -1 });
-  row.dataset.from = message.from;
-  const body = el("div", { class: "body" }, textBox(message, context));
-  row.append(el("div", { class: "head" }), timeNode(message), body);
+  const row = h("div", { role: "article", tabIndex: -1, "data-from": message.from }, h("div.head"), h("time"));
+  row.append(h("div.body", textBox(message, context)));
   updateRow(row, message, context);
   return row;
 }
 
-/** Brings a row up to date. The text's nodes stay unless the text changed, so that it is not announced again. */
+/** Brings a row up to date. The text stays the same nodes unless it was deleted, so that it is not read aloud again. */
 export function updateRow(row, message, context) {
-  const classes = ["message", message.state];
-  if (context.isFirst) classes.push("first");
-  if (context.isOwn) classes.push("own");
-  if (context.isMeant) classes.push("meant");
-  if (message.isDeleted) classes.push("deleted");
-  if (isAction(message)) classes.push("action");
-  row.className = classes.join(" ");
-  if (message.id !== null && message.id !== undefined) row.dataset.id = message.id;
-  if (message.nonce && row.dataset.id === undefined) row.dataset.nonce = message.nonce;
-  else delete row.dataset.nonce;
-
-  const [head, time, body] = row.children;
-  const showsName = context.isFirst && !isAction(message);
-  head.hidden = !showsName;
-  if (showsName !== (head.childElementCount > 0)) head.replaceChildren(...(showsName ? [nameNode(message.from)] : []));
-  if (time.dateTime !== isoTime(message)) time.replaceWith(timeNode(message));
-  if (message.isDeleted && !body.dataset.deleted) {
-    body.dataset.deleted = "yes";
-    body.replaceChildren(textBox(message, context));
+  const { isFirst, isOwn, isMeant } = context;
+  const { isDeleted, id, nonce } = message;
+  const classes = { first: isFirst, own: isOwn, meant: isMeant, deleted: isDeleted, action: isAction(message) };
+  row.className = ["message", message.state, ...Object.keys(classes).filter((name) => classes[name])].join(" ");
+  for (const [name, value] of Object.entries({ id, nonce: id === null ? nonce : null })) {
+    if (value === null || value === undefined) delete row.dataset[name];
+    else row.dataset[name] = value;
   }
+  const [head, time, body] = row.children;
+  head.hidden = !isFirst || isAction(message);
+  if (!head.hidden && !head.firstChild) head.append(nameNode(message.from));
+  const date = timeOf(message);
+  setText(time, clock.format(date));
+  Object.assign(time, { dateTime: date.toISOString(), title: full.format(date) });
+  if (isDeleted && !row.dataset.deleted) body.replaceChildren(textBox(message, context));
+  if (isDeleted) row.dataset.deleted = "yes";
   body.querySelector(".fate")?.remove();
   if (message.state === "failed") body.append(failure(message, context));
-  else if (message.isStored) body.append(el("div", { class: "fate" }, `${clean(message.to)} is not online and gets it at the next login.`));
+  else if (message.isStored) body.append(h("div.fate", "Not online: waits for the next login."));
 }
 
-/** What a row looks like: if it is the same as before, the row needs no update. */
-export function signatureOf(message, context) {
-  return [message.state, message.id, message.time, message.isDeleted, message.isStored, message.error, context.isFirst, context.isMeant].join("|");
+/** What a row shows. If it is the same as before, the row needs no update. */
+export function signatureOf({ state, id, time, isDeleted, isStored, error }, { isFirst, isMeant }) {
+  return [state, id, time, isDeleted, isStored, error, isFirst, isMeant].join("|");
 }
 
-const isoTime = (message) => momentOf(message).toISOString();
-
-function timeNode(message) {
-  return el("time", { dateTime: isoTime(message), title: fullTime(message) }, timeText(message));
-}
-
-function textBox(message, context) {
-  const box = el("div", { class: "text", dir: "auto" });
-  if (message.isDeleted) {
-    box.append(message.deletedBy ? `(deleted by ${clean(message.deletedBy)})` : "(deleted)");
-    return box;
-  }
-  if (context.isIgnored) {
-    box.append("(from a user whom you ignore)");
-    return box;
-  }
-  const action = actionOf(message.text);
-  if (action !== null) box.append("* ", nameNode(message.from), " ");
-  box.append(textNodes(action ?? message.text));
-  return isLong(message.text) ? clipped(box, message.text) : box;
-}
-
-function isLong(text) {
-  return text.length > CLIP_LETTERS || text.split("\n", CLIP_LINES + 1).length > CLIP_LINES;
-}
-
-function clipped(box, text) {
+function textBox(message, { isIgnored }) {
+  const box = h("div.text", { dir: "auto" });
+  const { text, isDeleted, deletedBy, from } = message;
+  if (isDeleted) box.append(deletedBy ? `(deleted by ${clean(deletedBy)})` : "(deleted)");
+  else if (isIgnored) box.append("(from a user whom you ignore)");
+  else if (isAction(message)) box.append("* ", nameNode(from), " ", ...textNodes(actionOf(text)));
+  else box.append(...textNodes(text));
   const lines = text.split("\n").length;
-  const label = lines > CLIP_LINES ? `Show all ${lines.toLocaleString()} lines` : "Show all of it";
-  const wrapper = el("div", { class: "clipped" }, box);
-  const button = el("button", { type: "button", class: "link" }, label);
-  button.addEventListener("click", () => {
-    wrapper.classList.remove("clipped");
-    button.remove();
-  });
-  wrapper.append(button);
+  return !isDeleted && !isIgnored && (lines > CLIP_LINES || text.length > CLIP_LETTERS) ? clipped(box, lines) : box;
+}
+
+function clipped(box, lines) {
+  const button = h("button.link", `Show all ${lines > CLIP_LINES ? `${lines.toLocaleString()} lines` : "of it"}`);
+  const wrapper = h("div.clipped", box, button);
+  button.onclick = () => wrapper.replaceWith(box);
   return wrapper;
 }
 
-function failure(message, context) {
-  const button = (label, action) => el("button", { type: "button", class: "link", onclick: () => action(message) }, label);
-  return el(
-    "div",
-    { class: "fate" },
-    el("span", { class: "error" }, `Not sent. ${clean(message.error ?? "")}`),
-    button("Try again", context.onRetry),
-    button("Give up", context.onDrop),
-  );
+function failure(message, { retry, drop }) {
+  const button = (label, action) => h("button.link", { onclick: () => action(message) }, label);
+  const why = h("span.error", `Not sent. ${clean(message.error)}`);
+  return h("div.fate", why, button("Try again", retry), button("Give up", drop));
 }

@@ -1,72 +1,39 @@
 // Unread messages outside of the page: the title of the tab, and notifications if the user turned them on.
 
 import { clean } from "../text.js";
+import { kept } from "./dom.js";
+import { titleOf } from "./sidebar.js";
 
 const SETTING = "chat.notifications";
 
-export class Notifier {
-  /** `onOpen(key)` is called when the user clicks a notification. */
-  constructor(chat, { onOpen, titleOf }) {
-    this.chat = chat;
-    this.titleOf = titleOf;
-    this.onOpen = onOpen;
-    chat.addEventListener("meant", ({ detail }) => this.meant(detail));
-  }
+export const canNotify = () => "Notification" in window && Notification.permission !== "denied";
+export const notifies = () => canNotify() && Notification.permission === "granted" && kept(localStorage, SETTING) === "on";
 
-  get isAvailable() {
-    return "Notification" in window && Notification.permission !== "denied";
-  }
-
-  get isOn() {
-    return this.isAvailable && Notification.permission === "granted" && read(SETTING) === "on";
-  }
-
-  /** Turns notifications on or off. Returns a sentence about it. */
-  async toggle() {
-    if (this.isOn) {
-      write(SETTING, "off");
-      return "Notifications are off.";
-    }
-    if (!this.isAvailable || (await Notification.requestPermission()) !== "granted") {
-      return "The browser does not allow notifications for this page.";
-    }
-    write(SETTING, "on");
-    return "You get a notification for direct messages and for messages with your name.";
-  }
-
-  /** Writes the title: the number of unread messages if one is meant for the user, else a dot if there are any. */
-  showTitle(current) {
-    const { count, isMeant } = this.chat.unread;
-    const mark = isMeant ? `(${count}) ` : count ? "• " : "";
-    const title = `${mark}${current ? `${this.titleOf(current)} - ` : ""}Chat`;
-    if (document.title !== title) document.title = title;
-  }
-
-  meant({ key, message }) {
-    if (!this.isOn || (!document.hidden && document.hasFocus())) return;
-    const conversation = this.chat.conversations.get(key);
-    const where = !conversation || conversation.kind === "user" ? "" : ` in ${this.titleOf(conversation)}`;
-    const note = new Notification(`${clean(message.from)}${where}`, { body: clean(message.text).slice(0, 200), tag: key, icon: "icon.svg" });
-    note.onclick = () => {
-      window.focus();
-      this.onOpen(key);
-      note.close();
-    };
-  }
+/** Turns notifications on or off. Returns a sentence about it. */
+export async function toggleNotifications() {
+  const isOn = notifies();
+  if (!isOn && (await Notification.requestPermission()) !== "granted") return "The browser does not allow notifications.";
+  kept(localStorage, SETTING, isOn ? "off" : "on");
+  return isOn ? "Notifications are off." : "Direct messages and messages with your name give a notification.";
 }
 
-function read(name) {
-  try {
-    return localStorage.getItem(name);
-  } catch {
-    return null;
-  }
+/** The title of the tab: a number if a message is meant for the user, a dot if there are other unread ones. */
+export function showTitle(chat, conversation) {
+  const { count, isMeant } = chat.unread;
+  const mark = isMeant ? `(${count}) ` : count ? "• " : "";
+  const title = `${mark}${titleOf(conversation)} - Chat`;
+  if (document.title !== title) document.title = title;
 }
 
-function write(name, value) {
-  try {
-    localStorage.setItem(name, value);
-  } catch {
-    // Without storage the setting lasts until the page is closed, and is off.
-  }
+/** Shows a notification for a message, unless the user looks at the page. A click calls `onOpen`. */
+export function notify(conversation, message, onOpen) {
+  if (!notifies() || (!document.hidden && document.hasFocus())) return;
+  const where = conversation.kind === "user" ? "" : ` in ${titleOf(conversation)}`;
+  const options = { body: clean(message.text).slice(0, 200), tag: conversation.key, icon: "icon.svg" };
+  const note = new Notification(clean(message.from) + where, options);
+  note.onclick = () => {
+    window.focus();
+    onOpen();
+    note.close();
+  };
 }

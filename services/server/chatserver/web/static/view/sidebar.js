@@ -1,156 +1,102 @@
 // The lists at the sides: conversations on the left, users online on the right.
 
 import { clean, nameNode } from "../text.js";
-import { $, el, hiddenText, icon, iconButton, oncePerFrame, plural } from "./dom.js";
+import { $, h, hiddenText, icon, iconButton, keepingFocus, plural } from "./dom.js";
 
-// Users in the list. A longer list says how many more there are.
+// Users in the list. Of a longer list the number of the others is shown.
 const USERS_MAX = 300;
 
-export function titleOf({ kind, name }) {
-  return kind === "lobby" ? "Lobby" : kind === "room" ? `#${clean(name)}` : clean(name);
-}
+export const titleOf = ({ kind, name }) => (kind === "lobby" ? "Lobby" : kind === "room" ? `#${clean(name)}` : clean(name));
+
+const byName = (a, b) => (a.toLowerCase() < b.toLowerCase() ? -1 : 1);
 
 /** Conversations in the order of the list: the lobby, rooms by name, then direct ones, the newest first. */
 export function ordered(chat) {
-  const all = [...chat.conversations.values()];
-  const byName = (a, b) => a.name.toLowerCase().localeCompare(b.name.toLowerCase());
-  return [
-    ...all.filter((each) => each.kind === "lobby"),
-    ...all.filter((each) => each.kind === "room").sort(byName),
-    ...all.filter((each) => each.kind === "user").sort((a, b) => b.lastId - a.lastId || byName(a, b)),
-  ];
+  const rank = ({ kind }) => ["lobby", "room", "user"].indexOf(kind);
+  const order = (a, b) => (a.kind === "user" ? b.lastId - a.lastId : 0) || byName(a.name, b.name);
+  return [...chat.conversations.values()].sort((a, b) => rank(a) - rank(b) || order(a, b));
 }
 
 export class Sidebar {
-  /** `actions`: open(key), rooms(), newMessage(), userMenu(name, button), selfMenu(button). */
+  /** `actions`: open(key), rooms(), write(), userMenu(name, button), selfMenu(button), close(). */
   constructor(chat, actions) {
     this.chat = chat;
     this.actions = actions;
-    this.refresh = oncePerFrame(() => this.render());
-    this.refreshUsers = oncePerFrame(() => this.renderUsers());
+    this.self = iconButton("more", "Your account and settings", actions.selfMenu);
+    this.list = h("ul.side-list", { "aria-label": "Online" });
+    this.title = h("h2", { id: "members-title" });
+    this.more = h("p.side-empty");
+    const close = iconButton("close", "Close", actions.close);
+    close.classList.add("drawer-close");
+    $("members").append(h("div.panel-head", this.title, close), h("div.scroll", this.list, this.more));
   }
 
   select(key) {
     this.current = key;
     this.render();
-    this.renderUsers();
   }
 
-  // --- conversations ---
-
   render() {
-    const all = ordered(this.chat);
-    const focused = document.activeElement?.dataset.key;
-    const rooms = all.filter((each) => each.kind !== "user");
-    const users = all.filter((each) => each.kind === "user");
-    $("sidebar-lists").replaceChildren(
-      head("Rooms", iconButton("plus", "Find or make a room", () => this.actions.rooms())),
-      el("ul", { class: "side-list", "aria-label": "Rooms" }, ...rooms.map((each) => this.row(each))),
-      head("Direct messages", iconButton("plus", "Write to a user", () => this.actions.newMessage())),
-      el("ul", { class: "side-list", "aria-label": "Direct messages" }, ...users.map((each) => this.row(each))),
-      ...(users.length ? [] : [el("p", { class: "side-empty" }, "None yet")]),
+    const { chat, actions, self } = this;
+    const conversation = chat.conversations.get(this.current);
+    if (!conversation) return;
+    const all = ordered(chat);
+    const section = (title, label, action, isMine) => {
+      const list = h("ul.side-list", { "aria-label": title }, ...all.filter(isMine).map((each) => this.row(each)));
+      return [h("div.side-head", h("h2", title), iconButton("plus", label, action)), list];
+    };
+    keepingFocus($("sidebar-lists"), () =>
+      $("sidebar-lists").replaceChildren(
+        ...section("Rooms", "Find or make a room", actions.rooms, ({ kind }) => kind !== "user"),
+        ...section("Direct messages", "Write to a user", actions.write, ({ kind }) => kind === "user"),
+      ),
     );
-    if (focused) document.querySelector(`#sidebar-lists [data-key="${CSS.escape(focused)}"]`)?.focus();
-    const isUnread = all.some((each) => each.unread > 0 && each.key !== this.current);
-    $("open-sidebar").classList.toggle("unread", isUnread);
-    this.renderFoot();
+    $("open-sidebar").classList.toggle("unread", all.some(({ unread, key }) => unread > 0 && key !== this.current));
+    if ($("sidebar-foot").textContent !== chat.me) $("sidebar-foot").replaceChildren(nameNode(chat.me), self);
+    keepingFocus(this.list, () => this.renderUsers(conversation));
   }
 
   row(conversation) {
-    const { key, kind, unread, isMeant, isPrivate } = conversation;
-    const button = el(
-      "button",
-      { type: "button", class: unread ? "unread" : "", title: titleOf(conversation), onclick: () => this.actions.open(key) },
-      mark(conversation, this.isOnline(conversation)),
-      kind === "user" ? el("span", { class: "label" }, nameNode(conversation.name)) : el("span", { class: "label" }, el("bdi", {}, bare(conversation))),
-      isPrivate ? icon("lock") : null,
-      isPrivate ? hiddenText("private") : null,
-      unread ? badge(unread, isMeant || kind === "user") : null,
+    const { key, kind, name, unread, isMeant, isPrivate } = conversation;
+    const isOnline = kind === "user" && this.isOnline(name);
+    const mark = h("span.mark", { "aria-hidden": "true" }, "#");
+    const dot = h(isOnline ? "span.dot.on" : "span.dot", hiddenText(isOnline ? "online" : "offline"));
+    const badge = h(isMeant ? "span.badge.meant" : "span.badge", unread.toLocaleString(), hiddenText(" unread"));
+    const properties = { title: titleOf(conversation), "data-key": key, onclick: () => this.actions.open(key) };
+    const button = h(
+      unread ? "button.unread" : "button",
+      { ...properties, "aria-current": key === this.current ? "true" : undefined },
+      kind === "user" ? dot : mark,
+      h("span.label", kind === "user" ? nameNode(name) : h("bdi", kind === "lobby" ? "Lobby" : clean(name))),
+      isPrivate ? h("span", icon("lock"), hiddenText("private")) : null,
+      unread ? badge : null,
     );
-    button.dataset.key = key;
-    if (key === this.current) button.setAttribute("aria-current", "true");
-    return el("li", {}, button);
+    return h("li", button);
   }
 
-  isOnline({ kind, key }) {
-    const lobby = this.chat.conversations.get("lobby");
-    return kind === "user" && lobby?.online.some((name) => `user:${name.toLowerCase()}` === key);
+  get everybody() {
+    return this.chat.conversations.get("lobby")?.online ?? [];
   }
 
-  renderFoot() {
-    const { me, isOperator } = this.chat;
-    const foot = `${me}|${isOperator}`;
-    if (foot === this.foot) return;
-    this.foot = foot;
-    const button = iconButton("more", "Your account and settings", () => this.actions.selfMenu(button), { "aria-haspopup": "menu" });
-    $("sidebar-foot").replaceChildren(nameNode(me ?? ""), button);
+  isOnline(name) {
+    return this.everybody.some((each) => each.toLowerCase() === name.toLowerCase());
   }
 
-  // --- users online ---
-
-  renderUsers() {
-    const conversation = this.chat.conversations.get(this.current);
-    if (!conversation) return;
-    const names = this.usersOf(conversation);
-    const count = conversation.onlineCount ?? names.length;
-    const sorted = [...names].sort((a, b) => a.toLowerCase().localeCompare(b.toLowerCase()));
-    const panel = $("members");
-    const scrolled = panel.querySelector(".scroll")?.scrollTop ?? 0;
-    const focused = panel.contains(document.activeElement) ? document.activeElement.dataset.name : undefined;
-    panel.replaceChildren(
-      el(
-        "div",
-        { class: "panel-head" },
-        el("h2", { id: "members-title" }, `Online: ${count.toLocaleString()}`),
-        iconButton("close", "Close", () => this.actions.closeDrawers(), { class: "icon drawer-close" }),
-      ),
-      el(
-        "div",
-        { class: "scroll", tabIndex: -1 },
-        el("ul", { class: "side-list", "aria-label": "Online" }, ...sorted.slice(0, USERS_MAX).map((name) => this.user(name))),
-        count > USERS_MAX || count > names.length
-          ? el("p", { class: "side-empty" }, `and ${plural(count - Math.min(USERS_MAX, names.length), "more user")}`)
-          : null,
-      ),
-    );
-    panel.querySelector(".scroll").scrollTop = scrolled;
-    if (focused) panel.querySelector(`[data-name="${CSS.escape(focused)}"]`)?.focus();
-  }
-
-  /** Users online in a room or the lobby; in a direct conversation the two of it who are. */
-  usersOf({ kind, name, online }) {
-    if (kind !== "user") return online;
-    const both = [name.toLowerCase(), this.chat.me?.toLowerCase()];
-    return this.chat.conversations.get("lobby")?.online.filter((each) => both.includes(each.toLowerCase())) ?? [];
+  /** Users online in a room or the lobby; of a direct conversation the two of it who are. */
+  renderUsers({ kind, name, online, onlineCount }) {
+    const isOfIt = (each) => this.chat.isMe(each) || each.toLowerCase() === name.toLowerCase();
+    const names = kind === "user" ? this.everybody.filter(isOfIt) : online;
+    const shown = [...names].sort(byName).slice(0, USERS_MAX);
+    const count = Math.max(names.length, kind === "user" ? 0 : onlineCount);
+    this.title.textContent = `Online: ${count.toLocaleString()}`;
+    this.list.replaceChildren(...shown.map((each) => this.user(each)));
+    this.more.textContent = count > shown.length ? `and ${plural(count - shown.length, "more user")}` : "";
   }
 
   user(name) {
-    const isMe = name.toLowerCase() === this.chat.me?.toLowerCase();
-    const button = el(
-      "button",
-      { type: "button", title: clean(name), "aria-haspopup": "menu", onclick: () => this.actions.userMenu(name, button) },
-      el("span", { class: "label" }, nameNode(name)),
-      isMe ? el("span", { class: "mark" }, "(you)") : null,
-    );
-    button.dataset.name = name;
-    return el("li", {}, button);
+    const button = h("button", { title: clean(name), "data-key": name }, h("span.label", nameNode(name)));
+    if (this.chat.isMe(name)) button.append(h("span.mark", "(you)"));
+    button.onclick = () => this.actions.userMenu(name, button);
+    return h("li", button);
   }
-}
-
-function head(title, button) {
-  return el("div", { class: "side-head" }, el("h2", {}, title), button);
-}
-
-function bare({ kind, name }) {
-  return kind === "lobby" ? "Lobby" : clean(name);
-}
-
-function mark({ kind }, isOnline) {
-  if (kind !== "user") return el("span", { class: "mark", "aria-hidden": "true" }, "#");
-  return el("span", { class: isOnline ? "dot on" : "dot", title: isOnline ? "online" : "offline" }, hiddenText(isOnline ? "online" : "offline"));
-}
-
-function badge(count, isMeant) {
-  const shown = count > 999 ? "999+" : String(count);
-  return el("span", { class: isMeant ? "badge meant" : "badge" }, shown, hiddenText(isMeant ? " unread for you" : " unread"));
 }
