@@ -26,6 +26,7 @@ OF_USERS: dict[tuple[str, str], dict[str, Any]] = {
     ("login", "since"): {"username": "resuming", "password": "secret"},
     ("CH", "limit"): {},
     ("CH", "before"): {},
+    ("CH", "after"): {},
     ("search", "limit"): {"words": "x"},
     ("search", "before"): {"words": "x"},
     ("ban", "seconds"): {"username": "target"},
