@@ -227,14 +227,15 @@ export class Chat extends Actions {
   /** The server has lost messages, or was restored: all messages after `since` follow. */
   #onOtherHistory(since, isOther) {
     for (const each of this.conversations.values()) {
-      each.cutAfter(since);
+      each.cutAfter(since, each.kind === "user" ? this.#seenDirect : each.seenId);
       if (isOther) each.readId = Math.min(this.#marks[each.key] ?? since, since);
       this.#changed(each, "reset", each.messages);
     }
-    this.#seenDirect = this.#startId = since;
+    this.#seenDirect = Math.min(this.#seenDirect, since);
+    this.#startId = since;
     this.#firstReadId = Math.min(this.#firstReadId, since);
-    this.#held.clear();
-    this.#deleted.clear();
+    for (const id of this.#held.keys()) if (id > since) this.#held.delete(id);
+    for (const id of this.#deleted) if (id > since) this.#deleted.delete(id);
     this.#notice(LOBBY, "The server was restored from a backup. Messages may be missing.", true);
   }
 
@@ -279,7 +280,7 @@ export class Chat extends Actions {
     this.#tell("conversations");
     const unread = [...this.conversations.values()].filter((each) => each.unread > 0 && !each.isLoaded);
     unread.sort((one, other) => other.lastId - one.lastId);
-    for (const { key } of [{ key: LOBBY }, ...unread.slice(0, PREFETCHED_MAX)]) {
+    for (const key of [this.current, LOBBY, ...unread.slice(0, PREFETCHED_MAX).map((each) => each.key)]) {
       if (this.conversations.get(key)?.isLoaded === false) await this.#loadOlder(key, true).catch(() => {});
     }
   }

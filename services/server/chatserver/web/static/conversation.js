@@ -159,17 +159,25 @@ export class Conversation {
     }
   }
 
-  /** Messages after this id are of another history; the server delivers those that replace them. */
-  cutAfter(id) {
-    const isKept = (message) => message.id === null || message.id <= id;
+  /**
+   * Messages after this id are of another history; the server delivers those that replace them. If the user has seen
+   * less (`seenId`), messages between may be missing: the window begins anew.
+   */
+  cutAfter(id, seenId) {
+    const isKept = (message) => message.id === null || (message.id <= id && seenId >= id);
     this.#move();
+    if (seenId < id) {
+      this.attach();
+      this.isLoaded = false;
+      this.hasOlder = true;
+    }
     this.messages = this.messages.filter(isKept);
     this.#tail = this.#tail.filter(isKept);
-    this.#from = Math.min(this.#from, id);
+    this.#from = seenId < id ? id : Math.min(this.#from, id);
     this.#tailFrom = Math.min(this.#tailFrom, id);
     this.readId = Math.min(this.readId, id);
     this.lastId = Math.min(this.lastId, id);
-    this.seenId = id;
+    this.seenId = Math.min(this.seenId, id);
   }
 
   /** Count the unread messages anew. `isUnread` and `isMeant` are true or false for a message after `readId`. */
