@@ -16,7 +16,7 @@ from bench import measure
 from bench.connections import LoadError, raise_descriptor_limit
 from bench.draw import LATEST, PICTURES, draw
 from bench.machine import commit, describe, on_processor, processors
-from bench.measure import QUICK, Environment, Plan
+from bench.measure import QUICK, SHARED_POLL_SECONDS, Environment, Plan
 from bench.report import render
 from bench.results import Results, write
 from bench.servers import (
@@ -62,8 +62,6 @@ MEASUREMENTS: Final[dict[str, Callable[[Environment], Any]]] = {
 }
 # Files that a server has open in addition to its connections.
 OTHER_DESCRIPTORS: Final = 200
-# Sleep of the load without input, if it shares its processor with the servers.
-SHARED_POLL_SECONDS: Final = 0.001
 # Our own server, by the protocol of its clients.
 OURS_IN: Final = {
     OURS: "json",
@@ -151,7 +149,15 @@ def _measure(options: argparse.Namespace, folder: Path) -> Results:
         _show("The servers and the load share the processors: there is only one, or they cannot be chosen")
     server_processor, load_processor = pair or (None, None)
     poll_seconds = 0.0 if pair else SHARED_POLL_SECONDS
-    environment = Environment(plan, servers, folder, _show, processor=server_processor, poll_seconds=poll_seconds)
+    environment = Environment(
+        plan,
+        servers,
+        folder,
+        _show,
+        processor=server_processor,
+        nats_processor=load_processor,
+        poll_seconds=poll_seconds,
+    )
     with on_processor(load_processor):
         for name in options.only:
             try:

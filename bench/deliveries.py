@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench.protocols import MARKER, NUMBER_DIGITS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Maximum size of pieces that are counted byte by byte: for small pieces the step does not pay.
 _PLAIN_MAX_BYTES: Final = 1_024
@@ -127,3 +130,27 @@ class DeliveryTimes:
                 return
             self.milliseconds.append((at - self.sent_at[int(piece[begin + 1 : end])]) * 1_000)
             begin = piece.find(MARKER, end)
+
+
+class ConfirmationTimes:
+    """Measures the time of each confirmation from the pieces that the senders got.
+
+    Message ``n`` is of sender ``n % len(senders)``. A server confirms the messages of a sender in their order.
+    """
+
+    def __init__(self, marker: bytes, senders: Sequence[int], sent_at: Sequence[float]) -> None:
+        self._marker = marker
+        self._step = len(senders)
+        self._sent_at = sent_at
+        # The number of the next message of each sender, and the end of its last piece.
+        self._next = {fd: number for number, fd in enumerate(senders)}
+        self._rests = dict.fromkeys(senders, b"")
+        self.milliseconds = array("d")
+
+    def add(self, fd: int, at: float, piece: bytearray) -> None:
+        """Add the piece that the sender ``fd`` got at the time ``at``."""
+        *confirmed, rest = (self._rests[fd] + piece).split(self._marker)
+        for _ in confirmed:
+            self.milliseconds.append((at - self._sent_at[self._next[fd]]) * 1_000)
+            self._next[fd] += self._step
+        self._rests[fd] = rest[-len(self._marker) :]

@@ -25,13 +25,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from bench.connections import LIMIT_SECONDS, Connections, LoadError, raise_descriptor_limit
-from bench.deliveries import DeliveryTimes, MarkerCounter, SampledCounter
+from bench.deliveries import ConfirmationTimes, DeliveryTimes, MarkerCounter, SampledCounter
 from bench.protocols import PROTOCOLS, frame_in_room, text
 from bench.report import PERCENTILES, percentile_cells, table
 from bench.results import percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterator, Sequence
 
 # Maximum messages that were sent and have not reached all receivers.
 WINDOW_MESSAGES: Final = 1_000
@@ -53,6 +53,14 @@ class ThroughputResult:
     def deliveries_per_second(self) -> float:
         """The rate of all receivers together."""
         return self.deliveries / self.seconds
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """The time of each delivery, and of each confirmation if the protocol has a mark of them, in milliseconds."""
+
+    deliveries: Sequence[float]
+    confirmations: Sequence[float]
 
 
 class _LoadSender:
@@ -164,26 +172,36 @@ def _measure_throughput(
 
 def measure_latency(
     connections: Connections, rate: float, seconds: float, stall_seconds: float = STALL_SECONDS
-) -> Sequence[float]:
-    """Send ``rate`` messages a second for at least ``seconds``, until all logins have ended. Raises LoadError.
-
-    Returns the time of each delivery in milliseconds.
-    """
+) -> LatencyResult:
+    """Send ``rate`` messages a second for at least ``seconds``, until all logins have ended. Raises LoadError."""
+    times = DeliveryTimes()
+    marker = connections.protocol.confirmation
+    confirmations = ConfirmationTimes(marker, connections.senders, times.sent_at) if marker else None
     with _garbage_collection_paused():
-        times = _measure_latency(connections, rate, seconds, stall_seconds)
+        _measure_latency(connections, times, confirmations, rate, seconds, stall_seconds)
     if connections.pending_logins:
         raise LoadError(f"{connections.pending_logins} logins were not accepted within {LIMIT_SECONDS:.0f} s")
-    expected = len(times.sent_at) * len(connections.receivers)
+    sent = len(times.sent_at)
+    expected = sent * len(connections.receivers)
     if len(times.milliseconds) != expected:
         raise LoadError(f"{len(times.milliseconds):,} of {expected:,} deliveries arrived")
-    return times.milliseconds
+    if confirmations is not None and len(confirmations.milliseconds) != sent:
+        raise LoadError(f"{len(confirmations.milliseconds):,} of {sent:,} confirmations arrived")
+    return LatencyResult(times.milliseconds, confirmations.milliseconds if confirmations else ())
 
 
-def _measure_latency(connections: Connections, rate: float, seconds: float, stall_seconds: float) -> DeliveryTimes:
-    """Return after all deliveries have arrived, or after ``stall_seconds`` without input."""
-    times = DeliveryTimes()
+def _measure_latency(
+    connections: Connections,
+    times: DeliveryTimes,
+    confirmations: ConfirmationTimes | None,
+    rate: float,
+    seconds: float,
+    stall_seconds: float,
+) -> None:
+    """Return after all has arrived, or after ``stall_seconds`` without input."""
     # Pieces are parsed when no other input waits, so that parsing delays no time stamp.
     unparsed: list[tuple[int, float, bytearray]] = []
+    timed = connections.receivers if confirmations is None else {*connections.receivers, *connections.senders}
     begin = progress_at = perf_counter()
     while True:
         now = perf_counter()
@@ -193,21 +211,29 @@ def _measure_latency(connections: Connections, rate: float, seconds: float, stal
                 frame = connections.protocol.frame(text(sent))
                 times.sent_at.append(perf_counter())
                 connections.send_all(connections.senders[sent % len(connections.senders)], frame)
-        elif len(times.milliseconds) >= sent * len(connections.receivers) or now - progress_at > stall_seconds:
-            return times
-        if _receive_ready(connections, unparsed):
+        elif now - progress_at > stall_seconds or (
+            len(times.milliseconds) >= sent * len(connections.receivers)
+            and (confirmations is None or len(confirmations.milliseconds) >= sent)
+        ):
+            return
+        if _receive_ready(connections, timed, unparsed):
             progress_at = now
         else:
-            for arrival in unparsed:
-                times.add(*arrival)
+            for fd, at, piece in unparsed:
+                if confirmations is None or fd in connections.receivers:
+                    times.add(fd, at, piece)
+                else:
+                    confirmations.add(fd, at, piece)
             unparsed.clear()
 
 
-def _receive_ready(connections: Connections, unparsed: list[tuple[int, float, bytearray]]) -> bool:
-    """Receive all input that is ready, with its time. False if there was none."""
+def _receive_ready(
+    connections: Connections, timed: Container[int], unparsed: list[tuple[int, float, bytearray]]
+) -> bool:
+    """Receive all input that is ready, that of the ``timed`` connections with its time. False if there was none."""
     events = connections.ready()
     for fd, _ in events:
-        if fd in connections.receivers:
+        if fd in timed:
             size = connections.receive(fd)
             unparsed.append((fd, perf_counter(), connections.buffer[:size]))
         else:
@@ -249,9 +275,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{len(names)} logins in {seconds:.3f} s: {len(names) / seconds:,.0f}/s")
             connections.wait_until_quiet()
             if options.rate:
-                found = percentiles(measure_latency(connections, options.rate, options.seconds))
-                rows = [[f"{found.count:,}", *percentile_cells(found)]]
-                print(*table(["deliveries, in ms", *PERCENTILES], rows), sep="\n")
+                times = measure_latency(connections, options.rate, options.seconds)
+                found = {"deliveries": times.deliveries, "confirmations": times.confirmations}
+                rows = [
+                    [f"{len(each):,} {of}", *percentile_cells(percentiles(each))] for of, each in found.items() if each
+                ]
+                print(*table(["in ms", *PERCENTILES], rows), sep="\n")
             else:
                 result = measure_throughput(connections, options.seconds, options.window)
                 print(f"{result}: {result.deliveries_per_second:,.0f} deliveries/s")

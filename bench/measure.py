@@ -24,10 +24,13 @@ history      Throughput and latency of a server with five million stored message
              server with none; and the time of a request for the last 50 messages (CH).
 cluster      One server alone, one that has its log on NATS, and three that share one on three NATS servers: throughput
              and latency as above, with the connections spread over the servers; and the memory of a server after that.
+             The chat servers have the processor of the servers. NATS, which has a machine of its own in a real cluster,
+             has the other one, with the load. For each latency also the time of each confirmation, at the sender, and
+             after that load, beside the same servers, the time until NATS has stored a record, as in engine.
              Messages a second that a new server reads from the log until it is ready.
 engine       NATS alone, one server and a cluster of three, each with as many replicas: the time until a record is
              acknowledged, at a steady rate; and records a second with several in flight. The confirmation of a message
-             by chat servers that share a log takes at least that long.
+             by chat servers that share a log takes at least that long. NATS has the processor of the servers.
 
 The measurements from logins to cluster are for our own server only. A server that closes a connection, loses or
 duplicates a message, or stalls has failed the load, and does not get the same load again.
@@ -37,6 +40,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter
@@ -44,7 +48,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench import history
 from bench.connections import LOGINS_AT_ONCE, Connections, LoadError
-from bench.engine import measure_engine
+from bench.engine import measure_engine, measure_engine_at_rate
 from bench.load import measure_latency, measure_throughput
 from bench.machine import on_processor
 from bench.protocols import PROTOCOLS, json_in_rooms
@@ -87,6 +91,8 @@ if TYPE_CHECKING:
 _HUGE_LAG: Final = ("--lag-max-bytes", str(1024**3))
 _SMALL_BUFFER_BYTES: Final = 4 * 1024
 _HISTORY_READER: Final = "reader"
+# Sleep of a load without input that shares its processor with servers.
+SHARED_POLL_SECONDS: Final = 0.001
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,10 @@ QUICK: Final = Plan(
 
 
 class Environment:
-    """The plan, the servers to compare, a scratch folder, the servers' processor, and an output for progress."""
+    """The plan, the servers to compare, a scratch folder, the servers' processor, and an output for progress.
+
+    ``nats_processor`` is that of NATS beside chat servers.
+    """
 
     def __init__(
         self,
@@ -154,15 +163,30 @@ class Environment:
         show: Callable[[str], None],
         *,
         processor: int | None = None,
+        nats_processor: int | None = None,
         poll_seconds: float = 0.0,
     ) -> None:
         self.plan = plan
         self.servers = servers
         self.scratch = scratch
         self.show = show
-        self._processor = processor
+        self.processor = processor
+        self.nats_processor = nats_processor
         self._poll_seconds = poll_seconds
         self._numbers = count()
+
+    def polling(self, seconds: float) -> Environment:
+        """Return this environment for a load that waits for input for some time."""
+        other = copy(self)
+        other._poll_seconds = seconds  # noqa: SLF001 -- of the same class
+        return other
+
+    @property
+    def placement(self) -> str:
+        """The processors of chat servers, NATS and load, for the table of the cluster."""
+        if self.processor is None:
+            return "no processors are assigned"
+        return f"chat servers on processor {self.processor}; NATS and the load on processor {self.nats_processor}"
 
     @contextmanager
     def running(self, server: Server) -> Iterator[Running]:
@@ -174,18 +198,18 @@ class Environment:
             with self._running_one(server) as started:
                 yield started
             return
-        with self.running_nats(server.sharing) as nats, ExitStack() as stack:
+        with self.running_nats(server.sharing, self.nats_processor) as nats, ExitStack() as stack:
             one, *others = [
                 stack.enter_context(self._running_one(on_nats(server, number, nats)))
                 for number in range(server.sharing)
             ]
-            yield replace(one, others=tuple(others))
+            yield replace(one, others=tuple(others), nats_url=nats.url)
 
     @contextmanager
     def _running_one(self, server: Server) -> Iterator[Running]:
         folder = self.scratch / f"server-{next(self._numbers)}"
         try:
-            with running(server, folder, self._processor) as started:
+            with running(server, folder, self.processor) as started:
                 yield started
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -197,11 +221,13 @@ class Environment:
             yield started
 
     @contextmanager
-    def running_nats(self, count: int) -> Iterator[NatsServers]:
+    def running_nats(self, count: int, processor: int | None) -> Iterator[NatsServers]:
         """Start NATS servers in a new folder; end them and remove the folder afterwards. Raises ServerError."""
         folder = self.scratch / f"nats-{next(self._numbers)}"
         try:
-            with on_processor(self._processor), NatsServers(folder, count) as servers:
+            with ExitStack() as stack:
+                with on_processor(processor):
+                    servers = stack.enter_context(NatsServers(folder, count))
                 yield servers
         except NatsError as error:
             raise ServerError(str(error)) from error
@@ -277,15 +303,18 @@ def _latency(environment: Environment, servers: Sequence[Server]) -> list[Latenc
             if row.failure:
                 continue
             with _recording_failure(row), environment.connected(server) as (connections, _):
-                row.rounds.append(_log_in_and_measure_latency(plan, connections))
+                _log_in_and_measure_latency(plan, connections, row)
     return rows
 
 
-def _log_in_and_measure_latency(plan: Plan, connections: Connections) -> Percentiles:
+def _log_in_and_measure_latency(plan: Plan, connections: Connections, row: Latency) -> None:
     sender, *receivers = _names(plan.latency_receivers + 1)
     connections.log_in(receivers, [sender])
     connections.wait_until_quiet()
-    return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds))
+    times = measure_latency(connections, plan.messages_per_second, plan.latency_seconds)
+    row.rounds.append(percentiles(times.deliveries))
+    if times.confirmations:
+        row.confirmations.append(percentiles(times.confirmations))
 
 
 def many_connections(environment: Environment) -> list[ManyConnections]:
@@ -341,12 +370,13 @@ def storm(environment: Environment) -> Storm:
     plan = environment.plan
     environment.show("login storm")
     with environment.connected(chatserver()) as (connections, _):
-        without = _log_in_and_measure_latency(plan, connections)
+        row = Latency(OURS, plan.latency_receivers, plan.messages_per_second)
+        _log_in_and_measure_latency(plan, connections, row)
         for number in range(plan.storm_logins):
             connections.begin_login(f"storm{number:05d}")
-        during = percentiles(measure_latency(connections, plan.messages_per_second, 0.0))
+        during = percentiles(measure_latency(connections, plan.messages_per_second, 0.0).deliveries)
     seconds = during.count / plan.latency_receivers / plan.messages_per_second
-    return Storm(plan.storm_logins, plan.latency_receivers, seconds, without, during)
+    return Storm(plan.storm_logins, plan.latency_receivers, seconds, row.rounds[0], during)
 
 
 def stopped(environment: Environment) -> Stopped:
@@ -372,7 +402,7 @@ def _latency_with_idle_receiver(environment: Environment, *, is_stopped: bool) -
             connections.stop_reading(fd)
         measure_throughput(connections, plan.burst_seconds)
         connections.wait_until_quiet()
-        return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds))
+        return percentiles(measure_latency(connections, plan.messages_per_second, plan.latency_seconds).deliveries)
 
 
 def rooms(environment: Environment) -> Rooms:
@@ -429,19 +459,35 @@ def stored_history(environment: Environment) -> History:
 def cluster(environment: Environment) -> Cluster:
     """See the top of this file."""
     plan = environment.plan
+    # NATS needs the processor of the load now and then.
+    environment = environment.polling(SHARED_POLL_SECONDS)
     alone, one, three = (
         chatserver(*CHEAPEST_HASH, name=name, sharing=sharing)
         for name, sharing in ((OURS, 0), (OURS_ON_NATS, 1), (OURS_ON_NATS_3, 3))
     )
     servers = (alone, one, three)
-    result = Cluster(
-        _throughput(environment, servers, plan.shared_loads),
-        _latency(environment, servers),
-        _memory(environment, servers),
-    )
+    throughputs = _throughput(environment, servers, plan.shared_loads)
+    result = Cluster(throughputs, [], {}, placement=environment.placement, engine={one.name: [], three.name: []})
+    result.latency = [Latency(server.name, plan.latency_receivers, plan.messages_per_second) for server in servers]
+    for number in range(1, plan.rounds + 1):
+        for server, row in zip(servers, result.latency, strict=True):
+            environment.show(f"latency and confirmations, round {number} of {plan.rounds}: {server.name}")
+            with _recording_failure(row), environment.connected(server) as (connections, started):
+                _log_in_and_measure_latency(plan, connections, row)
+                result.memory[server.name] = resident_bytes(started.pid)
+                if server.sharing:
+                    with on_processor(environment.processor):
+                        times = measure_engine_at_rate(
+                            started.nats_url,
+                            server.sharing,
+                            record_bytes=plan.record_bytes,
+                            rate=plan.messages_per_second,
+                            seconds=plan.latency_seconds,
+                        )
+                    result.engine[server.name].append(percentiles(times))
     for number in range(1, plan.rounds + 1):
         environment.show(f"catching up, round {number} of {plan.rounds}")
-        with environment.running_nats(1) as nats:
+        with environment.running_nats(1, environment.nats_processor) as nats:
             with (
                 environment.joining(one, nats, 0) as first,
                 environment.connect(PROTOCOLS["json"], first) as connections,
@@ -454,17 +500,6 @@ def cluster(environment: Environment) -> Cluster:
                 result.caught_up_per_second.append(messages / (perf_counter() - begin))
             result.caught_up_messages = messages
     return result
-
-
-def _memory(environment: Environment, servers: Sequence[Server]) -> dict[str, int]:
-    """Resident bytes of a server of each kind after a load."""
-    found = {}
-    for server in servers:
-        environment.show(f"memory: {server.name}")
-        with environment.connected(server) as (connections, started):
-            _log_in_and_measure_latency(environment.plan, connections)
-            found[server.name] = resident_bytes(started.pid)
-    return found
 
 
 # --- for NATS ---
@@ -480,7 +515,7 @@ def engine(environment: Environment) -> list[Engine]:
     for number in range(1, plan.rounds + 1):
         for row in rows:
             environment.show(f"engine, round {number} of {plan.rounds}: {row.replicas} replicas")
-            with environment.running_nats(row.replicas) as servers:
+            with environment.running_nats(row.replicas, environment.processor) as servers:
                 figures = measure_engine(
                     servers.url,
                     row.replicas,

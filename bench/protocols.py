@@ -45,12 +45,17 @@ class Transport(Enum):
 
 @dataclass(frozen=True)
 class WireProtocol:
-    """``log_in`` starts the login of a name; ``frame`` returns the bytes that send a text to all."""
+    """``log_in`` starts the login of a name; ``frame`` returns the bytes that send a text to all.
+
+    ``confirmation`` is in each confirmation of a message, and in nothing else that a sender gets. It is empty if the
+    load does not look for confirmations.
+    """
 
     name: str
     log_in: Callable[[str, Role], Login]
     frame: Callable[[bytes], bytes]
     transport: Transport = Transport.TCP
+    confirmation: bytes = b""
 
 
 def text(number: int) -> bytes:
@@ -371,7 +376,7 @@ def _frame_mqtt(message: bytes) -> bytes:
 PROTOCOLS: Final = {
     protocol.name: protocol
     for protocol in (
-        WireProtocol("json", _log_in_json, _frame_json),
+        WireProtocol("json", _log_in_json, _frame_json, confirmation=b'"type":"sent"'),
         WireProtocol("json-tls", _log_in_json, _frame_json, Transport.TLS),
         WireProtocol("websocket", _log_in_websocket, _frame_websocket),
         WireProtocol("frames", _log_in_frames, _frame_frames),

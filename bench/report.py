@@ -211,11 +211,18 @@ def _by_server(throughputs: Sequence[Throughput], latencies: Sequence[Latency]) 
 
 def _cluster(cluster: Cluster) -> list[str]:
     header, rows = _by_server(cluster.throughput, cluster.latency)
+    for latency, row in zip(cluster.latency, rows, strict=True):
+        engine = cluster.engine.get(latency.server)
+        for rounds in (latency.confirmations, engine):
+            p50, _, p99, *_ = percentile_cells(medians(rounds)) if rounds else [""] * len(PERCENTILES)
+            row += [p50, p99]
+        row.append(f"{cluster.memory.get(latency.server, 0) / 2**20:.0f}")
+    header += ["confirmation p50, ms", "p99, ms", "NATS alone p50, ms", "p99, ms", "MiB of a server"]
     rate = median(cluster.caught_up_per_second)
     return [
-        "## One log on NATS",
+        f"## One log on NATS: {cluster.placement}",
         "",
-        *table([*header, "MiB of a server"], [[*row, f"{cluster.memory[row[0]] / 2**20:.0f}"] for row in rows]),
+        *table(header, rows),
         "",
         f"A new server reads {cluster.caught_up_messages:,} messages of the log: {rate:,.0f} a second, with its start.",
     ]

@@ -56,12 +56,14 @@ class Throughput(Struct):
 
 
 class Latency(Struct):
-    """Times of deliveries at a steady rate; a value for each round."""
+    """Times of deliveries at a steady rate, and of confirmations at the sender; a value for each round."""
 
     server: str
     receivers: int
     messages_per_second: int
     rounds: list[Percentiles] = []
+    # Empty if the load does not know the confirmations of the protocol.
+    confirmations: list[Percentiles] = []
     failure: str = ""
 
     @property
@@ -160,6 +162,10 @@ class Cluster(Struct):
     memory: dict[str, int]
     caught_up_messages: int = 0
     caught_up_per_second: list[float] = []
+    # The processors of the chat servers, of NATS and of the load.
+    placement: str = ""
+    # By server: the time until NATS has stored a record of the size of a message, beside the same chat servers.
+    engine: dict[str, list[Percentiles]] = {}
 
 
 class Engine(Struct):

@@ -81,11 +81,12 @@ class Server:
 
 @dataclass(frozen=True)
 class Running:
-    """A running server, and the ``others`` that share a log with it."""
+    """A running server, and the ``others`` that share a log with it on the NATS servers of ``nats_url``."""
 
     pid: int
     port: int
     others: tuple[Running, ...] = ()
+    nats_url: str = ""
 
 
 # --- ours ---
