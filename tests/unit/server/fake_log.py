@@ -47,9 +47,11 @@ class FakeStream:
         self.is_deleted = True
         self._wake_all()
 
-    def end_lease(self, server: str) -> None:
+    def end_lease(self, server: str, run: str) -> None:
+        """End the lease, unless it has gone to another run."""
         with self.lock:
-            self.leases.pop(server, None)
+            if self.leases.get(server) == run:
+                del self.leases[server]
 
     def _wake_all(self) -> None:
         for log in tuple(self.logs):
@@ -75,7 +77,7 @@ class FakeLog:
         self.is_cut = False
         self._problem = ""
         self._read: int | None = None
-        self._server = ""
+        self._lease = ("", "")
         self._receive: Callable[[bytes], None] = lambda _: None
 
     # For the test.
@@ -178,7 +180,7 @@ class FakeLog:
 
     def renew_lease(self, server: str, run: str) -> None:
         with self.stream.lock:
-            self._server = server
+            self._lease = server, run
             self.stream.leases[server] = run
 
     def find_lease(self, server: str) -> str | None:
@@ -207,7 +209,7 @@ class FakeLog:
         return number
 
     def close(self, timeout_seconds: float) -> None:  # noqa: ARG002 - nothing waits
-        self.stream.end_lease(self._server)
+        self.stream.end_lease(*self._lease)
         self.stream.logs.remove(self)
 
     def _require_connection(self) -> None:

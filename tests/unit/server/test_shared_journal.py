@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import shutil
 import sqlite3
 import tempfile
 import threading
@@ -484,16 +485,23 @@ def test_record_that_can_not_be_read_stops_the_server(
         servers[0].say("late")
 
 
-def test_second_server_of_the_same_name_stops_the_first(
-    stream: FakeStream, servers: list[SharingServer], tmp_path: Path
-) -> None:
-    """A copy of its folder knows its run, so the lease does not keep it out."""
+def test_second_server_of_the_same_name_stops_the_first(stream: FakeStream, tmp_path: Path) -> None:
+    """A copy of its folder has its run in chat.state, so the lease does not keep it out.
+
+    Promise: if something starts the first one again, it waits: the two do not end each other in turn.
+    """
+    first = SharingServer(tmp_path / "first", stream, "a").ready()
     copy = tmp_path / "copy"
     copy.mkdir()
-    with servers[0].database.reading() as connection:
+    with first.database.reading() as connection:
         connection.execute("VACUUM INTO ?", (str(copy / "chat.db"),))
+    shutil.copy(tmp_path / "first" / "chat.state", copy)
     second = SharingServer(copy, stream, "a").ready()
-    eventually(lambda: servers[0].is_lost)
+    eventually(lambda: first.is_lost)
+    first.stop()
+    again = SharingServer(tmp_path / "first", stream, "a").start()
+    eventually(lambda: again.journal.awaits_name)
+    again.stop()
     assert not second.is_lost
     second.stop()
 

@@ -184,7 +184,8 @@ class SharedJournal(Journal):
         self.run = ""
         with self._database.reading() as connection:
             position = read_position(connection)
-            self._former_runs = read_runs(connection, server)
+        # The last run of this folder, which is over. Other servers of this name may have had the runs in the database.
+        self._former_run = self._database.state_file.state.log_run
         assert position is not None, "the log was not joined"
         # Set by the thread of the journal, read by any thread.
         self.position: LogPosition = position
@@ -427,7 +428,7 @@ class SharedJournal(Journal):
             except OSError:  # it is unknown; the records will tell
                 give_up_at = self._clock() + 2 * LEASE_SECONDS
                 holder = "unknown"
-            if holder is None or holder in self._former_runs:
+            if holder in (None, self._former_run):
                 self.awaits_name = False
                 return True
             self.awaits_name = holder != "unknown"
@@ -439,6 +440,7 @@ class SharedJournal(Journal):
     def _begin_run(self) -> None:
         """Begin a new run, in which the batches in flight are published again."""
         self.run = secrets.token_hex(_RUN_BYTES)
+        self._database.note_log_run(self.run)
         self._number, self._attempt = 1, 0
         flights = [flight for flight in self._in_flight if flight.number != 1]  # 1 is the start of the former run
         self._in_flight = deque([_Flight(1, [encode_entry(ServerStart(self.server))], 1, [], 0)])

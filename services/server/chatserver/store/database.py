@@ -195,8 +195,18 @@ class Database:
         if last_id == state.last_id and account_id == state.account_id:
             return
         highest_id = max(last_id, state.highest_id)
+        self._write_state(replace(state, last_id=last_id, account_id=account_id, highest_id=highest_id))
+
+    def note_log_run(self, run: str) -> None:
+        """Record in chat.state that this server begins a run in the shared log. Journal thread only.
+
+        The next server of this folder knows then that the run is over. A failure is logged.
+        """
+        self._write_state(replace(self.state_file.state, log_run=run))
+
+    def _write_state(self, state: State) -> None:
         try:
-            self.state_file.write(replace(state, last_id=last_id, account_id=account_id, highest_id=highest_id))
+            self.state_file.write(state)
             self._state_file_failing = False
         except OSError as error:
             if not self._state_file_failing:

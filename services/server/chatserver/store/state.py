@@ -40,6 +40,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     # Possible header fields of the database file that a write-ahead log belongs to: see Database.
     run_ids: tuple[int, ...] = ()
     schema_cookie: int = 0
+    # The last run that a server began in a shared log with this folder; empty without one.
+    log_run: str = ""
 
 
 class StateFile:
