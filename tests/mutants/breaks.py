@@ -1925,6 +1925,13 @@ BREAKS = (
     _break(
         _OWN_LOG,
         _JOURNAL + "shared.py",
+        "if holder in (None, self._former_run):",
+        "if True:",
+        f"{_SHARED}test_second_server_of_the_same_name_stops_the_first",
+    ),
+    _break(
+        _OWN_LOG,
+        _JOURNAL + "shared.py",
         "self._pause(self._retry_seconds)\n        return False",
         "self._pause(self._retry_seconds)\n        return True",
         f"{_SHARED}test_server_that_waits_for_its_name_can_be_stopped",

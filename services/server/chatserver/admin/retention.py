@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 _DAY_SECONDS: Final = 86_400
 # Pause between two steps, in which the messages of users are committed.
 _PAUSE_SECONDS: Final = 0.1
+# Pause after a failure: the disk is full, or the shared log can't be written now.
+RETRY_SECONDS: Final = 60.0
 
 
 class Retention:
@@ -33,11 +35,13 @@ class Retention:
         journal: Journal,
         now_ms: Callable[[], int],
         on_crash: Callable[[str], None],
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """``now_ms`` returns milliseconds since 1970 UTC."""
         self._days = days
         self._journal = journal
         self._now_ms = now_ms
+        self._retry_seconds = retry_seconds
         self._stopping = threading.Event()
         self._worker = Worker("retention", self._run, on_crash)
 
@@ -52,14 +56,19 @@ class Retention:
         self._worker.join()
 
     def _run(self) -> None:
+        is_failing = False
         while not self._stopping.is_set():
             try:
                 self._prune(self._now_ms() - self._days * _DAY_SECONDS * 1000)
-            except OSError as error:  # tried again the next day
-                _log.error("retention failed", error=str(error))
+            except OSError as error:
+                if not is_failing:
+                    _log.error("retention failed", error=str(error))
+                is_failing = True
             except JournalClosedError:
                 return
-            self._stopping.wait(_DAY_SECONDS)
+            else:
+                is_failing = False
+            self._stopping.wait(self._retry_seconds if is_failing else _DAY_SECONDS)
 
     def _prune(self, before_ms: int) -> None:
         count, after_id = 0, 0
