@@ -1,7 +1,7 @@
 """The wire protocol websocket: json in the text messages of a WebSocket (RFC 6455), and files of a page before it.
 
-Wire format: docs/wire/websocket.md. The library websockets answers the handshake and reads frames; this module encodes
-them, because a frame of the server has no mask: it is encoded once and goes to all receivers.
+Wire format: docs/wire/websocket.md. The library websockets answers the handshake, and reads frames in
+websocket_frames.py. The client's half is in websocket_client.py.
 
 States of the server's half:
 
@@ -18,8 +18,7 @@ The session of the connection ends it, in every state. This module asks for it b
     a close frame                                    Leave; the Bye is encoded with the peer's close frame, repeated
 
 So everything that was accepted before is answered before the close frame. A ping frame is the request Ping, which costs
-the peer as much as the ping of json; ``_pinged`` turns the Pong into a pong frame. The library's own answers to pings
-and close frames are dropped.
+the peer as much as the ping of json; ``_pinged`` turns the Pong into a pong frame.
 
 Threads. The reader calls everything except ``encode``. Another thread encodes the last events, at shutdown and if an
 operator ends the connection, and then sets the state to CLOSED: one store, which the reader may overwrite with OPEN at
@@ -29,9 +28,7 @@ an HTTP answer after the accepting one, which is an invalid frame: it ends the c
 
 from __future__ import annotations
 
-import logging
 import math
-import struct
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -39,53 +36,55 @@ from typing import TYPE_CHECKING, Final
 from websockets.exceptions import NegotiationError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request as HandshakeRequest
-from websockets.protocol import OPEN, Protocol, Side
+from websockets.protocol import Side
 from websockets.server import ServerProtocol as Handshake
-from websockets.utils import accept_key, generate_key
 
-from chatprotocol.errors import ErrorCode, ProtocolError
+from chatprotocol.errors import ErrorCode
 from chatprotocol.events import SHUTTING_DOWN, YOU_LEFT, Bye, Pong, Refused
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import FRAGMENTS_MAX, LINE_MAX_BYTES
 from chatprotocol.requests import Leave, Ping, Unreadable
 from chatprotocol.wire.base import (
-    PIECE_BYTES,
-    Effects,
-    Opened,
-    Outgoing,
-    OwnAnswer,
     ServerProtocol,
     Sniff,
     WireProtocol,
 )
 from chatprotocol.wire.http import (
-    HEAD_MAX_BYTES,
     HttpError,
     encode_answer,
     encode_page,
     encode_text,
     read_head,
 )
-from chatprotocol.wire.json import EVENT_LINE_MAX_BYTES, Json, JsonServer
+from chatprotocol.wire.json import Json, JsonServer
+from chatprotocol.wire.websocket_client import WebSocketClient
+from chatprotocol.wire.websocket_frames import (
+    FIN,
+    SILENT_LOGGER,
+    SUBPROTOCOL,
+    FrameReader,
+    close_frame,
+    encode_fragments,
+    encode_frame,
+    encode_lines,
+    is_utf8,
+    split_texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from websockets.typing import Subprotocol
 
-    from chatprotocol import requests
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
-    from chatprotocol.wire.base import Action, ClientEvent
     from chatprotocol.wire.http import Head, Page
 
 # The protocol inside, by the subprotocol of the handshake. The first one is that of a client that names none.
-_INNER: Final[dict[str, Callable[[], JsonServer]]] = {"chat.json": Json().server}
+_INNER: Final[dict[str, Callable[[], JsonServer]]] = {SUBPROTOCOL: Json().server}
 _OPENINGS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"PATCH ", b"PRI ")
 # Requests for files on one connection. A page has fewer files; a flood must connect again, which has a rate.
 _ANSWERS_MAX: Final = 64
-# A close frame has a code of two bytes and a reason, 125 bytes together.
-_REASON_MAX_BYTES: Final = 123
 
 # The status of an error before the handshake; 400 for all others.
 _STATUSES: Final = {
@@ -100,85 +99,6 @@ _STATUSES: Final = {
 _UPGRADE_REQUIRED: Final = 426
 _VERSION_HEADERS: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
 _CLOSE_CODES: Final = {YOU_LEFT: CloseCode.NORMAL_CLOSURE, SHUTTING_DOWN: CloseCode.GOING_AWAY}
-
-_FIN: Final = 0x80
-# First bytes of a text message that is one frame, by its size.
-_SHORT_HEADERS: Final = [bytes((_FIN | Opcode.TEXT, size)) for size in range(126)]
-_header = struct.Struct(">BBH").pack
-
-
-def _frame(first_byte: int, payload: bytes) -> bytes:
-    """Encode a frame of at most 65,535 bytes without a mask."""
-    if len(payload) < len(_SHORT_HEADERS):
-        return bytes((first_byte, len(payload))) + payload
-    return _header(first_byte, 126, len(payload)) + payload
-
-
-def _text_message(text: bytes) -> bytes:
-    """Encode a text message, in fragments of PIECE_BYTES if it is longer."""
-    if len(text) < len(_SHORT_HEADERS):
-        return _SHORT_HEADERS[len(text)] + text
-    if len(text) <= PIECE_BYTES:
-        return _header(_FIN | Opcode.TEXT, 126, len(text)) + text
-    return b"".join(_fragments((text, b"\n")))
-
-
-def _fragments(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Encode a text message, which comes in parts and ends with a line end, in fragments of PIECE_BYTES."""
-    opcode, rest = Opcode.TEXT, b""
-    for part in parts:
-        rest += part
-        start = 0
-        while len(rest) - start > PIECE_BYTES + 1:  # one byte more may be the line end
-            yield _frame(opcode, rest[start : start + PIECE_BYTES])
-            opcode, start = Opcode.CONT, start + PIECE_BYTES
-        rest = rest[start:]
-    yield _frame(_FIN | opcode, rest[:-1])
-
-
-def _encode_lines(lines: bytes) -> bytes:
-    """Encode each line as a text message."""
-    return b"".join([_text_message(line) for line in lines.split(b"\n")[:-1]])
-
-
-def _close_frame(code: CloseCode, reason: str) -> bytes:
-    """Encode a close frame; a reason that is too long is cut."""
-    cut = reason.encode()[:_REASON_MAX_BYTES].decode(errors="ignore")
-    return _frame(_FIN | Opcode.CLOSE, Close(code, cut).serialize())
-
-
-# The library logs what a peer does; the session does that here.
-_SILENT_LOGGER: Final = logging.getLogger("chatprotocol.websocket")
-_SILENT_LOGGER.setLevel(logging.CRITICAL + 1)
-
-
-class _FrameReader(Protocol):
-    """The library's reader of frames, for one side of an open connection."""
-
-    def __init__(self, side: Side, message_max_bytes: int) -> None:
-        super().__init__(side, state=OPEN, max_size=message_max_bytes, logger=_SILENT_LOGGER)
-        self._rest_bytes = 0
-
-    def read(self, data: bytes) -> list[Frame]:
-        """Add a piece; returns all complete frames."""
-        self._rest_bytes = len(data)
-        self.receive_data(data)
-        self.data_to_send()  # see the module's docstring
-        return self.events_received()  # type: ignore[return-value]
-
-    def recv_frame(self, frame: Frame) -> None:
-        super().recv_frame(frame)
-        self._rest_bytes = len(self.reader.buffer)
-
-    @property
-    def is_incomplete(self) -> bool:
-        """True if a frame or a message in fragments is incomplete."""
-        return self._rest_bytes > 0 or self.current_size is not None
-
-    @property
-    def problem(self) -> Close | None:
-        """The close frame that answers an invalid frame; None if all were valid."""
-        return self.close_sent if self.parser_exc is not None else None
 
 
 class _State(Enum):
@@ -222,7 +142,7 @@ class WebSocketServer(ServerProtocol):
         # Bytes that the session does not send.
         self._own = b""
         self._inner: JsonServer | None = None
-        self._frames: _FrameReader | None = None
+        self._frames: FrameReader | None = None
         # The message in fragments that has begun, and the number of its fragments.
         self._message = bytearray()
         self._fragments = 0
@@ -259,20 +179,20 @@ class WebSocketServer(ServerProtocol):
         if self._state is not _State.OPEN or self._inner is None:
             return self._encode_last(items) if self._state is _State.HEAD else b""
         if self._pinged is not None and items and type(items[0]) is Pong:
-            return _frame(_FIN | Opcode.PONG, self._pinged)
-        data = _encode_lines(self._inner.encode(items))
+            return encode_frame(FIN | Opcode.PONG, self._pinged)
+        data = encode_lines(self._inner.encode(items))
         if items and isinstance(last := items[-1], Bye):
             self._state = _State.CLOSED
             code = _CLOSE_CODES.get(last.reason, CloseCode.POLICY_VIOLATION)
-            data += self._close or _close_frame(code, last.reason)
+            data += self._close or close_frame(code, last.reason)
         return data
 
     def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:
         """Encode as one text message, in fragments."""
-        return iter(()) if self._inner is None else _fragments(self._inner.encode_long(event, messages))
+        return iter(()) if self._inner is None else encode_fragments(self._inner.encode_long(event, messages))
 
     def ping(self) -> bytes:
-        return _frame(_FIN | Opcode.PING, b"")
+        return encode_frame(FIN | Opcode.PING, b"")
 
     # --- HTTP ---
 
@@ -329,14 +249,14 @@ class WebSocketServer(ServerProtocol):
         if head.values("Sec-WebSocket-Version") != ["13"]:
             raise HttpError(_UPGRADE_REQUIRED, "This server speaks version 13 of WebSocket.", _VERSION_HEADERS)
         self._check_origin(head)
-        handshake = Handshake(select_subprotocol=_select, logger=_SILENT_LOGGER)
+        handshake = Handshake(select_subprotocol=_select, logger=SILENT_LOGGER)
         response = handshake.accept(HandshakeRequest(head.target, head.headers, head.method, f"HTTP/{head.version}"))
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             reason = bytes(response.body).decode().strip().partition("\n")[0]
             needs_upgrade = response.status_code == _UPGRADE_REQUIRED
             raise HttpError(response.status_code, reason, _VERSION_HEADERS if needs_upgrade else ())
         self._inner = _INNER[handshake.subprotocol or next(iter(_INNER))]()
-        self._frames = _FrameReader(Side.SERVER, LINE_MAX_BYTES)
+        self._frames = FrameReader(Side.SERVER, LINE_MAX_BYTES)
         return response.serialize()
 
     def _check_origin(self, head: Head) -> None:
@@ -370,9 +290,12 @@ class WebSocketServer(ServerProtocol):
     def _read_frames(self, data: bytes) -> Iterable[Request]:
         assert self._frames is not None
         assert self._inner is not None
+        texts = None if self._frames.is_incomplete else split_texts(data)
+        if texts is not None:
+            return self._inner.receive_texts(texts)
         frames = self._frames.read(data)
         texts = [bytes(frame.data) for frame in frames if frame.opcode is Opcode.TEXT and frame.fin]
-        if len(texts) != len(frames) or self._frames.problem is not None or not all(map(_is_utf8, texts)):
+        if len(texts) != len(frames) or self._frames.problem is not None or not all(map(is_utf8, texts)):
             return self._read_each(frames)
         return self._inner.receive_texts(texts)
 
@@ -386,7 +309,7 @@ class WebSocketServer(ServerProtocol):
                 yield Ping()
                 self._pinged = None
             elif frame.opcode is Opcode.CLOSE:
-                self._close = _frame(_FIN | Opcode.CLOSE, bytes(frame.data))
+                self._close = encode_frame(FIN | Opcode.CLOSE, bytes(frame.data))
                 yield Leave()
             elif frame.opcode is not Opcode.PONG:
                 problem = self._add(frame)
@@ -407,7 +330,7 @@ class WebSocketServer(ServerProtocol):
         self._fragments += 1
         if self._fragments > FRAGMENTS_MAX:
             return Close(CloseCode.POLICY_VIOLATION, f"A message has {FRAGMENTS_MAX:,} fragments at most.")
-        if frame.fin and not _is_utf8(self._message):
+        if frame.fin and not is_utf8(self._message):
             return Close(CloseCode.INVALID_DATA, "A text message is not UTF-8.")
         return None
 
@@ -421,18 +344,8 @@ class WebSocketServer(ServerProtocol):
             reason = f"A frame is not WebSocket: {reason}."
         elif close.code == CloseCode.INVALID_DATA:
             code = ErrorCode.BAD_JSON
-        self._close = _close_frame(CloseCode(close.code), reason)
+        self._close = close_frame(CloseCode(close.code), reason)
         return Unreadable(code, reason, closes=True)
-
-
-def _is_utf8(text: bytes | bytearray) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _select(_: Handshake, offered: Sequence[Subprotocol]) -> Subprotocol | None:
@@ -443,132 +356,6 @@ def _select(_: Handshake, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     if offered:
         raise NegotiationError(f"the subprotocol of this server is {' or '.join(_INNER)}")
     return None
-
-
-class EventDecoder:
-    """The client's side of a connection: the answer to the handshake, then frames."""
-
-    def __init__(self, accept: str) -> None:
-        """``accept`` is the value that proves that the server has read the handshake."""
-        self._accept = accept
-        self._head = b""
-        self._frames: _FrameReader | None = None
-        self._inner = Json().client().event_decoder()
-        self._has_closed = False
-
-    def decode(self, data: bytes) -> list[ClientEvent]:
-        """The events of all complete messages. Raises ProtocolError for bytes that are not WebSocket."""
-        if self._frames is not None:
-            return self._read_frames(data)
-        self._head += data
-        end = self._head.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._head) > HEAD_MAX_BYTES:
-                raise ProtocolError("The server's answer to the handshake is too long.")
-            return []
-        first, *lines = self._head[:end].decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        rest = self._head[end + 4 :]
-        status = first.split(" ")[1:2]
-        if status != ["101"]:
-            return self._read_refusal(first, headers, rest)
-        if headers.get("sec-websocket-accept") != self._accept:
-            raise ProtocolError("The server has not read the handshake of WebSocket.")
-        self._head = b""
-        self._frames = _FrameReader(Side.CLIENT, EVENT_LINE_MAX_BYTES)
-        return [Opened(), *(self._read_frames(rest) if rest else ())]
-
-    def _read_refusal(self, first: str, headers: Mapping[str, str], body: bytes) -> list[ClientEvent]:
-        """The error in the body of another answer."""
-        if headers.get("content-type") != "application/json":
-            raise ProtocolError(f"The server answered the handshake of WebSocket with {first[:80]!r}.")
-        return self._inner.decode(body) if body.endswith(b"\n") else []
-
-    def _read_frames(self, data: bytes) -> list[ClientEvent]:
-        assert self._frames is not None
-        found: list[ClientEvent] = []
-        for frame in self._frames.read(data):
-            if frame.opcode is Opcode.PING:
-                found.append(OwnAnswer(_masked(Opcode.PONG, bytes(frame.data))))
-            elif frame.opcode is Opcode.CLOSE:
-                found.append(OwnAnswer(_masked(Opcode.CLOSE, bytes(frame.data))))
-            elif frame.opcode is not Opcode.PONG:
-                found += self._inner.decode(bytes(frame.data) + b"\n" if frame.fin else bytes(frame.data))
-        if self._frames.problem is not None:
-            raise ProtocolError(f"The server sent an invalid frame: {self._frames.problem.reason}.")
-        return found
-
-
-def _masked(opcode: Opcode, payload: bytes) -> bytes:
-    """Encode a frame of a client."""
-    return Frame(opcode, payload).serialize(mask=True)
-
-
-class WebSocketClient:
-    """The client's half: the handshake, then json in text messages."""
-
-    connections = 1
-    is_stepwise = False
-    is_guest = False
-
-    def __init__(self) -> None:
-        self._inner = Json().client()
-        # The same for all connections of this client: it proves that the server has read the handshake.
-        self._key = generate_key()
-        # What follows the handshake; None after it.
-        self._waiting: tuple[Outgoing, ...] | None = None
-        self._has_begun = False
-        self.ping = _wrapped(self._inner.ping)
-
-    @property
-    def is_busy(self) -> bool:
-        return self._inner.is_busy
-
-    def event_decoder(self) -> EventDecoder:
-        return EventDecoder(accept_key(self._key))
-
-    def connect(
-        self, login: requests.Login, unconfirmed: Sequence[requests.Say | requests.Whisper], host: str = ""
-    ) -> Effects:
-        """Send the handshake on a new connection, and the login after its answer."""
-        effects = self._wrap(self._inner.connect(login, unconfirmed))
-        if not host and self._has_begun:
-            if self._waiting is None:
-                return effects
-            self._waiting = effects.send
-            return Effects()
-        self._has_begun, self._waiting = True, effects.send
-        lines = [
-            "GET / HTTP/1.1",
-            f"Host: {host or 'localhost'}",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Key: {self._key}",
-            "Sec-WebSocket-Version: 13",
-            f"Sec-WebSocket-Protocol: {next(iter(_INNER))}",
-        ]
-        return Effects((Outgoing("".join(f"{line}\r\n" for line in (*lines, "")).encode()),))
-
-    def request(self, action: Action) -> Effects:
-        return self._wrap(self._inner.request(action))
-
-    def handle_event(self, event: ClientEvent) -> Effects:
-        match event:
-            case Opened():
-                waiting, self._waiting = self._waiting or (), None
-                return Effects(waiting)
-            case OwnAnswer():
-                return Effects((Outgoing(event.data),))
-            case _:
-                return self._wrap(self._inner.handle_event(event))
-
-    def _wrap(self, effects: Effects) -> Effects:
-        return Effects(tuple(map(_wrapped, effects.send)), effects.events)
-
-
-def _wrapped(outgoing: Outgoing) -> Outgoing:
-    """The line of json as a text message."""
-    return Outgoing(_masked(Opcode.TEXT, outgoing.data.removesuffix(b"\n")), outgoing.connection)
 
 
 class WebSocket(WireProtocol):
@@ -595,7 +382,7 @@ class WebSocket(WireProtocol):
         return WebSocketServer(self)
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        return _encode_lines(Json.encode_all(items))
+        return encode_lines(Json.encode_all(items))
 
     def refusal(self, error: Refused) -> bytes:
         """Encode an error before the handshake as an answer of HTTP, with the object of json as its body."""

@@ -576,8 +576,9 @@ class Connection:
             except TimeoutError:
                 if is_incomplete or not is_logged_in or has_pinged:
                     return None
+                was_idle = self._timeout_seconds >= self._idle_seconds
                 self._wait_for_user()
-                has_pinged = self._send_ping()
+                has_pinged = was_idle and self._send_ping()
                 continue
             except OSError:
                 return b""
