@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_steps import new_reader, new_server
+from web_bytes import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame
 
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import SHUTTING_DOWN, YOU_LEFT, Bye, Event, Pong, PublicMessage, Refused, Sent, SentStatus
@@ -22,19 +23,8 @@ from chatprotocol.wire.base import Opened, OwnAnswer, ServerProtocol
 
 from .samples import NOON_MS, any_pieces, decode, pieces
 
-CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-MASK = b"\x11\x92\xa3\x04"
 ROBOT = "\u03ba\u1f79\u03c3\u03bc\u03b5\U00010000"
 SAY = b'{"command":"PM","message":"hello"}'
-
-
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, mask: bytes = MASK) -> bytes:
-    """A frame; without a mask, one of a server."""
-    size = len(payload)
-    sizes = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2) if size < 2**16 else b"\x7f" + size.to_bytes(8)
-    first = bytes([fin << 7 | reserved << 4 | opcode, sizes[0] | (0x80 if mask else 0)])
-    covered = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload)) if mask else payload
-    return first + sizes[1:] + mask + covered
 
 
 def part(opcode: int, payload: bytes = b"") -> bytes:
@@ -186,38 +176,41 @@ CASES: dict[str, tuple[list[bytes], list[str]]] = {
         f"4 opcode {opcode}": ([frame(TEXT, SAY), frame(opcode, b"x"), frame(PING)], ["sent", *failed(1002)])
         for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
     },
-    "5.1 ping in fragments": ([part(PING, b"a"), frame(CONT, b"b")], failed(1002)),
-    "5.2 pong in fragments": ([part(PONG, b"a"), frame(CONT, b"b")], failed(1002)),
-    "5.3 text in 2 fragments": ([part(TEXT, SAY[:9]), frame(CONT, SAY[9:])], ["sent"]),
-    "5.6 ping between fragments": ([part(TEXT, SAY[:9]), frame(PING, b"x"), frame(CONT, SAY[9:])], ["pong x", "sent"]),
-    "5.9 nothing to continue": ([frame(CONT, b"x"), frame(TEXT, SAY)], failed(1002)),
-    "5.12 nothing to continue, not the last": ([part(CONT, b"x"), frame(TEXT, SAY)], failed(1002)),
+    "5.1 ping in fragments": ([part(PING, b"a"), frame(CONTINUATION, b"b")], failed(1002)),
+    "5.2 pong in fragments": ([part(PONG, b"a"), frame(CONTINUATION, b"b")], failed(1002)),
+    "5.3 text in 2 fragments": ([part(TEXT, SAY[:9]), frame(CONTINUATION, SAY[9:])], ["sent"]),
+    "5.6 ping between fragments": (
+        [part(TEXT, SAY[:9]), frame(PING, b"x"), frame(CONTINUATION, SAY[9:])],
+        ["pong x", "sent"],
+    ),
+    "5.9 nothing to continue": ([frame(CONTINUATION, b"x"), frame(TEXT, SAY)], failed(1002)),
+    "5.12 nothing to continue, not the last": ([part(CONTINUATION, b"x"), frame(TEXT, SAY)], failed(1002)),
     "5.15 nothing to continue after a whole message": (
-        [part(TEXT, SAY[:9]), frame(CONT, SAY[9:]), part(CONT, b"x"), frame(TEXT, SAY)],
+        [part(TEXT, SAY[:9]), frame(CONTINUATION, SAY[9:]), part(CONTINUATION, b"x"), frame(TEXT, SAY)],
         ["sent", *failed(1002)],
     ),
     "5.18 two beginnings": ([part(TEXT, SAY[:9]), frame(TEXT, SAY[9:])], failed(1002)),
     "5.19 five fragments with pings": (
         [
             part(TEXT, SAY[:5]),
-            part(CONT, SAY[5:9]),
+            part(CONTINUATION, SAY[5:9]),
             frame(PING, b"1"),
-            part(CONT, SAY[9:12]),
-            part(CONT),
+            part(CONTINUATION, SAY[9:12]),
+            part(CONTINUATION),
             frame(PING, b"2"),
-            frame(CONT, SAY[12:]),
+            frame(CONTINUATION, SAY[12:]),
         ],
         ["pong 1", "pong 2", "sent"],
     ),
-    "6.1.2 three empty fragments": ([part(TEXT), part(CONT), frame(CONT)], ["error"]),
-    "6.1.3 a text between empty fragments": ([part(TEXT), part(CONT, SAY), frame(CONT)], ["sent"]),
-    "6.2.2 fragments at characters": ([part(TEXT, VALID_TEXT[:29]), frame(CONT, VALID_TEXT[29:])], ["sent"]),
+    "6.1.2 three empty fragments": ([part(TEXT), part(CONTINUATION), frame(CONTINUATION)], ["error"]),
+    "6.1.3 a text between empty fragments": ([part(TEXT), part(CONTINUATION, SAY), frame(CONTINUATION)], ["sent"]),
+    "6.2.2 fragments at characters": ([part(TEXT, VALID_TEXT[:29]), frame(CONTINUATION, VALID_TEXT[29:])], ["sent"]),
     "6.2.3 fragments of a byte": (
-        [part(TEXT), *(part(CONT, bytes([byte])) for byte in VALID_TEXT), frame(CONT)],
+        [part(TEXT), *(part(CONTINUATION, bytes([byte])) for byte in VALID_TEXT), frame(CONTINUATION)],
         ["sent"],
     ),
     "6.4.1 invalid UTF-8 in a fragment": (
-        [part(TEXT, SAY[:-2] + b"\xf4\x90"), frame(CONT, b'\x80\x80"}')],
+        [part(TEXT, SAY[:-2] + b"\xf4\x90"), frame(CONTINUATION, b'\x80\x80"}')],
         failed(1007),
     ),
     **{number: ([frame(TEXT, b"{%s}" % text)], failed(1007)) for number, text in INVALID_UTF8.items()},
@@ -226,7 +219,7 @@ CASES: dict[str, tuple[list[bytes], list[str]]] = {
     "7.1.2 two closes": ([close(1000), close(1000)], LEFT_NORMALLY),
     "7.1.3 ping after close": ([close(1000), frame(PING)], LEFT_NORMALLY),
     "7.1.4 text after close": ([close(1000), frame(TEXT, SAY)], LEFT_NORMALLY),
-    "7.1.5 close between fragments": ([part(TEXT, SAY[:9]), close(1000), frame(CONT, SAY[9:])], LEFT_NORMALLY),
+    "7.1.5 close between fragments": ([part(TEXT, SAY[:9]), close(1000), frame(CONTINUATION, SAY[9:])], LEFT_NORMALLY),
     "7.1.6 much text, then close": (
         [frame(TEXT, say(65_000)), frame(TEXT, SAY), close(1000)],
         ["sent", "sent", *LEFT_NORMALLY],
@@ -247,18 +240,21 @@ CASES: dict[str, tuple[list[bytes], list[str]]] = {
     },
     "9.1 text over the limit": ([frame(TEXT, say(65_537))], failed(1009)),
     "9.2 binary over the limit": ([frame(BINARY, bytes(65_537))], failed(1009)),
-    "9.3 text over the limit in fragments": ([part(TEXT, say(60_000)), frame(CONT, b" " * 6_000)], failed(1009)),
+    "9.3 text over the limit in fragments": (
+        [part(TEXT, say(60_000)), frame(CONTINUATION, b" " * 6_000)],
+        failed(1009),
+    ),
     "9.5 text in as many fragments as are allowed": (
-        [part(TEXT, SAY[:9]), *[part(CONT)] * (FRAGMENTS_MAX - 2), frame(CONT, SAY[9:])],
+        [part(TEXT, SAY[:9]), *[part(CONTINUATION)] * (FRAGMENTS_MAX - 2), frame(CONTINUATION, SAY[9:])],
         ["sent"],
     ),
     "10.1.1 text in fragments of 1,300 bytes": (
-        [part(TEXT), *(part(CONT, each) for each in pieces(say(65_536), 1_300)), frame(CONT)],
+        [part(TEXT), *(part(CONTINUATION, each) for each in pieces(say(65_536), 1_300)), frame(CONTINUATION)],
         ["sent"],
     ),
     # Not of Autobahn.
-    "no mask": ([frame(TEXT, SAY, mask=b"")], failed(1002)),
-    "10,000 fragments": ([part(TEXT), *[part(CONT)] * 10_000], failed(1008)),
+    "no mask": ([frame(TEXT, SAY, mask=None)], failed(1002)),
+    "10,000 fragments": ([part(TEXT), *[part(CONTINUATION)] * 10_000], failed(1008)),
     "two objects in a text": ([frame(TEXT, SAY + SAY), frame(TEXT, SAY + b"\n" + SAY)], ["error", "error"]),
     "an object with line ends": ([frame(TEXT, b'\n{"command":\r\n"PM",\n"message":"hello"}\n')], ["sent"]),
     "a line end in a string": ([frame(TEXT, SAY[:-3] + b'\n"}')], ["error"]),
@@ -283,11 +279,11 @@ def test_frames_are_answered_as_in_autobahn(sent: list[bytes], expected: list[st
 
 frames = st.builds(
     lambda opcode, payload, fin, reserved, mask: frame(opcode, payload, fin=fin, reserved=reserved, mask=mask),
-    st.sampled_from([CONT, TEXT, TEXT, TEXT, BINARY, CLOSE, PING, PONG, 3, 15]),
+    st.sampled_from([CONTINUATION, TEXT, TEXT, TEXT, BINARY, CLOSE, PING, PONG, 3, 15]),
     st.sampled_from([SAY, SAY[:9], SAY[9:], b"", b"\x03\xe8", b"\xce", say(200)]) | st.binary(max_size=140),
     st.sampled_from([True, True, False]),
     st.sampled_from([0, 0, 0, 0, 1]),
-    st.sampled_from([MASK, MASK, MASK, bytes(4), b""]),
+    st.sampled_from([MASK, MASK, MASK, bytes(4), None]),
 )
 streams = st.lists(frames | st.just(frame(TEXT, SAY)) | st.binary(max_size=8), max_size=8).map(b"".join)
 
@@ -337,7 +333,7 @@ def test_long_text_comes_in_fragments() -> None:
     long = PublicMessage(18, NOON_MS, "bob", "\u20ac" * 50_000)
     for data in (WebSocket().encode_all([long]), new_server(WebSocket()).encode([long])):
         first, *others = split_frames(data)
-        assert [first[0], *(opcode for opcode, _, _ in others)] == [TEXT, *[CONT] * len(others)]
+        assert [first[0], *(opcode for opcode, _, _ in others)] == [TEXT, *[CONTINUATION] * len(others)]
         assert [is_last for _, is_last, _ in (first, *others)] == [False] * len(others) + [True]
         assert json.loads(b"".join(payload for _, _, payload in (first, *others)))["message"] == long.text
     assert decode(new_reader(WebSocket()), [data]) == [long]
@@ -421,7 +417,7 @@ def test_client_notices_a_server_that_speaks_no_websocket(answer: bytes) -> None
 
 @pytest.mark.parametrize(
     "invalid",
-    [frame(TEXT, b"{}"), frame(TEXT, b"{}", mask=b"", reserved=1), frame(3, mask=b""), frame(TEXT, b"[]", mask=b"")],
+    [frame(TEXT, b"{}"), frame(TEXT, b"{}", mask=None, reserved=1), frame(3, mask=None), frame(TEXT, b"[]", mask=None)],
     ids=["masked", "reserved bit", "opcode 3", "no object"],
 )
 def test_client_notices_an_invalid_frame(invalid: bytes) -> None:

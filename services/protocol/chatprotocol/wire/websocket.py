@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Final
 from websockets.exceptions import NegotiationError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request as HandshakeRequest
-from websockets.protocol import Side
 from websockets.server import ServerProtocol as Handshake
 
 from chatprotocol.errors import ErrorCode
@@ -62,13 +61,12 @@ from chatprotocol.wire.websocket_frames import (
     FIN,
     SILENT_LOGGER,
     SUBPROTOCOL,
-    FrameReader,
+    TextReader,
     close_frame,
     encode_fragments,
     encode_frame,
     encode_lines,
     is_utf8,
-    split_texts,
 )
 
 if TYPE_CHECKING:
@@ -142,7 +140,7 @@ class WebSocketServer(ServerProtocol):
         # Bytes that the session does not send.
         self._own = b""
         self._inner: JsonServer | None = None
-        self._frames: FrameReader | None = None
+        self._frames: TextReader | None = None
         # The message in fragments that has begun, and the number of its fragments.
         self._message = bytearray()
         self._fragments = 0
@@ -256,7 +254,7 @@ class WebSocketServer(ServerProtocol):
             needs_upgrade = response.status_code == _UPGRADE_REQUIRED
             raise HttpError(response.status_code, reason, _VERSION_HEADERS if needs_upgrade else ())
         self._inner = _INNER[handshake.subprotocol or next(iter(_INNER))]()
-        self._frames = FrameReader(Side.SERVER, LINE_MAX_BYTES)
+        self._frames = TextReader(LINE_MAX_BYTES)
         return response.serialize()
 
     def _check_origin(self, head: Head) -> None:
@@ -290,20 +288,16 @@ class WebSocketServer(ServerProtocol):
     def _read_frames(self, data: bytes) -> Iterable[Request]:
         assert self._frames is not None
         assert self._inner is not None
-        texts = None if self._frames.is_incomplete else split_texts(data)
-        if texts is not None:
-            return self._inner.receive_texts(texts)
-        frames = self._frames.read(data)
-        texts = [bytes(frame.data) for frame in frames if frame.opcode is Opcode.TEXT and frame.fin]
-        if len(texts) != len(frames) or self._frames.problem is not None or not all(map(is_utf8, texts)):
-            return self._read_each(frames)
+        texts, frames = self._frames.read(data)
+        if frames or self._frames.problem is not None or not all(map(is_utf8, texts)):
+            return self._read_each(texts, frames)
         return self._inner.receive_texts(texts)
 
-    def _read_each(self, frames: Sequence[Frame]) -> Iterator[Request]:
-        """Yield the requests of frames, some of which are fragments, control frames or invalid."""
+    def _read_each(self, texts: Iterable[bytes], frames: Iterable[Frame]) -> Iterator[Request]:
+        """Yield the requests of texts, and of frames that are fragments, control frames or invalid."""
         assert self._frames is not None
         assert self._inner is not None
-        for frame in frames:
+        for frame in (*(Frame(Opcode.TEXT, text) for text in texts), *frames):
             if frame.opcode is Opcode.PING:
                 self._pinged = bytes(frame.data)
                 yield Ping()

@@ -63,7 +63,7 @@ class EventDecoder:
     def _read_frames(self, data: bytes) -> list[ClientEvent]:
         assert self._frames is not None
         found: list[ClientEvent] = []
-        for frame in self._frames.read(data):
+        for frame in self._frames.read_frames(data):
             if frame.opcode is Opcode.PING:
                 found.append(OwnAnswer(masked(Opcode.PONG, bytes(frame.data))))
             elif frame.opcode is Opcode.CLOSE:
