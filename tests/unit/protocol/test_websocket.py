@@ -164,14 +164,14 @@ CASES: dict[str, tuple[list[bytes], list[str]]] = {
     "2.8 pong without a ping, with payload": ([frame(PONG, b"unsolicited")], []),
     "2.9 pong without a ping, then a ping": ([frame(PONG, b"x"), frame(PING, b"ping")], ["pong ping"]),
     "2.10 ten pings": ([frame(PING, b"%d" % at) for at in range(10)], [f"pong {at}" for at in range(10)]),
-    "3.1 reserved bit": ([frame(TEXT, reserved=1)], failed(1002)),
+    "3.1 reserved bit": ([frame(TEXT, reserved=0x10)], failed(1002)),
     "3.2 text, then a reserved bit": (
-        [frame(TEXT, SAY), frame(TEXT, SAY, reserved=2), frame(PING)],
+        [frame(TEXT, SAY), frame(TEXT, SAY, reserved=0x20), frame(PING)],
         ["sent", *failed(1002)],
     ),
-    "3.5 reserved bits, binary": ([frame(BINARY, b"x", reserved=5)], failed(1002)),
-    "3.6 reserved bits, ping": ([frame(PING, b"x", reserved=6)], failed(1002)),
-    "3.7 reserved bits, close": ([frame(CLOSE, reserved=7)], failed(1002)),
+    "3.5 reserved bits, binary": ([frame(BINARY, b"x", reserved=0x50)], failed(1002)),
+    "3.6 reserved bits, ping": ([frame(PING, b"x", reserved=0x60)], failed(1002)),
+    "3.7 reserved bits, close": ([frame(CLOSE, reserved=0x70)], failed(1002)),
     **{
         f"4 opcode {opcode}": ([frame(TEXT, SAY), frame(opcode, b"x"), frame(PING)], ["sent", *failed(1002)])
         for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
@@ -282,7 +282,7 @@ frames = st.builds(
     st.sampled_from([CONTINUATION, TEXT, TEXT, TEXT, BINARY, CLOSE, PING, PONG, 3, 15]),
     st.sampled_from([SAY, SAY[:9], SAY[9:], b"", b"\x03\xe8", b"\xce", say(200)]) | st.binary(max_size=140),
     st.sampled_from([True, True, False]),
-    st.sampled_from([0, 0, 0, 0, 1]),
+    st.sampled_from([0, 0, 0, 0, 0x40]),
     st.sampled_from([MASK, MASK, MASK, bytes(4), None]),
 )
 streams = st.lists(frames | st.just(frame(TEXT, SAY)) | st.binary(max_size=8), max_size=8).map(b"".join)
@@ -417,7 +417,12 @@ def test_client_notices_a_server_that_speaks_no_websocket(answer: bytes) -> None
 
 @pytest.mark.parametrize(
     "invalid",
-    [frame(TEXT, b"{}"), frame(TEXT, b"{}", mask=None, reserved=1), frame(3, mask=None), frame(TEXT, b"[]", mask=None)],
+    [
+        frame(TEXT, b"{}"),
+        frame(TEXT, b"{}", mask=None, reserved=0x10),
+        frame(3, mask=None),
+        frame(TEXT, b"[]", mask=None),
+    ],
     ids=["masked", "reserved bit", "opcode 3", "no object"],
 )
 def test_client_notices_an_invalid_frame(invalid: bytes) -> None:
