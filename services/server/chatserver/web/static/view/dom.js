@@ -64,11 +64,34 @@ export function oncePerFrame(action) {
   };
 }
 
-/** Keeps `focus` inside of `node` while `draw` replaces its children, by the attribute data-key. */
-export function keepingFocus(node, draw) {
-  const key = node.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-  draw();
-  if (key !== undefined) node.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus();
+/** Makes `nodes` the children of `parent`. Those that stay are not touched: they keep focus, scrolling and clicks. */
+export function setChildren(parent, nodes) {
+  const wanted = new Set(nodes);
+  for (const node of [...parent.children]) if (!wanted.has(node)) node.remove();
+  let next = parent.firstChild;
+  for (const node of nodes) {
+    if (node === next) next = next.nextSibling;
+    else parent.insertBefore(node, next);
+  }
+}
+
+/**
+ * A list of buttons. The returned function draws items `{ key, state, fill }`: a button stays while its key does, and
+ * `fill(button)` gives it its content when the string `state` changes.
+ */
+export function buttonList(list, onclick) {
+  let rows = new Map();
+  return (items) => {
+    const row = ({ key, state, fill }) => {
+      const known = rows.get(key) ?? { node: h("li", h("button", { "data-key": key })) };
+      const button = known.node.firstChild;
+      button.onclick = () => onclick(key, button);
+      if (known.state !== state) fill(button);
+      return { node: known.node, state };
+    };
+    rows = new Map(items.map((item) => [item.key, row(item)]));
+    setChildren(list, [...rows.values()].map(({ node }) => node));
+  };
 }
 
 /** Values that the browser keeps. Without storage they last as long as the page. */

@@ -20,7 +20,7 @@ export function openMenu(title, items, place, origin) {
     menu.remove();
     if (hadFocus) origin.focus();
   });
-  document.body.append(menu);
+  (origin.closest("nav, main, aside") ?? document.body).append(menu);
   menu.showPopover();
   put(menu, place);
   menu.querySelector("button").focus();

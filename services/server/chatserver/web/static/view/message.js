@@ -91,7 +91,10 @@ function textBox(message, { isIgnored }) {
 function clipped(box, lines) {
   const button = h("button.link", `Show all ${lines > CLIP_LINES ? `${lines.toLocaleString()} lines` : "of it"}`);
   const wrapper = h("div.clipped", box, button);
-  button.onclick = () => wrapper.replaceWith(box);
+  button.onclick = () => {
+    wrapper.closest(".message").focus();
+    wrapper.replaceWith(box);
+  };
   return wrapper;
 }
 

@@ -1,7 +1,7 @@
 // The lists at the sides: conversations on the left, users online on the right.
 
 import { clean, nameNode } from "../text.js";
-import { $, h, hiddenText, icon, iconButton, keepingFocus, plural } from "./dom.js";
+import { $, buttonList, h, hiddenText, icon, iconButton, plural, setText } from "./dom.js";
 
 // Users in the list. Of a longer list the number of the others is shown.
 const USERS_MAX = 300;
@@ -21,14 +21,16 @@ export class Sidebar {
   /** `actions`: open(key), rooms(), write(), userMenu(name, button), selfMenu(button), close(). */
   constructor(chat, actions) {
     this.chat = chat;
-    this.actions = actions;
     this.self = iconButton("more", "Your account and settings", actions.selfMenu);
-    this.list = h("ul.side-list", { "aria-label": "Online" });
+    this.drawRooms = section("Rooms", "Find or make a room", actions.rooms, actions.open);
+    this.drawDirect = section("Direct messages", "Write to a user", actions.write, actions.open);
     this.title = h("h2", { id: "members-title" });
     this.more = h("p.side-empty");
+    const users = h("ul.side-list", { "aria-label": "Online" });
+    this.drawUsers = buttonList(users, actions.userMenu);
     const close = iconButton("close", "Close", actions.close);
     close.classList.add("drawer-close");
-    $("members").append(h("div.panel-head", this.title, close), h("div.scroll", this.list, this.more));
+    $("members").append(h("div.panel-head", this.title, close), h("div.scroll", users, this.more));
   }
 
   select(key) {
@@ -37,66 +39,59 @@ export class Sidebar {
   }
 
   render() {
-    const { chat, actions, self } = this;
+    const { chat } = this;
     const conversation = chat.conversations.get(this.current);
     if (!conversation) return;
     const all = ordered(chat);
-    const section = (title, label, action, isMine) => {
-      const list = h("ul.side-list", { "aria-label": title }, ...all.filter(isMine).map((each) => this.row(each)));
-      return [h("div.side-head", h("h2", title), iconButton("plus", label, action)), list];
-    };
-    keepingFocus($("sidebar-lists"), () =>
-      $("sidebar-lists").replaceChildren(
-        ...section("Rooms", "Find or make a room", actions.rooms, ({ kind }) => kind !== "user"),
-        ...section("Direct messages", "Write to a user", actions.write, ({ kind }) => kind === "user"),
-      ),
-    );
+    this.everybody = new Set(chat.conversations.get("lobby").online.map((name) => name.toLowerCase()));
+    this.drawRooms(all.filter(({ kind }) => kind !== "user").map((each) => this.row(each)));
+    this.drawDirect(all.filter(({ kind }) => kind === "user").map((each) => this.row(each)));
     $("open-sidebar").classList.toggle("unread", all.some(({ unread, key }) => unread > 0 && key !== this.current));
-    if ($("sidebar-foot").textContent !== chat.me) $("sidebar-foot").replaceChildren(nameNode(chat.me), self);
-    keepingFocus(this.list, () => this.renderUsers(conversation));
+    if ($("sidebar-foot").textContent !== chat.me) $("sidebar-foot").replaceChildren(nameNode(chat.me), this.self);
+    this.renderUsers(conversation);
   }
 
   row(conversation) {
     const { key, kind, name, unread, isMeant, isPrivate } = conversation;
-    const isOnline = kind === "user" && this.isOnline(name);
-    const mark = h("span.mark", { "aria-hidden": "true" }, "#");
-    const dot = h(isOnline ? "span.dot.on" : "span.dot", hiddenText(isOnline ? "online" : "offline"));
-    const badge = h(isMeant ? "span.badge.meant" : "span.badge", unread.toLocaleString(), hiddenText(" unread"));
-    const properties = { title: titleOf(conversation), "data-key": key, onclick: () => this.actions.open(key) };
-    const button = h(
-      unread ? "button.unread" : "button",
-      { ...properties, "aria-current": key === this.current ? "true" : undefined },
-      kind === "user" ? dot : mark,
-      h("span.label", kind === "user" ? nameNode(name) : h("bdi", kind === "lobby" ? "Lobby" : clean(name))),
-      isPrivate ? h("span", icon("lock"), hiddenText("private")) : null,
-      unread ? badge : null,
-    );
-    return h("li", button);
-  }
-
-  get everybody() {
-    return this.chat.conversations.get("lobby")?.online ?? [];
-  }
-
-  isOnline(name) {
-    return this.everybody.some((each) => each.toLowerCase() === name.toLowerCase());
+    const isOnline = kind === "user" && this.everybody.has(name.toLowerCase());
+    const isCurrent = key === this.current;
+    const fill = (button) => {
+      button.title = titleOf(conversation);
+      button.className = unread ? "unread" : "";
+      button.ariaCurrent = isCurrent ? "true" : null;
+      const dot = h(isOnline ? "span.dot.on" : "span.dot", hiddenText(isOnline ? "online" : "offline"));
+      const bare = kind === "lobby" ? "Lobby" : clean(name);
+      button.replaceChildren(
+        kind === "user" ? dot : h("span.mark", { "aria-hidden": "true" }, "#"),
+        h("span.label", kind === "user" ? nameNode(name) : h("bdi", bare)),
+        ...(isPrivate ? [icon("lock"), hiddenText("private")] : []),
+        ...(unread ? [h(isMeant ? "span.badge.meant" : "span.badge", unread.toLocaleString(), hiddenText(" unread"))] : []),
+      );
+    };
+    return { key, state: [name, unread, isMeant, isPrivate, isOnline, isCurrent].join("|"), fill };
   }
 
   /** Users online in a room or the lobby; of a direct conversation the two of it who are. */
   renderUsers({ kind, name, online, onlineCount }) {
-    const isOfIt = (each) => this.chat.isMe(each) || each.toLowerCase() === name.toLowerCase();
-    const names = kind === "user" ? this.everybody.filter(isOfIt) : online;
+    const { chat } = this;
+    const both = [name, chat.me].filter((each) => this.everybody.has(each.toLowerCase()));
+    const names = kind === "user" ? both : online;
+    const count = kind === "user" ? both.length : Math.max(online.length, onlineCount);
     const shown = [...names].sort(byName).slice(0, USERS_MAX);
-    const count = Math.max(names.length, kind === "user" ? 0 : onlineCount);
-    this.title.textContent = `Online: ${count.toLocaleString()}`;
-    this.list.replaceChildren(...shown.map((each) => this.user(each)));
-    this.more.textContent = count > shown.length ? `and ${plural(count - shown.length, "more user")}` : "";
+    const fill = (button) => {
+      const user = button.dataset.key;
+      button.title = clean(user);
+      button.replaceChildren(h("span.label", nameNode(user)), chat.isMe(user) ? h("span.mark", "(you)") : "");
+    };
+    setText(this.title, `Online: ${count.toLocaleString()}`);
+    this.drawUsers(shown.map((key) => ({ key, state: chat.me, fill })));
+    setText(this.more, count > shown.length ? `and ${plural(count - shown.length, "more user")}` : "");
   }
+}
 
-  user(name) {
-    const button = h("button", { title: clean(name), "data-key": name }, h("span.label", nameNode(name)));
-    if (this.chat.isMe(name)) button.append(h("span.mark", "(you)"));
-    button.onclick = () => this.actions.userMenu(name, button);
-    return h("li", button);
-  }
+/** A section of the list of conversations. Returns the function that draws its items. */
+function section(title, label, onAdd, onOpen) {
+  const list = h("ul.side-list", { "aria-label": title });
+  $("sidebar-lists").append(h("div.side-head", h("h2", title), iconButton("plus", label, onAdd)), list);
+  return buttonList(list, onOpen);
 }

@@ -14,7 +14,7 @@
 // is off, and for a moment after it, because screen readers look at changes later.
 
 import { mentions } from "../text.js";
-import { $, h, icon, oncePerFrame, picture, plural } from "./dom.js";
+import { $, h, icon, oncePerFrame, picture, plural, setChildren } from "./dom.js";
 import { continues, dayOf, dayText, messageRow, signatureOf, updateRow } from "./message.js";
 
 // Rows of the window, and by how many it moves. On a very high screen there are more, so that no end is ever seen.
@@ -136,14 +136,7 @@ export class Timeline {
     if (!this.isFollowing) this.#anchor = this.#findAnchor() ?? this.#anchor;
     conversation.isFollowed = this.isFollowing;
     if (!this.#wanted) this.#move();
-    const nodes = this.#nodes();
-    const wanted = new Set(nodes);
-    for (const node of [...log.children]) if (!wanted.has(node)) node.remove();
-    let next = log.firstChild;
-    for (const node of nodes) {
-      if (node === next) next = next.nextSibling;
-      else log.insertBefore(node, next);
-    }
+    setChildren(log, this.#nodes());
     if (!this.#pointed?.isConnected) this.#pointAt(null);
     this.#place();
     this.#settle();
