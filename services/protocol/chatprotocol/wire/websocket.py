@@ -201,6 +201,7 @@ class WebSocketServer(ServerProtocol):
             if head is None:
                 return
             rest, self._head = self._head[head.size_bytes :], b""
+            _check_method(head)
             if "websocket" in head.words("Upgrade") or head.values("Sec-WebSocket-Key"):
                 self._own += self._shake_hands(head)
                 self._state = _State.OPEN
@@ -217,14 +218,10 @@ class WebSocketServer(ServerProtocol):
             yield Unreadable(codes.get(error.status, ErrorCode.BAD_REQUEST), error.reason, closes=True)
 
     def _answer(self, head: Head, *, is_last: bool) -> bool:
-        """Answer the request for a file. True if the connection ends. Raises HttpError.
+        """Answer the request for a file. True if the connection ends.
 
         A request that came with the one before is not answered: ``is_last``. So a connection has one answer to send.
         """
-        if head.method not in ("GET", "HEAD"):
-            raise HttpError(405, "Files can be read only.", [("Allow", "GET, HEAD")])
-        if head.has_body:
-            raise HttpError(400, "A request for a file has no body.")
         self._answers += 1
         closes = (
             is_last
@@ -340,6 +337,14 @@ class WebSocketServer(ServerProtocol):
             code = ErrorCode.BAD_JSON
         self._close = close_frame(CloseCode(close.code), reason)
         return Unreadable(code, reason, closes=True)
+
+
+def _check_method(head: Head) -> None:
+    """Raise HttpError for a request that would change something."""
+    if head.method not in ("GET", "HEAD"):
+        raise HttpError(405, "Files can be read only.", [("Allow", "GET, HEAD")])
+    if head.has_body:
+        raise HttpError(400, "A request has no body here.")
 
 
 def _select(_: Handshake, offered: Sequence[Subprotocol]) -> Subprotocol | None:
