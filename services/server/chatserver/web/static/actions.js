@@ -31,21 +31,21 @@ export class Actions extends EventTarget {
     await this.act("deop", { username, ...this.#inRoom(key) }, "role");
   }
 
-  async kick(key, username, reason = undefined) {
-    await this.act("kick", { username, reason, ...this.place(key) }, "kicked");
+  async kick(key, username, reason = "") {
+    await this.act("kick", { username, ...terms(null, reason), ...this.place(key) }, "kicked");
   }
 
   /** `target` is a user, an address or a network. `seconds` is null for ever. */
-  async ban(key, target, seconds = null, reason = undefined) {
-    await this.act("ban", { ...this.#target(key, target), seconds: seconds ?? undefined, reason }, "banned");
+  async ban(key, target, seconds = null, reason = "") {
+    await this.act("ban", { ...this.#target(key, target), ...terms(seconds, reason) }, "banned");
   }
 
   async unban(key, target) {
     await this.act("unban", this.#target(key, target), "unbanned");
   }
 
-  async mute(key, username, seconds = null, reason = undefined) {
-    await this.act("mute", { username, seconds: seconds ?? undefined, reason, ...this.place(key) }, "muted");
+  async mute(key, username, seconds = null, reason = "") {
+    await this.act("mute", { username, ...terms(seconds, reason), ...this.place(key) }, "muted");
   }
 
   async unmute(key, username) {
@@ -57,8 +57,8 @@ export class Actions extends EventTarget {
   }
 
   /** `about` is {id} or {username}. */
-  async report(key, about, reason = undefined) {
-    await this.act("report", { ...about, reason, ...this.place(key) }, "reported");
+  async report(key, about, reason = "") {
+    await this.act("report", { ...about, ...terms(null, reason), ...this.place(key) }, "reported");
   }
 
   async ignore(username) {
@@ -108,4 +108,8 @@ export class Actions extends EventTarget {
   #target(key, target) {
     return /[.:/]/.test(target) ? { address: target } : { username: target, ...this.place(key) };
   }
+}
+
+function terms(seconds, reason) {
+  return { seconds: seconds ?? undefined, reason: reason || undefined };
 }

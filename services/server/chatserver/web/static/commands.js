@@ -18,102 +18,67 @@ const DURATION = /^([0-9]{1,12})([a-z]?)$/;
 const UNIT_SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800, y: 31_536_000 };
 const LONGEST_SECONDS = 3_153_600_000;
 
-/**
- * All commands, in the order of the help. `run(chat, conversation, rest)` may return what the view must open.
- * @type {{word: string, arguments: string, help: string, aliases?: string[], run: Function}[]}
- */
-export const COMMANDS = [
-  {
-    ...{ word: "/me", arguments: "ACTION", help: "say what you do, as in /me waves" },
-    run: (chat, { key }, rest) => chat.send(key, `/me ${needed(rest, "type /me ACTION, as in /me waves")}`),
-  },
-  {
-    ...{ word: "/msg", arguments: "USER [MESSAGE]", help: "write to one user", aliases: ["/w", "/dm", "/query"] },
-    run: (chat, _, rest) => whisper(chat, ...firstWord(rest)),
-  },
-  {
-    ...{ word: "/search", arguments: "WORDS", help: "find messages with all words; word* matches a prefix" },
-    run: (_, __, words) => ({ dialog: "search", words }),
-  },
-  {
-    ...{ word: "/join", arguments: "ROOM [private]", help: "enter or make a room; private: by invitation" },
-    run: async (chat, _, rest) => {
-      const [room, option] = firstWord(rest);
-      if (option && option !== "private") throw nothing("type /join ROOM, or /join ROOM private for a private room");
-      return { open: await chat.join(roomName(room), option === "private") };
-    },
-  },
-  { word: "/rooms", arguments: "", help: "list the rooms", aliases: ["/list"], run: () => ({ dialog: "rooms" }) },
-  {
-    ...{ word: "/part", arguments: "[ROOM]", help: "leave a room; ends your membership", aliases: ["/leave"] },
-    run: (chat, { key }, rest) => chat.part(rest ? `room:${roomName(rest).toLowerCase()}` : key),
-  },
-  {
-    ...{ word: "/topic", arguments: "TEXT", help: "change the topic of the room; - removes it" },
-    run: (chat, { key }, rest) => chat.setTopic(key, rest === "-" ? "" : needed(rest, "type /topic TEXT, or /topic -")),
-  },
-  { word: "/invite", arguments: "USER", help: "let a user join the room", run: about("invite") },
-  { word: "/op", arguments: "USER", help: "make a member an operator of the room", run: about("op") },
-  { word: "/deop", arguments: "USER", help: "make an operator an ordinary member", run: about("deop") },
-  {
-    ...{ word: "/kick", arguments: "USER [WHY]", help: "remove from the room; elsewhere: end the user's connections" },
-    run: (chat, { key }, rest) => {
-      const [name, why] = firstWord(rest);
-      return chat.kick(key, username(name), why);
-    },
-  },
-  {
-    ...{ word: "/ban", arguments: "USER [7d] [WHY]", help: "the same, and keep out; also an address" },
-    run: (chat, { key }, rest) => {
-      const [target, others] = firstWord(rest);
-      return chat.ban(key, userOrAddress(target), ...terms(others));
-    },
-  },
-  {
-    ...{ word: "/unban", arguments: "USER", help: "end a ban" },
-    run: (chat, { key }, rest) => chat.unban(key, userOrAddress(rest)),
-  },
-  {
-    ...{ word: "/mute", arguments: "USER [7d] [WHY]", help: "refuse the messages of a user" },
-    run: (chat, { key }, rest) => {
-      const [name, others] = firstWord(rest);
-      return chat.mute(key, username(name), ...terms(others));
-    },
-  },
-  { word: "/unmute", arguments: "USER", help: "end a mute", run: about("unmute") },
-  { word: "/bans", arguments: "", help: "list the bans and mutes", run: () => ({ dialog: "bans" }) },
-  {
-    ...{ word: "/delete", arguments: "[NUMBER]", help: "delete your last message here, or one by its number" },
-    run: (chat, conversation, rest) => chat.deleteMessage(conversation.key, deletedId(chat, conversation, rest)),
-  },
-  {
-    ...{ word: "/report", arguments: "USER [WHY]", help: "report a user, or a message by its number" },
-    run: (chat, { key }, rest) => {
-      const [word, why] = firstWord(rest);
-      const number = NUMBER.exec(word);
-      return chat.report(key, number ? { id: Number(number[1]) } : { username: username(word) }, why);
-    },
-  },
-  { word: "/audit", arguments: "", help: "the last acts of operators", run: () => ({ dialog: "audit" }) },
-  {
-    ...{ word: "/ignore", arguments: "USER", help: "see no more messages of a user" },
-    run: (chat, _, rest) => chat.ignore(username(rest)),
-  },
-  {
-    ...{ word: "/unignore", arguments: "USER", help: "see them again" },
-    run: (chat, _, rest) => chat.unignore(username(rest)),
-  },
-  { word: "/ignored", arguments: "", help: "list the users whom you ignore", run: () => ({ dialog: "ignored" }) },
-  { word: "/sessions", arguments: "", help: "where you are logged in", run: () => ({ dialog: "sessions" }) },
-  { word: "/password", arguments: "", help: "change your password", run: () => ({ dialog: "password" }) },
-  { word: "/help", arguments: "", help: "this list", run: () => ({ dialog: "help" }) },
-  {
-    ...{ word: "/quit", arguments: "", help: "log out", aliases: ["/exit", "/logout"] },
-    run: (chat) => void chat.logOut(),
-  },
+/** Rows of the help, in its order: word and aliases, arguments, help, and what it does. It may return what to open. */
+const TABLE = [
+  ["/me", "ACTION", "say what you do, as in /me waves", (chat, at, rest) => {
+    return chat.send(at.key, `/me ${needed(rest, "type /me ACTION, as in /me waves")}`);
+  }],
+  ["/msg /w /dm", "USER [MESSAGE]", "write to one user", (chat, _, rest) => whisper(chat, ...firstWord(rest))],
+  ["/search", "WORDS", "find messages with all words; word* matches a prefix", (_, __, words) => {
+    return { dialog: "search", words };
+  }],
+  ["/join", "ROOM [private]", "enter or make a room; private: by invitation", async (chat, _, rest) => {
+    const [room, option] = firstWord(rest);
+    if (option && option !== "private") throw nothing("type /join ROOM, or /join ROOM private for a private room");
+    return { open: await chat.join(roomName(room), option === "private") };
+  }],
+  ["/rooms /list", "", "list the rooms", dialog("rooms")],
+  ["/part /leave", "[ROOM]", "leave a room; ends your membership", (chat, at, rest) => {
+    return chat.part(rest ? `room:${roomName(rest).toLowerCase()}` : at.key);
+  }],
+  ["/topic", "TEXT", "change the topic of the room; - removes it", (chat, at, rest) => {
+    return chat.setTopic(at.key, rest === "-" ? "" : needed(rest, "type /topic TEXT, or /topic -"));
+  }],
+  ["/invite", "USER", "let a user join the room", about("invite")],
+  ["/op", "USER", "make a member an operator of the room", about("op")],
+  ["/deop", "USER", "make an operator an ordinary member", about("deop")],
+  ["/kick", "USER [WHY]", "remove from the room; elsewhere: end the user's connections", (chat, at, rest) => {
+    const [name, why] = firstWord(rest);
+    return chat.kick(at.key, username(name), why);
+  }],
+  ["/ban", "USER [7d] [WHY]", "the same, and keep out; also an address", (chat, at, rest) => {
+    const [target, others] = firstWord(rest);
+    return chat.ban(at.key, userOrAddress(target), ...terms(others));
+  }],
+  ["/unban", "USER", "end a ban", (chat, at, rest) => chat.unban(at.key, userOrAddress(rest))],
+  ["/mute", "USER [7d] [WHY]", "refuse the messages of a user", (chat, at, rest) => {
+    const [name, others] = firstWord(rest);
+    return chat.mute(at.key, username(name), ...terms(others));
+  }],
+  ["/unmute", "USER", "end a mute", about("unmute")],
+  ["/bans", "", "list the bans and mutes", dialog("bans")],
+  ["/delete", "[NUMBER]", "delete your last message here, or one by its number", (chat, at, rest) => {
+    return chat.deleteMessage(at.key, deletedId(chat, at, rest));
+  }],
+  ["/report", "USER [WHY]", "report a user, or a message by its number", (chat, at, rest) => {
+    const [word, why] = firstWord(rest);
+    const number = NUMBER.exec(word);
+    return chat.report(at.key, number ? { id: Number(number[1]) } : { username: username(word) }, why);
+  }],
+  ["/audit", "", "the last acts of operators", dialog("audit")],
+  ["/ignore", "USER", "see no more messages of a user", (chat, _, rest) => chat.ignore(username(rest))],
+  ["/unignore", "USER", "see them again", (chat, _, rest) => chat.unignore(username(rest))],
+  ["/ignored", "", "list the users whom you ignore", dialog("ignored")],
+  ["/sessions", "", "where you are logged in", dialog("sessions")],
+  ["/password", "", "change your password", dialog("password")],
+  ["/help", "", "this list", dialog("help")],
+  ["/quit /exit", "", "log out", (chat) => void chat.logOut()],
 ];
 
-const BY_WORD = new Map(COMMANDS.flatMap((each) => [each.word, ...(each.aliases ?? [])].map((word) => [word, each])));
+/** @type {{word: string, arguments: string, help: string}[]} */
+export const COMMANDS = TABLE.map(([words, args, help]) => ({ word: words.split(" ")[0], arguments: args, help }));
+
+const BY_WORD = new Map(TABLE.flatMap((row) => row[0].split(" ").map((word) => [word, row])));
 
 /**
  * Run a line. Resolves to {open: key}, {dialog: name} or nothing.
@@ -122,10 +87,10 @@ const BY_WORD = new Map(COMMANDS.flatMap((each) => [each.word, ...(each.aliases 
 export async function parse(line, conversation, chat) {
   const [word, rest] = firstWord(line.trim());
   if (line.startsWith("//")) return chat.send(conversation.key, line.slice(1));
-  const command = BY_WORD.get(word.toLowerCase());
-  if (command !== undefined) {
-    if (rest && !command.arguments) throw nothing(`${word} takes no text`);
-    return command.run(chat, conversation, rest);
+  if (BY_WORD.has(word.toLowerCase())) {
+    const [, args, , run] = BY_WORD.get(word.toLowerCase());
+    if (rest && !args) throw nothing(`${word} takes no text`);
+    return run(chat, conversation, rest);
   }
   if (word.startsWith("/")) {
     throw nothing(`There is no ${word.slice(0, 64)}; /help lists the commands, and a line that begins with // is sent`);
@@ -139,6 +104,10 @@ async function whisper(chat, word, text) {
   await chat.meet(open);
   if (text) await chat.send(open, text);
   return { open };
+}
+
+function dialog(name) {
+  return () => ({ dialog: name });
 }
 
 function about(method) {
