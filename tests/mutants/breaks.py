@@ -44,7 +44,7 @@ _ORDER = "All members of a room see its messages in the same order."
 _RESUMED = "A json client that reconnects gets each message that it missed, once."
 _WAITING = "Direct messages wait for users who are offline."
 _SLOW = "A slow or stuck client never delays the others."
-_ONE_PORT = "Clients speak one of four wire formats, all on one port."
+_ONE_PORT = "Clients speak one of five wire formats, all on one port."
 _GUESTS = "Guests without a password use the wire format register."
 _SEARCH = "Users search the history."
 _CLOSED = "Closed registration admits existing accounts only."
@@ -78,6 +78,7 @@ _DEAD_THREAD = "A dead thread ends the process."
 _ONE_LOG = "Servers that share a log apply each entry once, in one order, whatever happens to the records on their way."
 _OWN_LOG = "A server follows its own log only, and takes clients when it has applied all that was confirmed before."
 _SHARE = "From one server to several and back, all ids, accounts and messages are kept, also if a command is killed."
+_WEB = "Other web sites can't use the server, and only trusted proxies announce addresses of clients."
 _NO_QUORUM = "While the log can't store entries, nothing is confirmed, and nothing that was confirmed is lost."
 _LOST_DATA = "Lost data is reported, and no id is used twice."
 _SHUTDOWN = "Shutdown takes at most 8 s, and loses nothing that was accepted."
@@ -1159,6 +1160,81 @@ BREAKS = (
         "self._login_by = services.clock() + self.login_seconds",
         "self._login_by = services.clock() + 1e9",
         "unit/server/test_connection.py::test_silent_peer_is_turned_away_after_the_login_time",
+    ),
+    # The web.
+    _break(
+        _WEB,
+        _NET + "connections.py",
+        "is_proxied = protocol is None and limits.is_trusted_proxy(address)",
+        "is_proxied = protocol is None",
+        "integration/test_limits.py::test_header_of_a_peer_that_is_no_proxy_means_nothing",
+    ),
+    _break(
+        _WEB,
+        _WIRE + "proxy.py",
+        "for item in reversed(",
+        "for item in list(",
+        "unit/protocol/test_proxy.py::test_last_address_that_is_no_proxy_is_that_of_the_client",
+        "integration/test_limits.py::test_client_behind_a_proxy_of_http_has_its_own_address",
+    ),
+    _break(
+        _WEB,
+        _NET + "connection.py",
+        "protocols = self._services.behind_proxy if received else self._services.protocols",
+        "protocols = self._services.protocols",
+        "unit/server/test_connection.py::test_proxy_of_http_announces_the_address_in_the_request",
+        "integration/test_limits.py::test_proxy_may_use_a_connection_for_one_request",
+    ),
+    _break(
+        _WEB,
+        _WIRE + "websocket.py",
+        "if not origins or ",
+        "if origins or ",
+        "integration/test_web.py::test_pages_of_named_origins_may_connect",
+    ),
+    _break(
+        _WEB,
+        _SERVER + "web/pages.py",
+        "if each.is_dir():",
+        "if False:",
+        "unit/server/test_pages.py::test_pages_are_the_files_of_the_folder_by_path",
+    ),
+    _break(
+        _SLOTS,
+        _NET + "connections.py",
+        "only_files=connection.files_sent > 0",
+        "only_files=False",
+        "integration/test_limits.py::test_connections_for_files_do_not_use_up_those_for_logins",
+    ),
+    _break(
+        _SLOTS,
+        _NET + "limits.py",
+        "has_token = not counts.pages.wait_seconds(",
+        "has_token = True or not counts.pages.wait_seconds(",
+        "unit/server/test_limits.py::test_connections_for_files_have_a_number_of_their_own",
+        "integration/test_limits.py::test_connections_for_files_do_not_use_up_those_for_logins",
+    ),
+    _break(
+        _SLOTS,
+        _NET + "connection.py",
+        "if self.files_sent and not is_incomplete:",
+        "if False:",
+        "unit/server/test_connection.py::test_connection_that_fetched_files_is_closed_after_a_short_silence",
+    ),
+    _break(
+        _STARVING,
+        _NET + "transport.py",
+        "self._waiter.is_user = True",
+        "pass",
+        "unit/server/test_read_turns.py::test_users_and_strangers_alternate",
+    ),
+    _break(
+        _LOST_NETWORK,
+        _NET + "connection.py",
+        "if is_incomplete or not is_logged_in or has_pinged:",
+        "if is_incomplete or not is_logged_in:",
+        "unit/server/test_connection.py::test_silent_peer_of_websocket_gets_a_ping_and_then_the_end",
+        "integration/test_web.py::test_client_that_answers_no_ping_is_disconnected",
     ),
     # Wire formats.
     _break(

@@ -109,30 +109,30 @@ def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
 
 
 def test_users_and_strangers_alternate(fixture: Fixture) -> None:
-    """Thousands of strangers close at once; a user who is logged in does not wait for all of them."""
-    turns = fixture.turns
-    are_users = [False] * 80 + [True] * 4
-    start = threading.Barrier(len(are_users))
-    strangers: list[Waiter] = []
-    users: list[Waiter] = []
+    """Thousands of strangers close at once; a user who is logged in does not wait for all of them.
 
-    def read(waiter: Waiter) -> None:
+    Users may have a time limit as well, such as that of a ping.
+    """
+    start = threading.Barrier(84)
+    turns_of: dict[bool, list[int]] = {True: [], False: []}
+
+    def read(transport: TcpTransport, is_user: bool) -> None:
         """Never take the data, so that the socket is readable again."""
+        if is_user:
+            transport.note_login()
         start.wait()
-        while len(users) < 100 and len(strangers) < 900:
-            turns.wait(waiter, 60.0)
-            (users if waiter.is_user else strangers).append(waiter)
-            turns.end_turn()
+        while len(turns_of[True]) < 100 and len(turns_of[False]) < 900:
+            assert transport.read(0, 60.0) == b""
+            turns_of[is_user].append(1)
 
-    pairs = [fixture.pair() for _ in are_users]
-    for _, peer in pairs:
+    threads = []
+    for number in range(84):
+        ours, peer = fixture.pair()
         peer.send(b"x")
-    waiters = [turns.add(ours.fileno()) for ours, _ in pairs]
-    for waiter, is_user in zip(waiters, are_users, strict=True):
-        waiter.is_user = is_user
-    for thread in [in_background(partial(read, waiter)) for waiter in waiters]:
+        threads.append(in_background(partial(read, TcpTransport(ours, fixture.turns), number < 4)))
+    for thread in threads:
         must_end(thread)
-    assert len(users) >= 100, "a twentieth of the readers has up to half of the turns"
+    assert len(turns_of[True]) >= 100, "a twentieth of the readers has up to half of the turns"
 
 
 @pytest.mark.parametrize("event", ["data", "close", "hang up"])
