@@ -79,16 +79,29 @@ def test_calls_table_has_all_arguments_and_defaults() -> None:
     rooms = {"rooms", "join", "part", "set_topic", "invite", "op", "deop"}
     moderation = {"kick", "ban", "unban", "mute", "unmute", "bans", "delete", "report", "audit", "ignore", "unignore"}
     others = {"connect", "login", "say", "whisper", "users", "history", "search", "events", "inject", "close"}
-    assert rooms | moderation | {"ignored"} | others < {*calls}
+    assert rooms | moderation | {"ignored", "tokens", "revoke"} | others < {*calls}
 
 
 def test_first_program_is_the_example_bot() -> None:
     assert PROGRAMS[0] == (DOCS / "examples/echo_bot.py").read_text(encoding="utf-8")
 
 
+def test_program_with_a_token_works(room: Room, tmp_path: Path) -> None:
+    """It needs the password once."""
+    watcher = room.enter("watcher")
+    program = PROGRAMS[1]
+    for call in ("ChatClient()", "ChatClient(token"):
+        program = program.replace(call, call.replace("(", f"(port={room.server.port}, ").replace(", )", ")"))
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE_SECONDS, cwd=tmp_path)
+        assert watcher.next("broadcast")["message"] == "helper is back"
+        program = program.replace('"secret"', '"wrong"')
+    assert (tmp_path / "helper.token").stat().st_mode & 0o777 == 0o600
+
+
 def test_program_in_a_room_works(room: Room) -> None:
     watcher = room.enter("watcher")
-    program = PROGRAMS[1].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
+    program = PROGRAMS[2].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
     watcher.ask(command="join", room="dev")
     watcher.next("joined")
     with subprocess.Popen([sys.executable, "-c", program]) as process:
@@ -100,7 +113,7 @@ def test_program_in_a_room_works(room: Room) -> None:
 
 def test_program_that_moderates_works(moderated: Room, fresh_name: Name) -> None:
     mallory = moderated.enter(fresh_name("mallory"), moderation=True)
-    program = PROGRAMS[2].replace("ChatClient()", f"ChatClient('127.0.0.1', {moderated.server.port})")
+    program = PROGRAMS[3].replace("ChatClient()", f"ChatClient('127.0.0.1', {moderated.server.port})")
     with subprocess.Popen([sys.executable, "-c", program.replace('"guard"', '"op"')]) as process:
         while "op" not in mallory.next("users")["joined"]:
             pass
@@ -113,7 +126,7 @@ def test_program_that_moderates_works(moderated: Room, fresh_name: Name) -> None
 
 def test_program_with_a_timer_works(room: Room) -> None:
     watcher = room.enter("watcher")
-    program = PROGRAMS[3].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
+    program = PROGRAMS[4].replace("ChatClient()", f"ChatClient('127.0.0.1', {room.server.port})")
     program = program.replace("Timer(3.0", "Timer(0.0")
     subprocess.run([sys.executable, "-c", program], check=True, timeout=DEADLINE_SECONDS)
     said = [each["message"] for each in watcher.until_fence() if each["type"] == "broadcast"]

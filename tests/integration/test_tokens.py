@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.room import Peer, wait_for
+from integration.client_process import environment
+from integration.proxies import TcpProxy
+from integration.room import DEADLINE_SECONDS, Peer, wait_for
+
+from chatclient import ChatClient, LostError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from integration.room import Room, ServerLog
 
@@ -186,3 +193,62 @@ def test_log_has_no_tokens(room: Room, log: ServerLog, fresh_name: Callable[[str
     log.wait_for("tokens revoked")
     assert session["id"] in log.getvalue()
     assert token[:40] not in log.getvalue()
+
+
+# --- clients ---
+
+
+def test_program_stays_logged_in_with_a_token(room: Room, fresh_name: Callable[[str], str]) -> None:
+    """The password is needed once. The token also serves a reconnect."""
+    name, port = fresh_name("bot"), room.server.port
+    with ChatClient(port=port) as client:
+        token = client.login(name, "secret", remember="bot").token
+        assert token is not None
+        assert [(each.label, each.current) for each in client.tokens()] == [("bot", True)]
+    with TcpProxy(port) as proxy, ChatClient(port=proxy.port, token=token) as client:
+        assert client.login().username == name
+        client.say("one")
+        proxy.cut()
+        proxy.mend()
+        client.say("two")
+        assert [each.text for each in client.history()] == ["one", "two"]
+        with ChatClient(port=port) as other:
+            other.login(name, "secret")
+            assert other.revoke("all") == ()
+        with pytest.raises(LostError) as lost:
+            list(client.events(DEADLINE_SECONDS))
+        assert lost.value.code == "revoked"
+    with ChatClient(port=port, token=token) as client:
+        with pytest.raises(RefusedError) as refused:
+            client.login()
+        assert refused.value.code == "bad_token"
+
+
+def test_wrong_calls_of_a_program_are_refused_before_anything_is_sent(room: Room) -> None:
+    with pytest.raises(UsageError, match="json"):
+        ChatClient(port=room.server.port, dialect="frames", token="x")
+    with ChatClient(port=room.server.port, token="x") as client, pytest.raises(UsageError, match="without a password"):
+        client.login("alice", "secret")
+    for dialect, label, code in (("json", "a\nb", "bad_request"), ("frames", "bot", "unknown_command")):
+        with ChatClient(port=room.server.port, dialect=dialect) as client:
+            with pytest.raises(RefusedError) as refused:
+                client.login("alice", "secret", remember=label)
+            assert refused.value.code == code
+            client.login("alice", "secret")
+
+
+def test_client_of_a_script_logs_in_with_the_file_of_its_token(room: Room, tmp_path: Path) -> None:
+    """Without a name. The token is in no list of processes, and not in the output."""
+    _, token = remember(room, "alice")
+    file = tmp_path / "token"
+    file.write_text(f"{token}\n")
+    command = [sys.executable, "-m", "chatclient", "127.0.0.1", str(room.server.port), "--token-file", str(file)]
+    typed = "PM hello\n/sessions\n"
+    ended = subprocess.run(command, env=environment(), input=typed, capture_output=True, text=True, check=True)
+    assert "[sent #1]" in ended.stdout
+    assert re.search(r"^\[session \w+ [\dTZ:-]+\] phone \(this one\)$", ended.stdout, re.MULTILINE)
+    assert token not in ended.stdout + ended.stderr
+    file.write_text("wrong")
+    refused = subprocess.run(command, env=environment(), input="", capture_output=True, text=True, check=False)
+    assert refused.returncode == 3
+    assert "[error bad_token]" in refused.stdout

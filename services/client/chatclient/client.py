@@ -52,7 +52,7 @@ from chatprotocol.address import ban_network, is_address, read_addresses
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.rules import check_reason, check_room_name, check_topic, check_username, is_lobby
+from chatprotocol.rules import check_label, check_reason, check_room_name, check_topic, check_username, is_lobby
 from chatprotocol.wire import PROTOCOLS, Datagram
 from chatprotocol.wire.base import Action, ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
@@ -97,6 +97,7 @@ ProgramEvent: TypeAlias = (
     | events.Bans
     | events.Audit
     | events.Ignored
+    | events.Tokens
 )
 
 # Items of the receiver thread in the inbox; all others were injected.
@@ -119,7 +120,8 @@ class ChatClient:
     of such texts, or one text with commas. The client uses one of them, chosen at random, and another if it is gone.
     ``port`` is that of servers without one.
 
-    ``invitation`` is the code with which a new name registers, on a server that needs one (json only).
+    ``invitation`` is the code with which a new name registers, on a server that needs one (json only). ``token`` is a
+    session token, with which :meth:`login` needs neither a name nor a password (json only).
     With ``tls`` the connection is encrypted, and the server's certificate and name are checked. ``ca`` is a file with
     the certificates that are trusted instead of the system's; it implies ``tls``.
 
@@ -138,6 +140,7 @@ class ChatClient:
         retry_seconds: float = 60.0,
         silence_seconds: float = SILENCE_SECONDS,
         invitation: str = "",
+        token: str = "",
         tls: bool = False,
         ca: str | PathLike[str] | None = None,
     ) -> None:
@@ -150,6 +153,9 @@ class ChatClient:
         check_seconds("retry_seconds", retry_seconds, math.inf)
         check_seconds("silence_seconds", silence_seconds, math.inf)
         check_str("invitation", invitation)
+        check_str("token", token)
+        if token and dialect != Json.name:
+            raise UsageError("Only the dialect json has tokens.")
         check_flag("tls", tls)
         if ca is not None and not isinstance(ca, str | PathLike):
             raise UsageError(f"ca is of the type {type(ca).__name__}; it must be a path (str or os.PathLike).")
@@ -172,6 +178,7 @@ class ChatClient:
             tls=context,
         )
         self._session.model.invitation = invitation or None
+        self._session.model.token = token or None
         self._is_json = dialect == Json.name
         self._is_connected = self._has_tried_login = False
         # Events that happened during a call, for events().
@@ -202,29 +209,41 @@ class ChatClient:
         self._wait_for_event((), lambda each: isinstance(each, Connected))
         self._is_connected = True
 
-    def login(self, username: str, password: str = "", new_password: str = "") -> events.Welcome:
-        """Log in; an unused name is registered. Once per client.
+    def login(
+        self, username: str = "", password: str = "", new_password: str = "", remember: str = ""
+    ) -> events.Welcome:
+        """Log in; an unused name is registered. Once per client. With the token of the client: ``login()``.
 
         ``new_password`` replaces the password, for example after the error password_change_required (json only).
+        ``remember`` asks for a session token, and labels it: see ``token`` of the answer (json only).
         Raises LostError if the connection is lost, and RefusedError if the login is rejected: the client must then be
         closed. An invalid name is rejected before anything is sent; another name can then be tried.
         """
         check_str("username", username)
         check_str("password", password)
         check_str("new_password", new_password)
+        check_str("remember", remember)
         self._check_open()
         if not self._is_connected:
             raise UsageError("The client is not connected: connect() first, or use `with ChatClient(...)`.")
         if self._has_tried_login:
             raise UsageError("This client has tried to log in before: make another ChatClient for another login.")
-        _refused_as_error(check_username, username)
+        has_token = self._session.model.token is not None
+        if has_token and (password or new_password or remember):
+            raise UsageError("A client with a token logs in without a password, new_password and remember.")
+        if username or not has_token:
+            _refused_as_error(check_username, username)
         _refused_as_error(check_unicode, password)
         _refused_as_error(check_unicode, new_password)
+        if remember:
+            self._check_json("tokens")
+            _refused_as_error(check_unicode, remember)
+            _refused_as_error(check_label, remember)
         self._has_tried_login = True
         self._session.model.username = username
         self._session.model.password = password or None
         match self._wait_for_event(
-            self._session.log_in(new_password or None), lambda each: isinstance(each, _LOGIN_ANSWERS)
+            self._session.log_in(new_password or None, remember or None), lambda each: isinstance(each, _LOGIN_ANSWERS)
         ):
             case events.Welcome() as welcome:
                 return welcome
@@ -322,6 +341,23 @@ class ChatClient:
         """The users with whom this one has direct messages, newest first, 200 at most. Only in the protocol json."""
         self._check_json("conversations")
         return self._query(requests.AskConversations(), events.Conversations).conversations
+
+    # --- session tokens: only in the protocol json ---
+
+    def tokens(self) -> tuple[events.TokenState, ...]:
+        """The session tokens of this user, the one that was used last first."""
+        self._check_json("tokens")
+        return self._query(requests.AskTokens(), events.Tokens).tokens
+
+    def revoke(self, token_id: str) -> tuple[events.TokenState, ...]:
+        """Revoke the token of this id, or ("all") all but that of this client. Returns the tokens that are left.
+
+        The connections that use it end. That of this client ends too if it is its own: LostError with the code revoked.
+        """
+        check_str("token_id", token_id)
+        self._check_json("tokens")
+        _refused_as_error(check_unicode, token_id)
+        return self._query(requests.Revoke(token_id), events.Tokens).tokens
 
     # --- rooms: only in the protocol json ---
 

@@ -14,7 +14,7 @@ from bisect import insort
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chatclient.notices import Question
 from chatprotocol import events, requests
@@ -139,6 +139,8 @@ class Model:
         self.password = password
         # The code with which a new name registers, if the server needs one.
         self.invitation: str | None = None
+        # The session token that logs in in place of a password, and needs no name.
+        self.token: str | None = None
         self.connection_state = ConnectionState.DISCONNECTED
         self.was_logged_in = False
         # Known users online, valid names only; and the number of users online, if the server sent it.
@@ -177,20 +179,15 @@ class Model:
 
     def login(self) -> requests.Login:
         """The login to send on a new connection."""
-        last_id = self.last_seen_id
-        if last_id is None or not self.rooms:
-            return requests.Login(
-                self.username,
-                self.password,
-                last_id,
-                self.history_id,
-                rooms=True,
-                moderation=True,
-                invitation=self.invitation,
-            )
-        rooms = {room.name: room.last_seen_id for room in self.rooms.values()}
-        since = {LOBBY: last_id, _DIRECT: last_id, **rooms}
-        return requests.Login(self.username, self.password, since, self.history_id, rooms=True, moderation=True)
+        since: int | dict[str, int] | None = self.last_seen_id
+        if self.last_seen_id is not None and self.rooms:
+            rooms = {room.name: room.last_seen_id for room in self.rooms.values()}
+            since = {LOBBY: self.last_seen_id, _DIRECT: self.last_seen_id, **rooms}
+        known: dict[str, Any] = {"since": since, "history_id": self.history_id, "rooms": True, "moderation": True}
+        if self.token is not None:
+            named: dict[str, Any] = {"username": self.username} if self.username else {}
+            return requests.Login(token=self.token, **named, **known)
+        return requests.Login(self.username, self.password, invitation=self.invitation, **known)
 
     def has_seen(self, message: events.Message) -> bool:
         """True if this message is remembered as seen. A different message with the same id does not count."""

@@ -82,6 +82,7 @@ from chatprotocol.wire.base import Action, ClientEvent, ClientProtocol, Effects,
 FINAL_REFUSALS: Final = frozenset(
     {
         ErrorCode.BAD_REQUEST,
+        ErrorCode.BAD_TOKEN,
         ErrorCode.BAD_USERNAME,
         ErrorCode.BANNED,
         ErrorCode.INVITATION_REQUIRED,
@@ -97,6 +98,8 @@ _ANSWERS: Final[dict[type, type]] = {
     requests.AskHistory: events.History,
     requests.Search: events.Found,
     requests.AskConversations: events.Conversations,
+    requests.AskTokens: events.Tokens,
+    requests.Revoke: events.Tokens,
     requests.AskRooms: events.Rooms,
     requests.Join: events.Joined,
     requests.Part: events.Parted,
@@ -193,7 +196,7 @@ def answers(action: Action, event: Any, username: str) -> bool:
         return event.nonce is None and (event.room is None or _is_same_room(event.room, room))
     if not isinstance(event, _ANSWERS[type(action)]) or not _is_same_room(getattr(event, "room", None), room):
         return False
-    if isinstance(event, events.Ignored):  # it names all whom the user ignores
+    if isinstance(event, events.Ignored | events.Tokens):  # it names all
         return True
     if target is not None and name_key(getattr(event, "username", None) or "") != name_key(target):
         # A guest has no account: it is banned by its address.
@@ -259,6 +262,8 @@ class ClientSession:
         self._foreseen_errors: set[str] = set()
         # The new password until the server confirms it. If the confirmation is lost, a login tries both.
         self._new_password: str | None = None
+        # The label of the token that the first login asks for.
+        self._remember: str | None = None
         # True if the goodbye was requested. It is sent again after a reconnect.
         self.is_leaving = False
         self.is_closed = False
@@ -326,10 +331,11 @@ class ClientSession:
         self._wants_login = False
         self._connection.start(servers)
 
-    def log_in(self, new_password: str | None = None) -> tuple[SessionEvent, ...]:
+    def log_in(self, new_password: str | None = None, remember: str | None = None) -> tuple[SessionEvent, ...]:
         """Log in on the current connection, and send the unconfirmed messages again.
 
-        ``new_password`` replaces the password, if the login succeeds.
+        ``new_password`` replaces the password, if the login succeeds. ``remember`` is the label of a session token,
+        which the Welcome of the first login then has.
         """
         self._wants_login = True
         self.model.connection_state = ConnectionState.LOGGING_IN
@@ -339,6 +345,9 @@ class ClientSession:
         if new_password is not None:
             self._new_password = new_password
             login = replace(login, new_password=new_password)
+        self._remember = remember or self._remember
+        if self._remember is not None:
+            login = replace(login, remember=self._remember)
         host, self._new_host = self._new_host, ""
         return self._apply_effects(self.client_protocol.connect(login, [*self.model.unconfirmed.values()], host))
 
@@ -478,7 +487,7 @@ class ClientSession:
                 return self._on_welcome_back(event)
             case events.Welcome():
                 self.model.password, self._new_password = self._new_password or self.model.password, None
-                self.model.invitation = None  # it is used up
+                self.model.invitation = self._remember = None  # they are used up
                 self._served_by = self.model.connected_to
             case events.Sent():  # an outage is over: in the next one the others are tried first
                 self._tries_next = len(self.model.servers) > 1

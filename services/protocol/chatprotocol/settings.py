@@ -644,6 +644,12 @@ CLIENT_SETTINGS: Final = (
         metavar="FILE",
     ),
     Setting(
+        "token_file",
+        "--token-file",
+        "file with a session token, which logs in in place of your name and password",
+        metavar="FILE",
+    ),
+    Setting(
         "dialect",
         "--dialect",
         f"wire format: {', '.join(_PROTOCOL_NAMES[:-1])} or {_PROTOCOL_NAMES[-1]}",

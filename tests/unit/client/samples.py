@@ -83,6 +83,7 @@ def moderation_events_with(text: str) -> list[Shown]:
         *(kind(address=text, by=text, until=NOON_MS) for kind in sanctions),
         events.Bans((ban,), text),
         events.Audit((act,)),
+        events.Tokens((events.TokenState(id=text, label=text, created=when, used=when, expires=when),)),
         events.Deleted(1, text, text),
         events.Reported(id=1, room=text, by=text, reason=text),
         events.Reported(username=text, by=text, reason=text),

@@ -119,6 +119,22 @@ def test_bad_password_file_is_an_error(tmp_path: Path, content: bytes | None, er
         load("--password-file", str(tmp_path / "secret"))
 
 
+def test_token_is_read_from_its_file(tmp_path: Path) -> None:
+    """The wire format json alone has tokens."""
+    (tmp_path / "token").write_text(" dG9rZW4\n")
+    (tmp_path / "empty").write_text("\n")
+    assert load("--token-file", str(tmp_path / "token")).token == "dG9rZW4"
+    assert load(env={"CHAT_TOKEN_FILE": str(tmp_path / "token")}).token == "dG9rZW4"
+    assert load().token is None
+    for arguments, error in (
+        (("empty",), "is empty"),
+        (("missing",), "can't be read: No such file"),
+        (("token", "--udp"), "needs the wire format json; --dialect is datagram"),
+    ):
+        with pytest.raises(ConfigError, match=error):
+            load("--token-file", str(tmp_path / arguments[0]), *arguments[1:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "env", "error"),
     [

@@ -1,5 +1,7 @@
 """The controller of a person at a terminal: lines that need no server, lines that wait, passwords, and UiState."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
@@ -17,16 +19,30 @@ from chatprotocol.events import (
     PasswordChanged,
     PasswordPrompt,
     Refused,
+    Tokens,
+    TokenState,
     User,
     Users,
     Welcome,
 )
 from chatprotocol.keywords import KEYWORD_SETS
 from chatprotocol.limits import LOGIN_ATTEMPTS_MAX
-from chatprotocol.requests import AskHistory, AskUser, AskUsers, ChangePassword, Password, Say, Search, Whisper
+from chatprotocol.requests import (
+    AskHistory,
+    AskTokens,
+    AskUser,
+    AskUsers,
+    ChangePassword,
+    Login,
+    Password,
+    Revoke,
+    Say,
+    Search,
+    Whisper,
+)
 
 from .dialogue import CONNECTS, HANGS_UP, HIDES, Command, Dialogue, login, sends
-from .samples import HELLO, SHOWS_HELLO, Shown, confirmation, direct
+from .samples import HELLO, NOON_MS, SHOWS_HELLO, Shown, confirmation, direct
 
 SERVER = ("localhost", 9999)
 HINT = "[help] Type a message to all users, or DM USER MESSAGE to one; /help lists the commands."
@@ -196,6 +212,45 @@ def test_first_input_of_a_new_password_survives_a_lost_connection(new: TerminalD
     new.type_password("my secret", CONNECTS)
     new.connect(sends(login("alice")))
     new.give(PasswordPrompt(account=AccountKind.NEW), HIDES, "[ask] password again", sends(Password("my secret")))
+
+
+# --- a session token ---
+
+
+def token_login(**members: Any) -> str:
+    return sends(Login(token="secret token", rooms=True, moderation=True, **members))
+
+
+def test_token_logs_in_without_questions() -> None:
+    """Not even the name is needed. A line that is typed meanwhile is no password, and is not hidden."""
+    client = TerminalDialogue(password=None)
+    client.model.username, client.model.token = "", "secret token"
+    client.begin(CONNECTS)
+    assert not client.ui_state.is_secret
+    client.connect(token_login())
+    client.give(WELCOME, *WELCOMES)
+    client.give(History(()), "[history 0]")
+    client.lose()
+    client.connect(token_login(username="alice", since=10))
+    client.give(BACK, "[back] alice")
+
+
+def test_token_that_is_not_valid_ends_the_client() -> None:
+    client = TerminalDialogue(password=None)
+    client.model.token = "secret token"
+    client.connect(token_login(username="alice"))
+    client.give(Refused(ErrorCode.BAD_TOKEN, "It was revoked."), "[error bad_token] It was revoked.")
+    assert client.exit is Exit.REFUSED
+
+
+def test_sessions_are_listed_and_revoked(inside: TerminalDialogue) -> None:
+    here = TokenState(id="5f3a90c1", label="laptop", created=NOON_MS, used=NOON_MS, expires=NOON_MS, current=True)
+    there = replace(here, id="0b1e", label="a\x1b[2J", current=False)
+    inside.type("/sessions", sends(AskTokens()))
+    row = "[session 0b1e 2026-01-31T12:00:00Z] a\\x1b[2J"
+    inside.give(Tokens((here, there)), "[sessions 2]", "[session 5f3a90c1 2026-01-31T12:00:00Z] laptop (this one)", row)
+    inside.type("/revoke 0b1e", sends(Revoke("0b1e")))
+    inside.give(Tokens(()), "[sessions 0]")
 
 
 # --- an invitation, and a password that must be changed ---
@@ -369,6 +424,7 @@ def test_lines_that_need_the_server_wait_and_are_sent_once_in_order(away: Termin
 
 FINAL = [
     ErrorCode.BAD_REQUEST,
+    ErrorCode.BAD_TOKEN,
     ErrorCode.BAD_USERNAME,
     ErrorCode.BANNED,
     ErrorCode.INVITATION_REQUIRED,

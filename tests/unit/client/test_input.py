@@ -15,6 +15,7 @@ from chatprotocol.requests import (
     AskHistory,
     AskIgnored,
     AskRooms,
+    AskTokens,
     AskUser,
     AskUsers,
     Ban,
@@ -30,6 +31,7 @@ from chatprotocol.requests import (
     Part,
     Report,
     Request,
+    Revoke,
     Say,
     Search,
     SetTopic,
@@ -347,6 +349,9 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
     ("/ignore @bob", ParsedInput(Ignore("bob")), None),
     ("/unignore bob", ParsedInput(Unignore("bob")), None),
     ("/ignored", ParsedInput(AskIgnored()), None),
+    ("/sessions", ParsedInput(AskTokens()), None),
+    ("/revoke 5f3a90c1", ParsedInput(Revoke("5f3a90c1")), None),
+    ("/REVOKE all", ParsedInput(Revoke("all")), None),
     ("/op bob ops", ParsedInput(MakeOperator("ops", "bob")), None),
     ("/deop bob ops", ParsedInput(MakeMember("ops", "bob")), None),
     ("PM hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),
@@ -367,6 +372,8 @@ LOBBY_ERRORS = {
     "/ban 192.0.2.7/33": "is not an address or a network",
     "/ban 192.0.2.7 #dev": "from the whole server only",
     "/unban 192.0.2.7 #dev": "from the whole server only",
+    "/revoke": "Nothing was done; type /revoke ID, as /sessions lists it, or /revoke all.",
+    "/revoke my phone": "Nothing was done; type /revoke ID, as /sessions lists it, or /revoke all.",
     "/ban bob 10": "'10' is not a duration; type 10m, 2h, 7d or forever. Nothing was done.",
     "/ban bob 0d": "'0d' is zero; type",
     "/mute bob 10000y": "is longer than 100 years; type",
@@ -504,6 +511,7 @@ def test_alias_does_the_same_and_is_in_the_help(alias: str, word: str) -> None:
     assert alias.lower() in re.split("[ ,()]+", line)
 
 
+OWN_COMMANDS = ["/password", "/sessions", "/revoke"]
 ROOM_COMMANDS = ["/rooms", "/join", "/room", "/part", "/topic", "/invite", "/op", "/deop"]
 MODERATION_COMMANDS = [
     *("/kick", "/ban", "/unban", "/mute", "/unmute", "/bans", "/delete", "/report", "/audit"),
@@ -518,7 +526,7 @@ def test_help_and_completions_name_every_command(ops: str, is_json: bool, sends_
     """It is made from the table. Beside the gutter of a window of 100 columns there is room for 75."""
     made = InputParser(KEYWORD_SETS[ops], sends_plain_lines=sends_plain_lines, is_json=is_json)
     lines = made.help()
-    search, json_only = (["/search"], ["/password", *ROOM_COMMANDS, *MODERATION_COMMANDS]) if is_json else ([], [])
+    search, json_only = (["/search"], [*OWN_COMMANDS, *ROOM_COMMANDS, *MODERATION_COMMANDS]) if is_json else ([], [])
     switches = ["/ids", "/joins", "/quiet"] if sends_plain_lines else []
     middle = ["/me", "/users", "/history", *search, "/reply", *json_only, *switches]
     commands = [*KEYWORD_SETS[ops], *middle, "/help", "/quit"]

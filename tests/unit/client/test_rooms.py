@@ -29,6 +29,7 @@ from chatprotocol.events import (
     Rooms,
     RoomState,
     RoomSummary,
+    Tokens,
     TopicChanged,
     Unbanned,
     Users,
@@ -40,6 +41,7 @@ from chatprotocol.requests import (
     AskHistory,
     AskIgnored,
     AskRooms,
+    AskTokens,
     AskUsers,
     Ban,
     Delete,
@@ -53,6 +55,7 @@ from chatprotocol.requests import (
     Part,
     Report,
     Request,
+    Revoke,
     Say,
     SetTopic,
     Unban,
@@ -308,6 +311,8 @@ def test_name_of_a_room_is_checked_before_a_message_is_kept(session: ClientSessi
             [Refused(ErrorCode.UNKNOWN_ROOM, "x", None, "ops"), Refused(ErrorCode.INTERNAL, "x", "n1")],
         ),
         (AskRooms(), Rooms(()), [HIDDEN]),
+        (AskTokens(), Tokens(()), [Ignored(())]),
+        (Revoke("5f3a90c1"), Tokens(()), [Deleted(17, "alice")]),
     ],
 )
 def test_request_is_answered_by_its_own_event_only(action: Request, answer: Event, others: list[Event]) -> None:

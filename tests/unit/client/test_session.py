@@ -437,13 +437,13 @@ def test_refusal_about_the_user_is_told_at_each_server(served: ClientSession, co
 
 
 def test_first_login_is_repeated_at_the_next_server(session: ClientSession) -> None:
-    """With the new password. The program that called log_in() is not asked again."""
+    """With the new password and the label of the token. The program that called log_in() is not asked again."""
     session.model.invitation = "CODE"
     assert session.handle(LinkUp(FakeLink(), A, tries_next=True)) == (Connected(),)
-    session.log_in("new")
+    session.log_in("new", "bot")
     assert session.handle(refused(ErrorCode.UNAVAILABLE)) == ()
     assert session.handle(LinkDown("closed", tries_next=True)) == ()
-    sent = replace(login("alice", "secret"), invitation="CODE", new_password="new")
+    sent = replace(login("alice", "secret"), invitation="CODE", new_password="new", remember="bot")
     assert reach(session, B, tries_next=False).sent == [sent]
     error = refused(ErrorCode.UNAVAILABLE)
     assert session.handle(error) == (LoginRefused(error, is_final=True),)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(config: Config, script: list[ScriptStep] | None) -> Exit:
     """Run the client in the main thread. Returns its exit code."""
     model = Model(config.servers, config.user, config.password)
-    model.invitation = config.invitation
+    model.invitation, model.token = config.invitation, config.token
     parser = _parser(config)
     frontend = _frontend(config, parser, script)
     session = new_session(

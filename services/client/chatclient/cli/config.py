@@ -18,6 +18,7 @@ from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_port, check_username
 from chatprotocol.settings import CLIENT_SETTINGS, ConfigError, make_parser, read_settings
 from chatprotocol.wire import Datagram, Register
+from chatprotocol.wire.json import Json
 
 # In this protocol the client also asks for the server, and asks again after an invalid name.
 _ASKING_PROTOCOL = Register.name
@@ -57,6 +58,8 @@ class Config:
     shows_joins: bool
     # The code with which a new name registers.
     invitation: str | None = None
+    # The session token that logs in in place of a name and a password.
+    token: str | None = None
 
 
 def load_config(arguments: Sequence[str], environment: Mapping[str, str | None]) -> Config:
@@ -111,6 +114,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
         user=user,
         password=_password(values),
         invitation=values["invitation"] or None,
+        token=_token(values),
         protocol=protocol,
         tls=_tls(values),
         register_length=values["register_length"],
@@ -151,6 +155,18 @@ def _password(values: Mapping[str, Any]) -> str | None:
     except RequestError as error:
         raise ConfigError("The password is not text in UTF-8.") from error
     return password
+
+
+def _token(values: Mapping[str, Any]) -> str | None:
+    """The session token in the token file. Raises ConfigError."""
+    if not (path := values["token_file"]):
+        return None
+    if values["dialect"] != Json.name:
+        raise ConfigError(f"--token-file needs the wire format json; --dialect is {values['dialect']}.")
+    token = read_text(path, "token").strip()
+    if not token:
+        raise ConfigError(f"The token file {path} is empty.")
+    return token
 
 
 def _frontend(*, is_json: bool | None, is_plain: bool | None, term: str | None) -> FrontendKind:

@@ -91,7 +91,7 @@ _MODERATION_COMMANDS: Final = frozenset(
         *("/ignore", "/unignore", "/ignored"),
     }
 )
-_JSON_COMMANDS: Final = _ROOM_COMMANDS | _MODERATION_COMMANDS | {"/search", "/password"}
+_JSON_COMMANDS: Final = _ROOM_COMMANDS | _MODERATION_COMMANDS | {"/search", "/password", "/sessions", "/revoke"}
 _TERMINAL_COMMANDS: Final = frozenset({"/ids", "/joins", "/quiet"})
 _LOCAL_COMMANDS: Final = frozenset({"/room", "/ids", "/joins", "/quiet", "/help"})
 # Removes the topic of a room.
@@ -272,6 +272,10 @@ class InputParser:
             Command("/search", "WORDS", "find messages with all words; word* matches a prefix", self._search),
             Command("/reply", "[MESSAGE]", "answer the last direct message that you got", self._reply, aliases="/r"),
             Command("/password", "", "change your password", lambda _: ParsedInput(changes_password=True)),
+            Command(
+                "/sessions", "", "list the devices that stay logged in", lambda _: ParsedInput(requests.AskTokens())
+            ),
+            Command("/revoke", "ID", "end one of them; /revoke all: all but this one", self._revoke),
             Command("/rooms", "", "list the rooms", lambda _: ParsedInput(requests.AskRooms())),
             Command("/join", "ROOM", "enter or make a room; /join ROOM private: by invitation", self._join, visible),
             Command("/room", "[ROOM]", f"change to this room or the {LOBBY}{by_key}", self._room, target),
@@ -438,6 +442,11 @@ class InputParser:
         if not words:
             raise InputError("Nothing was searched for; type /search WORDS.")
         return ParsedInput(requests.Search(words, room=self.room or None))
+
+    def _revoke(self, token_id: str) -> ParsedInput:
+        if not token_id or " " in token_id:
+            raise InputError("Nothing was done; type /revoke ID, as /sessions lists it, or /revoke all.")
+        return ParsedInput(requests.Revoke(token_id))
 
     def _addressed(self, recipient: str, text: str) -> ParsedInput:
         if not text:

@@ -99,7 +99,7 @@ class LoginFlow:
     @property
     def may_want_password(self) -> bool:
         """True if the next line is a password, or may be one because the prompt can follow soon."""
-        is_possible = self._password_question is not None or self._model.password is None
+        is_possible = self._password_question is not None or (self._model.password is None and not self._model.token)
         is_underway = self.state is LoginState.CONNECTING and is_possible and not self._session.client_protocol.is_guest
         return self.wants_password or is_underway
 
@@ -108,7 +108,7 @@ class LoginFlow:
         if not self._model.servers:
             host, port = self._default
             self._enter(LoginState.SERVER, Question(Asked.SERVER, f"server, HOST or HOST PORT ({host} {port})"))
-        elif self._model.username:
+        elif self._model.username or self._model.token is not None:
             self._connect(self._model.username)
         else:
             self._enter(LoginState.NAME, ASK_USERNAME)
@@ -247,7 +247,8 @@ class LoginFlow:
 
     def _connect(self, username: str) -> None:
         try:
-            check_username(username)
+            if username or self._model.token is None:
+                check_username(username)
         except RequestError as error:
             self._report(error.code, error.reason)
             self._enter(LoginState.NAME, ASK_USERNAME)

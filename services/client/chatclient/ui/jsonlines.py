@@ -46,6 +46,11 @@ def _as_sent(shown: Any) -> Any:
             return replace(shown, until=_in_calendar(shown.until))
         case events.Bans(bans):
             return replace(shown, bans=tuple(map(_as_sent, bans)))
+        case events.TokenState(created=created, used=used, expires=expires):
+            times = {"created": created, "used": used, "expires": expires}
+            return replace(shown, **{name: _in_calendar(time_ms) for name, time_ms in times.items()})
+        case events.Tokens(tokens):
+            return replace(shown, tokens=tuple(map(_as_sent, tokens)))
         case events.Audit(acts):
             return replace(shown, acts=tuple(map(_as_sent, acts)))
         case events.History(messages) | events.Found(messages=messages):

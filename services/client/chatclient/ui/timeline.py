@@ -221,6 +221,9 @@ class Timeline:
                 return self._deleted(shown)
             case events.Banned() | events.Muted() | events.Unbanned() | events.Unmuted():
                 return [self._sanction_remark(shown)]
+            case events.Tokens(tokens):
+                head = f"Your sessions: {len(tokens)}" if tokens else "No device stays logged in."
+                return [Remark(head), *map(_session_row, tokens)]
             case events.Reported() | events.Bans() | events.Audit() | events.Ignored():
                 return _moderation_remarks(shown)
             case notices.ErrorNotice(code, text):
@@ -551,6 +554,12 @@ def _sanction_row(ban: events.SanctionState) -> Remark:
     whom = escape_control_characters(ban.username or ban.address or "")
     what = "banned" if ban.kind is events.SanctionKind.BAN else "muted"
     return Remark(f"{whom}: {what} by {_names([ban.by])}{_until(ban.until)}.{_because(ban.reason)}")
+
+
+def _session_row(token: events.TokenState) -> Remark:
+    """``5f3a90c1: Firefox on Linux, used 2026-01-31 12:00 UTC, this session``."""
+    token_id, label = escape_control_characters(token.id), escape_control_characters(token.label)
+    return Remark(f"{token_id}: {label}, used {view.minute(token.used)}{', this session' * token.current}")
 
 
 def _act_row(act: events.AuditRow) -> Remark:

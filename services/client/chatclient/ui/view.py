@@ -35,6 +35,8 @@ def lines(shown: ClientEvent | UiNotice) -> list[str]:
             return [f"[rooms {len(rooms)}]", *map(_listed, rooms)]
         case events.Bans(bans, room):
             return [f"[bans {len(bans)}{_in_room(room)}]", *(_sanction(each, room) for each in bans)]
+        case events.Tokens(tokens):
+            return [f"[sessions {len(tokens)}]", *map(_session, tokens)]
         case events.Audit(acts):
             return [f"[audit {len(acts)}]", *map(_act, acts)]
         case notices.Help(help_lines):
@@ -155,6 +157,11 @@ def _sanction(ban: events.SanctionState, room: str | None) -> str:
     end = "" if ban.until is None else f" until {_time(ban.until)}"
     whom = escape(ban.username or ban.address or "")
     return f"[{ban.kind} {_time(ban.time_ms)}{_in_room(room)}] {whom} by {escape(ban.by)}{end}{_because(ban.reason)}"
+
+
+def _session(token: events.TokenState) -> str:
+    """``[session 5f3a90c1 2026-01-31T12:00:00Z] Firefox on Linux (this one)``; the time is that of the last use."""
+    return f"[session {escape(token.id)} {_time(token.used)}] {escape(token.label)}{' (this one)' * token.current}"
 
 
 def _act(act: events.AuditRow) -> str:
