@@ -81,7 +81,7 @@ def test_device_stays_logged_in_over_a_restart(
     assert token not in str(session)
 
 
-def test_revoked_session_ends_at_once_and_lets_nobody_in(room: Room, fresh_name: Callable[[str], str]) -> None:
+def test_revoked_session_ends_at_once_and_admits_no_login(room: Room, fresh_name: Callable[[str], str]) -> None:
     """Promise: all of its connections end with a reason, and no other ones."""
     name = fresh_name("alice")
     phone, phone_token = remember(room, name)

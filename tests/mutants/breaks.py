@@ -94,6 +94,10 @@ _THROTTLE = "Guessing passwords is slow."
 _OWNER = "An owner logs in while strangers guess."
 _REGISTERING = "Registering names is limited."
 _LOG_PRIVACY = "The log contains no passwords and no messages."
+_TOKEN_HASHED = "A session token is stored as a hash only, and is in no log."
+_TOKEN_REVOKED = "A revoked session token admits no login, and its connections end."
+_TOKEN_PASSWORD = "Another password revokes the session tokens, and another hash of the same one does not."
+_TOKEN_EXPIRES = "A session token is valid until 30 days after its last use, and ends with its account."
 _DATA_FOLDER = "Two servers never use one data folder, and a removed database stops confirmations."
 _HEALTH = "The health check fails if the server can't commit."
 _BACKUP = "A backup has all that was confirmed before it began. A backup or a restore that fails changes nothing."
@@ -1015,6 +1019,131 @@ BREAKS = (
         "unit/server/test_session.py::test_closed_registration_does_not_reveal_which_names_exist",
     ),
     _break(
+        _TOKEN_HASHED,
+        _STORE + "tokens.py",
+        "return hashlib.sha256(token.encode()).hexdigest()",
+        "return token",
+        "unit/server/test_tokens.py::test_tokens_are_random_and_only_their_hashes_are_stored",
+        "integration/test_admin.py::test_lists_exports_and_backups_have_no_secrets",
+    ),
+    _break(
+        _TOKEN_HASHED,
+        _CHAT + "tokens.py",
+        "user=account.name, token=made.id)",
+        "user=account.name, token=made.secret)",
+        "integration/test_tokens.py::test_log_has_no_tokens",
+    ),
+    _break(
+        _TOKEN_HASHED,
+        _SERVER + "admin/commands.py",
+        "requests.AddToken(call.options.name, made.hash,",
+        "requests.AddToken(call.options.name, made.secret,",
+        "integration/test_admin.py::test_lists_exports_and_backups_have_no_secrets",
+        "integration/test_admin.py::test_token_of_a_bot_is_valid_until_it_is_revoked",
+    ),
+    _break(
+        _TOKEN_REVOKED,
+        _CHAT + "hub.py",
+        "        if members:\n            self._later.append(partial(_hang_up",
+        "        if False:\n            self._later.append(partial(_hang_up",
+        "unit/server/test_tokens.py::test_revoked_token_ends_its_connections_and_lets_no_peer_in",
+        "integration/test_tokens.py::test_revoked_session_ends_at_once_and_admits_no_login",
+    ),
+    _break(
+        _TOKEN_REVOKED,
+        _CHAT + "hub.py",
+        "        user.note_change()\n        members = [member",
+        "        members = [member",
+        "unit/server/test_hub_rooms.py::test_login_reads_again_if_the_rights_of_its_user_changed_meanwhile",
+    ),
+    _break(
+        _TOKEN_REVOKED,
+        _CHAT + "login.py",
+        "if member.token_id and self._tokens",
+        "if False and self._tokens",
+        "unit/server/test_tokens.py::test_token_that_is_revoked_during_the_login_lets_it_fail",
+    ),
+    _break(
+        _TOKEN_REVOKED,
+        _STORE + "tokens.py",
+        "iif(?2 = '', id <> ?3, id = ?2)",
+        "iif(?2 = '', id = ?3, id = ?2)",
+        "unit/server/test_tokens.py::test_tokens_agree_with_the_model",
+        "unit/server/test_shared_journal.py::test_token_of_one_server_is_valid_on_all_until_one_revokes_it",
+    ),
+    _break(
+        _TOKEN_PASSWORD,
+        _JOURNAL + "apply.py",
+        "if has_changed and not entry.is_rehash:",
+        "if False:",
+        "unit/server/test_tokens.py::test_tokens_agree_with_the_model",
+        "integration/test_tokens.py::test_changed_password_ends_the_other_sessions",
+    ),
+    _break(
+        _TOKEN_PASSWORD,
+        _JOURNAL + "apply.py",
+        "    delete_tokens(transaction.connection, entry.account_id)\n",
+        "",
+        "unit/server/test_tokens.py::test_tokens_agree_with_the_model",
+    ),
+    _break(
+        _TOKEN_PASSWORD,
+        _CHAT + "hub.py",
+        "if has_changed and not entry.is_rehash:",
+        "if False:",
+        "unit/server/test_tokens.py::test_changed_password_revokes_all_other_tokens",
+        "integration/test_tokens.py::test_changed_password_ends_the_other_sessions",
+    ),
+    _break(
+        _TOKEN_PASSWORD,
+        _CHAT + "login.py",
+        "new_hash, is_rehash=True)",
+        "new_hash)",
+        "unit/server/test_tokens.py::test_another_hash_of_the_same_password_revokes_nothing",
+    ),
+    _break(
+        _TOKEN_EXPIRES,
+        _STORE + "tokens.py",
+        "hash_token(token), now_ms - LIFETIME_MS)",
+        "hash_token(token), 0)",
+        "unit/server/test_tokens.py::test_tokens_agree_with_the_model",
+    ),
+    _break(
+        _TOKEN_EXPIRES,
+        _STORE + "tokens.py",
+        "AND used_ms > ?4",
+        "AND ?4 = ?4",
+        "unit/server/test_tokens.py::test_tokens_agree_with_the_model",
+    ),
+    _break(
+        _TOKEN_EXPIRES,
+        _CHAT + "tokens.py",
+        "found.used_ms >= _USE_NOTED_MS:",
+        "found.used_ms >= 0:",
+        "unit/server/test_tokens.py::test_use_is_noted_once_a_day",
+    ),
+    _break(
+        _TOKEN_EXPIRES,
+        _JOURNAL + "apply.py",
+        "    delete_tokens(connection, account_id)\n    close_account",
+        "    close_account",
+        "unit/server/test_tokens.py::test_deleted_account_has_no_tokens_and_gets_none",
+    ),
+    _break(
+        _THROTTLE,
+        _CHAT + "login.py",
+        "self._throttle.finish(attempt, self._clock(), was_right=False)",
+        "self._throttle.finish(attempt, self._clock(), was_right=True)",
+        "unit/server/test_tokens.py::test_wrong_tokens_delay_the_network_as_wrong_passwords_do",
+    ),
+    _break(
+        _PASSWORD,
+        _CHAT + "login.py",
+        "if found.account.must_change_password:",
+        "if False:",
+        "unit/server/test_tokens.py::test_token_admits_no_banned_user_and_none_who_must_change_the_password",
+    ),
+    _break(
         _LOG_PRIVACY,
         _CHAT + "errors.py",
         "detail = None if error.code in _QUOTING_CODES else error.reason",
@@ -1536,8 +1665,8 @@ BREAKS = (
     _break(
         _CLIENT_ONCE,
         _CLIENT + "model.py",
-        "_DIRECT: last_id, **rooms}",
-        "_DIRECT: last_id}",
+        "_DIRECT: self.last_seen_id, **rooms}",
+        "_DIRECT: self.last_seen_id}",
         "unit/client/test_rooms.py::test_login_names_the_newest_message_of_each_room",
         "reliability/test_reconnect.py::test_program_in_rooms_with_broken_connections_misses_nothing",
     ),

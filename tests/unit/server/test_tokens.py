@@ -264,7 +264,7 @@ def test_refused_tokens_are_not_charged() -> None:
         assert "wrong tokens from your address" in refused.reason
 
 
-def test_token_does_not_log_in_a_banned_user_or_one_who_must_change_the_password(services: ChatFixture) -> None:
+def test_token_admits_no_banned_user_and_none_who_must_change_the_password(services: ChatFixture) -> None:
     _, token = remembered(services)
     services.records.banned[1] = ActiveSanction(SanctionKind.BAN, None, "")
     assert codes(services.connect().ask(Login(token=token))) == [ErrorCode.BANNED]
@@ -376,7 +376,7 @@ def test_list_has_the_own_tokens_and_marks_the_current_one(sessions: Sessions) -
     assert listed(sessions.bob) == [("phone", True)]
 
 
-def test_revoked_token_ends_its_connections_and_lets_nobody_in(services: ChatFixture, sessions: Sessions) -> None:
+def test_revoked_token_ends_its_connections_and_lets_no_peer_in(services: ChatFixture, sessions: Sessions) -> None:
     """Promise: the one that it was made on, too, and no other ones."""
     answer = sessions.password.ask(Revoke(sessions.id_of("laptop")))
     assert codes(answer) == [Tokens]
