@@ -7,12 +7,15 @@ import threading
 import time
 from collections import Counter
 from contextlib import closing, suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from integration.room import MALFORMED, NOT_REGISTERED, NOT_SENT, DatagramPeer, Guest, Peer, RegisterPeer, c, d, sent
+from integration.web import WebPeer
 from reliability.guests import AckingGuest
 from reliability.history import Content
 from reliability.peers import NarrowPeer, reset
+from web_bytes import CLOSE, CONTINUATION, PING, TEXT, frame, handshake, request
 
 if TYPE_CHECKING:
     import random
@@ -43,7 +46,14 @@ _UNACKED_MAX_SECONDS = 7.5
 
 INVALID = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    b"GET / HTTP/1.1\r\nHost: chat\r\n\r\n",
+    request("/"),
+    request("/") * 20,
+    request("/x", "POST", Content_Length="5") + b"hello",
+    handshake(Origin="https://evil.test"),
+    handshake() + frame(TEXT, b'{"command":"ping"}', mask=None),
+    handshake() + frame(PING, b"x") * 50 + frame(TEXT, b"\xff"),
+    handshake() + frame(TEXT, b"{", fin=False) + frame(CONTINUATION, fin=False) * 2_000,
+    handshake() + frame(CLOSE) + frame(TEXT, b"{}"),
     b"{" * 5_000 + b"\n",
     b'{"command":"login","username":"\xff\xfe","password":"x"}\n',
     b'{"command":"PM","message":"' + b"x" * 70_000 + b'"}\n',
@@ -91,6 +101,7 @@ class RandomClient:
             self._talk_in_rooms: 15,
             self._talk_as_guest: 10,
             self._talk_over_udp: 15,
+            self._talk_over_websocket: 15,
             self._send_packets: 5,
             self._stop_acknowledging: 2,
             self._send_invalid: 20,
@@ -219,6 +230,16 @@ class RandomClient:
             if self._happens(0.7):
                 peer.command("EX")
                 peer.is_closed()
+
+    def _talk_over_websocket(self) -> None:
+        name = self._name()
+        with closing(WebPeer(self._port)) as peer:
+            assert peer.shake_hands().status == HTTPStatus.SWITCHING_PROTOCOLS
+            peer.login(name, PASSWORD)
+            for _ in range(self._chance.randint(1, _TURNS_MAX)):
+                self._pause(_PAUSE_MAX_SECONDS)
+                self._take_turn(peer, name)
+            self._leave(peer)
 
     def _send_packets(self) -> None:
         """Packets of no session, and openings that are not continued."""

@@ -6,14 +6,16 @@ import re
 import socket
 import struct
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from integration.room import DatagramPeer, Peer, c, d, deadline, split_frames, typed_frame
 from reliability.program import Program
+from web_bytes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, request
 
 from chatprotocol.udp.packet import Datagram, pack
 from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, by_name, sniff
+from chatprotocol.wire.websocket_client import EventDecoder
 
 if TYPE_CHECKING:
     import random
@@ -84,8 +86,24 @@ REGISTER_REQUESTS = [
     b"ERROR 103 Header Incomplete\n\n",
     b"FORWARD alice\nContent-length: 5\n\nhello",
 ]
-DIALOGUES = [(JSON_LOGINS, JSON_REQUESTS), (FRAMES_LOGINS, FRAMES_REQUESTS), (REGISTER_LOGINS, REGISTER_REQUESTS)]
-REQUESTS = [*JSON_REQUESTS, *FRAMES_REQUESTS, *REGISTER_REQUESTS]
+WEB_LOGINS = [*(handshake() + frame(TEXT, login.strip()) for login in JSON_LOGINS), request("/"), handshake()]
+WEB_REQUESTS = [
+    *(frame(TEXT, each.strip()) for each in JSON_REQUESTS),
+    *(frame(TEXT, each[:9], fin=False) + frame(CONTINUATION, each[9:].strip()) for each in JSON_REQUESTS[:3]),
+    frame(PING, b"hello") * 20,
+    frame(PONG),
+    frame(TEXT, b"{", fin=False) + frame(CONTINUATION, fin=False) * 2_000,
+    frame(BINARY, b"hello"),
+    frame(CLOSE, b"\x03\xe8hello"),
+    request("/", "HEAD", Connection="close"),
+]
+DIALOGUES = [
+    (JSON_LOGINS, JSON_REQUESTS),
+    (WEB_LOGINS, WEB_REQUESTS),
+    (FRAMES_LOGINS, FRAMES_REQUESTS),
+    (REGISTER_LOGINS, REGISTER_REQUESTS),
+]
+REQUESTS = [*JSON_REQUESTS, *WEB_REQUESTS, *FRAMES_REQUESTS, *REGISTER_REQUESTS]
 INSERTS = (b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r", b'"', b"\\", b"{", b"1" * 400, b"-1e999")
 LENGTHS = tuple(size.to_bytes(4, "big") for size in (0, 1, 65_531, 65_532, 2**24 - 1, 2**32 - 1))
 DIGITS = (b"0", b"1", b"-1", b"65536", b"65537", b"9" * 30, b"x")
@@ -127,6 +145,25 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 # --- clients ---
 
 
+class WebDecoder:
+    """Reads answers of HTTP, and after the handshake, whose key may be damaged, frames."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._events: EventDecoder | None = None
+
+    def decode(self, data: bytes) -> list[Any]:
+        if self._events is not None:
+            return [*self._events.decode(data)]
+        self._head += data
+        assert self._head.startswith(b"HTTP/1.1 "[: len(self._head)])
+        accepted = re.match(rb"HTTP/1.1 101 .*Sec-WebSocket-Accept: (\S+)\r\n.*\r\n\r\n", self._head, re.DOTALL)
+        if accepted is None:
+            return []
+        self._events = EventDecoder(accepted[1].decode())
+        return [*self._events.decode(self._head)]
+
+
 class TcpClient:
     """A random client. It never waits."""
 
@@ -161,7 +198,7 @@ class TcpClient:
             self._first += data[:sent_bytes]
             protocol = sniff(self._first) if self._first else Sniff.MORE
             if self._decoder is None and not isinstance(protocol, Sniff):
-                self._decoder = protocol.client().event_decoder()
+                self._decoder = WebDecoder() if protocol.name == "websocket" else protocol.client().event_decoder()
         return True
 
     def _read(self) -> bool:
