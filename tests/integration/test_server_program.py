@@ -133,6 +133,7 @@ def test_sighup_applies_what_can_change_and_names_the_rest(tmp_path: Path) -> No
         alice.login("alice")
         reload("CHAT_REGISTRATION=closed\nCHAT_LOG_LEVEL=loud\n", "reload failed error=\"CHAT_LOG_LEVEL is 'loud'")
         assert result(server, "bob") == "login"
+        server.wait_until(lambda: "login user=bob" in server.log(), "the entry in the log")
         reload(
             "CHAT_REGISTRATION=closed\nCHAT_ROOMS=off\nCHAT_QUERY_BURST=1\nCHAT_MESSAGE_BURST=1\nCHAT_MESSAGE_RATE=0.01\n"
             "CHAT_LOG_LEVEL=warning\nCHAT_LOGIN_SECONDS=9\nCHAT_LOG_FORMAT=json\n",
@@ -150,6 +151,7 @@ def test_sighup_applies_what_can_change_and_names_the_rest(tmp_path: Path) -> No
         assert result(server, "carol") == "login"
         alice.ask(command="join", room="den")
         assert alice.next("joined", "error")["type"] == "joined"
+        server.wait_until(lambda: "login user=carol" in server.log(), "the entry in the log")
         assert re.findall(r"login user=(\w+)", server.log()) == ["alice", "bob", "carol"]
         alice.close()
         assert server.stop() == 0
