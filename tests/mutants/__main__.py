@@ -59,7 +59,7 @@ class Copy:
         original = path.read_text(encoding="utf-8")
         try:
             self._write(path, mutated(broken, original))
-            code, output = self.run_tests(broken.tests, BREAK_SECONDS)
+            code, output = self.run_tests(broken.tests, BREAK_SECONDS, *rows_of(broken))
         except ValueError as error:
             return Outcome(broken, str(error), 0.0)
         finally:
@@ -105,6 +105,11 @@ class Copy:
             compiled.unlink()
 
 
+def rows_of(broken: Break) -> tuple[str, ...]:
+    """Options of pytest that select the rows of the tests."""
+    return () if broken.needs_long_rows else ("-m", "not long")
+
+
 def mutated(broken: Break, text: str) -> str:
     """The text with the break. Raises ValueError if the break does not fit the text."""
     for old, new in broken.changes:
@@ -134,7 +139,10 @@ def main() -> int:
         DOCUMENT.write_text(TABLE.sub(lambda _: table(), DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
         return 0
     breaks = [each for each in BREAKS if arguments.keyword.lower() in f"{each.promise} {each.file}".lower()]
-    tests = tuple(dict.fromkeys(test for broken in breaks for test in broken.tests))
+    # The tests of all breaks that have the same options.
+    tests: dict[tuple[str, ...], dict[str, None]] = {}
+    for broken in breaks:
+        tests.setdefault(rows_of(broken), {}).update(dict.fromkeys(broken.tests))
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies: queue.SimpleQueue[Copy] = queue.SimpleQueue()
         for number in range(arguments.jobs):
@@ -142,11 +150,12 @@ def main() -> int:
 
         print(f"{len(breaks)} breaks; the tests without a break first", flush=True)
         copy = copies.get()
-        code, output = copy.run_tests(tests, len(breaks) * BREAK_SECONDS, f"-n{arguments.jobs}")
+        for rows, names in tests.items():
+            code, output = copy.run_tests(tuple(names), len(breaks) * BREAK_SECONDS, f"-n{arguments.jobs}", *rows)
+            if code != 0:
+                print(output)
+                return 2
         copies.put(copy)
-        if code != 0:
-            print(output)
-            return 2
 
         def try_one(broken: Break) -> Outcome:
             copy = copies.get()
