@@ -49,12 +49,12 @@ def test_one_address_guesses_passwords_of_many_accounts(tmp_path: Path, accounts
     guessers = [(ATTACKER, f"user{number}") for number in range(accounts)]
     with attacked(tmp_path, **NO_CONNECTION_LIMITS, **NO_REGISTRATION_LIMITS) as server:
         for _, name in guessers:
-            seconds_to_log_in(server.port, name, HOME)
-        seconds_to_log_in(server.port, "alice", ATTACKER)
+            seconds_to_log_in(server, name, HOME)
+        seconds_to_log_in(server, "alice", ATTACKER)
         with Bystanders(server) as bystanders:
             with Attacker(guess, port=server.port, guessers=guessers, seconds=seconds) as attacker:
                 bystanders.chat(0.8 * seconds)
-                assert seconds_to_log_in(server.port, "alice", ATTACKER) < KNOWN_MAX_SECONDS
+                assert seconds_to_log_in(server, "alice", ATTACKER) < KNOWN_MAX_SECONDS
                 times = attacker.result()
             assert len(times) <= 30 + (seconds + 2) / 1.25
             assert sum(at > seconds / 2 for at in times) <= seconds / 2 / 1.25 + 3
@@ -70,7 +70,7 @@ def test_owner_logs_in_from_the_address_that_guesses(
     """All users have the address of a proxy, or of Docker's port. Only the owner waits: once for each connection."""
     guessers = [(HOME, "alice")] * connections
     with attacked(tmp_path, **NO_CONNECTION_LIMITS, **NO_REGISTRATION_LIMITS) as server:
-        seconds_to_log_in(server.port, "alice", HOME)
+        seconds_to_log_in(server, "alice", HOME)
         with (
             Bystanders(server) as bystanders,
             Attacker(guess, port=server.port, guessers=guessers, seconds=seconds, reconnects=reconnects),
@@ -78,7 +78,7 @@ def test_owner_logs_in_from_the_address_that_guesses(
             waits = []
             for _ in range(1 if seconds == 1 else 5):
                 bystanders.chat(seconds / 10)
-                waits.append(seconds_to_log_in(server.port, "alice", HOME))
+                waits.append(seconds_to_log_in(server, "alice", HOME))
             assert max(waits) < (connections + 1) * 1.25 + 0.5, waits
 
 
@@ -91,14 +91,14 @@ def test_accounts_that_log_in_all_the_time_delay_no_known_user(tmp_path: Path, a
     users = [(address_of(number), f"user{number}") for number in range(accounts)]
     with attacked(tmp_path, **NO_CONNECTION_LIMITS, **DEFAULT_HASHES, CHAT_REGISTRATIONS="0") as server:
         for address, name in users:
-            seconds_to_log_in(server.port, name, address)
+            seconds_to_log_in(server, name, address)
         with (
             Bystanders(server) as bystanders,
             Attacker(guess, port=server.port, guessers=users * 8, seconds=60, password="secret"),
         ):
             bystanders.chat(seconds)
             known, further = (
-                min(seconds_to_log_in(server.port, name, address) for _ in range(3))
+                min(seconds_to_log_in(server, name, address) for _ in range(3))
                 for address, name in [(HOME, "known"), users[0]]
             )
             assert known < further / 2

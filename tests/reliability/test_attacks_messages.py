@@ -25,6 +25,7 @@ from reliability.bystanders import (
     NO_CONNECTION_LIMITS,
     NO_REGISTRATION_LIMITS,
     Bystanders,
+    Stopwatch,
     attacked,
 )
 from reliability.guests import AckingGuest
@@ -121,10 +122,10 @@ def test_direct_messages_to_an_offline_user(tmp_path: Path, count: int) -> None:
                 bystanders.chat(1 if count == 1_000 else 20)
                 assert attacker.result() == {"sent": 200, "mailbox_full": count - 200}
             with closing(Peer(server.port)) as victim:
-                began_at = time.monotonic()
+                watch = Stopwatch(server)
                 victim.login("victim")
                 waiting = victim.until_fence()
-                assert time.monotonic() - began_at < KNOWN_MAX_SECONDS
+                assert watch.seconds() < KNOWN_MAX_SECONDS
             texts = [each["message"] for each in waiting if each["type"] == "direct"]
             assert texts == [f"message {number}" for number in range(200)]
 
@@ -205,10 +206,10 @@ def test_many_users_search_without_a_pause(tmp_path: Path, connections: int, mes
         send_and_wait(alice, [" ".join(chance.sample(words, 100)) for _ in range(messages)], command="PM")
 
         def seconds_of(peer: Peer, request: dict[str, str]) -> float:
-            began_at = time.monotonic()
+            watch = Stopwatch(server)
             peer.ask(**request)
             peer.next("found", "error")
-            return time.monotonic() - began_at
+            return watch.seconds()
 
         bob.login("bob")
         seconds_of(alice, slow)  # waits for the index
