@@ -18,9 +18,11 @@ from reliability.bystanders import (
     DEFAULT_HASHES,
     HOME,
     KNOWN_MAX_SECONDS,
+    NEW_MAX_SECONDS,
     NO_CONNECTION_LIMITS,
     NO_REGISTRATION_LIMITS,
     Bystanders,
+    Stopwatch,
     attacked,
     seconds_to_log_in,
 )
@@ -137,10 +139,15 @@ def test_many_register_and_hang_up_at_once(tmp_path: Path, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = {**NO_CONNECTION_LIMITS, **NO_REGISTRATION_LIMITS, **DEFAULT_HASHES}
     with attacked(tmp_path, **settings) as server, Bystanders(server) as bystanders:
+        threads = server.threads()
         with ExitStack() as stack:
             peers = [stack.enter_context(closing(Peer(server.port, ATTACKER))) for _ in range(count)]
             for number, peer in enumerate(peers):
                 peer.ask(command="login", username=f"mallory{number}", password="secret")
+        watch = Stopwatch(server)
+        server.wait_until(lambda: server.threads() <= threads + 10, "the end of their threads")
+        print(f"hashes dropped after {watch.seconds():.1f} s")
+        assert watch.seconds() < NEW_MAX_SECONDS
         bystanders.chat(1 if count == 200 else 10)
         # Those of the first second are hashed: a peer that closed its side may still read.
         assert len(re.findall(r"user=mallory\d+ account=new", server.log())) < 100
