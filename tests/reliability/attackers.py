@@ -236,8 +236,8 @@ def reject(port: int, guests: Sequence[tuple[str, str]], answer: str) -> int:
     return returned
 
 
-def open_sessions(port: int, rate: int, seconds: float) -> tuple[int, int]:
-    """Openings over UDP from one address, at a rate. Returns their number, and that of the answers."""
+def open_sessions(port: int, rate: int, seconds: float) -> tuple[int, int, float]:
+    """Openings over UDP from one address, at a rate. Returns their number, that of the answers, and the seconds."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((address_of(0), 0))
     sock.connect(("127.0.0.1", port))
@@ -254,7 +254,7 @@ def open_sessions(port: int, rate: int, seconds: float) -> tuple[int, int]:
             while sock.recv(2_000):
                 answers += 1
         time.sleep(0.0005)
-    return sent, answers
+    return sent, answers, time.monotonic() - began_at
 
 
 def _connect(port: int, address: str) -> socket.socket:
