@@ -209,8 +209,11 @@ def reject(port: int, guests: Sequence[tuple[str, str]], answer: str) -> int:
         with suppress(OSError):
             for sock, side in zip(sides, ("TOSEND", "TORECV"), strict=True):
                 sock.sendall(f"REGISTER {side} {name}\n\n".encode())
-                if not sock.recv(_READ_BYTES).startswith(b"REGISTERED "):
+                data = sock.recv(_READ_BYTES)
+                if not data.startswith(b"REGISTERED "):
                     break
+                if b"FORWARD " in data:  # a message at once
+                    sock.send(answer.encode())
             else:
                 selector.register(sides[1], selectors.EVENT_READ, (address, name, sides[0]))
                 return True

@@ -167,7 +167,7 @@ def test_guests_acknowledge_no_message(
                 bystanders.chat(seconds)
                 returned = attacker.result()
                 saying.result()
-            assert server.log().count(f"reason={reason}") == guests + returned
+            server.wait_until(lambda: server.log().count(f"reason={reason}") == guests + returned, "the log")
             assert answers[NOT_SENT] <= failures_each * (guests + returned)
             assert [alice.say("ALL", "hello") for _ in range(20)] == [sent("ALL")] * 20
 
