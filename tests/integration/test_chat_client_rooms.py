@@ -66,9 +66,22 @@ def test_calls_about_rooms_return_their_answers(room: Room, enter: Enter) -> Non
     assert next_of(phone, Parted) == Parted("secret")
 
 
+def test_websocket_has_all_that_json_has(room: Room, enter: Enter) -> None:
+    """Rooms, parts of the history, search and sessions."""
+    alice = enter(room.server.port, "alice", "websocket")
+    bob = enter(room.server.port, "bob", "websocket")
+    for client in (alice, bob):
+        client.join("dev")
+    number = alice.say("in the room", "dev")
+    assert next_of(bob, PublicMessage).id == number
+    assert [each.text for each in bob.search("room", room="dev")] == ["in the room"]
+    assert bob.history(before=number, room="dev") == ()
+    assert [each.current for each in bob.tokens()] == []
+
+
 @TCP_PROTOCOLS
 def test_bad_arguments_about_rooms_are_refused(room: Room, enter: Enter, protocol: str) -> None:
-    """Other wire formats than json have no rooms."""
+    """Frames have no rooms."""
     alice: Any = enter(room.server.port, "alice", protocol)
     for call in (
         lambda room: alice.say("x", room),
@@ -78,8 +91,8 @@ def test_bad_arguments_about_rooms_are_refused(room: Room, enter: Enter, protoco
         lambda room: alice.kick(room, "bob"),
     ):
         with pytest.raises(RefusedError) as refused:
-            call("a b" if protocol == "json" else "dev")
-        assert refused.value.code == ("bad_request" if protocol == "json" else "unknown_command")
+            call("dev" if protocol == "frames" else "a b")
+        assert refused.value.code == ("unknown_command" if protocol == "frames" else "bad_request")
         with pytest.raises(UsageError, match="room is of the type int"):
             call(7)
     with pytest.raises(RefusedError):

@@ -53,7 +53,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
 from chatprotocol.rules import check_label, check_reason, check_room_name, check_topic, check_username, is_lobby
-from chatprotocol.wire import PROTOCOLS, Datagram
+from chatprotocol.wire import JSON_DIALECTS, PROTOCOLS, Datagram
 from chatprotocol.wire.base import Action, ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import LENGTH_UNITS
@@ -154,8 +154,8 @@ class ChatClient:
         check_seconds("silence_seconds", silence_seconds, math.inf)
         check_str("invitation", invitation)
         check_str("token", token)
-        if token and dialect != Json.name:
-            raise UsageError("Only the dialect json has tokens.")
+        if token and dialect not in JSON_DIALECTS:
+            raise UsageError("Only the dialects json and websocket have tokens.")
         check_flag("tls", tls)
         if ca is not None and not isinstance(ca, str | PathLike):
             raise UsageError(f"ca is of the type {type(ca).__name__}; it must be a path (str or os.PathLike).")
@@ -179,7 +179,7 @@ class ChatClient:
         )
         self._session.model.invitation = invitation or None
         self._session.model.token = token or None
-        self._is_json = dialect == Json.name
+        self._is_json = dialect in JSON_DIALECTS
         self._is_connected = self._has_tried_login = False
         # Events that happened during a call, for events().
         self._backlog = Backlog()

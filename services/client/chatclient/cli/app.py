@@ -13,7 +13,7 @@ from chatclient.opening import new_session
 from chatclient.ui import jsonlines, view
 from chatclient.ui.plain import PlainFrontend, StandardInput
 from chatprotocol.keywords import KEYWORD_SETS
-from chatprotocol.wire.json import Json
+from chatprotocol.wire import JSON_DIALECTS
 from chatprotocol.wire.register import Register
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _parser(config: Config) -> InputParser:
     if config.protocol == Register.name:
         return GuestInputParser(KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines)
     return InputParser(
-        KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines, is_json=config.protocol == Json.name
+        KEYWORD_SETS[config.ops], sends_plain_lines=sends_plain_lines, is_json=config.protocol in JSON_DIALECTS
     )
 
 

@@ -17,8 +17,7 @@ from chatprotocol.encoding import decode_text
 from chatprotocol.errors import RequestError
 from chatprotocol.rules import check_port, check_username
 from chatprotocol.settings import CLIENT_SETTINGS, ConfigError, make_parser, read_settings
-from chatprotocol.wire import Datagram, Register
-from chatprotocol.wire.json import Json
+from chatprotocol.wire import JSON_DIALECTS, Datagram, Register
 
 # In this protocol the client also asks for the server, and asks again after an invalid name.
 _ASKING_PROTOCOL = Register.name
@@ -161,7 +160,7 @@ def _token(values: Mapping[str, Any]) -> str | None:
     """The session token in the token file. Raises ConfigError."""
     if not (path := values["token_file"]):
         return None
-    if values["dialect"] != Json.name:
+    if values["dialect"] not in JSON_DIALECTS:
         raise ConfigError(f"--token-file needs the wire format json; --dialect is {values['dialect']}.")
     token = read_text(path, "token").strip()
     if not token:

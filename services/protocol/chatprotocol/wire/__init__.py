@@ -16,6 +16,9 @@ def protocols_with(register: Register, websocket: WebSocket | None = None) -> tu
 # All protocols with default settings.
 PROTOCOLS: tuple[WireProtocol, ...] = protocols_with(Register())
 
+# Names of the protocols whose requests and events are those of json.
+JSON_DIALECTS = frozenset({Json.name, WebSocket.name})
+
 # Detection limit: after this many bytes every protocol answers YES or NO.
 SNIFF_MAX_BYTES = 16
 
@@ -37,6 +40,7 @@ def by_name(name: str, protocols: tuple[WireProtocol, ...] = PROTOCOLS) -> WireP
 
 __all__ = [
     "BYTE_ORDER_MARK",
+    "JSON_DIALECTS",
     "PROTOCOLS",
     "Datagram",
     "Decoder",
