@@ -20,7 +20,6 @@ export class Composer {
     });
     this.box.addEventListener("input", () => this.typed());
     this.box.addEventListener("keydown", (event) => this.keyPressed(event));
-    addEventListener("resize", () => this.fit());
     addEventListener("pagehide", () => this.save());
   }
 
@@ -74,17 +73,10 @@ export class Composer {
   }
 
   typed() {
-    this.fit();
+    $("grow").dataset.text = this.box.value; // the style makes the box as high as this text
     const over = bytesOver(this.box.value);
     const most = MESSAGE_MAX_BYTES.toLocaleString();
     setText($("composer-hint"), over > 0 ? `Too long by ${plural(over, "byte")}: a message has at most ${most}.` : "");
-  }
-
-  /** As high as its text, up to a limit of the style. */
-  fit() {
-    const { box } = this;
-    box.style.setProperty("height", "auto");
-    if (box.scrollHeight > box.clientHeight) box.style.setProperty("height", `${box.scrollHeight + 2}px`);
   }
 
   save() {

@@ -41,6 +41,7 @@ export class Timeline {
   #notices = new Map(); // key of a conversation -> [{ after: message, node }]
   #head = null;
   #isLoading = false;
+  #height = 0; // of the log, when it was placed
   #pointed = null;
 
   /** `onMenu(message, place, row)` opens the menu of a message, `onLeave()` gives the focus to the composer. */
@@ -49,7 +50,8 @@ export class Timeline {
     this.refresh = oncePerFrame(() => this.draw());
     this.actions = picture($("message-actions"), "more", "Actions for this message", () => this.#openMenu(this.#pointed));
     const { log } = this;
-    log.addEventListener("scroll", oncePerFrame(() => this.#scrolled()), { passive: true });
+    // Once a frame, and before draw(), which would scroll back to the end.
+    log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     log.addEventListener("keydown", (event) => this.#keyPressed(event));
     log.addEventListener("contextmenu", (event) => this.#menuAsked(event));
     for (const name of ["pointerover", "focusin"]) log.addEventListener(name, ({ target }) => this.#pointAt(target.closest(".message")));
@@ -275,6 +277,7 @@ export class Timeline {
     if (!conversation) return;
     const toEnd = log.scrollHeight - log.scrollTop - log.clientHeight;
     if (toEnd < NEAR_END && this.#showsNewest()) this.#follow();
+    else if (log.clientHeight !== this.#height) this.#place(); // not the user scrolled: the composer grew
     else this.#leaveEnd();
     conversation.isFollowed = this.isFollowing;
     this.#anchor = this.isFollowing ? null : this.#findAnchor();
@@ -295,6 +298,7 @@ export class Timeline {
   #place() {
     const { log } = this;
     const { top } = log.getBoundingClientRect();
+    this.#height = log.clientHeight;
     const row = this.#rows.get(this.#wanted)?.row;
     const rule = this.#startsAtNew && this.#rules.get("new");
     if (row) {
