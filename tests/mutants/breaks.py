@@ -1367,6 +1367,41 @@ BREAKS = (
         "unit/server/test_connection.py::test_silent_peer_of_websocket_gets_a_ping_and_then_the_end",
         "integration/test_web.py::test_client_that_answers_no_ping_is_disconnected",
     ),
+    _break(
+        _SIZES,
+        _WIRE + "websocket.py",
+        "if self._fragments > FRAGMENTS_MAX:",
+        "if False:",
+        "unit/protocol/test_websocket.py::test_frames_are_answered_as_in_autobahn",
+    ),
+    _break(
+        _SIZES,
+        _WIRE + "websocket.py",
+        "self._frames = TextReader(LINE_MAX_BYTES)",
+        "self._frames = TextReader(2 * LINE_MAX_BYTES)",
+        "unit/protocol/test_websocket.py::test_text_over_the_limit_is_refused_by_its_header",
+    ),
+    _break(
+        _SIZES,
+        _WIRE + "http.py",
+        "if len(data) < HEAD_MAX_BYTES:",
+        "if True:",
+        "unit/protocol/test_http.py::test_invalid_request_is_refused_and_logged_as_bad_input",
+    ),
+    _break(
+        _REQUESTS,
+        _WIRE + "websocket.py",
+        "                yield Ping()\n",
+        "                self._own += encode_frame(FIN | Opcode.PONG, self._pinged)\n",
+        "unit/protocol/test_websocket.py::test_each_ping_is_a_request",
+    ),
+    _break(
+        _WEB,
+        _WIRE + "websocket.py",
+        "        self._check_origin(head)\n",
+        "",
+        "unit/protocol/test_http.py::test_invalid_request_is_refused_and_logged_as_bad_input",
+    ),
     # Wire formats.
     _break(
         _ONE_PORT,

@@ -348,6 +348,14 @@ def test_text_of_any_size_arrives(size: int) -> None:
     assert decode(new_reader(WebSocket()), [data]) == [said]
 
 
+def test_each_ping_is_a_request() -> None:
+    """So a flood of them is slowed down as one of json's."""
+    server = new_server(WebSocket())
+    assert list(server.receive(frame(PING, b"x") * 20 + frame(TEXT, b'{"command":"ping"}'))) == [Ping()] * 21
+    assert server.data_to_send() == b""
+    assert heard(server.encode([Pong()])) == ["pong"], "the last one was json's"
+
+
 def test_silent_peer_is_asked_with_a_ping_that_json_has_not() -> None:
     server = new_server(WebSocket())
     assert split_frames(server.ping()) == [(PING, True, b"")]
