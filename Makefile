@@ -39,6 +39,10 @@ test: $(VENV)/.installed ## Run the tests; STACK=docker requires containers, STA
 test-long: $(VENV)/.installed ## Run the tests that wait or repeat, and all properties with many more examples
 	@CHAT_TEST_LONG=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long or hypothesis" $(ARGS)
 
+.PHONY: browser
+browser: ## Install the browser for the tests of the web page, on a Debian machine, as root
+	@command -v chromium chromedriver >/dev/null || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium chromium-driver; }
+
 .PHONY: mutants
 mutants: $(VENV)/.installed ## Break each promise on purpose, and check that a test notices
 	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
