@@ -94,7 +94,7 @@ const KEYS = [
 
 /** The keys, and the commands that can be typed: `{ word, arguments, help }`. */
 export function helpDialog(commands) {
-  const table = (rows) => h("dl.keys", {}, ...rows.flatMap(([key, does]) => [h("dt", h("kbd", key)), h("dd", does)]));
+  const table = (rows) => h("dl.keys", { tabIndex: 0 }, ...rows.flatMap(([key, does]) => [h("dt", h("kbd", key)), h("dd", does)]));
   openDialog(
     "Help",
     table(KEYS),
