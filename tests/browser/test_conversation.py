@@ -1,0 +1,62 @@
+"""Conversations in the page, with clients of all kinds."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from integration.room import FramesPeer
+from integration.terminals import Terminals
+
+from ops.window import ENTER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from browser.page import Page
+    from reliability.program import Program
+
+
+def test_browsers_a_terminal_and_a_frames_client_share_a_room(
+    own_server: Program, open_page: Callable[[int], Page], tmp_path: Path
+) -> None:
+    """Promise: all users are in the same rooms, and all see one order."""
+    port = own_server.port
+    alice, bob = open_page(port), open_page(port)
+    alice.log_in("alice")
+    bob.log_in("bob")
+    fred = FramesPeer(port)
+    fred.login("fred")
+    with Terminals(port, tmp_path) as terminals:
+        tina = terminals.log_in("tina")
+        alice.until(lambda: sorted(alice.online()) == ["alice", "bob", "fred", "tina"], "all are online")
+        said = ["from a browser", "from another one", "from frames", "from a terminal"]
+        alice.send(said[0])
+        bob.until_last(said[0])
+        bob.send(said[1])
+        tina.until_shows(f"bob │ {said[1]}")
+        fred.say(said[2])
+        alice.until_last(said[2])
+        tina.type(said[3], ENTER)
+        for page in (alice, bob):
+            page.until_texts(*said)
+            page.until_sent()
+        assert [each.sender for each in alice.messages()] == ["alice", "bob", "fred", "tina"]
+        assert [each.id for each in alice.messages()] == [each.id for each in bob.messages()]
+        tina.until_shows(f"alice │ {said[0]}", f"fred │ {said[2]}")
+    alice.until(lambda: "tina" not in alice.online(), "tina is gone")
+    fred.close()
+
+
+def test_message_is_shown_at_once_and_becomes_solid_when_it_is_confirmed(
+    own_server: Program, open_page: Callable[[int], Page]
+) -> None:
+    alice = open_page(own_server.port)
+    alice.log_in("alice")
+    own_server.process.send_signal(signal.SIGSTOP)
+    alice.send("is anybody there?")
+    assert alice.until_last("is anybody there?")[2:] == ("is anybody there?", "pending")
+    own_server.process.send_signal(signal.SIGCONT)
+    alice.until_sent()
+    assert alice.messages()[-1].id == 1

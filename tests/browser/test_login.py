@@ -1,0 +1,106 @@
+"""Log in, stay logged in, and what the browser keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from integration.room import Peer
+from selenium.webdriver.common.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from browser.page import Page
+    from reliability.program import Program
+
+# The page and what it loads, together: it is read on phones, and whole.
+ALL_FILES_MAX_BYTES: Final = 100_000
+_STORED: Final = """
+(async () => {
+  const names = (await indexedDB.databases()).map((each) => each.name);
+  const caches_ = await caches.keys();
+  done(JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie, names, caches_]));
+})();
+"""
+_PAINTED: Final = """
+new PerformanceObserver((list) => {
+  const paint = list.getEntriesByName("first-contentful-paint")[0];
+  if (paint) done(paint.startTime);
+}).observe({ type: "paint", buffered: true });
+"""
+
+
+def test_user_stays_logged_in_over_a_reload(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """Promise: the browser keeps a token, and never a password."""
+    name, password = fresh_name("alice"), "correct horse battery"
+    alice = open_page(server.port)
+    alice.log_in(name, password, stays=True)
+    alice.send("before the reload")
+    alice.until_last("before the reload")
+    alice.until_sent()
+    alice.reload()
+    alice.find("textbox", "Message")
+    alice.until_last("before the reload")
+    alice.send("after it")
+    alice.until_last("after it")
+    alice.until_sent()
+    stored = alice.wait_for(_STORED)
+    assert "token" in stored
+    assert password not in stored
+    alice.click("button", "Your account and settings")
+    alice.click("menuitem", "Log out")
+    alice.find("form", "Log in")
+    alice.reload()
+    alice.find("form", "Log in")
+    assert alice.look_for("textbox", "Message") is None
+    assert "token" not in str(alice.run("return JSON.stringify({ ...localStorage })"))
+
+
+def test_user_who_does_not_stay_logs_in_again_after_a_reload(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    alice = open_page(server.port)
+    alice.log_in(fresh_name("alice"))
+    assert "token" not in alice.wait_for(_STORED)
+    alice.reload()
+    alice.find("form", "Log in")
+
+
+def test_refused_login_says_why_and_can_be_tried_again(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    name = fresh_name("alice")
+    peer = Peer(server.port)
+    peer.login(name)
+    peer.close()
+    page = open_page(server.port)
+    page.fill_in(name, "wrong")
+    page.click("button", "Log in")
+    page.until(
+        lambda: "password" in page.run("return document.querySelector('[role=alert]').textContent"), "it says so"
+    )
+    page.fill_in("no name", "secret")
+    page.press(Keys.ENTER)
+    page.until(lambda: "letters" in page.run("return document.querySelector('[role=alert]').textContent"), "it says so")
+    page.log_in(name)
+    assert page.online().count(name) == 1
+
+
+def test_form_tells_password_managers_what_its_fields_are(server: Program, open_page: Callable[[int], Page]) -> None:
+    page = open_page(server.port)
+    form = page.find("form", "Log in")
+    name, password = page.find("textbox", "Name", form), page.find("textbox", "Password", form)
+    assert [each.get_attribute("autocomplete") for each in (name, password)] == ["username", "current-password"]
+    assert [each.get_attribute("type") for each in (name, password)] == ["text", "password"]
+    assert (name.get_attribute("autocapitalize"), name.get_attribute("spellcheck")) == ("none", "false")
+    assert name.get_attribute("name") == "username"
+
+
+@pytest.mark.long
+def test_first_paint_from_a_server_that_has_just_started(own_server: Program, open_page: Callable[[int], Page]) -> None:
+    """Bound of the issue: 0.3 s."""
+    page = open_page(own_server.port)
+    assert page.wait_for(_PAINTED) < 300

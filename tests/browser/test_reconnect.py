@@ -1,0 +1,118 @@
+"""The page when the server is gone and comes back."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from integration.room import Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from browser.page import Page
+    from reliability.program import Program
+
+# What chromium logs about a server that is gone.
+GONE = ("WebSocket connection to", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+
+
+def stored(port: int) -> list[str]:
+    """The texts of the lobby."""
+    peer = Peer(port)
+    peer.login("reader")
+    peer.ask(command="CH", limit=500)
+    texts = [each["message"] for each in peer.next("history")["messages"]]
+    peer.close()
+    return texts
+
+
+def test_page_resumes_after_the_server_was_killed(own_server: Program, open_page: Callable[[int], Page]) -> None:
+    """Promise: nothing is lost and nothing comes twice, and the page says that it has no connection.
+
+    One message is under way when the server is killed, and one is typed while there is none.
+    """
+    port = own_server.port
+    alice, bob = open_page(port), open_page(port)
+    for page, name in ((alice, "alice"), (bob, "bob")):
+        page.expect_errors(*GONE)
+        page.log_in(name)
+    alice.send("one")
+    bob.until_last("one")
+    own_server.process.send_signal(signal.SIGSTOP)
+    alice.send("two")
+    alice.until_last("two")
+    own_server.kill()
+    alice.until(lambda: "No connection" in alice.status(), "it says that there is no connection")
+    alice.send("three")
+    assert alice.until_last("three").state == "pending"
+    own_server.start(port)
+    peer = Peer(port)
+    peer.login("carol")
+    for page in (alice, bob):
+        page.until(lambda page=page: "Connected" in page.status(), "it is connected")
+        page.until(lambda page=page: {"one", "two", "three"} <= {*page.texts()}, "all have arrived")
+    peer.say("four")
+    for page in (alice, bob):
+        page.until_texts("one", "two", "three", "four")
+        page.until_sent()
+        ids = [each.id for each in page.messages()]
+        assert ids == sorted(ids)
+    assert stored(port) == ["one", "two", "three", "four"]
+    peer.close()
+
+
+def test_unsent_message_is_sent_after_a_reload(own_server: Program, open_page: Callable[[int], Page]) -> None:
+    alice = open_page(own_server.port)
+    alice.expect_errors(*GONE)
+    alice.log_in("alice", stays=True)
+    alice.send("one")
+    alice.until_sent()
+    own_server.kill()
+    alice.send("typed before the reload")
+    assert alice.until_last("typed before the reload").state == "pending"
+    alice.reload()
+    alice.until(lambda: alice.run("return location.protocol") != "http:", "the browser shows its own page of errors")
+    own_server.start(own_server.port)
+    alice.reload()
+    alice.find("textbox", "Message")
+    alice.until_texts("one", "typed before the reload")
+    alice.until_sent()
+    assert stored(own_server.port) == ["one", "typed before the reload"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_page_resumes_after_many_kills(own_server: Program, open_page: Callable[[int], Page]) -> None:
+    """The server is killed at any moment while two users write."""
+    chance = random.Random(22)
+    port = own_server.port
+    alice, bob = open_page(port), open_page(port)
+    for page, name in ((alice, "alice"), (bob, "bob")):
+        page.expect_errors(*GONE)
+        page.log_in(name)
+    said = []
+    for round_ in range(12):
+        killer = threading.Timer(chance.uniform(0.0, 0.4), own_server.kill)
+        killer.start()
+        for number in range(6):
+            for page, name in ((alice, "a"), (bob, "b")):
+                said.append(f"{name} {round_}.{number}")
+                page.send(said[-1])
+        killer.join()
+        own_server.start(port)
+        for page in (alice, bob):
+            page.click("button", "Try now") if page.look_for("button", "Try now") else None
+            page.until(lambda page=page: "Connected" in page.status(), "it is connected")
+            page.until_sent()
+    for page in (alice, bob):
+        page.until(lambda page=page: len(page.messages()) == len(said), "all have arrived")
+        assert sorted(page.texts()) == sorted(said)
+    assert alice.texts() == bob.texts() == stored(port)
+    for name in "ab":
+        assert [each for each in alice.texts() if each.startswith(name)] == [
+            each for each in said if each.startswith(name)
+        ]
