@@ -25,8 +25,9 @@ history      Throughput and latency of a server with five million stored message
 cluster      One server alone, one that has its log on NATS, and three that share one on three NATS servers: throughput
              and latency as above, with the connections spread over the servers; and the memory of a server after that.
              The chat servers have the processor of the servers. NATS, which has a machine of its own in a real cluster,
-             has the other one, with the load. For each latency also the time of each confirmation, at the sender, and
-             after that load, beside the same servers, the time until NATS has stored a record, as in engine.
+             has the other one, with the load; it runs first, if root runs the benchmark. For each latency also the time
+             of each confirmation, at the sender; and after that load, beside the same servers and from their processor,
+             the time until NATS has stored a record, as in engine.
              Messages a second that a new server reads from the log until it is ready.
 engine       NATS alone, one server and a cluster of three, each with as many replicas: the time until a record is
              acknowledged, at a steady rate; and records a second with several in flight. The confirmation of a message
@@ -50,7 +51,7 @@ from bench import history
 from bench.connections import LOGINS_AT_ONCE, Connections, LoadError
 from bench.engine import measure_engine, measure_engine_at_rate
 from bench.load import measure_latency, measure_throughput
-from bench.machine import on_processor
+from bench.machine import may_prefer, on_processor, prefer
 from bench.protocols import PROTOCOLS, json_in_rooms
 from bench.results import (
     Cluster,
@@ -186,7 +187,8 @@ class Environment:
         """The processors of chat servers, NATS and load, for the table of the cluster."""
         if self.processor is None:
             return "no processors are assigned"
-        return f"chat servers on processor {self.processor}; NATS and the load on processor {self.nats_processor}"
+        nats = "NATS with priority" if may_prefer() else "NATS"
+        return f"chat servers on processor {self.processor}; {nats} and the load on processor {self.nats_processor}"
 
     @contextmanager
     def running(self, server: Server) -> Iterator[Running]:
@@ -199,6 +201,8 @@ class Environment:
                 yield started
             return
         with self.running_nats(server.sharing, self.nats_processor) as nats, ExitStack() as stack:
+            for each in nats.servers:
+                prefer(each.pid)
             one, *others = [
                 stack.enter_context(self._running_one(on_nats(server, number, nats)))
                 for number in range(server.sharing)
