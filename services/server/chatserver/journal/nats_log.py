@@ -51,7 +51,7 @@ import structlog
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
-from chatserver.journal.log import LEASE_RENEWAL_SECONDS, LogError, LogRecord
+from chatserver.journal.log import LEASE_RENEWAL_SECONDS, LogError
 from chatserver.journal.nats_checks import (
     API_SECONDS,
     NO_MESSAGE,
@@ -68,6 +68,7 @@ from chatserver.journal.nats_checks import (
     read_answer,
 )
 from chatserver.journal.nats_client import NatsClient
+from chatserver.journal.nats_reading import Reading, consumer_config, find_loss, place
 from chatserver.journal.nats_snapshots import get_snapshot, put_snapshot
 from chatserver.threads import Worker
 
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
+    from chatserver.journal.log import LogRecord
     from chatserver.journal.nats_settings import NatsSettings
 
 _T = TypeVar("_T")
@@ -95,8 +97,7 @@ _WAIT_MAX_SECONDS: Final = 2.0
 # Interval of looking for what waits for too long. A longer one means that this process was stopped.
 _TICK_SECONDS: Final = 0.25
 _STOPPED_SECONDS: Final = 1.0
-# The consumer sends something in this interval, and is given up after the silence.
-_HEARTBEAT_SECONDS: Final = 1.0
+# A consumer is given up after this silence: it sends something every second.
 _SILENCE_SECONDS: Final = 3.0
 # A record that exists should have arrived after this time; otherwise the consumer is replaced.
 _ARRIVAL_SECONDS: Final = 1.0
@@ -104,10 +105,6 @@ _ARRIVAL_SECONDS: Final = 1.0
 LOSS_SECONDS: Final = 2.0
 # A new stream waits for servers that have just been started.
 _SERVERS_SECONDS: Final = 10.0
-# Maximum bytes that wait for take() while more are asked for.
-WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
-# Memory of a record beside its bytes.
-_RECORD_OVERHEAD_BYTES: Final = 200
 # Maximum broadcasts that wait for a slow connection; more are lost.
 _BROADCASTS_MAX: Final = 1_000
 # A missing lease is over if this server's own one was renewed for this time, without a gap of this length.
@@ -138,59 +135,6 @@ class _Publication:
         self.repeat_at = float("inf")
         self.is_queued = False
         self.refusal = ""
-
-
-class _Reading:
-    """The records from a number on, between the loop, which adds them, and the thread that takes them."""
-
-    def __init__(self, number: int, wake: Callable[[], None]) -> None:
-        self.wake = wake
-        # The number of the next record to be added. For the loop.
-        self.next = number
-        self._lock = threading.Lock()  # guards the rest
-        self._records: list[LogRecord] = []
-        self._bytes = 0
-        self._error: LogError | None = None
-        # Where flow control is answered after take(); empty if it does not wait.
-        self._flow_subject = ""
-
-    def add(self, data: bytes) -> None:
-        with self._lock:
-            was_empty = not self._records
-            self._records.append(LogRecord(self.next, data))
-            self._bytes += len(data) + _RECORD_OVERHEAD_BYTES
-        self.next += 1
-        if was_empty:
-            self.wake()
-
-    def fail(self, error: LogError) -> None:
-        with self._lock:
-            self._error = error
-        self.wake()
-
-    @property
-    def has_failed(self) -> bool:
-        return self._error is not None
-
-    @property
-    def is_full(self) -> bool:
-        """True if take() must come before more is asked for."""
-        return self._bytes >= WAITING_MAX_BYTES
-
-    def delays_flow(self, subject: str) -> bool:
-        """True if take() must answer flow control."""
-        with self._lock:
-            self._flow_subject = subject if self.is_full else ""
-            return self.is_full
-
-    def take(self) -> tuple[list[LogRecord], str]:
-        """Return the records, and where flow control is to be answered. LogError: there are no more."""
-        with self._lock:
-            if self._error is not None and not self._records:
-                raise self._error
-            records, self._records, self._bytes = self._records, [], 0
-            subject, self._flow_subject = self._flow_subject, ""
-            return records, subject
 
 
 class _Session:
@@ -258,7 +202,7 @@ class NatsLog:
         self._open_error: LogError | None = None
 
         # Set in the loop or by one thread, and read by any.
-        self._reading: _Reading | None = None
+        self._reading: Reading | None = None
         self._last_number = 0
         self._problem = ""
         self._lease: tuple[str, str] | None = None
@@ -307,7 +251,7 @@ class NatsLog:
         return self._call(lambda session: self._create_first(session, data))
 
     def read_after(self, number: int, wake: Callable[[], None]) -> None:
-        self._reading = _Reading(number + 1, wake)
+        self._reading = Reading(number + 1, wake)
         self._soon(self._reading_changed.set)
 
     def last_number(self) -> int:
@@ -672,7 +616,7 @@ class NatsLog:
                 pass
             await asyncio.sleep(_TICK_SECONDS)
 
-    async def _is_whole(self, session: _Session, reading: _Reading) -> bool:
+    async def _is_whole(self, session: _Session, reading: Reading) -> bool:
         """True if the stream can have the next record. LogError: records were lost."""
         loss = await self._find_loss(session, reading)
         if not loss:
@@ -687,7 +631,7 @@ class NatsLog:
             )
         return False
 
-    async def _find_loss(self, session: _Session, reading: _Reading) -> str:
+    async def _find_loss(self, session: _Session, reading: Reading) -> str:
         stream = self._settings.stream
         try:
             found = await call_api(session.client, f"STREAM.INFO.{stream}")
@@ -695,17 +639,10 @@ class NatsLog:
             if error.code == STREAM_NOT_FOUND:
                 return "The shared log was deleted"
             raise
-        first, last = found["state"]["first_seq"], found["state"]["last_seq"]
-        self._last_number = max(self._last_number, last)
-        if found["created"] != self._created:
-            return "The shared log was deleted and made again"
-        if last < reading.next - 1:
-            return f"The shared log ends with record {last}, and this server has read record {reading.next - 1}"
-        if first > reading.next:
-            return f"The shared log begins with record {first}, and this server needs record {reading.next}"
-        return ""
+        self._last_number = max(self._last_number, found["state"]["last_seq"])
+        return find_loss(found, self._created, reading.next)
 
-    async def _consume(self, session: _Session, reading: _Reading) -> None:
+    async def _consume(self, session: _Session, reading: Reading) -> None:
         """Read with one consumer, until it must be replaced."""
         client = session.client
         heard_at = self._now()
@@ -724,7 +661,7 @@ class NatsLog:
                 if flow_subject and not reading.delays_flow(flow_subject):
                     self._send((flow_subject, b""))
                 return
-            number, pending = _place(message.reply)
+            number, pending = place(message.reply)
             if number == reading.next:
                 self._last_number = max(self._last_number, number + pending)
                 reading.add(message.data)
@@ -736,7 +673,11 @@ class NatsLog:
             inbox, cb=self._guard(receive), pending_msgs_limit=0, pending_bytes_limit=0
         )
         try:
-            await call_api(client, f"CONSUMER.CREATE.{self._settings.stream}", self._consumer(inbox, reading.next))
+            await call_api(
+                client,
+                f"CONSUMER.CREATE.{self._settings.stream}",
+                consumer_config(self._settings.stream, inbox, reading.next),
+            )
             heard_at = self._now()
             while not self._reading_changed.is_set():
                 with suppress(TimeoutError):
@@ -749,21 +690,6 @@ class NatsLog:
         finally:
             with suppress(NatsError):  # the connection was closed
                 await subscription.unsubscribe()
-
-    def _consumer(self, inbox: str, number: int) -> dict[str, Any]:
-        config = {
-            "deliver_subject": inbox,
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": number,
-            "ack_policy": "none",
-            "max_deliver": 1,
-            "flow_control": True,
-            "idle_heartbeat": int(_HEARTBEAT_SECONDS * 1e9),
-            "inactive_threshold": int(5 * _HEARTBEAT_SECONDS * 1e9),
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
-        return {"stream_name": self._settings.stream, "action": "create", "config": config}
 
     # Leases and broadcasts.
 
@@ -847,17 +773,6 @@ def _acknowledged_number(message: Msg) -> int:
     if "seq" not in answer:
         raise ApiError(0, "another program answers to the subject of the shared log")
     return int(answer["seq"])
-
-
-def _place(reply: str) -> tuple[int, int]:
-    """The number of a record, and the number of records after it.
-
-    ``$JS.ACK.<stream>.<consumer>.<delivered>.<number>.<in consumer>.<time>.<pending>``; two names come before the
-    stream if JetStream has a domain.
-    """
-    tokens = reply.split(".")
-    shift = 0 if len(tokens) < 11 else 2  # noqa: PLR2004 - see above
-    return int(tokens[5 + shift]), int(tokens[8 + shift])
 
 
 def _describe(error: Exception) -> str:
