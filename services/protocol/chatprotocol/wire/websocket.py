@@ -33,10 +33,10 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from websockets.exceptions import NegotiationError
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Request as HandshakeRequest
 from websockets.server import ServerProtocol as Handshake
+from websockets.typing import Subprotocol
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import SHUTTING_DOWN, YOU_LEFT, Bye, Pong, Refused
@@ -72,8 +72,6 @@ from chatprotocol.wire.websocket_frames import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from websockets.typing import Subprotocol
-
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
     from chatprotocol.wire.http import Head, Page
@@ -94,8 +92,13 @@ _STATUSES: Final = {
     ErrorCode.TLS_REQUIRED: 403,
     ErrorCode.NOT_LOGGED_IN: 408,
 }
-_UPGRADE_REQUIRED: Final = 426
 _VERSION_HEADERS: Final = (("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+# The library's own texts quote the peer.
+_HANDSHAKE_PROBLEMS: Final = {
+    405: ("A handshake of WebSocket is a GET.", (("Allow", "GET"),)),
+    426: ("A handshake of WebSocket has Upgrade and Connection.", _VERSION_HEADERS),
+    505: ("A handshake of WebSocket is HTTP/1.1.", ()),
+}
 _CLOSE_CODES: Final = {YOU_LEFT: CloseCode.NORMAL_CLOSURE, SHUTTING_DOWN: CloseCode.GOING_AWAY}
 
 
@@ -213,7 +216,7 @@ class WebSocketServer(ServerProtocol):
                 yield Leave()
         except HttpError as error:
             self._head = b""
-            self._problem = error
+            self._problem = error.with_traceback(None)  # which refers to this object
             codes = {403: ErrorCode.NOT_PERMITTED, 414: ErrorCode.TOO_LONG, 431: ErrorCode.TOO_LONG}
             yield Unreadable(codes.get(error.status, ErrorCode.BAD_REQUEST), error.reason, closes=True)
 
@@ -242,15 +245,15 @@ class WebSocketServer(ServerProtocol):
     def _shake_hands(self, head: Head) -> bytes:
         """The answer that accepts a handshake. Raises HttpError."""
         if head.values("Sec-WebSocket-Version") != ["13"]:
-            raise HttpError(_UPGRADE_REQUIRED, "This server speaks version 13 of WebSocket.", _VERSION_HEADERS)
+            raise HttpError(426, "This server speaks version 13 of WebSocket.", _VERSION_HEADERS)
         self._check_origin(head)
-        handshake = Handshake(select_subprotocol=_select, logger=SILENT_LOGGER)
+        chosen = _choose_inner(head)
+        handshake = Handshake(subprotocols=None if chosen is None else [Subprotocol(chosen)], logger=SILENT_LOGGER)
         response = handshake.accept(HandshakeRequest(head.target, head.headers, head.method, f"HTTP/{head.version}"))
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            reason = bytes(response.body).decode().strip().partition("\n")[0]
-            needs_upgrade = response.status_code == _UPGRADE_REQUIRED
-            raise HttpError(response.status_code, reason, _VERSION_HEADERS if needs_upgrade else ())
-        self._inner = _INNER[handshake.subprotocol or next(iter(_INNER))]()
+            other = ("A header of the handshake is missing or invalid; the key has 16 bytes in base64.", ())
+            raise HttpError(response.status_code, *_HANDSHAKE_PROBLEMS.get(response.status_code, other))
+        self._inner = _INNER[chosen or next(iter(_INNER))]()
         self._frames = TextReader(LINE_MAX_BYTES)
         return response.serialize()
 
@@ -347,14 +350,13 @@ def _check_method(head: Head) -> None:
         raise HttpError(400, "A request has no body here.")
 
 
-def _select(_: Handshake, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """The first known subprotocol; None if the client names none."""
-    for name in offered:
-        if name in _INNER:
-            return name
-    if offered:
-        raise NegotiationError(f"the subprotocol of this server is {' or '.join(_INNER)}")
-    return None
+def _choose_inner(head: Head) -> str | None:
+    """The first known subprotocol; None if the client names none. Raises HttpError."""
+    offered = [name.strip() for value in head.values("Sec-WebSocket-Protocol") for name in value.split(",")]
+    known = next((name for name in offered if name in _INNER), None)
+    if offered and known is None:
+        raise HttpError(400, f"The subprotocol of this server is {' or '.join(_INNER)}.")
+    return known
 
 
 class WebSocket(WireProtocol):
