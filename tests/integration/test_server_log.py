@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from integration.room import c, d, leave, message_to, typed_frame, wait_for
+from integration.web import WebPeer
+from web_bytes import PING, TEXT, frame, handshake, request
 
 if TYPE_CHECKING:
     import io
@@ -34,10 +37,16 @@ FRAMES = [
 REGISTER = [b"REGISTER TOSEND hunter2!\n\n" + message_to("carol", "pr1vate") + b"REGISTER TOSEND carol\n\nhunter2\n\n"]
 GUESSES = {
     "json": b'{"command":"login","username":"carol","password":"wr0ng"}\n' * 3,
+    "websocket": handshake() + frame(TEXT, b'{"command":"login","username":"carol","password":"wr0ng"}') * 3,
     "frames": c("carol") + c("wr0ng") * 3,
     "datagram": c("carol") + c("wr0ng") * 3,
 }
-SENT = {"json": JSON, "frames": FRAMES, "datagram": FRAMES, "register": REGISTER}
+WEBSOCKET = [
+    handshake(X_Password="hunter2"),
+    *(frame(TEXT, line) for each in JSON for line in each.splitlines()),
+    frame(TEXT, b"hunter2") + frame(PING, b"hunter2"),
+]
+SENT = {"json": JSON, "websocket": WEBSOCKET, "frames": FRAMES, "datagram": FRAMES, "register": REGISTER}
 
 
 @pytest.mark.parametrize("protocol", SENT)
@@ -45,13 +54,16 @@ def test_log_has_no_passwords_and_no_messages(room: Room, log: io.StringIO, prot
     """Not even those in the wrong place, in an error or in the first bytes."""
     connect = {
         "json": room.peer,
+        "websocket": partial(room.connect, WebPeer),
         "frames": room.frames_peer,
         "datagram": room.datagram_peer,
         "register": room.register_peer,
     }[protocol]
-    peer = connect()
+    peer: Any = connect()
     for sent in SENT[protocol]:
         peer.send(sent)
+    if protocol == "websocket":
+        peer.answer()
     if protocol == "register":
         receiver = room.register_peer()
         receiver.register("TORECV", "carol")
@@ -62,14 +74,15 @@ def test_log_has_no_passwords_and_no_messages(room: Room, log: io.StringIO, prot
     else:
         peer.until_fence()
         peer.send(b"hunter2\n" if protocol != "datagram" else c("EX"))
-        if protocol != "json":
+        if protocol not in ("json", "websocket"):
             peer.rest()
         guesser = connect()
         guesser.send(GUESSES[protocol])
         assert guesser.is_closed()
-    stranger = room.peer()
-    stranger.send(b"hunter2\n")
-    assert stranger.is_closed()
+    for first in (b"hunter2\n", request("/hunter2?hunter2", "POST", Cookie="hunter2")):
+        stranger = room.peer()
+        stranger.send(first)
+        assert stranger.is_closed()
     wait_for(lambda: log.getvalue().count("code=") >= (1 if protocol == "register" else 8), "the refusals in the log")
     text = log.getvalue()
     for secret in ("hunter2", "wr0ng", "pr1vate", "publ1c"):

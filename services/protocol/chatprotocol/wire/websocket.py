@@ -110,6 +110,10 @@ class _State(Enum):
     CLOSED = auto()
 
 
+# In CPython 3.11 each access of a member through its enum runs Python code, 0.1 us.
+_HEAD, _OPEN, _CLOSED = _State
+
+
 class WebSocketServer(ServerProtocol):
     """The server's half of one connection."""
 
@@ -133,7 +137,7 @@ class WebSocketServer(ServerProtocol):
 
     def __init__(self, settings: WebSocket) -> None:
         self._settings = settings
-        self._state = _State.HEAD
+        self._state = _HEAD
         self._head = b""
         # Requests of HTTP that were answered, and those that were answered with a file.
         self._answers = 0
@@ -154,14 +158,14 @@ class WebSocketServer(ServerProtocol):
 
     def receive(self, data: bytes) -> Iterable[Request]:
         """The requests of all complete messages. A list if all frames are text messages."""
-        if self._state is _State.OPEN and self._close is None:
+        if self._state is _OPEN and self._close is None:
             return self._read_frames(data)
-        return self._read_head(data) if self._state is _State.HEAD and self._problem is None else []
+        return self._read_head(data) if self._state is _HEAD and self._problem is None else []
 
     def receive_end(self) -> list[Request]:
         if not self.is_incomplete:
             return []
-        whole = "a request" if self._state is _State.HEAD else "a message"
+        whole = "a request" if self._state is _HEAD else "a message"
         return [Unreadable(ErrorCode.BAD_REQUEST, f"The connection ended inside {whole}.")]
 
     def data_to_send(self) -> bytes:
@@ -171,19 +175,19 @@ class WebSocketServer(ServerProtocol):
 
     @property
     def is_incomplete(self) -> bool:
-        if self._state is _State.HEAD:
+        if self._state is _HEAD:
             return bool(self._head)
-        return self._state is _State.OPEN and self._close is None and self._frames.is_incomplete  # type: ignore[union-attr]
+        return self._state is _OPEN and self._close is None and self._frames.is_incomplete  # type: ignore[union-attr]
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode as text messages; a Bye with a close frame. Before the handshake, as an answer of HTTP."""
-        if self._state is not _State.OPEN or self._inner is None:
-            return self._encode_last(items) if self._state is _State.HEAD else b""
+        if self._state is not _OPEN or self._inner is None:
+            return self._encode_last(items) if self._state is _HEAD else b""
         if self._pinged is not None and items and type(items[0]) is Pong:
             return encode_frame(FIN | Opcode.PONG, self._pinged)
         data = encode_lines(self._inner.encode(items))
         if items and isinstance(last := items[-1], Bye):
-            self._state = _State.CLOSED
+            self._state = _CLOSED
             code = _CLOSE_CODES.get(last.reason, CloseCode.POLICY_VIOLATION)
             data += self._close or close_frame(code, last.reason)
         return data
@@ -207,12 +211,12 @@ class WebSocketServer(ServerProtocol):
             _check_method(head)
             if "websocket" in head.words("Upgrade") or head.values("Sec-WebSocket-Key"):
                 self._own += self._shake_hands(head)
-                self._state = _State.OPEN
+                self._state = _OPEN
                 self.files_sent = 0
                 if rest:
                     yield from self._read_frames(rest)
             elif self._answer(head, is_last=bool(rest)):
-                self._state = _State.CLOSED
+                self._state = _CLOSED
                 yield Leave()
         except HttpError as error:
             self._head = b""
@@ -274,7 +278,7 @@ class WebSocketServer(ServerProtocol):
         last = next((each for each in items if isinstance(each, (Refused, Bye))), None)
         if last is None:
             return b""
-        self._state = _State.CLOSED
+        self._state = _CLOSED
         if self._problem is not None:
             return encode_text(self._problem.status, self._problem.reason, self._problem.headers, closes=True)
         if self._answers and not self._head:
