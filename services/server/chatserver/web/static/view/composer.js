@@ -1,6 +1,6 @@
 // The box in which messages and commands are typed. Typing is always possible; each conversation has a draft.
 
-import { $, kept, picture, plural, setText } from "./dom.js";
+import { $, kept, onSubmit, picture, plural, setText } from "./dom.js";
 
 const DRAFTS = "chat.drafts";
 const MESSAGE_MAX_BYTES = 8192;
@@ -14,10 +14,7 @@ export class Composer {
     this.box = $("message");
     this.drafts = JSON.parse(kept(sessionStorage, DRAFTS) ?? "{}");
     picture($("send"), "send", "Send");
-    $("composer").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.submit();
-    });
+    onSubmit($("composer"), () => this.submit());
     this.box.addEventListener("input", () => this.typed());
     this.box.addEventListener("keydown", (event) => this.keyPressed(event));
     addEventListener("pagehide", () => this.save());

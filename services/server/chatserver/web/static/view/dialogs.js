@@ -1,7 +1,7 @@
 // Dialogs: a frame, forms, lists that are loaded, and the help. <dialog> keeps the focus inside and gives it back.
 
 import { clean } from "../text.js";
-import { h, iconButton } from "./dom.js";
+import { h, iconButton, onSubmit } from "./dom.js";
 
 /** Opens a dialog with these nodes. Returns a function that closes it. */
 export function openDialog(title, ...nodes) {
@@ -25,8 +25,7 @@ export function askDialog(title, { text = null, fields = [], button, isDanger = 
   submit.type = "submit";
   const buttons = h("div.buttons", h("button", { onclick: () => close() }, "Cancel"), submit);
   const form = h("form", {}, text && h("p", { dir: "auto" }, text), ...fields.map(fieldNode), error, buttons);
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
+  onSubmit(form, async () => {
     submit.disabled = true;
     try {
       const inputs = fields.map(({ name }) => form.elements[name]);

@@ -35,6 +35,14 @@ export function icon(name) {
   return svg;
 }
 
+/** Runs `action` when a form is sent, in place of the browser. */
+export function onSubmit(form, action) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    action();
+  });
+}
+
 /** Gives a button its picture, name and action. Its name is also its tooltip. */
 export function picture(button, name, label, onclick) {
   button.append(icon(name));

@@ -1,7 +1,7 @@
 // The form to log in or to make an account. Fields appear when the server asks for them.
 
 import { clean } from "../text.js";
-import { $ } from "./dom.js";
+import { $, onSubmit } from "./dom.js";
 
 const SYSTEMS = ["Android", "iPhone", "iPad", "Windows", "Mac OS", "Linux"];
 const BROWSERS = ["Edg", "Firefox", "Chrome", "Safari"];
@@ -15,12 +15,8 @@ function browserLabel() {
 export class Login {
   constructor(chat) {
     this.chat = chat;
-    this.form = $("login-form");
-    this.fields = this.form.elements;
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.submit();
-    });
+    this.fields = $("login-form").elements;
+    onSubmit($("login-form"), () => this.submit());
     this.fields.username.addEventListener("input", () => this.ask({}));
     $("login-again").addEventListener("click", () => this.attempt(() => this.chat.resume()));
   }

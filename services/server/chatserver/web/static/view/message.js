@@ -39,53 +39,47 @@ export function continues(message, before) {
 }
 
 /**
- * The row of a message. `context` has what depends on its place and its reader: `isFirst` (under a heading), `isOwn`,
- * `isMeant`, `isIgnored`, and the actions `retry` and `drop` of a failed one.
+ * Makes the row of a message, or brings it up to date. `context` has what depends on its place and its reader: `isFirst`
+ * (under a heading), `isOwn`, `isMeant`, `isIgnored`, and the actions `retry` and `drop` of a failed one. The nodes of
+ * the text stay while it is the same, so that it is not read aloud again.
  */
-export function messageRow(message, context) {
-  const row = h("div", { role: "article", tabIndex: -1, "data-from": message.from }, h("div.head"), h("time"));
-  row.append(h("div.body", textBox(message, context)));
-  updateRow(row, message, context);
-  return row;
-}
-
-/** Brings a row up to date. The text stays the same nodes unless it was deleted, so that it is not read aloud again. */
-export function updateRow(row, message, context) {
-  const { isFirst, isOwn, isMeant } = context;
-  const { isDeleted, id, nonce } = message;
+export function drawRow(row, message, context) {
+  const { isFirst, isOwn, isMeant, isIgnored } = context;
+  const { isDeleted, id, nonce, from, state } = message;
+  row ??= h("div", { role: "article", tabIndex: -1, "data-from": from }, h("div.head"), h("time"), h("div.body"));
   const classes = { first: isFirst, own: isOwn, meant: isMeant, deleted: isDeleted, action: isAction(message) };
-  row.className = ["message", message.state, ...Object.keys(classes).filter((name) => classes[name])].join(" ");
-  for (const [name, value] of Object.entries({ id, nonce: id === null ? nonce : null })) {
-    if (value === null || value === undefined) delete row.dataset[name];
-    else row.dataset[name] = value;
-  }
+  row.className = ["message", state, ...Object.keys(classes).filter((name) => classes[name])].join(" ");
+  if (id !== null) row.dataset.id = id;
+  if (id === null && nonce) row.dataset.nonce = nonce;
+  else delete row.dataset.nonce;
   const [head, time, body] = row.children;
   head.hidden = !isFirst || isAction(message);
-  if (!head.hidden && !head.firstChild) head.append(nameNode(message.from));
+  if (!head.hidden && !head.firstChild) head.append(nameNode(from));
   const date = timeOf(message);
   setText(time, clock.format(date));
   Object.assign(time, { dateTime: date.toISOString(), title: full.format(date) });
-  if (isDeleted && !row.dataset.deleted) body.replaceChildren(textBox(message, context));
-  if (isDeleted) row.dataset.deleted = "yes";
+  const look = isDeleted ? "deleted" : isIgnored ? "ignored" : "whole";
+  if (row.dataset.look !== look) body.replaceChildren(textBox(message, look));
+  row.dataset.look = look;
   body.querySelector(".fate")?.remove();
-  if (message.state === "failed") body.append(failure(message, context));
+  if (state === "failed") body.append(failure(message, context));
   else if (message.isStored) body.append(h("div.fate", "Not online: waits for the next login."));
+  return row;
 }
 
-/** What a row shows. If it is the same as before, the row needs no update. */
-export function signatureOf({ state, id, time, isDeleted, isStored, error }, { isFirst, isMeant }) {
-  return [state, id, time, isDeleted, isStored, error, isFirst, isMeant].join("|");
-}
+/** What a row shows. While it is the same, the row needs no update. */
+export const signatureOf = ({ state, id, time, isDeleted, isStored, error }, { isFirst, isMeant, isIgnored }) =>
+  [state, id, time, isDeleted, isStored, error, isFirst, isMeant, isIgnored].join("|");
 
-function textBox(message, { isIgnored }) {
+function textBox(message, look) {
+  const { text, deletedBy, from } = message;
   const box = h("div.text", { dir: "auto" });
-  const { text, isDeleted, deletedBy, from } = message;
-  if (isDeleted) box.append(deletedBy ? `(deleted by ${clean(deletedBy)})` : "(deleted)");
-  else if (isIgnored) box.append("(from a user whom you ignore)");
+  if (look === "deleted") box.append(deletedBy ? `(deleted by ${clean(deletedBy)})` : "(deleted)");
+  else if (look === "ignored") box.append("(from a user whom you ignore)");
   else if (isAction(message)) box.append("* ", nameNode(from), " ", ...textNodes(actionOf(text)));
   else box.append(...textNodes(text));
   const lines = text.split("\n").length;
-  return !isDeleted && !isIgnored && (lines > CLIP_LINES || text.length > CLIP_LETTERS) ? clipped(box, lines) : box;
+  return look === "whole" && (lines > CLIP_LINES || text.length > CLIP_LETTERS) ? clipped(box, lines) : box;
 }
 
 function clipped(box, lines) {

@@ -1,7 +1,7 @@
 // The search box and the panel with what it found. A result opens its conversation at that message.
 
 import { clean, nameNode } from "../text.js";
-import { $, h, iconButton } from "./dom.js";
+import { $, h, iconButton, onSubmit } from "./dom.js";
 import { momentText } from "./message.js";
 import { titleOf } from "./sidebar.js";
 
@@ -13,10 +13,7 @@ export class Search {
     Object.assign(this, { chat, current, onJump, onClose });
     this.box = $("search-box");
     this.panel = $("results");
-    $("search-form").addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.search(this.box.value.trim());
-    });
+    onSubmit($("search-form"), () => this.search(this.box.value.trim()));
     for (const place of [this.panel, this.box]) place.addEventListener("keydown", (event) => this.keyPressed(event));
   }
 

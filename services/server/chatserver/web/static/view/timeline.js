@@ -15,7 +15,7 @@
 
 import { mentions } from "../text.js";
 import { $, h, icon, oncePerFrame, picture, plural, setChildren } from "./dom.js";
-import { continues, dayOf, dayText, messageRow, signatureOf, updateRow } from "./message.js";
+import { continues, dayOf, dayText, drawRow, signatureOf } from "./message.js";
 
 // Rows of the window, and by how many it moves. On a very high screen there are more, so that no end is ever seen.
 const WINDOW = 150;
@@ -72,6 +72,7 @@ export class Timeline {
     this.#newAfter = conversation.unread > 0 ? conversation.readId : null;
     this.#startsAtNew = conversation.unread > 0;
     this.#rows.clear();
+    this.#hush();
     this.draw();
   }
 
@@ -192,9 +193,7 @@ export class Timeline {
     };
     const signature = signatureOf(message, context);
     const known = this.#rows.get(message);
-    if (!known) return { row: messageRow(message, context), signature };
-    if (known.signature !== signature) updateRow(known.row, message, context);
-    return { row: known.row, signature };
+    return known?.signature === signature ? known : { row: drawRow(known?.row, message, context), signature };
   }
 
   /** What stands before the oldest message. */
