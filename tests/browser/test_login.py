@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from browser.page import Page
     from reliability.program import Program
 
-# The page and what it loads, together: it is read on phones, and whole.
+# The page and all that it loads, as they are sent.
 ALL_FILES_MAX_BYTES: Final = 100_000
 _STORED: Final = """
 (async () => {
@@ -97,6 +97,20 @@ def test_form_tells_password_managers_what_its_fields_are(server: Program, open_
     assert [each.get_attribute("type") for each in (name, password)] == ["text", "password"]
     assert (name.get_attribute("autocapitalize"), name.get_attribute("spellcheck")) == ("none", "false")
     assert name.get_attribute("name") == "username"
+
+
+def test_page_is_small_and_loads_nothing_from_elsewhere(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    page = open_page(server.port)
+    page.log_in(fresh_name("alice"))
+    loaded = page.run(
+        "return ['navigation', 'resource'].flatMap((type) => performance.getEntriesByType(type))"
+        ".map((each) => [each.name, each.encodedBodySize])"
+    )
+    assert {url for url, _ in loaded if not url.startswith(page.url)} == set()
+    assert 5 < len(loaded) < 40
+    assert sum(size for _, size in loaded) < ALL_FILES_MAX_BYTES
 
 
 @pytest.mark.long
