@@ -274,7 +274,7 @@ def test_many_handshakes_delay_no_user(
 # --- the client ---
 
 
-@pytest.mark.parametrize("dialect", ["json", "frames", "register"])
+@pytest.mark.parametrize("dialect", ["json", "websocket", "frames", "register"])
 def test_client_talks_over_tls_and_reconnects(
     open_tls_room: Callable[..., Room], authority: Authority, tmp_path: Path, dialect: str
 ) -> None:

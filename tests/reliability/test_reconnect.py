@@ -131,6 +131,12 @@ class ClientProgram:
             assert self._OTHER.fullmatch(line), line
 
 
+class WebSocketProgram(ClientProgram):
+    """The same requests after a handshake, which breaks as well."""
+
+    FLAGS = ("--dialect", "websocket")
+
+
 class FramesProgram(ClientProgram):
     """A protocol without ``since`` and ``nonce``: the program searches the history, which shows 50 messages."""
 
@@ -164,7 +170,7 @@ def read_lines(descriptor: int, read: Callable[[int], bytes]) -> Iterator[bytes]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [ClientProgram, FramesProgram])
+@pytest.mark.parametrize("kind", [ClientProgram, WebSocketProgram, FramesProgram])
 def test_client_with_broken_connections_misses_nothing(
     tmp_path: Path, chance: random.Random, kind: type[ClientProgram]
 ) -> None:
