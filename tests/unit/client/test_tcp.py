@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from chatclient.links.tcp import TcpLink
-from chatprotocol.events import Bye, Event, Refused
+from chatprotocol.events import Bye, Refused
+from chatprotocol.requests import Login
+from chatprotocol.wire import WebSocket, WireProtocol
+from chatprotocol.wire.base import ClientEvent, Opened
 from chatprotocol.wire.json import Json
 
 from .watches import PING, ScriptedWatch
 
 DEADLINE_SECONDS = 20.0
+JSON = Json()
 BYE = b'{"type":"bye","reason":"enough"}\n'
 UNKNOWN = b'{"type":"error","code":"unknown_command","message":"?"}\n'
 
@@ -19,13 +23,14 @@ UNKNOWN = b'{"type":"error","code":"unknown_command","message":"?"}\n'
 class Pair:
     """A link of two sockets with its receiver thread, and the server's ends of them."""
 
-    def __init__(self, others_seconds: float) -> None:
+    def __init__(self, others_seconds: float, protocol: WireProtocol) -> None:
         ours, self.server = socket.socketpair()
         also_ours, self.other = socket.socketpair()
         self.server.settimeout(DEADLINE_SECONDS)
         self.watch = ScriptedWatch()
-        self.link = TcpLink([ours, also_ours], Json().client(), self.watch, others_seconds)
-        self.heard: list[Event] = []
+        self.client = protocol.client()
+        self.link = TcpLink([ours, also_ours], self.client, self.watch, others_seconds)
+        self.heard: list[ClientEvent] = []
         self.reason = ""
         self._thread = threading.Thread(target=self._receive, name="receiver", daemon=True)
         self._thread.start()
@@ -56,8 +61,8 @@ class Pair:
 
 
 @contextmanager
-def pair(others_seconds: float = DEADLINE_SECONDS) -> Iterator[Pair]:
-    made = Pair(others_seconds)
+def pair(others_seconds: float = DEADLINE_SECONDS, protocol: WireProtocol = JSON) -> Iterator[Pair]:
+    made = Pair(others_seconds, protocol)
     try:
         yield made
     finally:
@@ -97,6 +102,20 @@ def test_answer_to_a_ping_is_not_reported() -> None:
             made.server.sendall(answer)
         assert made.close() == "the server closed the connection"
         assert [type(event) for event in made.heard] == [Refused, Bye]
+
+
+def test_link_answers_a_ping_of_the_server_itself() -> None:
+    """Also while the program reads no event, which may take longer than the server waits."""
+    protocol = WebSocket()
+    with pair(protocol=protocol) as made:
+        server = protocol.server()
+        (handshake,) = made.client.connect(Login("alice"), ()).send
+        assert [*server.receive(handshake.data)] == []
+        made.server.sendall(server.data_to_send() + server.ping())
+        assert made.read(6)[:2] == b"\x8a\x80", "a pong without payload, and its mask"
+        made.server.sendall(server.encode([Bye("enough")]))
+        made.close()
+        assert made.heard == [Opened(), Bye("enough")]
 
 
 def test_send_does_not_block_if_the_server_does_not_read() -> None:
