@@ -331,7 +331,7 @@ def test_lists_exports_and_backups_have_no_secrets(admin: Admin, tmp_path: Path)
         assert admin("add erin", typed="w0nderland\n").code == 0
         assert admin("password bob --must-change", typed="w0nderland\n").code == 0
         (code,) = (row["code"] for row in admin("invite").rows)
-        (token,) = (row["token"] for row in admin("token bob --label bot").rows)
+        (token,) = (row["token"] for row in admin("token erin --label bot").rows)
         made = room.peer().login("bob", "w0nderland", new_password="w0nderland2", remember="phone")["token"]
         commands = ("users", "tokens", "bans", "rooms", "audit", "sessions", "export", "check", "doctor")
         printed = "".join(str(admin(command)) for command in commands)

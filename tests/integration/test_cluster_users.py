@@ -27,7 +27,7 @@ class Two:
         self.b.start()
         self._connections = connections
 
-    def enter(self, server: Program, name: str, **members: bool) -> Peer:
+    def enter(self, server: Program, name: str, **members: bool | str) -> Peer:
         peer = self._connections.enter_context(closing(Peer(server.port)))
         peer.login(name, **members)
         return peer
@@ -112,6 +112,34 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     ended_at = time.monotonic()
     wait_for_users(alice, "alice", "dave")
     assert time.monotonic() - ended_at < 1.0
+
+
+def test_session_of_one_server_is_one_of_all(two: Two) -> None:
+    """Its token logs in on each of them at once, and its end on one server ends its connections on all."""
+    owner = two.enter(two.a, "alice")
+    made = [two.enter(two.a, "alice", remember="phone") for _ in range(2)]
+    for _ in range(2):
+        with closing(Peer(two.a.port)) as new, closing(Peer(two.b.port)) as again:
+            token = new.login("alice", remember="bot")["token"]
+            again.ask(command="login", token=token)
+            assert again.next("login")["username"] == "alice"
+            owner.ask(command="tokens")
+            (bot,) = (each["id"] for each in owner.next("tokens")["tokens"] if each["label"] == "bot")
+            owner.ask(command="revoke", id=bot)
+            owner.next("tokens")
+            for peer in (new, again):
+                assert peer.next("bye")["code"] == "revoked"
+                assert peer.is_closed()
+        with closing(Peer(two.b.port)) as late:
+            late.ask(command="login", token=token)
+            assert late.next("error")["code"] == "bad_token"
+    for phone in made:
+        phone.until_fence()
+    changer = two.enter(two.b, "alice")
+    changer.ask(command="change_password", old="secret", new="new")
+    changer.next("password_changed")
+    for phone in made:
+        assert phone.next("bye")["code"] == "revoked"
 
 
 @pytest.mark.long  # a lease must end

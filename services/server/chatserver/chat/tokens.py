@@ -60,8 +60,7 @@ class SessionTokens:
     def note_use(self, found: store.FoundToken) -> None:
         """Remember that the token was used. The login does not wait for the commit."""
         if self._now_ms() - found.used_ms >= _USE_NOTED_MS:
-            entry = UseToken(found.account.id, found.id)
-            self._journal.defer((entry.account_id, entry.token_id), entry)
+            self._journal.defer(("token", found.account.id, found.id), UseToken(found.account.id, found.id))
 
     def is_revoked(self, account_id: int, token_id: str) -> bool:
         """True if the account has no token of this id any more."""
