@@ -62,9 +62,9 @@ class Latency(Struct):
     receivers: int
     messages_per_second: int
     rounds: list[Percentiles] = []
+    failure: str = ""
     # Empty if the load does not know the confirmations of the protocol.
     confirmations: list[Percentiles] = []
-    failure: str = ""
 
     @property
     def median(self) -> Percentiles | None:

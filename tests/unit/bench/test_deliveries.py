@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.deliveries import DeliveryTimes, MarkerCounter, RecordCounter, SampledCounter
+from bench.deliveries import ConfirmationTimes, DeliveryTimes, MarkerCounter, RecordCounter, SampledCounter
 from bench.protocols import text
 
 USERS_EVENT = b'{"type":"users","users":["bob"],"joined":[],"left":["anna"]}\n'
@@ -57,6 +57,20 @@ def test_delivery_is_timed_by_its_number_when_that_is_complete() -> None:
         first = 500.0 if cut >= len(b"before") + 17 else 1_500.0
         second = 1_000.0 if cut >= len(piece) - 64 + 17 else 2_000.0
         assert sorted(times.milliseconds) == pytest.approx(sorted([first, second, 4_500.0, 5_000.0]))
+
+
+def test_confirmations_are_timed_wherever_their_bytes_are_divided() -> None:
+    """Each is of the oldest message of its sender; two senders take turns."""
+    piece = bytearray(b'{"type":"sent","id":1,"status":"sent"}\n{"type":"users"}\n{"type":"sent","id":3}\n')
+    marker = b'"type":"sent"'
+    for cut in range(len(piece)):
+        times = ConfirmationTimes(marker, [7, 8], sent_at=[0.0, 1.0, 2.0])
+        times.add(7, 3.0, piece[:cut])
+        times.add(8, 4.0, piece[:40])
+        times.add(7, 5.0, piece[cut:])
+        first = 3_000.0 if cut >= 1 + len(marker) else 5_000.0
+        second = 1_000.0 if cut >= piece.rfind(marker) + len(marker) else 3_000.0
+        assert sorted(times.milliseconds) == pytest.approx(sorted([first, second, 3_000.0]))
 
 
 def record(plain_bytes: int) -> bytes:
