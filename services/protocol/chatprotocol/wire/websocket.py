@@ -254,6 +254,7 @@ class WebSocketServer(ServerProtocol):
         chosen = _choose_inner(head)
         handshake = Handshake(subprotocols=None if chosen is None else [Subprotocol(chosen)], logger=SILENT_LOGGER)
         response = handshake.accept(HandshakeRequest(head.target, head.headers, head.method, f"HTTP/{head.version}"))
+        handshake.parser.close()  # it refers to the handshake, which would stay in memory
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             other = ("A header of the handshake is missing or invalid; the key has 16 bytes in base64.", ())
             raise HttpError(response.status_code, *_HANDSHAKE_PROBLEMS.get(response.status_code, other))
