@@ -344,7 +344,7 @@ def test_health_check_finds_the_server_by_its_data_folder(tmp_path: Path, enviro
         assert (code, "elsewhere" in problem) == (1, True)
         peer.close()
         server.stop()
-        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "shutting", "stopped"]
+        assert [line.split()[1] for line in server.log().splitlines()] == ["Waiting", "web", "shutting", "stopped"]
     assert health(tmp_path, environment)[0] == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
 from integration.room import wait_for
@@ -19,7 +20,7 @@ from chatserver.web.pages import read_pages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from integration.room import Peer, Room
+    from integration.room import Peer, Room, ServerLog
 
     from chatserver.config import Config
 
@@ -79,11 +80,19 @@ def test_files_are_served_over_one_connection(shared_room: Room) -> None:
     peer.close()
 
 
-def test_web_off_serves_no_file_and_keeps_websocket(open_room: Callable[..., Room]) -> None:
+def test_start_logs_the_address_of_the_page(open_room: Callable[..., Room], log: ServerLog) -> None:
+    room = open_room()
+    log.wait_for(f"web page served address=http://127.0.0.1:{room.server.port}/")
+    with urlopen(f"http://127.0.0.1:{room.server.port}/", timeout=10) as answer:
+        assert answer.read() == PAGES["/"].body
+
+
+def test_web_off_serves_no_file_and_keeps_websocket(open_room: Callable[..., Room], log: ServerLog) -> None:
     room = open_room(web="off")
     answer = room.connect(WebPeer).get("/")
     assert (answer.status, answer.headers.items() >= SECURITY_HEADERS.items()) == (404, True)
     assert enter_web(room, "alice").say("hello")["id"] == 1
+    assert "web page served" not in log.getvalue()
 
 
 # Requests, the status of the answer, and a header that it must have. Each but 404 ends the connection.

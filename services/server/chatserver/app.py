@@ -107,6 +107,8 @@ _OTHER_DESCRIPTORS = ROOMS_MAX * ROOM_LIMITS.descriptors_max + 128
 _KEPT_MARGIN_BYTES = 4 * 1024 * 1024
 # The acting user in the audit table for what the settings demand.
 _SETTINGS = "the settings"
+# Hosts that stand for all addresses of the machine.
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 # The error for a connection without TLS, if TLS is required.
 _TLS_REQUIRED = Refused(ErrorCode.TLS_REQUIRED, "The server requires TLS: connect with TLS (chatclient --tls).")
 
@@ -494,6 +496,10 @@ class Server:
                 raise StartError.no_threads(error) from error
         self._state = _State.SERVING
         self._log_waiting()
+        if self._config.web == "on":
+            scheme = "https" if self._config.tls == "required" else "http"
+            host = "localhost" if self._config.host in _ALL_ADDRESSES else self._config.host
+            _log.info("web page served", address=f"{scheme}://{format_address((host, self.port))}/")
 
     def _start_answering(self) -> None:
         assert self._control is not None
