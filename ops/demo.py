@@ -75,7 +75,7 @@ def main() -> int:
         _show(f"The demo failed: {', '.join(failed)}")
         return 1
     _show("alice, bob and carol joined, talked and left; the server stopped. All ended with exit code 0.")
-    _show(f"Join: {next_command}")
+    _show(f"Join: {next_command}; or with a browser: http://localhost:9999/")
     return 0
 
 
