@@ -72,8 +72,9 @@ bench-peers: ## Install other servers to compare with, on a Debian machine, as r
 	@bench/peers.sh
 
 .PHONY: picture
-picture: $(VENV)/.installed ## Draw the screen of the client for the README
+picture: $(VENV)/.installed ## Draw the screens of the client and of the web page for the README
 	@$(BIN)/python -m ops.picture
+	@$(BIN)/python -m ops.page_pictures
 
 .PHONY: settings
 settings: $(VENV)/.installed ## Write the tables of settings into the documents, .env.example and compose.yaml

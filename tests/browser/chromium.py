@@ -1,4 +1,4 @@
-"""Chromium without a window, driven by selenium: one process for each browser, a new tab for each page.
+"""Browsers for the tests of a worker: one process of chromium each, a new tab for each page.
 
 A driver is expensive (most of a second, and 200 MB), so the browsers of a worker are shared by its tests. A page begins
 in a new tab, and when it ends, its origin's storage is cleared.
@@ -6,36 +6,16 @@ in a new tab, and when it ends, its origin's storage is cleared.
 
 from __future__ import annotations
 
-import os
-import shutil
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from browser.page import Page
-from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
+
+from ops.chromium import start_chromium
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CHROMIUM: Final = shutil.which("chromium")
-CHROMEDRIVER: Final = shutil.which("chromedriver")
-_FLAGS: Final = (
-    "--headless=new",
-    "--no-sandbox",  # root, and containers, have none
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--force-device-scale-factor=1",
-    "--hide-scrollbars",
-    "--enable-precise-memory-info",
-    "--js-flags=--expose-gc",
-    "--lang=en-GB",
-)
 WIDTH, HEIGHT = 1_100, 760
 
 
@@ -43,16 +23,7 @@ class Browser:
     """One process of chromium with a profile of its own. It has at most one page at a time."""
 
     def __init__(self, folder: Path) -> None:
-        assert CHROMIUM is not None
-        assert CHROMEDRIVER is not None
-        options = Options()
-        options.binary_location = CHROMIUM
-        for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{HEIGHT}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        # Without an own HOME, chromium writes crash reports and caches into the user's.
-        environment = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder), "TZ": "UTC"}
-        self._driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER, env=environment))
+        self._driver = start_chromium(folder, WIDTH, HEIGHT)
         self._driver.set_script_timeout(60)
         self._page: Page | None = None
 

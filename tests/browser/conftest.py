@@ -7,8 +7,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from browser.chromium import CHROMEDRIVER, CHROMIUM, Browsers
+from browser.chromium import Browsers
 from reliability.program import Program
+
+from ops.chromium import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,11 +24,10 @@ _HERE = "tests/browser/"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark all tests of this folder ``browser``. Without chromium they are skipped, unless it is required."""
-    is_missing = CHROMIUM is None or CHROMEDRIVER is None
     for item in items:
         if _HERE in item.path.as_posix():
             item.add_marker(pytest.mark.browser)
-            if is_missing and os.environ.get("CHAT_TEST_BROWSER") != "required":
+            if not is_installed() and os.environ.get("CHAT_TEST_BROWSER") != "required":
                 item.add_marker(pytest.mark.skip(reason="chromium or chromedriver is missing: see `make browser`"))
 
 
