@@ -338,7 +338,7 @@ export class Chat extends Actions {
     const conversation = this.#conversationOf(message);
     if (conversation === undefined) return;
     this.#noteSeen(conversation, message.id);
-    if (this.#deleted.has(message.id) || conversation.find(message.id)) return;
+    if (conversation.find(message.id)) return;
     if (this.#isHeld(message)) this.#held.set(message.id, message);
     else this.#show(conversation, message);
   }
@@ -369,7 +369,6 @@ export class Chat extends Actions {
     if (conversation !== undefined) {
       this.#noteSeen(conversation, id);
       const shown = conversation.confirm(message, id);
-      this.#held.delete(id);
       if (this.#deleted.has(id)) markDeleted(shown);
       this.#changed(conversation, "update", [shown]);
     }

@@ -4,8 +4,8 @@
  * `messages` is the window, in the order of ids; messages without an id (pending, failed) come last, in the order of
  * typing. An attached window ends with the newest message. A detached one (`hasNewer`) ends earlier, because the user
  * looks at old messages; new messages then go to the tail, a second list in the same order, which always ends with the
- * newest message. The window is attached again when it reaches the beginning of the tail, or when the server has nothing
- * between them.
+ * newest message. The window is attached again when the server has nothing more after it: what arrived since is in the
+ * tail.
  *
  * Neither list has a gap. `#from` and `#tailFrom` are their lower bounds: all messages after this id, to the end of the
  * list, are in it. A message that arrives with a smaller id is not added: it comes with the history. (It was stored
@@ -87,11 +87,11 @@ export class Conversation {
     return findIn(this.messages, id) ?? findIn(this.#tail, id);
   }
 
-  /** Add a new message. True if it is in the window. */
+  /** Add a message that find() does not know. True if it is in the window. */
   place(message) {
     const id = message.id ?? Infinity;
     if (message.id !== null) this.lastId = Math.max(this.lastId, id);
-    if (id <= this.#from || this.find(id)) return false;
+    if (id <= this.#from) return false;
     if (!this.hasNewer && !this.isFollowed && this.messages.length >= WINDOW_MAX_MESSAGES) this.#detach();
     if (this.hasNewer && id > this.endId) {
       if (id > this.#tailFrom) insert(this.#tail, message);
@@ -114,7 +114,7 @@ export class Conversation {
   /** Add messages that were loaded after the window. `isEnd`: the server has no more. */
   addNewer(messages, isEnd) {
     this.#add(messages);
-    if (isEnd || this.endId >= this.#tailFrom) {
+    if (isEnd) {
       for (const each of this.#tail.splice(0)) {
         if (each.id === null || !findIn(this.messages, each.id)) insert(this.messages, each);
       }
