@@ -1,9 +1,9 @@
 // The log of one conversation.
 //
-// Theory of operation. The model holds up to 1,000 messages of a conversation; the log shows a window of them. `top` is
-// the first message of the window; while the log follows the newest messages, the window is at the end. All changes run
-// through draw(), at most once a frame: it lists the nodes that the window should have, and removes, inserts and updates
-// only what differs. A row belongs to a message object, so a confirmed message keeps its row and is not read aloud twice.
+// Theory of operation. The model holds up to 1,000 messages of a conversation; the log shows a window of them, which
+// begins with `top`, or ends with the newest message. All changes run through draw(), at most once a frame: it lists the
+// nodes that the window should have, and changes only what differs. A row belongs to a message object, so a confirmed
+// message keeps its row and is not read aloud twice.
 //
 // Position. Before a change the log notes one visible row (the anchor) and how far its lower edge is from the top of the
 // log; after it, it scrolls so that this distance is the same. The lower edge, because the upper part of a row changes
@@ -25,12 +25,12 @@ const STEP = 50;
 const MARGIN = 900;
 const NEAR_END = 24;
 const QUIET_MS = 400;
+const RETRY_MS = 3000;
 const NOTICES_MAX = 100;
 
 export class Timeline {
   conversation = null;
-  isFollowing = true;
-  #top = null;
+  #top = null; // null while the log follows the newest messages
   // Messages with a greater id are new to the user: the line "New" stands before the first of them.
   #newAfter = null;
   #startsAtNew = false;
@@ -67,7 +67,7 @@ export class Timeline {
   /** Shows a conversation: its end, or if more is unread than fits, the line "New". */
   show(conversation) {
     this.conversation = conversation;
-    this.#follow();
+    this.#top = null;
     this.#anchor = this.#wanted = null;
     this.#newAfter = conversation.unread > 0 ? conversation.readId : null;
     this.#startsAtNew = conversation.unread > 0;
@@ -89,7 +89,7 @@ export class Timeline {
     const { readId } = this.conversation;
     if (messages.some(({ state }) => state === "pending")) {
       this.#newAfter = null;
-      this.#follow();
+      this.#top = null;
     } else if (!this.#isBeingRead() && (this.#newAfter ?? -1) < readId) this.#newAfter = readId;
   }
 
@@ -101,21 +101,18 @@ export class Timeline {
     this.refresh();
   }
 
-  #follow() {
-    this.isFollowing = true;
-    this.#top = null;
+  get #isFollowing() {
+    return this.#top === null;
   }
 
   #leaveEnd() {
-    if (!this.isFollowing) return;
-    this.isFollowing = false;
-    this.#top = this.conversation.messages[this.#bounds()[0]] ?? null;
+    this.#top ??= this.conversation.messages[this.#bounds()[0]] ?? null;
   }
 
   toNewest() {
     this.#hush();
     if (this.conversation.hasNewer) this.chat.loadNewest(this.conversation.key).catch(() => {});
-    this.#follow();
+    this.#top = null;
     this.draw();
   }
 
@@ -124,7 +121,6 @@ export class Timeline {
     const { messages } = this.conversation;
     const index = messages.findIndex((message) => message.id === id);
     if (index < 0) return;
-    this.isFollowing = false;
     this.#top = messages[Math.max(0, index - STEP)];
     this.#wanted = messages[index];
     this.#hush();
@@ -136,8 +132,8 @@ export class Timeline {
   draw() {
     const { conversation, log } = this;
     if (!conversation) return;
-    if (!this.isFollowing) this.#anchor = this.#findAnchor() ?? this.#anchor;
-    conversation.isFollowed = this.isFollowing;
+    if (!this.#isFollowing) this.#anchor = this.#findAnchor() ?? this.#anchor;
+    conversation.isFollowed = this.#isFollowing;
     if (!this.#wanted) this.#move();
     setChildren(log, this.#nodes());
     if (!this.#pointed?.isConnected) this.#pointAt(null);
@@ -221,7 +217,7 @@ export class Timeline {
       begin = messages.indexOf(this.#top);
       if (begin < 0) begin = messages.findIndex(({ id }) => id >= this.#top.id);
       if (begin < 0) begin = last;
-      this.#top = messages[begin];
+      this.#top = messages[begin] ?? null;
     }
     return [begin, Math.min(messages.length, begin + this.#size)];
   }
@@ -236,7 +232,7 @@ export class Timeline {
   #move() {
     const { messages } = this.conversation;
     const { begin, end, isNearTop, isNearEnd } = this.#edges();
-    if (this.isFollowing) return;
+    if (this.#isFollowing) return;
     let top = begin;
     if (isNearTop && begin > 0) top = Math.max(0, begin - STEP);
     else if (isNearEnd && end < messages.length) top = Math.min(begin + STEP, messages.length - this.#size);
@@ -250,21 +246,22 @@ export class Timeline {
     const { messages, key, hasOlder, hasNewer, unread } = conversation;
     const newest = messages.findLast(({ id }) => id !== null)?.id ?? 0;
     if (newest > conversation.readId && this.#isBeingRead()) chat.markRead(key, newest);
-    jump.hidden = this.isFollowing && !hasNewer;
+    jump.hidden = this.#isFollowing && !hasNewer;
     const label = unread ? plural(unread, "new message") : "Jump to the newest";
     if (jump.textContent !== label) jump.replaceChildren(icon("down"), label);
     const { begin, end, isNearTop, isNearEnd } = this.#edges();
     if (isNearTop && begin === 0 && hasOlder) this.#load("loadOlder");
     else if (isNearEnd && end === messages.length && hasNewer) this.#load("loadNewer");
-    else if (!this.isFollowing && ((isNearTop && begin > 0) || (isNearEnd && end < messages.length))) this.refresh();
+    else if (!this.#isFollowing && ((isNearTop && begin > 0) || (isNearEnd && end < messages.length))) this.refresh();
   }
 
-  /** Loads once at a time. After a failure the next scroll tries again. */
+  /** Loads once at a time, and after a failure not for a while: the server may have refused too many requests. */
   async #load(method) {
     const { chat, conversation } = this;
     if (this.#isLoading || conversation.isLoading || chat.state !== "in") return;
     this.#isLoading = true;
-    await chat[method](conversation.key).catch(() => {});
+    const hasFailed = await chat[method](conversation.key).then(() => false, () => true);
+    if (hasFailed) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
     this.#isLoading = false;
     this.refresh();
   }
@@ -275,11 +272,11 @@ export class Timeline {
     const { conversation, log } = this;
     if (!conversation) return;
     const toEnd = log.scrollHeight - log.scrollTop - log.clientHeight;
-    if (toEnd < NEAR_END && this.#showsNewest()) this.#follow();
+    if (toEnd < NEAR_END && this.#showsNewest()) this.#top = null;
     else if (log.clientHeight !== this.#height) this.#place(); // not the user scrolled: the composer grew
     else this.#leaveEnd();
-    conversation.isFollowed = this.isFollowing;
-    this.#anchor = this.isFollowing ? null : this.#findAnchor();
+    conversation.isFollowed = this.#isFollowing;
+    this.#anchor = this.#isFollowing ? null : this.#findAnchor();
     this.#pointAt(null);
     this.#settle();
   }
@@ -305,7 +302,7 @@ export class Timeline {
       row.classList.add("found");
       this.#wanted = null;
       this.#anchor = this.#findAnchor();
-    } else if (this.isFollowing) {
+    } else if (this.#isFollowing) {
       log.scrollTop = log.scrollHeight;
       const distance = rule ? rule.getBoundingClientRect().top - top : 0;
       if (rule || this.conversation.isLoaded) this.#startsAtNew = false;
@@ -326,7 +323,7 @@ export class Timeline {
   }
 
   #isBeingRead() {
-    return this.isFollowing && !this.#startsAtNew && this.#showsNewest() && !document.hidden && document.hasFocus();
+    return this.#isFollowing && !this.#startsAtNew && this.#showsNewest() && !document.hidden && document.hasFocus();
   }
 
   #hush() {
