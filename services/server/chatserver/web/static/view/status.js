@@ -12,7 +12,7 @@ export function showStatus(chat) {
   node.className = chat.state;
   if (chat.state !== "waiting") return setText(node, TEXTS[chat.state]);
   const countdown = h("span", { "aria-hidden": "true" });
-  const text = `No connection. ${clean(chat.error)} What you type is kept and sent later. `;
+  const text = `${clean(chat.error) || "No connection."} What you type is kept and sent later. `;
   node.replaceChildren(text, countdown, " ", h("button.link", { onclick: () => chat.retryNow() }, "Try now"));
   const count = () => {
     const seconds = Math.ceil((chat.retryAt - Date.now()) / 1000);

@@ -362,9 +362,10 @@ export class Timeline {
     this.log.scrollBy({ top: direction * this.log.clientHeight * 0.85 });
   }
 
+  /** A click of the right button. Links, a selection and long touches keep the browser's own menu. */
   #menuAsked(event) {
     const row = event.target.closest(".message");
-    if (!row || event.target.closest("a") || !document.getSelection().isCollapsed) return;
+    if (!row || event.pointerType === "touch" || event.target.closest("a") || !document.getSelection().isCollapsed) return;
     event.preventDefault();
     this.#openMenu(row, { x: event.clientX, y: event.clientY });
   }
