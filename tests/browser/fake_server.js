@@ -59,6 +59,8 @@ export class FakeServer {
   historyId = "a".repeat(16);
   /** The rooms that the user of the page is in. */
   rooms = new Set(["dev"]);
+  /** What a prompt tells of the name. */
+  account = "existing";
   /** All connections; and everything that reached the server. */
   links = [];
   received = [];
@@ -189,7 +191,11 @@ export class FakeServer {
     this.received.push(request);
     const { command, room, nonce } = request;
     const answer = (object) => link.down.push(object);
-    if (command === "login") return this.#onLogin(link, request);
+    if (command === "login" && request.password === undefined && request.token === undefined) {
+      link.login = request;
+      return answer({ type: "prompt", field: "password", account: this.account });
+    }
+    if (command === "login" || command === "password") return this.#onLogin(link, { ...link.login, ...request });
     if (command === "PM" || command === "DM") return this.#onMessage(request, answer);
     const lobbyOr = room === undefined ? {} : { room };
     switch (command) {

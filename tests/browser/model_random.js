@@ -73,7 +73,8 @@ export async function run({ Chat, Storage }, seed, steps) {
     () => chat.me && (chat.conversations.get("lobby").isFollowed = random() < 0.5),
   ];
 
-  for (let count = Math.floor(random() * (seed % 10 === 0 ? 4_000 : 400)); count > 0; count--) others[random() < 0.8 ? "say" : "echo"]();
+  const before = Math.floor(random() * (seed % 10 === 0 ? 4_000 : 400));
+  for (let count = 0; count < before; count++) others[random() < 0.8 ? "say" : "echo"]();
   load();
   for (let step = 0; step < steps; step++) {
     if (random() < 0.5) among(events)();

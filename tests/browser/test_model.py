@@ -70,9 +70,9 @@ def test_random_losses(run: _Run, seed: int, steps: int) -> None:
 _REAL = """
 const open = (handlers) => new Connection(`ws://${location.host}/`, handlers);
 const store = () => new MemoryStore();
-const page = (name) => {
+const page = (name, isNew = true) => {
   const chat = new Chat({ open, storage: new Storage({ local: store(), session: store() }) });
-  return chat.logIn({ username: name, password: "wonderland" }).then(() => chat);
+  return chat.logIn({ username: name, password: "wonderland", isNew }).then(() => chat);
 };
 const until = async (condition) => {
   while (!condition()) await new Promise((go) => setTimeout(go, 10));
@@ -93,7 +93,7 @@ def test_real_server(run: _Run, fresh_name: Callable[[str], str]) -> None:
       await until(() => texts(b, room).length === 12);
       await b.run(room, `@${given[0]} psst`);
       await until(() => a.unread.isMeant);
-      const late = await page(given[1]);
+      const late = await page(given[1], false);
       await Promise.all([late.open(room), late.open(`user:${given[0]}`)]);
       const shown = [texts(late, room).length, texts(late, `user:${given[0]}`)];
       const found = await late.search(room, "m7");

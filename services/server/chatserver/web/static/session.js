@@ -13,6 +13,9 @@
  * are tried until they succeed or can't. They use the token, or without one the password, which is kept in memory only.
  * A bye with a code ends the session until the user asks for it again.
  *
+ * A mistyped name must not make an account. So a typed login sends the password only after the server has told that the
+ * name exists (`prompt`). A new name is refused with `new_name`, until the login has `isNew`.
+ *
  * A pause grows with each failure. It is short again after a connection that served the user: an event followed the
  * login, and the server stored messages.
  */
@@ -48,6 +51,7 @@ export class Session {
   #decide = null;
   /** A new password until the server confirms it: if the answer is lost, either may be valid. */
   #newPassword = null;
+  #isPromptWanted = false;
   #goodbye = "";
   #wasServed = false;
   #cancelRetry = () => {};
@@ -68,8 +72,9 @@ export class Session {
   }
 
   /** Log in as typed. Rejects with a Refusal. */
-  logIn({ username, password, remember = null, invitation = "", newPassword = "" }) {
+  logIn({ username, password, isNew = false, remember = null, invitation = "", newPassword = "" }) {
     this.#newPassword = null;
+    this.#isPromptWanted = !isNew;
     this.#login = { username };
     const optional = { password, remember, invitation, new_password: newPassword };
     for (const [name, value] of Object.entries(optional)) if (value) this.#login[name] = value;
@@ -165,7 +170,9 @@ export class Session {
 
   #sendLogin() {
     this.#cancelLogin = this.#schedule(() => this.drop("the server does not answer the login"), LOGIN_MS);
-    this.send({ command: "login", ...this.#login, rooms: true, moderation: true, ...this.#hooks.login() });
+    const login = { command: "login", ...this.#login, rooms: true, moderation: true, ...this.#hooks.login() };
+    if (this.#decide?.isTyped && this.#isPromptWanted) delete login.password;
+    this.send(login);
   }
 
   #onObject(object) {
@@ -179,9 +186,13 @@ export class Session {
     if (type === "login") return this.#onWelcome(object);
     if (type === "error") return this.#onRefused(object);
     if (type !== "prompt") return undefined;
-    const isNew = object.account === "new";
-    const text = isNew ? "This name is new: choose a password." : "This name has a password; type it.";
-    return this.#refuse(new Refusal(text, isNew ? "password_new" : "password_existing"));
+    const { username, password } = this.#login;
+    if (object.account === "new") {
+      const text = `${username} is a new name. To make this account, type the password again.`;
+      return this.#refuse(new Refusal(text, "new_name"));
+    }
+    if (!password) return this.#refuse(new Refusal("This name has a password; type it.", "password_needed"));
+    return this.send({ command: "password", password });
   }
 
   #onWelcome(object) {

@@ -82,7 +82,7 @@ export class Login {
     const isNew = again.required || code === "new_name";
     const name = username.value.trim();
     this.tell(code === "new_name" ? `${name} is a new name. To make this account, type the password again.` : message);
-    if (code === "new_name") this.ask({ again: true });
+    if (code === "new_name") this.ask({ again: true, invitation: this.fields.invitation.required });
     else if (code === "invitation_required") this.ask({ again: isNew, invitation: true });
     else if (code === "password_change_required") this.ask({ newPassword: true });
     else if (code === "wrong_password") password.select();
