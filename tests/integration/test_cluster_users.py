@@ -111,7 +111,7 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     assert erin.is_closed()
     ended_at = time.monotonic()
     wait_for_users(alice, "alice", "dave")
-    assert time.monotonic() - ended_at < 1.0
+    assert time.monotonic() - ended_at < 5.0  # the others would notice a silent server after 10 s
 
 
 def test_session_of_one_server_is_one_of_all(two: Two) -> None:
