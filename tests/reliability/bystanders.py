@@ -55,7 +55,7 @@ NEW_MAX_SECONDS = 2.0
 # The longest wait for a processor that others use, for each second that the server runs, and for all its wake-ups. A
 # thread that hashes gets a quarter of the processor beside one busy program, and a seventh beside two.
 _WAIT_MAX_FACTOR = 8
-_WAKE_UPS_MAX_SECONDS = 0.1
+_WAKE_UPS_MAX_SECONDS = 0.5
 MEBIBYTE = 1024 * 1024
 MEMORY_MAX_BYTES = 100 * MEBIBYTE
 # Stacks of ended threads, caches of SQLite, and holes in malloc's heap: one has the size of a hash, 19 MiB.
