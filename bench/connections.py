@@ -278,6 +278,10 @@ class Connections:
     def _wait(self, seconds: float) -> list[tuple[int, int]]:
         if self._udp_sockets and (now := perf_counter()) >= self._check_resend_at:
             self._send_due(now)
+        if self.protocol.keep_alive and (now := perf_counter()) >= self._keep_alive_at:
+            self._keep_alive_at = now + PING_SECONDS
+            for fd in self.receivers - self._logins.keys():
+                self.send_all(fd, self.protocol.keep_alive)
         return self._poll.poll(seconds, _EVENTS_MAX)
 
     def _send_due(self, now: float) -> None:

@@ -55,6 +55,8 @@ class WireProtocol:
     log_in: Callable[[str, Role], Login]
     frame: Callable[[bytes], bytes]
     transport: Transport = Transport.TCP
+    # What a silent receiver sends from time to time, so that the server keeps its connection.
+    keep_alive: bytes = b""
     confirmation: bytes = b""
 
 
@@ -164,6 +166,7 @@ _HEAD_END: Final = b"\r\n\r\n"
 _IS_LAST, _TEXT_FRAME, _CONTROL_FRAME, _IS_MASKED, _TWO_BYTES = 0x80, 1, 8, 0x80, 126
 # A mask that changes nothing costs a server as much as any other.
 _MASK: Final = bytes(4)
+_PONG: Final = b"\x8a\x80" + _MASK
 
 
 class MessageBuffer:
@@ -378,7 +381,7 @@ PROTOCOLS: Final = {
     for protocol in (
         WireProtocol("json", _log_in_json, _frame_json, confirmation=b'"type":"sent"'),
         WireProtocol("json-tls", _log_in_json, _frame_json, Transport.TLS),
-        WireProtocol("websocket", _log_in_websocket, _frame_websocket),
+        WireProtocol("websocket", _log_in_websocket, _frame_websocket, keep_alive=_PONG),
         WireProtocol("frames", _log_in_frames, _frame_frames),
         WireProtocol("datagram", _log_in_frames, _frame_frames, Transport.UDP),
         WireProtocol("raw", _log_in_raw, _frame_raw),
