@@ -46,7 +46,7 @@ def test_page_resumes_after_the_server_was_killed(own_server: Program, open_page
     alice.send("two")
     alice.until_last("two")
     own_server.kill()
-    alice.until(lambda: "No connection" in alice.status(), "it says that there is no connection")
+    alice.until(lambda: "kept and sent later" in alice.status(), "it says that there is no connection")
     alice.send("three")
     assert alice.until_last("three").state == "pending"
     own_server.start(port)
