@@ -67,7 +67,9 @@ export function listDialog(title, { load, row, empty, head = [] }) {
 }
 
 /** The first part of a row: some nodes, and a second line in small letters. */
-export const details = (nodes, ...hints) => h("span", {}, ...nodes, h("span.hint", { dir: "auto" }, clean(hints.filter(Boolean).join(" · "))));
+export function details(nodes, ...hints) {
+  return h("span", {}, ...nodes, h("span.hint", { dir: "auto" }, clean(hints.filter(Boolean).join(" · "))));
+}
 
 /** A button that runs a request. If it fails, the reason stands after it. */
 export function actButton(label, action, name = label) {

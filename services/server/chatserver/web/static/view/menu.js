@@ -7,7 +7,8 @@ import { h } from "./dom.js";
  * below which it opens, or `{ x, y }`. `origin` gets the focus back.
  */
 export function openMenu(title, items, place, origin) {
-  const menu = h("div.menu", { popover: "auto", role: "menu", "aria-label": title }, h("div.menu-title", { dir: "auto" }, title));
+  const menu = h("div.menu", { popover: "auto", role: "menu", "aria-label": title });
+  menu.append(h("div.menu-title", { dir: "auto" }, title));
   const shown = items.filter((item) => item !== false);
   shown.forEach((item, index) => {
     if (item !== null) menu.append(itemNode(item, menu));

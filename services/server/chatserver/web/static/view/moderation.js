@@ -25,7 +25,8 @@ export function userItems(chat, conversation, name, { open, mention, tell }) {
   const sanction = (what, action) => {
     const fields = what === "Kick" ? [REASON] : [FOR, REASON];
     const run = ({ seconds, reason }) => action(seconds ? Number(seconds) : null, reason);
-    return [`${what}…`, () => askDialog(`${what} ${clean(name)}${where}`, { fields, button: what, isDanger: true, action: run }), true];
+    const form = { fields, button: what, isDanger: true, action: run };
+    return [`${what}…`, () => askDialog(`${what} ${clean(name)}${where}`, form), true];
   };
   return [
     write,
@@ -83,10 +84,10 @@ export function bansDialog(chat, key) {
     load: () => chat.bans(key),
     row: ({ kind, username, address, by, until, reason }, reload) => {
       const target = username ?? address;
-      const end = kind === "ban" ? chat.unban : chat.unmute;
+      const undo = kind === "ban" ? chat.unban : chat.unmute;
       const what = ` ${kind === "ban" ? "banned" : "muted"} by ${clean(by)}`;
-      const about = details([nameNode(target), what], until ? `until ${momentText({ time: until })}` : "until it is ended", reason);
-      return [about, actButton("End", () => end.call(chat, key, target).then(() => reload()), `End for ${target}`)];
+      const end = until ? `until ${momentText({ time: until })}` : "until it is ended";
+      return [details([nameNode(target), what], end, reason), actButton("End", () => undo.call(chat, key, target).then(() => reload()), `End for ${target}`)];
     },
   });
 }

@@ -39,7 +39,8 @@ class Page {
       onError: (text) => this.tell(text, true),
     });
     this.timeline = new Timeline(chat, { onMenu: (...about) => this.messageMenu(...about), onLeave: leave });
-    this.search = new Search(chat, { current: () => this.conversation, onJump: (key, id) => this.jump(key, id), onClose: leave });
+    const current = () => this.conversation;
+    this.search = new Search(chat, { current, onJump: (key, id) => this.jump(key, id), onClose: leave });
     this.sidebar = new Sidebar(chat, {
       open: this.open,
       rooms: () => roomsDialog(chat, this.open),

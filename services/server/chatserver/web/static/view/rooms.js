@@ -30,7 +30,8 @@ export function roomsDialog(chat, open) {
     row: ({ room, topic, members, joined, invited, ...rest }) => {
       const label = joined ? "Open" : "Join";
       const lock = rest.private ? [" ", icon("lock"), hiddenText("private")] : [];
-      const about = details([h("bdi", `#${clean(room)}`), ...lock], plural(members, "member"), invited && "you are invited", topic);
+      const name = [h("bdi", `#${clean(room)}`), ...lock];
+      const about = details(name, plural(members, "member"), invited && "you are invited", topic);
       return [about, actButton(label, () => enter(room, false), `${label} ${room}`)];
     },
   });

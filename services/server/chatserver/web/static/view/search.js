@@ -34,7 +34,8 @@ export class Search {
     this.box.value = words;
     this.list = h("div.scroll");
     const title = h("h2", `Found in ${titleOf(conversation)}`);
-    this.panel.replaceChildren(h("div.panel-head", title, iconButton("close", "Close the search", () => this.close())), this.list);
+    const close = iconButton("close", "Close the search", () => this.close());
+    this.panel.replaceChildren(h("div.panel-head", title, close), this.list);
     $("chat").classList.add("shows-results");
     await this.load(conversation.key, words);
   }

@@ -20,7 +20,7 @@ import { continues, dayOf, dayText, drawRow, signatureOf } from "./message.js";
 // Rows of the window, and by how many it moves. On a very high screen there are more, so that no end is ever seen.
 const WINDOW = 150;
 const PIXELS_PER_ROW = 8;
-const STEP = 50;
+const STEP = 25;
 // Distance from an end of the window at which it moves, and from the end of the log at which it follows, in pixels.
 const MARGIN = 900;
 const NEAR_END = 24;
@@ -54,7 +54,8 @@ export class Timeline {
     log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     log.addEventListener("keydown", (event) => this.#keyPressed(event));
     log.addEventListener("contextmenu", (event) => this.#menuAsked(event));
-    for (const name of ["pointerover", "focusin"]) log.addEventListener(name, ({ target }) => this.#pointAt(target.closest(".message")));
+    const point = ({ target }) => this.#pointAt(target.closest(".message"));
+    for (const name of ["pointerover", "focusin"]) log.addEventListener(name, point);
     log.parentElement.addEventListener("pointerleave", () => this.#pointAt(null));
     this.jump.addEventListener("click", () => this.toNewest());
     new ResizeObserver(() => this.conversation && this.#place()).observe(log);
