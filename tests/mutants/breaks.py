@@ -37,6 +37,8 @@ _STORE = "server/chatserver/store/"
 _PROTOCOL = "protocol/chatprotocol/"
 _CLIENT = "client/chatclient/"
 _WIRE = "protocol/chatprotocol/wire/"
+_STATIC = "server/chatserver/web/static/"
+_MODEL = "browser/test_model.py::"
 
 # --- README.md ---
 
@@ -56,6 +58,7 @@ _CONFIRMED = "A confirmed message is stored; a visible message is stored."
 _ONE_ORDER = "All clients see one order."
 _SAME_STORE = "The same entries make the same store, whenever and in which transactions they are applied."
 _RECONNECT = "No message is missed or repeated after a reconnect (json)."
+_PAGE = "The web page shows each message once and in order, and stores each typed one once, whatever breaks."
 _RECEIVED = "A direct message waits until a device of its recipient has received it."
 _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
@@ -2312,5 +2315,35 @@ BREAKS = (
         "            _refuse_shared(self.database)\n",
         "",
         "integration/test_admin_cluster.py::test_server_becomes_one_of_several_and_a_single_one_again",
+    ),
+    _break(
+        _PAGE,
+        _STATIC + "chat.js",
+        "if (this.#isHeld(message)) this.#held.set(message.id, message);\n    else this.#show",
+        "this.#show",
+        f"{_MODEL}test_scenario",
+    ),
+    _break(
+        _PAGE,
+        _STATIC + "chat.js",
+        "this.#seenDirect = Math.max(this.#seenDirect, id);",
+        "",
+        f"{_MODEL}test_scenario",
+    ),
+    _break(_PAGE, _STATIC + "conversation.js", "if (known) return known;", "", f"{_MODEL}test_scenario"),
+    _break(
+        _PAGE,
+        _STATIC + "outbox.js",
+        "    this.#wire.clear();\n  }\n\n  clear",
+        "  }\n\n  clear",
+        f"{_MODEL}test_scenario",
+        f"{_MODEL}test_random_losses",
+    ),
+    _break(
+        _PAGE,
+        _STATIC + "session.js",
+        "if (this.#decide?.isTyped && this.#isPromptWanted) delete login.password;",
+        "",
+        f"{_MODEL}test_scenario",
     ),
 )
