@@ -87,6 +87,7 @@ export const SCENARIOS = {
       const done = refusalOf(world.chat.logIn({ username: "alice", password: "x" }));
       await world.answer({ type: "error", code, message: "No." });
       equal([await done, world.state, world.chat.error], [code, "out", "No."]);
+      equal(world.chat.canResume, false, "there is no session to continue");
       world.clock.advance(60_000);
       equal(world.server.links.length, 1, code);
     }

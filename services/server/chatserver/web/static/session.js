@@ -232,6 +232,7 @@ export class Session {
     const decide = this.#decide;
     this.#decide = null;
     if (error.code === "bad_token") this.forget();
+    if (decide?.isTyped) this.#login = null;
     this.end(error.message);
     decide?.reject(error);
   }

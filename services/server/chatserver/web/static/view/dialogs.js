@@ -99,7 +99,7 @@ export function helpDialog(commands) {
   openDialog(
     "Help",
     table(KEYS),
-    h("p", "Keys of one letter work outside of text boxes. Lines between ``` and lines after four spaces are code."),
+    h("p", "/ and ? work outside the text boxes. Lines between ``` and lines that begin with four spaces are code."),
     table(commands.map((each) => [`${each.word} ${each.arguments}`.trim(), each.help])),
   );
 }

@@ -123,7 +123,7 @@ class Page {
     if (key !== this.current || this.timeline.conversation !== conversation) {
       this.current = key;
       this.timeline.show(conversation);
-      this.composer.open(key, `Message to ${kind === "lobby" ? "everybody" : titleOf(conversation)}`);
+      this.composer.open(key, `Message to ${kind === "lobby" ? "all users" : titleOf(conversation)}`);
       this.sidebar.select(key);
       this.render();
     }

@@ -43,7 +43,7 @@ export class Sidebar {
     const conversation = chat.conversations.get(this.current);
     if (!conversation) return;
     const all = ordered(chat);
-    this.everybody = new Set(chat.conversations.get("lobby").online.map((name) => name.toLowerCase()));
+    this.onlineNames = new Set(chat.conversations.get("lobby").online.map((name) => name.toLowerCase()));
     this.drawRooms(all.filter(({ kind }) => kind !== "user").map((each) => this.row(each)));
     this.drawDirect(all.filter(({ kind }) => kind === "user").map((each) => this.row(each)));
     $("open-sidebar").classList.toggle("unread", all.some(({ unread, key }) => unread > 0 && key !== this.current));
@@ -53,7 +53,7 @@ export class Sidebar {
 
   row(conversation) {
     const { key, kind, name, unread, isMeant, isPrivate } = conversation;
-    const isOnline = kind === "user" && this.everybody.has(name.toLowerCase());
+    const isOnline = kind === "user" && this.onlineNames.has(name.toLowerCase());
     const isCurrent = key === this.current;
     const fill = (button) => {
       button.title = titleOf(conversation);
@@ -74,7 +74,7 @@ export class Sidebar {
   /** Users online in a room or the lobby; of a direct conversation the two of it who are. */
   renderUsers({ kind, name, online, onlineCount }) {
     const { chat } = this;
-    const both = [name, chat.me].filter((each) => this.everybody.has(each.toLowerCase()));
+    const both = [name, chat.me].filter((each) => this.onlineNames.has(each.toLowerCase()));
     const names = kind === "user" ? both : online;
     const count = kind === "user" ? both.length : Math.max(online.length, onlineCount);
     const shown = [...names].sort(byName).slice(0, USERS_MAX);
