@@ -89,6 +89,26 @@ def test_refused_login_says_why_and_can_be_tried_again(
     assert page.online().count(name) == 1
 
 
+def test_new_name_is_registered_only_after_the_password_was_typed_twice(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """A typing error in the name would make an account that is not wanted."""
+    name = fresh_name("newcomer")
+    page = open_page(server.port)
+    page.fill_in(name, "secret")
+    page.click("button", "Log in")
+    page.find("textbox", "Password again").send_keys("secrte", Keys.ENTER)
+    page.until_shows("differ")
+    assert page.look_for("textbox", "Message") is None
+    again = page.find("textbox", "Password again")
+    again.clear()
+    again.send_keys("secret", Keys.ENTER)
+    page.find("textbox", "Message")
+    peer = Peer(server.port)
+    assert peer.login(name)["account"] == "existing"
+    peer.close()
+
+
 def test_form_tells_password_managers_what_its_fields_are(server: Program, open_page: Callable[[int], Page]) -> None:
     page = open_page(server.port)
     form = page.find("form", "Log in")

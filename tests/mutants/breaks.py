@@ -59,6 +59,10 @@ _ONE_ORDER = "All clients see one order."
 _SAME_STORE = "The same entries make the same store, whenever and in which transactions they are applied."
 _RECONNECT = "No message is missed or repeated after a reconnect (json)."
 _PAGE = "The web page shows each message once and in order, and stores each typed one once, whatever breaks."
+_TEXTS = "Texts of others are only texts in the web page: no script runs, and each stays in its row."
+_TOKEN_ONLY = "A browser keeps a session token, and never a password."
+_SMOOTH = "The web page shows a history of any length smoothly, in bounded memory."
+_ALOUD = "The web page reads aloud what arrives, and no older messages."
 _RECEIVED = "A direct message waits until a device of its recipient has received it."
 _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
@@ -2345,5 +2349,47 @@ BREAKS = (
         "if (this.#decide?.isTyped && this.#isPromptWanted) delete login.password;",
         "",
         f"{_MODEL}test_scenario",
+    ),
+    _break(
+        _TEXTS,
+        _STATIC + "view/dom.js",
+        "element.append(...children.filter((child) => child !== null));",
+        "for (const child of children) child && element.insertAdjacentHTML('beforeend', child.outerHTML ?? child);",
+        "browser/test_attacks.py::test_names_and_errors_of_a_server_do_not_control_the_page",
+    ),
+    _break(
+        _TEXTS,
+        _STATIC + "text.js",
+        "return url && /^https?:$/.test(url.protocol) && !url.username && !url.password ? url.href : null;",
+        "return url ? url.href : null;",
+        "browser/test_attacks.py::test_texts_of_users_do_not_control_the_page",
+    ),
+    _break(
+        _TEXTS,
+        _STATIC + "text.js",
+        'const limitMarks = (text) => text.replace(MARKS, "$1");',
+        "const limitMarks = (text) => text;",
+        "browser/test_attacks.py::test_texts_of_users_do_not_control_the_page",
+    ),
+    _break(
+        _TOKEN_ONLY,
+        _STATIC + "session.js",
+        "    this.send(login);\n",
+        "    this.send(login);\n    sessionStorage.setItem('chat.login', JSON.stringify(login));\n",
+        "browser/test_login.py::test_user_stays_logged_in_over_a_reload",
+    ),
+    _break(
+        _SMOOTH,
+        _STATIC + "view/timeline.js",
+        "const WINDOW = 150;",
+        "const WINDOW = 1500;",
+        "browser/test_reading.py::test_history_is_scrolled_to_its_beginning",
+    ),
+    _break(
+        _ALOUD,
+        _STATIC + "view/timeline.js",
+        '    this.log.setAttribute("aria-live", "off");\n',
+        "",
+        "browser/test_accessibility.py::test_only_new_messages_are_read_aloud",
     ),
 )
