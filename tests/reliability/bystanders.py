@@ -7,7 +7,7 @@ priority than they have, and takes four times as long beside one of them. So all
 which stands still while the processor runs another program. Everything that the server does counts, and all time in
 which the processor is idle because the server waits for something else. What the stopwatch can't tell is whether the
 server wanted to run while another program did. A server that wants to run gets its share: so the time of others counts
-if it is more than eight times the server's own.
+if it is more than sixteen times the server's own.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ DEFAULT_HASHES = {"CHAT_HASH_TIME_COST": "", "CHAT_HASH_MEMORY_KIB": ""}
 # Short tests are too short for percentiles. They check the median, and the fastest login.
 _IS_LONG = bool(os.environ.get("CHAT_TEST_LONG"))
 _MESSAGES_MIN = 10
+# On a busy machine a login may wait for long behind eighty others.
+_PATIENCE_SECONDS = 60.0
 # The 99th percentile of messages.
 DELAY_MAX_SECONDS = 0.1
 # "At once": people take it for a slow network. A quiet server needs 0.03 s, or 0.1 s with the default hash.
@@ -54,7 +56,7 @@ KNOWN_MAX_SECONDS = 1.0
 NEW_MAX_SECONDS = 2.0
 # The longest wait for a processor that others use, for each second that the server runs, and for all its wake-ups. A
 # thread that hashes gets a quarter of the processor beside one busy program, and a seventh beside two.
-_WAIT_MAX_FACTOR = 8
+_WAIT_MAX_FACTOR = 16
 _WAKE_UPS_MAX_SECONDS = 0.5
 MEBIBYTE = 1024 * 1024
 MEMORY_MAX_BYTES = 100 * MEBIBYTE
@@ -103,6 +105,7 @@ class Stopwatch:
 def seconds_to_log_in(server: Program, name: str, address: str) -> float:
     """Log in with the right password, which is never refused, and return how long that takes."""
     with closing(Peer(server.port, address)) as peer:
+        peer.socket.settimeout(_PATIENCE_SECONDS)
         watch = Stopwatch(server)
         peer.login(name)
         return watch.seconds()
