@@ -96,7 +96,7 @@ def test_accounts_that_log_in_all_the_time_delay_no_known_user(tmp_path: Path, a
             seconds_to_log_in(server, name, address)
         with (
             Bystanders(server) as bystanders,
-            Attacker(guess, port=server.port, guessers=users * 8, seconds=60, password="secret"),
+            Attacker(guess, port=server.port, guessers=users * 8, seconds=600, password="secret"),
         ):
             bystanders.chat(seconds)
             known, further = (
@@ -114,7 +114,7 @@ def test_tries_that_wait_keep_no_user_out(tmp_path: Path, seconds: int) -> None:
     with (
         attacked(tmp_path, "--max-connections", "200", CHAT_ADDRESS_NEW_CONNECTIONS="16") as server,
         Bystanders(server) as bystanders,
-        Attacker(guess, port=server.port, guessers=guessers, seconds=60),
+        Attacker(guess, port=server.port, guessers=guessers, seconds=600),
     ):
         server.wait_until(lambda: server.log().count(refused) >= 40, "all connections that they may make")
         bystanders.chat(seconds)
