@@ -21,7 +21,7 @@ const LONGEST_SECONDS = 3_153_600_000;
 /** Rows of the help, in its order: word and aliases, arguments, help, and what it does. It may return what to open. */
 const TABLE = [
   ["/me", "ACTION", "say what you do, as in /me waves", (chat, at, rest) => {
-    return chat.send(at.key, `/me ${needed(rest, "type /me ACTION, as in /me waves")}`);
+    return chat.send(at.key, `/me ${needed(rest, "Type /me ACTION, as in /me waves")}`);
   }],
   ["/msg /w /dm", "USER [MESSAGE]", "write to one user", (chat, _, rest) => whisper(chat, ...firstWord(rest))],
   ["/search", "WORDS", "find messages with all words; word* matches a prefix", (_, __, words) => {
@@ -29,7 +29,7 @@ const TABLE = [
   }],
   ["/join", "ROOM [private]", "enter or make a room; private: by invitation", async (chat, _, rest) => {
     const [room, option] = firstWord(rest);
-    if (option && option !== "private") throw nothing("type /join ROOM, or /join ROOM private for a private room");
+    if (option && option !== "private") throw nothing("Type /join ROOM, or /join ROOM private for a private room");
     return { open: await chat.join(roomName(room), option === "private") };
   }],
   ["/rooms /list", "", "list the rooms", dialog("rooms")],
@@ -37,7 +37,7 @@ const TABLE = [
     return chat.part(rest ? `room:${roomName(rest).toLowerCase()}` : at.key);
   }],
   ["/topic", "TEXT", "change the topic of the room; - removes it", (chat, at, rest) => {
-    return chat.setTopic(at.key, rest === "-" ? "" : needed(rest, "type /topic TEXT, or /topic -"));
+    return chat.setTopic(at.key, rest === "-" ? "" : needed(rest, "Type /topic TEXT, or /topic -"));
   }],
   ["/invite", "USER", "let a user join the room", about("invite")],
   ["/op", "USER", "make a member an operator of the room", about("op")],
@@ -141,7 +141,7 @@ function terms(text) {
 
 function username(word) {
   const name = word.replace(/^@/, "");
-  if (!name) throw nothing("name a user");
+  if (!name) throw nothing("Name a user");
   if (!USERNAME.test(name)) throw nothing("A username is 1 to 32 letters and digits (A-Z, a-z, 0-9)");
   return name;
 }
@@ -164,7 +164,7 @@ function needed(text, advice) {
 }
 
 function nothing(why) {
-  return new Refusal(`Nothing was done: ${why}.`);
+  return new Refusal(`${why}. Nothing was done.`);
 }
 
 /** The first word and the rest, which may have several lines. */

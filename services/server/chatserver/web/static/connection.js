@@ -66,7 +66,7 @@ export class Connection {
     socket.close();
   }
 
-  /** Ask the server for a sign of life now: the network may have changed. */
+  /** Ask the server for an answer now: the network may have changed. */
   check() {
     if (this.#socket?.readyState === 1) this.#ping(CHECKED_ANSWER_MS);
   }

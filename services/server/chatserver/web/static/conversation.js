@@ -161,7 +161,7 @@ export class Conversation {
 
   /**
    * Messages after this id are of another history; the server delivers those that replace them. If the user has seen
-   * less (`seenId`), messages between may be missing: the window begins anew.
+   * less (`seenId`), messages between may be missing: the window begins again.
    */
   cutAfter(id, seenId) {
     const isKept = (message) => message.id === null || (message.id <= id && seenId >= id);
@@ -180,7 +180,7 @@ export class Conversation {
     this.seenId = Math.min(this.seenId, id);
   }
 
-  /** Count the unread messages anew. `isUnread` and `isMeant` are true or false for a message after `readId`. */
+  /** Count the unread messages again. `isUnread` and `isMeant` are true or false for a message after `readId`. */
   count(isUnread, isMeant) {
     const known = [...this.messages, ...this.#tail];
     const unread = known.filter((each) => each.id > this.readId && !each.isDeleted && isUnread(each));

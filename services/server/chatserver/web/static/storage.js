@@ -1,6 +1,6 @@
 /**
- * What outlives the page: the session token and the read marks (localStorage), and unsent messages (sessionStorage,
- * which each tab has for itself, also over a reload). Never a password.
+ * Storage that outlives the page: the session token and the read marks (localStorage), and unsent messages
+ * (sessionStorage, which each tab has for itself, also over a reload). Never a password.
  *
  * Read marks belong to a user and to a history of the server: message 31 of another history is another message. Several
  * tabs write them, so each write takes the greater id of each conversation. A browser may refuse all storage: then

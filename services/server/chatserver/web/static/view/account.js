@@ -23,10 +23,10 @@ export function selfItems(chat, tell, help) {
   ];
 }
 
-/** The session tokens of the user. */
+/** The sessions of the user: one for each session token. */
 export function sessionsDialog(chat) {
   let reloadList;
-  const others = h("div.buttons", actButton("Log out everywhere else", async () => reloadList(await chat.revoke("all"))));
+  const others = h("div.buttons", actButton("Log out everywhere else", async () => reloadList?.(await chat.revoke("all"))));
   listDialog("Sessions", {
     head: [h("p.hint", "Where you stay logged in. A session ends 30 days after its last use."), others],
     empty: "None. Choose “Stay logged in” when you log in.",
@@ -53,7 +53,7 @@ export function passwordDialog(chat, tell) {
     action: async ({ old, fresh, again }) => {
       if (fresh !== again) throw new Error("The two new passwords differ.");
       await chat.changePassword(old, fresh);
-      tell("Your password is changed. All other sessions are logged out.");
+      tell("Your password is changed. All other sessions have ended.");
     },
   });
 }
@@ -62,6 +62,6 @@ export function ignoredDialog(chat) {
   listDialog("Ignored users", {
     empty: "You ignore no users.",
     load: () => chat.ignored(),
-    row: (name, reload) => [nameNode(name), actButton("See again", () => chat.unignore(name).then(() => reload()))],
+    row: (name, reload) => [nameNode(name), actButton("Show messages", () => chat.unignore(name).then(() => reload()))],
   });
 }

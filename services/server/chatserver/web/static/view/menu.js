@@ -35,7 +35,7 @@ function itemNode([label, action, isDanger], menu) {
   return h(isDanger ? "button.danger" : "button", { role: "menuitem", tabIndex: -1, onclick }, label);
 }
 
-/** At the place, inside of the window. */
+/** At the place, inside the window. */
 function put(menu, place) {
   const { width, height } = menu.getBoundingClientRect();
   let { x, y } = place;

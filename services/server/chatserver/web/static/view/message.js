@@ -15,7 +15,7 @@ const day = format({ weekday: "long", day: "numeric", month: "long", year: "nume
 const moment = format({ dateStyle: "short", timeStyle: "short", hourCycle: "h23" });
 const full = format({ dateStyle: "full", timeStyle: "medium", hourCycle: "h23" });
 
-/** The time of a message. One outside of the calendar counts as now. */
+/** The time of a message. One outside the calendar counts as now. */
 function timeOf({ time }) {
   const date = new Date(time);
   return Number.isNaN(date.getTime()) ? new Date() : date;

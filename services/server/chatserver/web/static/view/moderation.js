@@ -33,7 +33,7 @@ export function userItems(chat, conversation, name, { open, mention, tell }) {
     kind !== "user" && ["Mention", () => mention(name)],
     null,
     chat.isIgnored(name)
-      ? ["See messages again", attempt(() => chat.unignore(name))]
+      ? ["Show messages again", attempt(() => chat.unignore(name))]
       : ["Ignore", attempt(() => chat.ignore(name))],
     reportItem(chat, key, { username: name }, name, tell),
     null,
@@ -59,7 +59,7 @@ export function messageItems(chat, conversation, message, { open, tell }) {
     isDanger: true,
     action: () => chat.deleteMessage(key, id),
   };
-  const copy = () => navigator.clipboard.writeText(text).catch(() => tell("The browser does not allow to copy.", true));
+  const copy = () => navigator.clipboard.writeText(text).catch(() => tell("The browser does not allow copying.", true));
   return [
     !isDeleted && ["Copy text", copy],
     !isOwn && kind !== "user" && ["Reply with a direct message", () => open(`user:${from.toLowerCase()}`)],

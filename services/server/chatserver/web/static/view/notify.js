@@ -1,4 +1,4 @@
-// Unread messages outside of the page: the title of the tab, and notifications if the user turned them on.
+// Unread messages outside the page: the title of the tab, and notifications if the user turned them on.
 
 import { clean } from "../text.js";
 import { kept } from "./dom.js";

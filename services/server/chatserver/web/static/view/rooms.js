@@ -18,7 +18,7 @@ export function roomsDialog(chat, open) {
   };
   const make = () =>
     askDialog("Make a room", {
-      text: "A room of this name that is public already is joined.",
+      text: "If there is a public room of this name, you join it.",
       fields: [ROOM, { name: "isPrivate", label: "Private: for invited users only", type: "checkbox" }],
       button: "Make",
       action: ({ room, isPrivate }) => enter(room, isPrivate),
@@ -60,7 +60,7 @@ export function conversationItems(chat, conversation, open) {
     action: ({ text }) => chat.setTopic(key, text),
   };
   const leave = {
-    text: "You get no more messages of this room. Without members it ends.",
+    text: "You get no more messages of this room. A room without members ends.",
     button: "Leave",
     isDanger: true,
     action: () => chat.part(key),

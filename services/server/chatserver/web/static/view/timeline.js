@@ -378,7 +378,7 @@ export class Timeline {
     }
   }
 
-  /** Puts the button for actions on a row. It stands outside of the log, which is read aloud. */
+  /** Puts the button for actions on a row. It stands outside the log, which is read aloud. */
   #pointAt(row) {
     this.#pointed = row;
     this.actions.hidden = !row;
