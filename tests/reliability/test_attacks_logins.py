@@ -147,7 +147,7 @@ def test_many_register_and_hang_up_at_once(tmp_path: Path, count: int) -> None:
         watch = Stopwatch(server)
         server.wait_until(lambda: server.threads() <= threads + 10, "the end of their threads")
         print(f"hashes dropped after {watch.seconds():.1f} s")
-        assert watch.seconds() < NEW_MAX_SECONDS
+        assert watch.seconds() < 1 + NEW_MAX_SECONDS  # those of the first second are not dropped
         bystanders.chat(1 if count == 200 else 10)
         # Those of the first second are hashed: a peer that closed its side may still read.
         assert len(re.findall(r"user=mallory\d+ account=new", server.log())) < 100
