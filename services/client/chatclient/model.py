@@ -139,7 +139,7 @@ class Model:
         self.password = password
         # The code with which a new name registers, if the server needs one.
         self.invitation: str | None = None
-        # The session token that logs in in place of a password, and needs no name.
+        # The session token; a login with it needs no name and no password.
         self.token: str | None = None
         self.connection_state = ConnectionState.DISCONNECTED
         self.was_logged_in = False

@@ -646,7 +646,7 @@ CLIENT_SETTINGS: Final = (
     Setting(
         "token_file",
         "--token-file",
-        "file with a session token, which logs in in place of your name and password",
+        "file with a session token, with which you log in without name and password",
         metavar="FILE",
     ),
     Setting(

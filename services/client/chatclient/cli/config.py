@@ -57,7 +57,7 @@ class Config:
     shows_joins: bool
     # The code with which a new name registers.
     invitation: str | None = None
-    # The session token that logs in in place of a name and a password.
+    # The session token; a login with it needs no name and no password.
     token: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""HTTP, as much as the files of the page and the handshake of WebSocket need: heads of requests in, answers out.
+"""The part of HTTP that the files of the page and the handshake of WebSocket need: heads of requests in, answers out.
 
 Every answer has the same security headers, errors included. Answers have no Date: nothing here reads a clock.
 """

@@ -5,7 +5,7 @@ websocket_frames.py. The client's half is in websocket_client.py.
 
 States of the server's half:
 
-    HEAD    The head of an HTTP request is incomplete, or has not begun. The request for a file is answered, and the
+    HEAD    The head of an HTTP request is incomplete, or has not begun. A request for a file is answered, and the
             next one may follow. A handshake leads to OPEN.
     OPEN    Frames. Each text message has one object of json.
     CLOSED  The last answer or the close frame is encoded. Nothing more is read, and nothing more is encoded.
@@ -23,7 +23,7 @@ the peer as much as the ping of json; ``_pinged`` turns the Pong into a pong fra
 Threads. The reader calls everything except ``encode``. Another thread encodes the last events, at shutdown and if an
 operator ends the connection, and then sets the state to CLOSED: one store, which the reader may overwrite with OPEN at
 the end of a handshake. The send queue is finished then, and drops what follows. At worst the peer of a handshake gets
-an HTTP answer after the accepting one, which is an invalid frame: it ends the connection.
+an HTTP answer after the accepting one. That is an invalid frame, and the peer ends the connection.
 """
 
 from __future__ import annotations
@@ -348,11 +348,11 @@ class WebSocketServer(ServerProtocol):
 
 
 def _check_method(head: Head) -> None:
-    """Raise HttpError for a request that would change something."""
+    """Raise HttpError for a method other than GET and HEAD, and for a request with a body."""
     if head.method not in ("GET", "HEAD"):
-        raise HttpError(405, "Files can be read only.", [("Allow", "GET, HEAD")])
+        raise HttpError(405, "This server answers GET and HEAD only.", [("Allow", "GET, HEAD")])
     if head.has_body:
-        raise HttpError(400, "A request has no body here.")
+        raise HttpError(400, "A request to this server has no body.")
 
 
 def _choose_inner(head: Head) -> str | None:

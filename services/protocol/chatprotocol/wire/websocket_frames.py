@@ -2,8 +2,8 @@
 
 The library websockets reads frames, checks them, and knows the state of messages in fragments. It takes 5 us for a
 frame, and 12 us if the frame is a read of its own. So the server reads text messages of one frame, which are almost all
-input, without it (:func:`split_texts`). Any other frame, and all input until its message is complete, is the library's,
-whose reader takes 1.4 KB and exists as long.
+input, without it (:func:`split_texts`). The library reads any other frame, and
+all input until the message of that frame is complete. Its reader takes 1.4 KB, and exists until then.
 
 A server's frames have no mask, so they are the same for all receivers. The library's own answers, to pings and close
 frames, are dropped: both halves answer in their order with other messages.

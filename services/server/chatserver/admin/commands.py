@@ -237,7 +237,7 @@ def _token(call: _Call) -> Report:
     if report.error:
         return report
     rows = [{"token": made.secret, **row} for row in report.rows]
-    note = f"It logs in in place of the password, until {TOKEN_DAYS} days after its last use, and is not shown again."
+    note = f"It logs in without the password, until {TOKEN_DAYS} days after its last use. It is not shown again."
     return Report(rows, made.secret, note=note)
 
 

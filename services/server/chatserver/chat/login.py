@@ -224,7 +224,7 @@ class Login:
                 enter, "Too many wrong tokens from your address", peer.is_abandoned, peer.note_wait
             )
             self._throttle.finish(attempt, self._clock(), was_right=False)
-            raise RequestError(ErrorCode.BAD_TOKEN, "This session is over, or was revoked; log in with the password.")
+            raise RequestError(ErrorCode.BAD_TOKEN, "This session has ended or was revoked; log in with the password.")
         if found.account.must_change_password:
             raise _must_change_password(found.account.name)
         self._tokens.note_use(found)
