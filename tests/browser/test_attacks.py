@@ -58,6 +58,7 @@ LINKS: Final = {
     "controls": "https://exam\0ple.org/ https://example.org/\x1b[2J java\0script:owned=1 \x01javascript:owned=1",
     "malformed": "https:// http://[::1 https://%zz/ http://256.256.256.256.256/ https://a b/ http://.",
     "long": "https://example.org/" + "a" * 4_000,
+    "punctuation that takes a pattern cubic time": "https://example.org" + "." * 2_700 + "x" + ")" * 5_400,
     "code": "```\njavascript:owned=1 https://example.org/in-code <img src=x onerror=owned=1>\n```",
 }
 TEXTS: Final = [*MARKUP.values(), *LINKS.values(), *CONTROL.values(), *FAKES.values(), ZALGO, LONG, "x\n" * 3_000]

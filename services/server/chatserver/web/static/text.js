@@ -13,7 +13,8 @@ const UNSAFE_IN_TEXT = new RegExp(`(?![\\n\\t])${UNSAFE.source}`, "gu");
 // At most four combining marks in a row: no script uses more, and longer runs cover the lines above and below.
 const MARKS = /([\p{Mn}\p{Me}\u200c\u200d]{4})[\p{Mn}\p{Me}\u200c\u200d]+/gu;
 const LINK = /\bhttps?:\/\/[^\s<>"`]+/giu;
-const PUNCTUATION = /[.,;:!?'*_~]+$/;
+const PUNCTUATION = ".,;:!?'*_~";
+const CLOSING = { "(": ")", "[": "]", "{": "}" };
 const CODE = /^(?: {4}|\t)/;
 const FENCE = /^\s*```/;
 const COLOURS = 12;
@@ -90,13 +91,15 @@ function split(text, pattern, nodesOf, nodesOfMatch) {
 
 /** The link without the punctuation of the sentence around it. A bracket stays if the link opened it. */
 function withoutPunctuation(link) {
-  let shown = link.replace(PUNCTUATION, "");
-  for (const [open, close] of ["()", "[]", "{}"]) {
-    while (shown.endsWith(close) && shown.split(close).length > shown.split(open).length) {
-      shown = shown.slice(0, -1).replace(PUNCTUATION, "");
-    }
+  const surplus = { ")": 0, "]": 0, "}": 0 };
+  for (const letter of link) {
+    if (letter in surplus) surplus[letter]++;
+    else if (letter in CLOSING) surplus[CLOSING[letter]]--;
   }
-  return shown;
+  // One pass, and no pattern: a hostile link is one of thousands of these characters.
+  let end = link.length;
+  while (end > 0 && (PUNCTUATION.includes(link[end - 1]) || surplus[link[end - 1]]-- > 0)) end--;
+  return link.slice(0, end);
 }
 
 /** The address, or null for one that is malformed, or whose user name could pass for a host. */
