@@ -58,7 +58,6 @@ LINKS: Final = {
     "controls": "https://exam\0ple.org/ https://example.org/\x1b[2J java\0script:owned=1 \x01javascript:owned=1",
     "malformed": "https:// http://[::1 https://%zz/ http://256.256.256.256.256/ https://a b/ http://.",
     "long": "https://example.org/" + "a" * 4_000,
-    "punctuation that takes a pattern cubic time": "https://example.org" + "." * 2_700 + "x" + ")" * 5_400,
     "code": "```\njavascript:owned=1 https://example.org/in-code <img src=x onerror=owned=1>\n```",
 }
 TEXTS: Final = [*MARKUP.values(), *LINKS.values(), *CONTROL.values(), *FAKES.values(), ZALGO, LONG, "x\n" * 3_000]
@@ -160,6 +159,18 @@ def send_attacks(peer: Peer, **members: str) -> None:
         peer.next("sent")
     peer.ask(message="that was all", **members)
     peer.next("sent")
+
+
+def test_no_text_takes_long(server: Program, open_page: Callable[[int], Page]) -> None:
+    """The window of a conversation has 1,000 messages. A text that a pattern reads in cubic time took 200 ms."""
+    page = open_page(server.port)
+    for text in ("https://x" + "." * 2_700 + "x" + ")" * 5_400, "https://x" + "([{.)" * 1_600, "https://x " * 800):
+        script = (
+            "import('./text.js').then(({ textNodes }) => { const begin = performance.now();"
+            "for (let i = 0; i < 20; i++) textNodes(arguments[0]);"
+            "done(performance.now() - begin); });"
+        )
+        assert page.wait_for(script, text) < 1_500
 
 
 @pytest.mark.parametrize("is_live", [True, False], ids=["live", "history"])

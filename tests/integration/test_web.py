@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -351,6 +353,18 @@ def test_request_without_an_end_is_closed_in_time(open_room: Callable[..., Room]
     room.wait_for_connections(0)
     if sent.startswith(b"GET ") and b"Upgrade" not in sent:
         assert received.startswith(b"HTTP/1.1 408 ")
+
+
+def test_peer_that_reads_no_answer_is_closed_in_time(open_room: Callable[..., Room]) -> None:
+    """Its reader waits for room, and not longer than for a login."""
+    room = open_room(login_seconds=2.0)
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
+        peer.settimeout(1.0)
+        peer.connect(("127.0.0.1", room.server.port))
+        with suppress(OSError):  # all buffers are full
+            peer.sendall(handshake() + frame(PING, b"x" * 125) * 200_000)
+        room.wait_for_connections(0)
 
 
 class _ImpatientServer(WebSocketServer):

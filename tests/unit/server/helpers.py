@@ -132,7 +132,7 @@ class FakeSendQueue:
     def is_abandoned(self, _: float) -> bool:
         return self.is_gone or self.is_finished
 
-    def wait_for_room(self) -> bool:
+    def wait_for_room(self, _: float | None = None) -> bool:
         self.waits.append(len(self.replies))
         return self.has_room and not self.is_finished
 

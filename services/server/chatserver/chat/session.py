@@ -86,6 +86,8 @@ _UNSOLICITED_ACKS_MAX = 1_000
 # Maximum pause before the next read, if messages of an earlier read are not committed yet: the client sends without
 # waiting for confirmations. The next read then gets more at once (docs/decisions/0009-batches-and-gathering.md).
 _PAUSE_SECONDS = 0.002
+# Time for a peer that is not logged in to read answers, if it left too much unread.
+_UNREAD_SECONDS = 5.0
 # Requests before the login that are never delayed. A login takes two at most, and there are three tries.
 _UNDELAYED_REQUESTS = 10
 # Part of a request that input without a request counts for: empty lines, or a part of a long message. A message of the
@@ -500,7 +502,7 @@ class Session:
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""
         self._append_batches()
-        return self._send_queue.wait_for_room()
+        return self._send_queue.wait_for_room(None if self.is_logged_in else _UNREAD_SECONDS)
 
     def _append_batches(self) -> None:
         """Append the collected messages to the journal."""

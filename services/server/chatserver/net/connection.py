@@ -397,7 +397,10 @@ class Connection:
     ) -> bool:
         """Read and handle requests until the peer or the session ends. True if the peer has ended."""
         while data:
-            if not send_queue.wait_for_room():
+            limit = None if session.is_logged_in else max(0.0, self._login_by - self._services.clock())
+            if not send_queue.wait_for_room(limit):
+                if send_queue.state < State.DRAINING:  # the peer has not read the answers
+                    self._time_out(protocol, send_queue, session)
                 return False
             found = protocol.receive(data)
             if not isinstance(found, list):

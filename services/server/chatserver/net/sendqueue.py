@@ -290,18 +290,18 @@ class SendQueue:
                 self._room_available.notify_all()
         self._mark_ready(self)
 
-    def wait_for_room(self) -> bool:
-        """Wait while too many bytes of replies are unsent; false if the queue takes no more."""
+    def wait_for_room(self, timeout_seconds: float | None = None) -> bool:
+        """Wait while too many bytes of replies are unsent; false if the queue takes no more, or after the timeout."""
         # Read without the lock: a stale value admits the requests of one more read, or costs a check under the lock.
         if self._unread_bytes() <= self._unread_max_bytes:
             return self.state < DRAINING
         with self._lock:
             if self._room_available is None:
                 self._room_available = threading.Condition(self._lock)
-            self._room_available.wait_for(
-                lambda: self.state >= DRAINING or self._unread_bytes() <= self._unread_max_bytes
+            has_ended = self._room_available.wait_for(
+                lambda: self.state >= DRAINING or self._unread_bytes() <= self._unread_max_bytes, timeout_seconds
             )
-            return self.state < DRAINING
+            return has_ended and self.state < DRAINING
 
     def pause(self, seconds: float) -> bool:
         """Let the reader thread wait for this time; false, at once, if the queue takes no more."""
