@@ -38,8 +38,8 @@ def is_installed() -> bool:
 
 def start_chromium(folder: Path, width: int, height: int) -> webdriver.Chrome:
     """Start a browser that keeps all its files in the folder. ``quit()`` ends all its processes."""
-    assert CHROMIUM is not None
-    assert CHROMEDRIVER is not None
+    assert CHROMIUM is not None, "chromium is missing: `make browser` installs it"
+    assert CHROMEDRIVER is not None, "chromedriver is missing: `make browser` installs it"
     options = Options()
     options.binary_location = CHROMIUM
     for flag in (*_FLAGS, f"--user-data-dir={folder / 'profile'}", f"--window-size={width},{height}"):
