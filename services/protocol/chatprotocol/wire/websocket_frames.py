@@ -111,7 +111,7 @@ class FrameReader(Protocol):
 
     def read_frames(self, data: bytes) -> list[Frame]:
         """Add a piece; returns all complete frames."""
-        self._rest_bytes = len(data)
+        self._rest_bytes = len(data) or self._rest_bytes  # an empty piece changes nothing
         self.receive_data(data)
         self.data_to_send()  # dropped
         return self.events_received()  # type: ignore[return-value]
