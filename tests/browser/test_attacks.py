@@ -253,7 +253,7 @@ EVIL: Final = [
 
 
 def answers_with(evil: str, request: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a server answers that has this text in every member."""
+    """The answers of a server that has this text in every member."""
     messages = [broadcast(1, evil, evil), broadcast(2, "bob", evil)]
     messages += [broadcast(3, evil, evil, type="direct", to="alice")]
     match request:

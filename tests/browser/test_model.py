@@ -62,7 +62,7 @@ def test_scenario(run: _Run, name: str) -> None:
 
 @given(seed=integers(0, 2**31 - 1), steps=integers(0, 400))
 def test_random_losses(run: _Run, seed: int, steps: int) -> None:
-    """Whatever breaks: each message is shown exactly once, in order, and each typed one is stored once."""
+    """After any failure: each message is shown exactly once, in order, and each typed one is stored once."""
     body = "return run({ Chat, Storage }, given[0], given[1]);"
     assert run(("fake_server.js", "model_random.js"), body, seed, steps) == ""
 

@@ -95,7 +95,7 @@ def test_history_is_scrolled_to_its_beginning(
 def test_no_keystroke_is_lost_in_a_busy_room(
     own_server: Program, open_page: Callable[[int], Page], seconds: int
 ) -> None:
-    """50 messages a second arrive while somebody types."""
+    """50 messages a second arrive while the user types."""
     page = open_page(own_server.port)
     page.log_in("alice")
     box = page.find("textbox", "Message")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from browser.page import Page
     from reliability.program import Program
 
-# What chromium logs about a server that is gone.
+# Errors that chromium logs about a server that is gone.
 GONE = ("WebSocket connection to", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
 
 
@@ -31,7 +31,7 @@ def stored(port: int) -> list[str]:
 
 
 def test_page_resumes_after_the_server_was_killed(own_server: Program, open_page: Callable[[int], Page]) -> None:
-    """Promise: nothing is lost and nothing comes twice, and the page says that it has no connection.
+    """Promise: no message is lost or shown twice, and the page says that it has no connection.
 
     One message is under way when the server is killed, and one is typed while there is none.
     """

@@ -86,7 +86,7 @@ class WebSocketClient:
         self._inner = Json().client()
         # The same for all connections of this client: it proves that the server has read the handshake.
         self._key = generate_key()
-        # What follows the handshake; None after it.
+        # Bytes to send after the handshake; None after it.
         self._waiting: tuple[Outgoing, ...] | None = None
         self._has_begun = False
         self.ping = _wrapped(self._inner.ping)

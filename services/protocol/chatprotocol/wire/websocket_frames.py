@@ -54,7 +54,7 @@ def encode_frame(first_byte: int, payload: bytes) -> bytes:
 
 
 def encode_fragments(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Encode a text message, which comes in parts and ends with a line end, in fragments of PIECE_BYTES."""
+    """Encode a text message, given in parts, with a line end as the last byte, in fragments of PIECE_BYTES."""
     opcode, rest = Opcode.TEXT, b""
     for part in parts:
         rest += part

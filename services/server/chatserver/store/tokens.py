@@ -1,6 +1,6 @@
 """Session tokens, with which devices and programs log in without a password. Only their hashes are stored.
 
-A token ends by itself: one that was not used for TOKEN_DAYS counts as missing, and is removed when the next one of any
+A token expires: one that was not used for TOKEN_DAYS counts as missing, and is removed when the next one of any
 account is stored. The use of a token is noted once a day, because each note costs a write.
 """
 

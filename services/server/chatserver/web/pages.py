@@ -1,4 +1,4 @@
-"""Reads the files of the web page, once, at the start. What is not among them does not exist for a client."""
+"""Reads the files of the web page, once, at the start. The server has no other files for a client."""
 
 from __future__ import annotations
 
