@@ -55,7 +55,7 @@ class WireProtocol:
     log_in: Callable[[str, Role], Login]
     frame: Callable[[bytes], bytes]
     transport: Transport = Transport.TCP
-    # What a silent receiver sends from time to time, so that the server keeps its connection.
+    # Bytes that a silent receiver sends from time to time, so that the server keeps its connection.
     keep_alive: bytes = b""
     confirmation: bytes = b""
 

@@ -63,7 +63,7 @@ _LOOK_SECONDS = 1.0
 # at first, because it mostly is a moment behind, and then less often, because thousands may wait.
 _BEHIND_LOOK_SECONDS = 0.02
 _BEHIND_LOOK_MAX_SECONDS = 0.5
-# How long an unknown token is looked for if another server may have made it. It mostly is a moment behind.
+# Time for which a server of several looks for an unknown token: another one may have made it a moment ago.
 _TOKEN_WAIT_SECONDS = 1.0
 # A login from a known network is noted again after a day: the entry costs a write.
 _NETWORK_NOTED_MS = 86_400_000

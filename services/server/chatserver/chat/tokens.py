@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 # The use of a token is noted again after a day: the entry costs a write.
 _USE_NOTED_MS: Final = 86_400_000
-# In place of an id: all tokens but that of the connection.
+# Instead of an id: all tokens except that of the connection.
 _ALL: Final = "all"
 
 

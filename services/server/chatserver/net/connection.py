@@ -430,9 +430,9 @@ class Connection:
             session.time_out(self._services.login_seconds if session.is_logged_in else self.login_seconds)
 
     def _read_address(self) -> bytes | None:
-        """Read the peer's address, which a trusted proxy sends first. Returns what belongs to the protocol.
+        """Read the peer's address, which a trusted proxy sends first. Returns the bytes for the protocol object.
 
-        That is the beginning of an HTTP request with the address in it, or nothing after a header of the PROXY
+        They are the beginning of an HTTP request with the address in it, or none after a header of the PROXY
         protocol. None if the connection ends.
         """
         self._read_bytes = proxy.missing_bytes(b"")
@@ -472,7 +472,7 @@ class Connection:
         return proxy.forwarded_address(head.values("X-Forwarded-For"), is_trusted), received
 
     def _read_rest(self, size_bytes: int = _READ_BYTES) -> bytes:
-        """Read more of what begins a connection of a trusted proxy. Raises ProtocolError if there is nothing."""
+        """Read more of the first bytes of a connection of a trusted proxy. Raises ProtocolError if there is nothing."""
         self._read_bytes = size_bytes
         data = self._read(is_logged_in=False, is_incomplete=True)
         if not data:
