@@ -491,7 +491,7 @@ def test_long_answer_is_queued_as_the_peer_reads(broadcast: BroadcastBuffer, *, 
     assert is_drained(send_queue) == ends
 
 
-@pytest.mark.parametrize("end", ["lost peer", "error"])
+@pytest.mark.parametrize("end", ["lost peer", "error", "hang up"])
 def test_incomplete_answer_is_the_last_data(broadcast: BroadcastBuffer, end: str) -> None:
     """Other data within half a line would be read as a part of it."""
 
@@ -500,14 +500,17 @@ def test_incomplete_answer_is_the_last_data(broadcast: BroadcastBuffer, end: str
         publish(broadcast, b"live")
         if end == "error":
             raise MemoryError
-        send_queue.close()
+        if end == "hang up":
+            send_queue.finish([b"bye"], hang_up=True)  # type: ignore[list-item]
+        else:
+            send_queue.close()
         yield b"not queued"
 
     send_queue = answering(broadcast, pieces())
     with pytest.raises(MemoryError) if end == "error" else nullcontext():
         send_queue.put_long(Pong(), ())
     put(send_queue, b"reply")
-    assert drain(send_queue) == (b"half " if end == "error" else b"")
+    assert drain(send_queue) == (b"" if end == "lost peer" else b"half ")
     assert not send_queue.wait_for_room()
 
 

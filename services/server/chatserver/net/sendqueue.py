@@ -283,7 +283,7 @@ class SendQueue:
             if self.state is ANSWERING and not hang_up:
                 self._last = data
             else:
-                self._finish(data)
+                self._finish(b"" if self.state is ANSWERING else data)  # inside the answer it would be a part of it
             if hang_up and self.state is not CLOSED:
                 self.state = HANGING_UP
             if self._room_available is not None:
