@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from integration.room import FramesPeer
@@ -54,9 +53,9 @@ def test_message_is_shown_at_once_and_becomes_solid_when_it_is_confirmed(
 ) -> None:
     alice = open_page(own_server.port)
     alice.log_in("alice")
-    own_server.process.send_signal(signal.SIGSTOP)
+    own_server.suspend()
     alice.send("is anybody there?")
     assert alice.until_last("is anybody there?")[2:] == ("is anybody there?", "pending")
-    own_server.process.send_signal(signal.SIGCONT)
+    own_server.resume()
     alice.until_sent()
     assert alice.messages()[-1].id == 1

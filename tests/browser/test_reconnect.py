@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ def test_page_resumes_after_the_server_was_killed(own_server: Program, open_page
         page.log_in(name)
     alice.send("one")
     bob.until_last("one")
-    own_server.process.send_signal(signal.SIGSTOP)
+    own_server.suspend()
     alice.send("two")
     alice.until_last("two")
     own_server.kill()

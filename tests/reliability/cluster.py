@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import signal
 import sqlite3
 import threading
 import time
@@ -77,10 +76,10 @@ class ChatServer:
 
     def pause(self) -> None:
         """Stop it with SIGSTOP: its connections stay open."""
-        self.program.process.send_signal(signal.SIGSTOP)
+        self.program.suspend()
 
     def resume(self) -> None:
-        self.program.process.send_signal(signal.SIGCONT)
+        self.program.resume()
 
     def ask(self, path: str) -> tuple[int, str]:
         """Status and text of a page of the metrics' port; 0 if it does not answer."""

@@ -141,6 +141,14 @@ class Program:
         assert found is not None
         self.port = int(found[1])
 
+    def suspend(self) -> None:
+        """Stop all threads of the process; its connections stay open. On return none of them runs."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it like a power cut, except for the system's caches."""
         if self._process is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -26,11 +25,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 @contextmanager
 def stopped(server: Program) -> Iterator[None]:
-    server.process.send_signal(signal.SIGSTOP)
+    server.suspend()
     try:
         yield
     finally:
-        server.process.send_signal(signal.SIGCONT)
+        server.resume()
 
 
 @contextmanager
