@@ -21,7 +21,7 @@ export async function run({ Chat, Storage }, seed, steps) {
   server.isForgetful = seed % 8 === 0;
   const stores = { local: new MemoryStore(), session: new MemoryStore() };
   const typed = [];
-  let [chat, nonces, page] = [null, 0, null];
+  let [chat, nonces, numbers, page] = [null, 0, 0, null];
 
   const load = () => {
     if (server.link) server.link.isOpen = false;
@@ -37,7 +37,7 @@ export async function run({ Chat, Storage }, seed, steps) {
   };
   const key = () => among([...chat.conversations.keys()]);
   const type = (place) => {
-    const text = `${among(TEXTS)}${random() < 0.3 ? typed.length : ""}`;
+    const text = `${among(TEXTS)}${random() < 0.3 ? ++numbers : ""}`;
     chat.send(place, text).then(
       () => typed.push({ key: place, text }),
       () => {},
