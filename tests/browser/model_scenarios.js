@@ -373,6 +373,21 @@ export const SCENARIOS = {
     equal(world.shown("room:dev"), []);
   },
 
+  /** A jump shows messages that are among the newest, too. */
+  async deletedAfterAJumpIsHidden(modules) {
+    const world = new World(modules);
+    for (let id = 1; id <= 250; id++) world.server.say("bob", {}, `${id}`);
+    await world.enter();
+    world.chat.jumpTo("lobby", 100);
+    await world.server.run();
+    equal(world.chat.conversations.get("lobby").hasNewer, true);
+    world.server.delete(160);
+    await world.server.run();
+    world.chat.loadNewest("lobby");
+    await world.server.run();
+    equal(world.shown().filter((each) => each.startsWith("160:")), ["160:"]);
+  },
+
   async roomsAreLeft(modules) {
     const world = await new World(modules).enter();
     await world.chat.send("room:dev", "bye");

@@ -11,6 +11,8 @@
  * list, are in it. A message that arrives with a smaller id is not added: it comes with the history. (It was stored
  * before the page was loaded, and is confirmed or delivered late.)
  *
+ * A message that is in both lists is the same object in both, so a deletion holds for both.
+ *
  * Both lists are bounded. The window drops messages at the end that is farther from the user: the oldest while new ones
  * arrive, the newest while older ones are loaded (it is then detached). The tail drops its oldest.
  */
@@ -204,7 +206,7 @@ export class Conversation {
   #add(messages) {
     for (const each of messages) {
       this.lastId = Math.max(this.lastId, each.id);
-      if (!findIn(this.messages, each.id)) insert(this.messages, each);
+      if (!findIn(this.messages, each.id)) insert(this.messages, findIn(this.#tail, each.id) ?? each);
     }
   }
 
