@@ -12,9 +12,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from chatclient import ChatClient
 from ops.chromium import is_installed, start_chromium
 from ops.demo import TOP, await_port, end, start
+from ops.picture import PASSWORD, log_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from selenium.webdriver.chrome.webdriver import WebDriver
 
 FOLDER: Final = TOP / "docs" / "pictures"
-PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a few seconds
 WIDTH, HEIGHT = 1_000, 620
 PHONE_WIDTH, PHONE_HEIGHT = 360, 620
 SCALE = 1.25
@@ -54,11 +53,11 @@ def main() -> int:
 
 
 def _take_pictures(driver: WebDriver, port: int) -> None:
-    bob, carol = (_log_in(port, name) for name in ("bob", "carol"))
+    bob, carol = (log_in(port, name) for name in ("bob", "carol"))
     bob.say("Morning! The train is late again, I'll be there at ten.")
     carol.say("Take your time. Coffee is on me ☕")
     carol.say("/me looks for the tickets")
-    early = _log_in(port, "alice")
+    early = log_in(port, "alice")
     early.join("trip")
     early.close()
     bob.join("trip")
@@ -67,7 +66,7 @@ def _take_pictures(driver: WebDriver, port: int) -> None:
     carol.say("alice, did you see the pictures from Kyoto? So much red!")
     _until(driver, lambda: "Kyoto" in _text(driver))
     _type(driver, "I did! The third one is my favourite.")
-    mia = _log_in(port, "mia")
+    mia = log_in(port, "mia")
     mia.say("What did I miss?\nAnd who has the tickets?")
     slip = mia.say("oops, wrong window")
     mia.delete(slip or 0)
@@ -86,13 +85,6 @@ def _take_pictures(driver: WebDriver, port: int) -> None:
     _save(driver, "page-phone.png")
     for user in (bob, carol, mia):
         user.close()
-
-
-def _log_in(port: int, name: str) -> ChatClient:
-    client = ChatClient("127.0.0.1", port)
-    client.connect()
-    client.login(name, PASSWORD)
-    return client
 
 
 # --- the browser ---

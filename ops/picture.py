@@ -57,7 +57,7 @@ def main() -> int:
 # --- the conversation ---
 
 
-def _log_in(port: int, name: str) -> ChatClient:
+def log_in(port: int, name: str) -> ChatClient:
     client = ChatClient("127.0.0.1", port)
     client.connect()
     client.login(name, PASSWORD)
@@ -65,10 +65,10 @@ def _log_in(port: int, name: str) -> ChatClient:
 
 
 def _converse_and_draw(port: int, folder: str) -> str:
-    bob, carol = _log_in(port, "bob"), _log_in(port, "carol")
+    bob, carol = log_in(port, "bob"), log_in(port, "carol")
     bob.say("Morning! The train is late again, I'll be there at ten.")
     carol.say("Take your time. Coffee is on me ☕")
-    alice = _log_in(port, "alice")  # she stays a member of the room
+    alice = log_in(port, "alice")  # she stays a member of the room
     for user in (alice, bob):
         user.join("trip")
     alice.close()
@@ -85,7 +85,7 @@ def _converse_and_draw(port: int, folder: str) -> str:
         window.until_shows("psst")
         window.type("DM bob not a word. Cake?", ENTER)
         window.until_shows("alice » bob │")
-        mia = _log_in(port, "mia")
+        mia = log_in(port, "mia")
         window.until_shows("mia joined")
         mia.say("What did I miss?\nAnd who has the tickets?")
         window.until_shows("tickets?")

@@ -23,7 +23,7 @@ LONG_HEAD = request("/", X_Padding="x" * HEAD_MAX_BYTES)
 
 
 class Server:
-    """The server's half of a connection, and the answers of a session that logs nobody in."""
+    """The server's half of a connection, and the answers of a session that has no login."""
 
     def __init__(self, protocol: WebSocket | None = None) -> None:
         self.half: ServerProtocol = (protocol or WebSocket(PAGES)).server()

@@ -55,7 +55,7 @@ def split_frames(data: bytes) -> list[tuple[int, bool, bytes]]:
 
 
 def heard(data: bytes) -> list[str]:
-    """What a peer hears, in words."""
+    """The frames that a peer receives, as text."""
     words, text = [], b""
     for opcode, is_last, payload in split_frames(data):
         match opcode:
@@ -349,7 +349,7 @@ def test_text_of_any_size_arrives(size: int) -> None:
 
 
 def test_each_ping_is_a_request() -> None:
-    """So a flood of them is slowed down as one of json's."""
+    """The rate of requests then holds for pings, as it does in json."""
     server = new_server(WebSocket())
     assert list(server.receive(frame(PING, b"x") * 20 + frame(TEXT, b'{"command":"ping"}'))) == [Ping()] * 21
     assert server.data_to_send() == b""
