@@ -28,6 +28,8 @@ def size_bytes(given: object) -> int:
         return _OBJECT_BYTES + sum(8 + size_bytes(each) for each in given)
     if isinstance(given, Struct):
         return _OBJECT_BYTES + sum(size_bytes(getattr(given, name)) for name in given.__struct_fields__)
+    if given is None or isinstance(given, bool):  # one object for all
+        return 8
     return _OBJECT_BYTES
 
 

@@ -41,6 +41,8 @@ class RoomRole(StrEnum):
 
     OWNER = "owner"
     OPERATOR = "operator"
+    # A member who may write in a moderated room.
+    VOICE = "voice"
     MEMBER = "member"
 
     @classmethod
@@ -127,6 +129,9 @@ class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
     sender: str = field(name="from")
     text: str = field(name="message")
     room: str | None = None
+    # True if the sender has no account, and if no program may answer the message by itself.
+    guest: bool = False
+    notice: bool = False
 
 
 class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
@@ -137,6 +142,8 @@ class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
     sender: str = field(name="from")
     recipient: str = field(name="to")
     text: str = field(name="message")
+    guest: bool = False
+    notice: bool = False
 
 
 Message: TypeAlias = PublicMessage | DirectMessage
@@ -153,10 +160,14 @@ class PublicBatch(Struct, frozen=True, gc=False):
     sender: str
     texts: Sequence[str]
     room: str | None = None
+    guest: bool = False
+    notice: bool = False
 
     def __iter__(self) -> Iterator[PublicMessage]:
-        times = repeat(TimeMs(self.time_ms))
-        return map(PublicMessage, count(self.id), times, repeat(self.sender), self.texts, repeat(self.room))
+        members = (repeat(self.room), repeat(self.guest), repeat(self.notice))
+        return map(
+            PublicMessage, count(self.id), repeat(TimeMs(self.time_ms)), repeat(self.sender), self.texts, *members
+        )
 
 
 class Users(_Tagged, frozen=True, tag="users"):
@@ -290,6 +301,24 @@ class TopicChanged(_Tagged, frozen=True, gc=False, tag="topic"):
     room: str
     topic: str
     by: str
+
+
+class RoomModes(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The modes of a room: see requests.SetModes. ``key`` is shown to its members only."""
+
+    private: bool = False
+    moderated: bool = False
+    open_topic: bool = False
+    key: str = ""
+    members_max: int = 0
+
+
+class Modes(_Tagged, frozen=True, kw_only=True, tag="modes"):
+    """The modes of a room: the answer to SetModes, and for the members after a change, which ``by`` made."""
+
+    room: str
+    modes: RoomModes
+    by: str | None = None
 
 
 class Invited(_Tagged, frozen=True, gc=False, tag="invited"):
@@ -452,7 +481,213 @@ class Bye(_Tagged, frozen=True, gc=False, tag="bye"):
     code: ErrorCode | None = None
 
 
-Event: TypeAlias = (
+# --- events of protocols that show the members of rooms, such as irc; json has no form of them ---
+
+
+class Authenticated(Struct, frozen=True, gc=False):
+    """The answer to Authenticate. ``username`` has the registered spelling."""
+
+    username: str
+    is_new: bool = False
+
+
+class UserInfo(Struct, frozen=True, kw_only=True):
+    """What is known of a user. ``rooms`` are those that the asking user may know of, with the roles there."""
+
+    username: str
+    is_online: bool
+    is_guest: bool = False
+    is_operator: bool = False
+    is_bot: bool = False
+    realname: str = ""
+    # Empty: the user is not away.
+    away: str = ""
+    # The time of the login, and the seconds since the last message; None if the user is on another server.
+    login_ms: int | None = None
+    idle_seconds: int | None = None
+    rooms: tuple[tuple[str, RoomRole], ...] = ()
+
+
+class RoomMember(Struct, frozen=True):
+    """A member of a room who is online."""
+
+    info: UserInfo
+    role: RoomRole
+
+
+class Members(Struct, frozen=True):
+    """The answer to AskMembers. ``room`` is LOBBY for the lobby, in this and the following events."""
+
+    room: str
+    members: tuple[RoomMember, ...]
+
+
+class Entered(Struct, frozen=True, kw_only=True):
+    """The connection gets the messages of the room from now on: after EnterLobby, Join, and a login.
+
+    It comes in place of Joined. The members are those of whom this connection was told: it gets MemberJoined and
+    MemberLeft for later changes.
+    """
+
+    room: str
+    username: str
+    topic: str = ""
+    topic_by: str = ""
+    topic_ms: int = 0
+    created_ms: int = 0
+    modes: RoomModes = RoomModes()
+    last_id: int
+    members: tuple[RoomMember, ...]
+    # True if the user was in the room before: this connection has just logged in.
+    is_login: bool = False
+
+
+class MemberJoined(Struct, frozen=True, gc=False, kw_only=True):
+    """A member of the room came online, or a user who is online became a member: for the other members."""
+
+    room: str
+    info: UserInfo
+    role: RoomRole = RoomRole.MEMBER
+
+
+class MemberLeft(Struct, frozen=True, gc=False):
+    """A user is no longer a member of the room: for the other members. Kicked comes in its place for a kick."""
+
+    room: str
+    username: str
+    reason: str = ""
+
+
+class UserQuit(Struct, frozen=True, gc=False):
+    """A user went offline: once for each connection that shares a room with the user."""
+
+    username: str
+    reason: str = ""
+
+
+class Renamed(Struct, frozen=True, gc=False):
+    """A guest has another name: once for each connection that shares a room with the guest, and for the guest."""
+
+    username: str
+    new_username: str
+
+
+class Infos(Struct, frozen=True):
+    """The answer to AskInfo and AskWho; None for a name that nobody has."""
+
+    infos: tuple[UserInfo | None, ...]
+
+
+class PastUser(Struct, frozen=True):
+    """A user who was online."""
+
+    username: str
+    realname: str
+    logout_ms: int
+
+
+class Past(Struct, frozen=True):
+    """The answer to AskPast."""
+
+    username: str
+    users: tuple[PastUser, ...]
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """The answer to AskCounts."""
+
+    users: int
+    users_max: int
+    operators: int
+    unknown: int
+    rooms: int
+    servers: int = 1
+
+
+class AwayChanged(Struct, frozen=True, gc=False):
+    """A user is away, or with an empty text is back: the answer, and for those who share a room with the user."""
+
+    username: str
+    text: str
+
+
+class IsAway(Struct, frozen=True, gc=False):
+    """The recipient of a direct message, which follows its confirmation, is away."""
+
+    username: str
+    text: str
+
+
+class RealnameChanged(Struct, frozen=True, gc=False):
+    """A user has another description: the answer, and for those who share a room with the user."""
+
+    username: str
+    realname: str
+
+
+class Watched(Struct, frozen=True):
+    """The answer to Watch: which of the added users are online and offline, and all names that are watched now."""
+
+    online: tuple[str, ...]
+    offline: tuple[str, ...]
+    watched: tuple[str, ...]
+
+
+class CameOnline(Struct, frozen=True, gc=False):
+    """A watched user came online."""
+
+    username: str
+
+
+class WentOffline(Struct, frozen=True, gc=False):
+    """A watched user went offline."""
+
+    username: str
+
+
+class Log(Struct, frozen=True):
+    """The answer to AskLog, oldest first."""
+
+    messages: tuple[Message, ...]
+    room: str | None = None
+    with_user: str | None = None
+
+
+class ActiveTarget(Struct, frozen=True):
+    """A room, or a user with direct messages, and the time of its newest message in the range."""
+
+    room: str | None
+    with_user: str | None
+    time_ms: int
+
+
+class Active(Struct, frozen=True):
+    """The answer to AskActive, the oldest first."""
+
+    targets: tuple[ActiveTarget, ...]
+
+
+class ReadMarked(Struct, frozen=True, gc=False):
+    """The answer to MarkRead, and for the other connections of the user after a change. None: nothing is marked."""
+
+    room: str | None
+    with_user: str | None
+    time_ms: int | None
+
+
+class Relayed(Struct, frozen=True, gc=False):
+    """What a user passes on: see requests.Relay. ``room`` is None if it is for the user ``to``."""
+
+    sender: str
+    room: str | None
+    to: str | None
+    kind: str
+    tags: str
+    text: str
+
+
+# Events of json.
+TaggedEvent: TypeAlias = (
     PasswordPrompt
     | Welcome
     | PublicMessage
@@ -485,6 +720,30 @@ Event: TypeAlias = (
     | Pong
     | Bye
 )
+# Events that json has no form of.
+DirectoryEvent: TypeAlias = (
+    Authenticated
+    | Members
+    | Entered
+    | MemberJoined
+    | MemberLeft
+    | UserQuit
+    | Renamed
+    | Infos
+    | Past
+    | Counts
+    | AwayChanged
+    | IsAway
+    | RealnameChanged
+    | Watched
+    | CameOnline
+    | WentOffline
+    | Log
+    | Active
+    | ReadMarked
+    | Relayed
+)
+Event: TypeAlias = TaggedEvent | DirectoryEvent
 # A batch, equivalent to several events.
 EventBatch: TypeAlias = PublicBatch | SentBatch
 

@@ -27,6 +27,21 @@ ROOMS_MAX = 1_000
 # Members of a room, with the invited users. Each login and logout of a member looks at the member's rooms only.
 MEMBERS_MAX = 10_000
 
+# A key of a room is a word.
+ROOM_KEY_MAX_BYTES = 32
+
+# A description of a user is one line of a terminal.
+REALNAME_MAX_BYTES = 128
+
+# The text of a user who is away, as a reason.
+AWAY_MAX_BYTES = 256
+
+# Users whom one connection watches: a list of friends.
+WATCHED_MAX = 100
+
+# Missed messages of a room that a connection gets when it enters: as many as a person reads.
+REPLAYED_MAX = 100
+
 # A reason is one line of a terminal or two, as a topic is.
 REASON_MAX_BYTES = 256
 

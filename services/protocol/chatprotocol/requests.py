@@ -16,6 +16,7 @@ from chatprotocol.limits import (
     HISTORY_DEFAULT_MESSAGES,
     HISTORY_MAX_MESSAGES,
     ID_MAX,
+    MEMBERS_MAX,
     SANCTION_MAX_SECONDS,
     SINCE_MAX_NAMES,
 )
@@ -86,6 +87,8 @@ class Say(_Tagged, frozen=True, tag="PM"):
     nonce: str | None = None
     # None means the lobby, in all requests.
     room: str | None = None
+    # True for a message that no program may answer by itself.
+    notice: bool = False
 
 
 class SayBatch(Struct, frozen=True, gc=False):
@@ -109,6 +112,7 @@ class Whisper(_Tagged, frozen=True, tag="DM"):
     # Other names of the member ``to``. They are checked and then forgotten.
     recipient: str | None = None
     target: str | None = None
+    notice: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError if the other names of ``to`` differ from it."""
@@ -201,16 +205,21 @@ class AskRooms(_Tagged, frozen=True, tag="rooms"):
 
 
 class Join(_Tagged, frozen=True, tag="join"):
-    """Become a member of a room. A new name makes a room; ``private`` has a meaning only then."""
+    """Become a member of a room. A new name makes a room; ``private`` has a meaning only then.
+
+    ``key`` is the word that a room with a key demands.
+    """
 
     room: str
     private: bool = False
+    key: str | None = None
 
 
 class Part(_Tagged, frozen=True, tag="part"):
-    """Leave a room."""
+    """Leave a room. The other members are told the reason, if their protocol has a form of it."""
 
     room: str
+    reason: str = ""
 
 
 class SetTopic(_Tagged, frozen=True, tag="topic"):
@@ -237,6 +246,30 @@ class MakeOperator(_AboutUser, frozen=True, tag="op"):
 
 class MakeMember(_AboutUser, frozen=True, tag="deop"):
     """Take the role of an operator from a member of a room."""
+
+
+class GiveVoice(_AboutUser, frozen=True, tag="voice"):
+    """Let a member write in a moderated room."""
+
+
+class TakeVoice(_AboutUser, frozen=True, tag="devoice"):
+    """Take this right from a member."""
+
+
+class SetModes(_Tagged, frozen=True, kw_only=True, tag="modes"):
+    """Change the modes of a room; without any, ask for them. The answer is Modes.
+
+    ``private``: only invited users may join, and others don't learn of the room. ``moderated``: only operators and
+    members with a voice write. ``open_topic``: all members may change the topic. ``key``: a word that a user must know
+    to join; empty for none. ``members_max``: no more users may join; 0 for no limit.
+    """
+
+    room: str
+    private: bool | None = None
+    moderated: bool | None = None
+    open_topic: bool | None = None
+    key: str | None = None
+    members_max: Annotated[int, Meta(ge=0, le=MEMBERS_MAX)] | None = None
 
 
 class _Moderating(_Tagged, frozen=True, kw_only=True, tag=""):
@@ -406,6 +439,192 @@ class Acknowledge(Struct, frozen=True, gc=False):
     sender: str | None
 
 
+# --- requests of protocols that show the members of rooms, such as irc; json has no form of them ---
+
+
+class Authenticate(Struct, frozen=True, gc=False, kw_only=True):
+    """Prove who the user is, before Enter. The answer is Authenticated.
+
+    ``token`` replaces the password. An unknown name is an error, or with ``registers`` is registered; then a known one
+    is an error.
+    """
+
+    username: str
+    password: str = ""
+    token: str | None = None
+    registers: bool = False
+
+
+class Enter(Struct, frozen=True, gc=False, kw_only=True):
+    """Log in: as the user of Authenticate, or else as the guest ``username``. The answer is Welcome.
+
+    ``variant`` is the name of the encoding that this connection needs: see WireProtocol.encoder. ``echoes``: the
+    connection gets its own messages as well. ``realname`` describes the user to others.
+    """
+
+    username: str
+    variant: str
+    realname: str = ""
+    is_bot: bool = False
+    echoes: bool = False
+
+
+class ChangeEncoding(Struct, frozen=True, gc=False):
+    """Encode further events in another variant: see Enter. It has no answer."""
+
+    variant: str
+    echoes: bool
+
+
+class Rename(Struct, frozen=True, gc=False):
+    """A guest takes another name. The answer is Renamed, or Refused with BAD_USERNAME."""
+
+    username: str
+
+
+class Quit(Struct, frozen=True, gc=False):
+    """Leave with a reason. The answer is Bye."""
+
+    reason: str = ""
+
+
+class EnterLobby(Struct, frozen=True, gc=False):
+    """Get the messages of the lobby from now on, on this connection. The answer is Entered.
+
+    ``replays_after``: before that, the messages with a greater id follow, at most ``REPLAYED_MAX``.
+    """
+
+    replays_after: int | None = None
+
+
+class LeaveLobby(Struct, frozen=True, gc=False):
+    """Get no more messages of the lobby on this connection. The answer is Parted with the room LOBBY."""
+
+
+class AskMembers(Struct, frozen=True, gc=False):
+    """Request the members of a room who are online, with what is known of them. The answer is Members."""
+
+    room: str | None = None
+
+
+class AskInfo(Struct, frozen=True, gc=False):
+    """Request what is known of users who are online or have an account. The answer is Infos, in this order."""
+
+    usernames: tuple[str, ...]
+
+
+class AskWho(Struct, frozen=True, gc=False):
+    """Request the users who are online and whose name or real name matches ``mask`` (with * and ?). Answer: Infos."""
+
+    mask: str
+
+
+class AskPast(Struct, frozen=True, gc=False):
+    """Request the users who had a name and are offline now, the newest first. The answer is Past."""
+
+    username: str
+    limit: int
+
+
+class AskCounts(Struct, frozen=True, gc=False):
+    """Request the numbers of users and rooms. The answer is Counts."""
+
+
+class SetAway(Struct, frozen=True, gc=False):
+    """The user is away, or with an empty text is back. The answer is AwayChanged."""
+
+    text: str
+
+
+class SetRealname(Struct, frozen=True, gc=False):
+    """Replace the description of the user. The answer is RealnameChanged."""
+
+    realname: str
+
+
+class Watch(Struct, frozen=True, gc=False):
+    """Get CameOnline and WentOffline for these users, too; if ``clears``, in place of all earlier ones.
+
+    ``removed`` are no longer watched. The answer is Watched; above WATCHED_MAX names, Refused with TOO_LONG.
+    """
+
+    usernames: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    clears: bool = False
+
+
+class Bound(Struct, frozen=True, gc=False):
+    """A point of the history: a message, or a time in milliseconds. Exactly one is set."""
+
+    id: int | None = None
+    time_ms: int | None = None
+
+
+class HistoryOrder(StrEnum):
+    """The messages that AskLog means: the newest before ``upto``, the oldest after ``after``, or those around it."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    AROUND = "around"
+
+
+class AskLog(Struct, frozen=True, gc=False, kw_only=True):
+    """Request messages of a room, or of the direct messages with a user. The answer is Log.
+
+    ``after`` and ``before`` are exclusive bounds. AROUND has ``after`` alone, and the message itself is included.
+    """
+
+    room: str | None = None
+    with_user: str | None = None
+    order: HistoryOrder
+    after: Bound | None = None
+    before: Bound | None = None
+    limit: int
+
+
+class AskActive(Struct, frozen=True, gc=False):
+    """Request the rooms of the user, and the users with direct messages, that have messages between two times.
+
+    Both are exclusive. The answer is Active.
+    """
+
+    after_ms: int
+    before_ms: int
+    limit: int
+
+
+class MarkRead(Struct, frozen=True, gc=False):
+    """Note that the user has read a room, or the direct messages with a user, up to this time; None: ask.
+
+    The answer is ReadMarked. A mark never moves back.
+    """
+
+    room: str | None = None
+    with_user: str | None = None
+    time_ms: int | None = None
+
+
+class Relay(Struct, frozen=True, gc=False, kw_only=True):
+    """Pass ``data`` on to the connections of the protocol irc that are in a room, or those of a user. Not stored.
+
+    It has no answer; an unknown room or user is an error.
+    """
+
+    room: str | None = None
+    to: str | None = None
+    kind: str
+    tags: str = ""
+    text: str = ""
+
+
+class Barrier(Struct, frozen=True, gc=False):
+    """The answer is Pong, after all earlier messages of this connection are stored and published."""
+
+
+class Handled(Struct, frozen=True, gc=False):
+    """The protocol has answered by itself. The request counts for the rate, and has no other effect."""
+
+
 class Unreadable(Struct, frozen=True, gc=False):
     """Invalid input. The session replies with the error and logs it.
 
@@ -418,4 +637,27 @@ class Unreadable(Struct, frozen=True, gc=False):
     closes: bool = False
 
 
-Request: TypeAlias = TaggedRequest | SayBatch | GuestLogin | Acknowledge | Unreadable
+# Requests about the members of rooms, and other users.
+DirectoryRequest: TypeAlias = (
+    AskMembers | AskInfo | AskWho | AskPast | AskCounts | SetAway | SetRealname | Watch | Relay
+)
+# Requests about stored messages that json has no form of.
+LogRequest: TypeAlias = AskLog | AskActive | MarkRead
+Request: TypeAlias = (
+    TaggedRequest
+    | SayBatch
+    | GuestLogin
+    | Acknowledge
+    | Authenticate
+    | Enter
+    | ChangeEncoding
+    | Rename
+    | Quit
+    | EnterLobby
+    | LeaveLobby
+    | DirectoryRequest
+    | LogRequest
+    | Barrier
+    | Handled
+    | Unreadable
+)

@@ -1,7 +1,7 @@
 """The interfaces of a wire protocol: its two halves, and detection by the first bytes. All of it is pure."""
 
 import codecs
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -266,6 +266,13 @@ class WireProtocol(Protocol):
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that are the same for every connection. Events without a form in this protocol are skipped."""
+
+    def encoder(self, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:  # noqa: ARG002
+        """Return ``encode_all`` for the connections that need this variant of the encoding: see requests.Enter.
+
+        The name of a variant begins with that of the protocol, followed by a slash.
+        """
+        return self.encode_all
 
     def refusal(self, error: Refused) -> bytes:
         """Encode the error for a peer that is refused before it has a session."""

@@ -44,6 +44,7 @@ from chatprotocol.events import (
     PublicMessage,
     Refused,
     SentBatch,
+    TaggedEvent,
     TimeMs,
     UserUnknown,
 )
@@ -96,7 +97,7 @@ def _to_iso(time_ms: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
 
 
-_EVENT_TYPES: Final = frozenset(get_args(Event))
+_EVENT_TYPES: Final = frozenset(get_args(TaggedEvent))
 # The only type that the encoder does not know is TimeMs.
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_to_iso)
 
@@ -109,9 +110,8 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             lines.append(event)
         elif isinstance(event, PublicBatch):
             time: Any = _to_iso(event.time_ms)  # once, not in the hook for each message
-            lines += map(
-                PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts, repeat(event.room)
-            )
+            members = (repeat(event.room), repeat(event.guest), repeat(event.notice))
+            lines += map(PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts, *members)
         elif isinstance(event, SentBatch):
             lines += event
         elif isinstance(event, UserUnknown):
@@ -311,7 +311,7 @@ def _from_iso(_: type, text: str) -> TimeMs:
 
 
 # The only type that the parser does not know is TimeMs.
-_EVENTS: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event, dec_hook=_from_iso)
+_EVENTS: Final[msgspec.json.Decoder[TaggedEvent]] = msgspec.json.Decoder(TaggedEvent, dec_hook=_from_iso)
 
 
 def _outgoing(request: Request) -> Outgoing:
