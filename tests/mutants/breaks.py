@@ -2076,8 +2076,8 @@ BREAKS = (
     _break(
         _MODERATED,
         _CHAT + "session.py",
-        "_log_in_guest,\n        },\n        State.PASS",
-        "_log_in_guest,\n            requests.AskAudit: _moderate,\n        },\n        State.PASS",
+        "_log_in_guest,\n            requests.Authenticate",
+        "_log_in_guest,\n            requests.AskAudit: _moderate,\n            requests.Authenticate",
         "unit/server/test_session.py::test_stranger_and_guest_are_refused_all_requests_but_a_few",
     ),
     _break(

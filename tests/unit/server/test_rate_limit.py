@@ -33,6 +33,7 @@ from chatserver.journal.entries import JoinRoom, Moderated, RoomChange, SetServe
 from chatserver.store.accounts import Role
 
 from .chat_fixture import ChatFixture, Peer, any_request
+from .helpers import FakeBroadcast, FakeSendQueue
 from .udp_line import Clock
 
 # A binary fraction, so that sums of times are exact.
@@ -221,7 +222,7 @@ def test_rooms_that_two_connections_make_at_once_both_count() -> None:
     unused: Any = None
     journal: Any = Journal()
     commands = RoomCommands(unused, unused, journal, unused, "open")
-    alice = Member(1, "alice", unused)
+    alice = Member(1, "alice", FakeSendQueue(FakeBroadcast()))
     commands.change(alice, Join("a"), made)
     assert made.take(1, 10.0) == 2.0, "two tokens are missing"
 

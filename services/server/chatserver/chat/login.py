@@ -179,20 +179,62 @@ class Login:
             check_label(login.remember)
         account, last_login_ms = self._accounts.find_at(login.username, peer.network)
         if account is None and not self._registration.is_closed:
-            registered = self._registration.register(
-                login.username,
-                password,
-                login.invitation,
-                peer.network,
-                is_exempt=peer.is_exempt,
-                is_abandoned=peer.is_abandoned,
-            )
+            registered = self._register(login, password, peer)
             if registered is not None:
-                return Proof(registered, AccountKind.NEW, password)
+                return registered
             # Another login registered it at the same time.
             account, last_login_ms = self._accounts.find_at(login.username, peer.network)
             if account is None:
                 raise name_in_use(login.username)
+        return self._authenticate_password(login, password, peer, account, last_login_ms)
+
+    def prove(self, request: requests.Authenticate, peer: Peer, address: str) -> Proof:
+        """Find or register the account of a user who does not log in yet. Raises RequestError, also for a banned one.
+
+        An unknown name takes the same time as a wrong password, and is answered by the same error.
+        """
+        name = request.username
+        if request.token is not None:
+            proof = self._authenticate_token(requests.Login(name, token=request.token), request.token, peer)
+        else:
+            check_username(name)
+            check_password(request.password)
+            login = requests.Login(name, request.password)
+            if request.registers:
+                proof = self._register_new(login, request.password, peer)
+            else:
+                proof = self._authenticate_password(
+                    login, request.password, peer, *self._accounts.find_at(name, peer.network)
+                )
+        self._check_standing(self._records.standing(proof.account.id, address), proof)
+        return proof
+
+    def _register_new(self, login: requests.Login, password: str, peer: Peer) -> Proof:
+        """Register a name. RequestError: it is known, or can't be registered."""
+        if self._registration.is_closed:  # first, because then nobody may learn which names are known
+            raise RequestError(
+                ErrorCode.NOT_PERMITTED, "This server registers no new names; ask an operator for an account."
+            )
+        if self._accounts.find(login.username) is None and (proof := self._register(login, password, peer)) is not None:
+            return proof
+        raise RequestError(ErrorCode.BAD_USERNAME, f"The name {login.username} belongs to an account.")
+
+    def _register(self, login: requests.Login, password: str, peer: Peer) -> Proof | None:
+        """Register a new name; None if it was taken meanwhile. Raises RequestError."""
+        account = self._registration.register(
+            login.username,
+            password,
+            login.invitation,
+            peer.network,
+            is_exempt=peer.is_exempt,
+            is_abandoned=peer.is_abandoned,
+        )
+        return None if account is None else Proof(account, AccountKind.NEW, password)
+
+    def _authenticate_password(
+        self, login: requests.Login, password: str, peer: Peer, account: Account | None, last_login_ms: int | None
+    ) -> Proof:
+        """Check the password. An unknown name, None, costs the same and has the same error as a wrong password."""
         is_known = last_login_ms is not None
         enter = partial(
             self._throttle.enter,
@@ -392,10 +434,12 @@ class Login:
         address: str,
         *,
         is_counted: bool,
+        enter: requests.Enter | None = None,
     ) -> Member:
         """Join the hub, send the welcome, then missed messages, then new ones.
 
-        ``is_counted``: the limit of connections of a user applies.
+        ``is_counted``: the limit of connections of a user applies. ``enter`` describes a connection that is shown the
+        members of rooms; its welcome has neither users nor rooms.
 
         RequestError: the user is banned or deleted, the password was changed, or the token was revoked. StoreError,
         ShortOfMemoryError: missed messages can't be read. Nothing was sent then. LoginAbortedError: reading failed
@@ -414,11 +458,13 @@ class Login:
             knows_moderation=login.moderation,
             is_counted=is_counted,
             token_id=proof.token_id if token is None else token.id,
+            enter=enter,
         )
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member, proof)
         try:
-            if knows_rooms and rooms:
+            shows_rooms = knows_rooms and enter is None
+            if shows_rooms and rooms:
                 # Topics and roles are read again: the member gets events about later changes only.
                 newest = {room.room_id: room for room in self._rooms.of_account(account.id)}
                 rooms = [newest.get(room.room_id, room) for room in rooms]
@@ -428,12 +474,12 @@ class Login:
             welcome = Welcome(
                 account=proof.kind,
                 username=account.name,
-                users=joined.users,
+                users=joined.users if enter is None else (),
                 last_id=joined.last_id,
                 history_id=self._identity.history_id,
                 since=since,
                 seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
-                rooms=tuple(_room_state(room, joined.last_id) for room in rooms) if knows_rooms else None,
+                rooms=tuple(_room_state(room, joined.last_id) for room in rooms) if shows_rooms else None,
                 operator=member.is_operator,
                 token=None if token is None else token.secret,
             )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from chatprotocol.events import Event, EventBatch
+    from chatprotocol.requests import Enter
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.sendqueue import SendQueue
 
@@ -26,16 +27,23 @@ class Member:
     __slots__ = (
         "account_id",
         "address",
+        "echoes",
+        "first_id",
         "has_caught_up",
+        "is_bot",
         "is_counted",
+        "is_guest",
         "is_operator",
         "is_replaced",
         "knows_moderation",
         "knows_rooms",
         "name",
         "newest_direct_id",
+        "realname",
         "send_queue",
         "token_id",
+        "tracks_members",
+        "variant",
     )
 
     def __init__(
@@ -49,8 +57,13 @@ class Member:
         knows_moderation: bool = False,
         is_counted: bool = False,
         token_id: str = "",
+        enter: Enter | None = None,
+        is_guest: bool = False,
     ) -> None:
-        """``is_counted``: the limit of connections of a user applies."""
+        """``is_counted``: the limit of connections of a user applies.
+
+        ``enter`` describes a connection that is shown the members of rooms.
+        """
         self.account_id = account_id
         self.name = name
         self.send_queue = send_queue
@@ -70,6 +83,19 @@ class Member:
         self.token_id = token_id
         # True after a newer connection of the user has replaced it: it ends. Under the hub's lock.
         self.is_replaced = False
+        # True for a guest with one connection, which has no account of its own.
+        self.is_guest = is_guest
+        # The first message that the user may see: a guest sees none from before its login. Set by the login.
+        self.first_id = 0
+        # True if the connection gets the events about the members of rooms, in place of the lists of users.
+        self.tracks_members = enter is not None
+        # The name of the encoding of shared events: see WireProtocol.encoder. Under the hub's lock.
+        self.variant = send_queue.protocol if enter is None else enter.variant
+        # True if the connection gets its own messages as well. Under the hub's lock.
+        self.echoes = enter is not None and enter.echoes
+        # How the user describes itself to others. Under the hub's lock.
+        self.realname = "" if enter is None else enter.realname
+        self.is_bot = enter is not None and enter.is_bot
 
 
 class Followers(NamedTuple):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import structlog
@@ -25,6 +26,8 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import (
     SHUTTING_DOWN,
     YOU_LEFT,
+    AccountKind,
+    Authenticated,
     Bye,
     Conversations,
     Found,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.requests import Request
     from chatserver.chat.guests import Guest
+    from chatserver.chat.login import Proof
     from chatserver.chat.room import Member
     from chatserver.chat.services import Services
     from chatserver.journal.base import Appended
@@ -73,9 +77,11 @@ class State(Enum):
     NOT_LOGGED_IN = auto()
     # The next request may be the password for the last login.
     PASSWORD_REQUESTED = auto()
+    # The account is known, but the user is not online yet.
+    AUTHENTICATED = auto()
     LOGGED_IN = auto()
     # One of a guest's two connections is registered.
-    GUEST = auto()
+    GUEST_PAIR = auto()
     # The goodbye was sent.
     CLOSED = auto()
 
@@ -126,6 +132,7 @@ class Session:
         "_login",
         "_member",
         "_network",
+        "_proof",
         "_send_queue",
         "_services",
         "_state",
@@ -163,6 +170,8 @@ class Session:
         self._label = label
         self._state = State.NOT_LOGGED_IN
         self._login: requests.Login | None = None
+        # Set in the state AUTHENTICATED.
+        self._proof: Proof | None = None
         self._wrong_passwords = 0
         self._member: Member | None = None
         self._guest: Guest | None = None
@@ -303,19 +312,40 @@ class Session:
         return self._authenticate(self._login, request.password)
 
     def _authenticate(self, login: requests.Login, password: str) -> State:
+        return self._try(lambda: self._join(self._services.login.authenticate(login, password, self._peer()), login))
+
+    def _prove(self, request: requests.Authenticate) -> State:
+        """Find or register the account; the user is not online before Enter."""
+        self._services.check_available()
+        return self._try(partial(self._keep_proof, request))
+
+    def _keep_proof(self, request: requests.Authenticate) -> State:
+        proof = self._proof = self._services.login.prove(request, self._peer(), self._address)
+        self._send_queue.put([Authenticated(proof.account.name, is_new=proof.kind is AccountKind.NEW)])
+        return State.AUTHENTICATED
+
+    def _enter(self, request: requests.Enter) -> State:
+        """Log in the user of Authenticate."""
+        self._services.check_available()
+        proof = self._proof
+        assert proof is not None
+        login = requests.Login(proof.account.name, rooms=True, moderation=True)
+        return self._try(lambda: self._join(proof, login, request))
+
+    def _peer(self) -> Peer:
+        return Peer(
+            self._network,
+            self._is_exempt,
+            self._wrong_passwords,
+            is_abandoned=self._send_queue.is_abandoned,
+            note_wait=self._note_wait,
+        )
+
+    def _try(self, act: Callable[[], State]) -> State:
+        """Do a part of a login. Count its errors, and end the connection after too many wrong passwords."""
         try:
             self._services.moderation.check_address(self._address)
-            peer = Peer(
-                self._network,
-                self._is_exempt,
-                self._wrong_passwords,
-                is_abandoned=self._send_queue.is_abandoned,
-                note_wait=self._note_wait,
-            )
-            proof = self._services.login.authenticate(login, password, peer)
-            self._member = self._services.login.join(
-                self._send_queue, proof, login, self._address, is_counted=not self._is_exempt
-            )
+            return act()
         except RequestError as error:
             self._services.counters.logins[error.code.value] += 1
             if error.code in (ErrorCode.WRONG_PASSWORD, ErrorCode.BAD_TOKEN):
@@ -325,14 +355,21 @@ class Session:
             if not self._send_queue.wait_for_room():  # it has given way
                 return State.CLOSED
             raise
+
+    def _join(self, proof: Proof, login: requests.Login, enter: requests.Enter | None = None) -> State:
+        name = proof.account.name
+        try:
+            self._member = self._services.login.join(
+                self._send_queue, proof, login, self._address, is_counted=not self._is_exempt, enter=enter
+            )
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
             cause = str(error.__cause__) or str(error)
-            _log.error("login aborted", user=proof.account.name, connection=self._label, error=cause)
+            _log.error("login aborted", user=name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
         self._services.counters.logins["ok"] += 1
-        _log.info("login", user=proof.account.name, account=proof.kind.value, connection=self._label)
+        _log.info("login", user=name, account=proof.kind.value, connection=self._label)
         return State.LOGGED_IN
 
     def _note_wrong_password(self, error: RequestError) -> State:
@@ -359,7 +396,7 @@ class Session:
         guests.confirm_registration(self._guest, request.side)
         if self._guest.is_online:  # this was the second connection
             self._services.counters.logins["guest"] += 1
-        return State.GUEST
+        return State.GUEST_PAIR
 
     def _answer_ping(self, _: requests.Ping) -> State:
         self._send_queue.put([Pong()])
@@ -545,7 +582,7 @@ class Session:
             self._refuse(to_request_error(error, self._label), None)
         finally:
             services.acked_delivery.end_send(guest.window)
-        return State.GUEST
+        return State.GUEST_PAIR
 
     def _acknowledge(self, request: requests.Acknowledge) -> State:
         """Pass on the ack; ignore an unsolicited one. If the peer answered a reply, the exchange would never end."""
@@ -554,11 +591,11 @@ class Session:
         is_receiving = window is not None and window.send_queue is self._send_queue
         if window is not None and is_receiving and self._services.acked_delivery.handle_ack(window, request.sender):
             self._unsolicited_acks = 0
-            return State.GUEST
+            return State.GUEST_PAIR
         _log.warning("ack ignored", user=self._guest.name, connection=self._label)
         self._unsolicited_acks += 1
         if self._unsolicited_acks < _UNSOLICITED_ACKS_MAX:
-            return State.GUEST
+            return State.GUEST_PAIR
         _log.warning("disconnected", reason="unsolicited_acks", user=self._guest.name, connection=self._label)
         self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
         return State.CLOSED
@@ -569,12 +606,12 @@ class Session:
         room = self._room_of(request)
         users = self._services.presence.names(room.room_id if room else LOBBY_ID)
         self._send_queue.put([Users(users=users, room=room.name if room else None)])
-        return State.LOGGED_IN
+        return self._state
 
     def _find_user(self, request: requests.AskUser) -> State:
         name = self._services.find_recipient(request.username).name
         self._send_queue.put([User(name, self._services.presence.is_online(name))])
-        return State.LOGGED_IN
+        return self._state
 
     def _show_history(self, request: requests.AskHistory) -> State:
         """CH: includes all earlier messages of the user, and no message that is delivered after the reply."""
@@ -593,7 +630,7 @@ class Session:
             other_id=other.id if other else None,
         )
         self._send_queue.put_long(History((), room.name if room else None, other.name if other else None), found)
-        return State.LOGGED_IN
+        return self._state
 
     def _search(self, request: requests.Search) -> State:
         """Search the messages that CH would show."""
@@ -615,7 +652,7 @@ class Session:
         )
         answer = Found(request.words, (), upto_id, room.name if room else None, other.name if other else None)
         self._send_queue.put_long(answer, messages)
-        return State.LOGGED_IN
+        return self._state
 
     def _list_conversations(self, _: requests.AskConversations) -> State:
         assert self._member is not None
@@ -623,7 +660,7 @@ class Session:
         newest_id = self._services.hub.last_id()
         found = self._services.messages.conversations(self._member.account_id, newest_id, CONVERSATIONS_MAX)
         self._send_queue.put([Conversations(tuple(found))])
-        return State.LOGGED_IN
+        return self._state
 
     def _room_of(self, request: requests.AskUsers | requests.AskHistory | requests.Search) -> RoomView | None:
         """Return the room that a question is about; None for the lobby. RequestError: the user is not in it."""
@@ -645,14 +682,14 @@ class Session:
         assert self._member is not None
         self._services.login.change_password(self._member, request.old, request.new, self._send_queue.is_abandoned)
         self._send_queue.put([PasswordChanged()])
-        return State.LOGGED_IN
+        return self._state
 
     def _answer_tokens(self, request: requests.TokenRequest) -> State:
         """List the session tokens, or revoke some. The hub ends the connections of revoked ones."""
         assert self._member is not None
         self._wait_for_pending()
         self._send_queue.put([self._services.tokens.answer(self._member, request)])
-        return State.LOGGED_IN
+        return self._state
 
     # --- handlers: rooms ---
 
@@ -660,13 +697,13 @@ class Session:
         member = self._show_rooms()
         self._wait_for_pending()
         self._send_queue.put([Rooms(self._services.rooms.visible_to(member))])
-        return State.LOGGED_IN
+        return self._state
 
     def _change_room(self, request: requests.RoomRequest) -> State:
         """The hub answers, in the order of the journal."""
         made = self._services.limits.rooms if self._is_limited and not self._is_operator() else None
         self._services.rooms.change(self._show_rooms(), request, made)
-        return State.LOGGED_IN
+        return self._state
 
     def _moderate(self, request: requests.ModerationRequest) -> State:
         """The hub answers, in the order of the journal, except for lists."""
@@ -679,7 +716,7 @@ class Session:
         answer = self._services.moderation.answer(member, request)
         if answer is not None:
             self._send_queue.put([answer])
-        return State.LOGGED_IN
+        return self._state
 
     def _show_rooms(self) -> Member:
         """Return the member. After its first request about rooms, it gets their events."""
@@ -718,11 +755,17 @@ class Session:
             requests.Login: _log_in,
             requests.StepLogin: _log_in,
             requests.GuestLogin: _log_in_guest,
+            requests.Authenticate: _prove,
         },
         State.PASSWORD_REQUESTED: {
             **_ALWAYS,
             requests.Login: _log_in,
             requests.Password: _take_password,
+        },
+        State.AUTHENTICATED: {
+            **_ALWAYS,
+            requests.Authenticate: _prove,
+            requests.Enter: _enter,
         },
         State.LOGGED_IN: {
             **_ALWAYS,
@@ -757,7 +800,7 @@ class Session:
             requests.Unignore: _moderate,
             requests.AskIgnored: _moderate,
         },
-        State.GUEST: {
+        State.GUEST_PAIR: {
             requests.Say: _send_acked,
             requests.Whisper: _send_acked,
             requests.Acknowledge: _acknowledge,
