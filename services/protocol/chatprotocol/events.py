@@ -645,6 +645,26 @@ class WentOffline(Struct, frozen=True, gc=False):
     username: str
 
 
+class RoleMoved(RoleChanged, frozen=True, kw_only=True):
+    """RoleChanged, with the earlier role. The wire format json does not send it."""
+
+    old_role: RoomRole = RoomRole.MEMBER
+
+
+class ModesMoved(Modes, frozen=True, kw_only=True):
+    """Modes, with those before a change, and the time when the room was made. The wire format json sends neither."""
+
+    old: RoomModes | None = None
+    created_ms: int = 0
+
+
+class DirectDeleted(Deleted, frozen=True):
+    """Deleted, of a direct message, with its users. The wire format json does not send them."""
+
+    sender: str = ""
+    recipient: str = ""
+
+
 class Log(Struct, frozen=True):
     """The answer to AskLog, oldest first."""
 

@@ -542,6 +542,12 @@ class SetRealname(Struct, frozen=True, gc=False):
     realname: str
 
 
+class SetBot(Struct, frozen=True, gc=False):
+    """Note whether the user is a program. It has no answer."""
+
+    is_bot: bool
+
+
 class Watch(Struct, frozen=True, gc=False):
     """Get CameOnline and WentOffline for these users, too; if ``clears``, in place of all earlier ones.
 
@@ -639,7 +645,7 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 # Requests about the members of rooms, and other users.
 DirectoryRequest: TypeAlias = (
-    AskMembers | AskInfo | AskWho | AskPast | AskCounts | SetAway | SetRealname | Watch | Relay
+    AskMembers | AskInfo | AskWho | AskPast | AskCounts | SetAway | SetRealname | SetBot | Watch | Relay
 )
 # Requests about stored messages that json has no form of.
 LogRequest: TypeAlias = AskLog | AskActive | MarkRead

@@ -226,6 +226,17 @@ JSON = Samples(
             events.UserUnknown(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1", about="bob"),
             (events.Refused(ErrorCode.UNKNOWN_USER, "There is no bob.", "n-1"),),
         ),
+        (
+            events.RoleMoved(
+                room="dev",
+                username="bob",
+                role=events.RoomRole.MEMBER,
+                by="alice",
+                old_role=events.RoomRole.OPERATOR,
+            ),
+            (events.RoleChanged(room="dev", username="bob", role=events.RoomRole.MEMBER, by="alice"),),
+        ),
+        (events.DirectDeleted(19, "bob", sender="bob", recipient="alice"), (events.Deleted(19, "bob"),)),
     ),
 )
 

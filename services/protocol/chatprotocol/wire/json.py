@@ -39,10 +39,16 @@ from msgspec import Struct
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import (
+    Deleted,
+    DirectDeleted,
     Event,
+    Modes,
+    ModesMoved,
     PublicBatch,
     PublicMessage,
     Refused,
+    RoleChanged,
+    RoleMoved,
     SentBatch,
     TaggedEvent,
     TimeMs,
@@ -116,6 +122,12 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             lines += event
         elif isinstance(event, UserUnknown):
             lines.append(Refused(event.code, event.reason, event.nonce, event.room))
+        elif isinstance(event, RoleMoved):
+            lines.append(RoleChanged(room=event.room, username=event.username, role=event.role, by=event.by))
+        elif isinstance(event, ModesMoved):
+            lines.append(Modes(room=event.room, modes=event.modes, by=event.by))
+        elif isinstance(event, DirectDeleted):
+            lines.append(Deleted(event.id, event.by, event.room))
     return _ENCODER.encode_lines(lines)
 
 
