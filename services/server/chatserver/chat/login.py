@@ -35,7 +35,7 @@ from chatserver.store.messages import RECEIVED_ID, is_last_page
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from chatprotocol.events import Event, Message
     from chatserver.chat.hub import Hub, JoinState
@@ -59,10 +59,10 @@ _log = structlog.get_logger()
 
 # How often a try that waits looks if its peer is still there.
 _LOOK_SECONDS = 1.0
-# How often a login looks if this server has caught up with the messages that the client has seen on another one: soon
-# at first, because it mostly is a moment behind, and then less often, because thousands may wait.
-_BEHIND_LOOK_SECONDS = 0.02
-_BEHIND_LOOK_MAX_SECONDS = 0.5
+# Pause of a login that looks if this server has caught up with what another one has stored, such as a message: short
+# at first, because it mostly is a moment behind, and then longer, because thousands of logins may wait.
+_LOOK_PAUSE_SECONDS = 0.02
+_LOOK_PAUSE_MAX_SECONDS = 0.5
 # Time for which a server of several looks for an unknown token: another one may have made it a moment ago.
 _TOKEN_WAIT_SECONDS = 1.0
 # A login from a known network is noted again after a day: the entry costs a write.
@@ -275,13 +275,24 @@ class Login:
 
     def _find_token(self, token: str, network: str) -> FoundToken | None:
         """Find a token. One of several servers may not have a token yet that another one has just made."""
-        began_at, look_seconds = self._clock(), _BEHIND_LOOK_SECONDS
-        while (found := self._tokens.find(token, network)) is None:
-            if self._is_stopping or self._clock() - began_at >= min(self._behind_max_seconds, _TOKEN_WAIT_SECONDS):
-                break
-            time.sleep(look_seconds)
-            look_seconds = min(2 * look_seconds, _BEHIND_LOOK_MAX_SECONDS)
-        return found
+        for _ in self._looks(min(self._behind_max_seconds, _TOKEN_WAIT_SECONDS)):
+            found = self._tokens.find(token, network)
+            if found is not None:
+                return found
+        return None
+
+    def _looks(self, max_seconds: float) -> Iterator[None]:
+        """Yield once for each look at what another server may have stored; between looks, sleep longer and longer.
+
+        At least once; at most for ``max_seconds``, or until shutdown.
+        """
+        began_at, pause_seconds = self._clock(), _LOOK_PAUSE_SECONDS
+        while True:
+            yield
+            if self._is_stopping or self._clock() - began_at >= max_seconds:
+                return
+            time.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LOOK_PAUSE_MAX_SECONDS)
 
     def _accept(self, checked: Account, login: requests.Login, password: str, verdict: Verdict) -> Account:
         """Return the account after a right password. Replace the password or its hash, if needed.
@@ -516,18 +527,17 @@ class Login:
         if login.history_id not in (None, self._identity.history_id):
             return
         seen_id = max(since.values(), default=0) if isinstance(since, dict) else since
-        began_at, look_seconds = self._clock(), _BEHIND_LOOK_SECONDS
-        while (last_id := self._hub.last_id()) < seen_id:
-            if self._is_stopping or self._clock() - began_at >= self._behind_max_seconds:
-                if login.history_id is None:  # the id may be of another history
-                    return
-                raise RequestError(
-                    ErrorCode.UNAVAILABLE,
-                    f"This server is behind the others: it ends with message {last_id}, and you have seen {seen_id}; "
-                    "log in on another server, or later.",
-                )
-            time.sleep(look_seconds)
-            look_seconds = min(2 * look_seconds, _BEHIND_LOOK_MAX_SECONDS)
+        last_id = 0
+        for _ in self._looks(self._behind_max_seconds):
+            last_id = self._hub.last_id()
+            if last_id >= seen_id:
+                return
+        if login.history_id is not None:  # without it the id may be of another history
+            raise RequestError(
+                ErrorCode.UNAVAILABLE,
+                f"This server is behind the others: it ends with message {last_id}, and you have seen {seen_id}; "
+                "log in on another server, or later.",
+            )
 
     def _join_hub(self, member: Member, proof: Proof) -> tuple[JoinState, list[RoomView]]:
         """Join the hub; return its state, and the rooms of the user at that moment.
