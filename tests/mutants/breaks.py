@@ -1384,8 +1384,8 @@ BREAKS = (
     _break(
         _SIZES,
         _WIRE + "websocket.py",
-        "self._frames = TextReader(LINE_MAX_BYTES)",
-        "self._frames = TextReader(2 * LINE_MAX_BYTES)",
+        "self._frames = MessageReader(LINE_MAX_BYTES, is_binary=self._inner.is_binary)",
+        "self._frames = MessageReader(2 * LINE_MAX_BYTES, is_binary=self._inner.is_binary)",
         "unit/protocol/test_websocket.py::test_text_over_the_limit_is_refused_by_its_header",
     ),
     _break(

@@ -1,13 +1,13 @@
-"""The wire protocol websocket: json in the text messages of a WebSocket (RFC 6455), and files of a page before it.
+"""The wire protocol websocket: json or irc in the messages of a WebSocket (RFC 6455), and files of a page before it.
 
 Wire format: docs/wire/websocket.md. The library websockets answers the handshake, and reads frames in
-websocket_frames.py. The client's half is in websocket_client.py.
+websocket_frames.py. The protocols inside are in websocket_inner.py, and the client's half is in websocket_client.py.
 
 States of the server's half:
 
     HEAD    The head of an HTTP request is incomplete, or has not begun. A request for a file is answered, and the
             next one may follow. A handshake leads to OPEN.
-    OPEN    Frames. Each text message has one object of json.
+    OPEN    Frames. Each message has one object of json, or one line of irc.
     CLOSED  The last answer or the close frame is encoded. Nothing more is read, and nothing more is encoded.
 
 The session of the connection ends it, in every state. This module asks for it by a request:
@@ -55,19 +55,18 @@ from chatprotocol.wire.http import (
     encode_text,
     read_head,
 )
-from chatprotocol.wire.json import Json, JsonServer
+from chatprotocol.wire.json import Json
 from chatprotocol.wire.websocket_client import WebSocketClient
 from chatprotocol.wire.websocket_frames import (
     FIN,
     SILENT_LOGGER,
-    SUBPROTOCOL,
-    TextReader,
+    MessageReader,
     close_frame,
-    encode_fragments,
     encode_frame,
     encode_lines,
     is_utf8,
 )
+from chatprotocol.wire.websocket_inner import inner_protocols, irc_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -75,9 +74,8 @@ if TYPE_CHECKING:
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
     from chatprotocol.wire.http import Head, Page
+    from chatprotocol.wire.websocket_inner import Inner
 
-# The protocol inside, by the subprotocol of the handshake. The first one is that of a client that names none.
-_INNER: Final[dict[str, Callable[[], JsonServer]]] = {SUBPROTOCOL: Json().server}
 _OPENINGS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"PATCH ", b"PRI ")
 # Requests for files on one connection. A page has fewer files; a flood must connect again, which has a rate.
 _ANSWERS_MAX: Final = 64
@@ -124,6 +122,7 @@ class WebSocketServer(ServerProtocol):
         "_frames",
         "_head",
         "_inner",
+        "_is_binary",
         "_message",
         "_own",
         "_pinged",
@@ -146,10 +145,11 @@ class WebSocketServer(ServerProtocol):
         self._problem: HttpError | None = None
         # Bytes that the session does not send.
         self._own = b""
-        self._inner: JsonServer | None = None
-        self._frames: TextReader | None = None
-        # The message in fragments that has begun, and the number of its fragments.
+        self._inner: Inner | None = None
+        self._frames: MessageReader | None = None
+        # The message in fragments that has begun, its kind, and the number of its fragments.
         self._message = bytearray()
+        self._is_binary = False
         self._fragments = 0
         # The payload of the ping frame that is being answered.
         self._pinged: bytes | None = None
@@ -157,7 +157,7 @@ class WebSocketServer(ServerProtocol):
         self._close: bytes | None = None
 
     def receive(self, data: bytes) -> Iterable[Request]:
-        """The requests of all complete messages. A list if all frames are text messages."""
+        """The requests of all complete messages. In json, a list if all frames are text messages."""
         if self._state is _OPEN and self._close is None:
             return self._read_frames(data)
         return self._read_head(data) if self._state is _HEAD and self._problem is None else []
@@ -169,9 +169,9 @@ class WebSocketServer(ServerProtocol):
         return [Unreadable(ErrorCode.BAD_REQUEST, f"The connection ended inside {whole}.")]
 
     def data_to_send(self) -> bytes:
-        """Return the answers of HTTP."""
+        """Return the answers of HTTP, and those of the protocol inside."""
         own, self._own = self._own, b""
-        return own
+        return own if self._inner is None else own + self._inner.data_to_send()
 
     @property
     def is_incomplete(self) -> bool:
@@ -180,12 +180,12 @@ class WebSocketServer(ServerProtocol):
         return self._state is _OPEN and self._close is None and self._frames.is_incomplete  # type: ignore[union-attr]
 
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
-        """Encode as text messages; a Bye with a close frame. Before the handshake, as an answer of HTTP."""
+        """Encode as messages; a Bye with a close frame. Before the handshake, as an answer of HTTP."""
         if self._state is not _OPEN or self._inner is None:
             return self._encode_last(items) if self._state is _HEAD else b""
         if self._pinged is not None and items and type(items[0]) is Pong:
             return encode_frame(FIN | Opcode.PONG, self._pinged)
-        data = encode_lines(self._inner.encode(items))
+        data = self._inner.encode(items)
         if items and isinstance(last := items[-1], Bye):
             self._state = _CLOSED
             code = _CLOSE_CODES.get(last.reason, CloseCode.POLICY_VIOLATION)
@@ -193,8 +193,8 @@ class WebSocketServer(ServerProtocol):
         return data
 
     def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:
-        """Encode as one text message, in fragments."""
-        return iter(()) if self._inner is None else encode_fragments(self._inner.encode_long(event, messages))
+        """Encode as the protocol inside does."""
+        return iter(()) if self._inner is None else self._inner.encode_long(event, messages)
 
     def ping(self) -> bytes:
         return encode_frame(FIN | Opcode.PING, b"")
@@ -251,16 +251,26 @@ class WebSocketServer(ServerProtocol):
         if head.values("Sec-WebSocket-Version") != ["13"]:
             raise HttpError(426, "This server speaks version 13 of WebSocket.", _VERSION_HEADERS)
         self._check_origin(head)
-        chosen = _choose_inner(head)
+        chosen = self._choose_inner(head)
         handshake = Handshake(subprotocols=None if chosen is None else [Subprotocol(chosen)], logger=SILENT_LOGGER)
         response = handshake.accept(HandshakeRequest(head.target, head.headers, head.method, f"HTTP/{head.version}"))
         handshake.parser.close()  # it refers to the handshake, which would stay in memory
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             other = ("A header of the handshake is missing or invalid; the key has 16 bytes in base64.", ())
             raise HttpError(response.status_code, *_HANDSHAKE_PROBLEMS.get(response.status_code, other))
-        self._inner = _INNER[chosen or next(iter(_INNER))]()
-        self._frames = TextReader(LINE_MAX_BYTES)
+        inners = self._settings.inners
+        self._inner = inners[chosen or next(iter(inners))]()
+        self._frames = MessageReader(LINE_MAX_BYTES, is_binary=self._inner.is_binary)
         return response.serialize()
+
+    def _choose_inner(self, head: Head) -> str | None:
+        """The first known subprotocol; None if the client names none. Raises HttpError."""
+        inners = self._settings.inners
+        offered = [name.strip() for value in head.values("Sec-WebSocket-Protocol") for name in value.split(",")]
+        known = next((name for name in offered if name in inners), None)
+        if offered and known is None:
+            raise HttpError(400, f"The subprotocol of this server is {' or '.join(inners)}.")
+        return known
 
     def _check_origin(self, head: Head) -> None:
         """Raise HttpError for a page of another origin, which would act for the user who looks at it.
@@ -294,15 +304,17 @@ class WebSocketServer(ServerProtocol):
         assert self._frames is not None
         assert self._inner is not None
         texts, frames = self._frames.read(data)
-        if frames or self._frames.problem is not None or not all(map(is_utf8, texts)):
+        is_valid = all(map(is_utf8, texts)) or self._inner.is_binary
+        if frames or self._frames.problem is not None or not is_valid:
             return self._read_each(texts, frames)
         return self._inner.receive_texts(texts)
 
     def _read_each(self, texts: Iterable[bytes], frames: Iterable[Frame]) -> Iterator[Request]:
-        """Yield the requests of texts, and of frames that are fragments, control frames or invalid."""
+        """Yield the requests of usual messages, and of frames that are not: fragments, control frames, invalid ones."""
         assert self._frames is not None
         assert self._inner is not None
-        for frame in (*(Frame(Opcode.TEXT, text) for text in texts), *frames):
+        usual = Opcode.BINARY if self._inner.is_binary else Opcode.TEXT
+        for frame in (*(Frame(usual, text) for text in texts), *frames):
             if frame.opcode is Opcode.PING:
                 self._pinged = bytes(frame.data)
                 yield Ping()
@@ -323,13 +335,15 @@ class WebSocketServer(ServerProtocol):
 
     def _add(self, frame: Frame) -> Close | None:
         """Add a fragment to the message; returns the close frame if it is invalid."""
-        if frame.opcode is Opcode.BINARY:
+        if frame.opcode is not Opcode.CONT:
+            self._is_binary = frame.opcode is Opcode.BINARY
+        if self._is_binary and not self._inner.takes_binary:  # type: ignore[union-attr]
             return Close(CloseCode.UNSUPPORTED_DATA, "There are text messages only.")
         self._message += frame.data
         self._fragments += 1
         if self._fragments > FRAGMENTS_MAX:
             return Close(CloseCode.POLICY_VIOLATION, f"A message has {FRAGMENTS_MAX:,} fragments at most.")
-        if frame.fin and not is_utf8(self._message):
+        if frame.fin and not self._is_binary and not is_utf8(self._message):
             return Close(CloseCode.INVALID_DATA, "A text message is not UTF-8.")
         return None
 
@@ -355,28 +369,30 @@ def _check_method(head: Head) -> None:
         raise HttpError(400, "A request to this server has no body.")
 
 
-def _choose_inner(head: Head) -> str | None:
-    """The first known subprotocol; None if the client names none. Raises HttpError."""
-    offered = [name.strip() for value in head.values("Sec-WebSocket-Protocol") for name in value.split(",")]
-    known = next((name for name in offered if name in _INNER), None)
-    if offered and known is None:
-        raise HttpError(400, f"The subprotocol of this server is {' or '.join(_INNER)}.")
-    return known
-
-
 class WebSocket(WireProtocol):
-    """The wire protocol websocket. ``pages`` are the files by path; ``origins`` may connect, too."""
+    """The wire protocol websocket. ``pages`` are the files by path; ``origins`` may connect, too.
+
+    ``irc`` is the protocol irc with its settings; without it there is only json.
+    """
 
     name = "websocket"
     opening = "GET / HTTP/1.1"
 
     def __init__(
-        self, pages: Mapping[str, Page] | None = None, origins: Collection[str] = (), *, keeps_alive: bool = True
+        self,
+        pages: Mapping[str, Page] | None = None,
+        origins: Collection[str] = (),
+        *,
+        keeps_alive: bool = True,
+        irc: WireProtocol | None = None,
     ) -> None:
         """``keeps_alive``: a client may ask for more than one file on a connection."""
         self.pages = pages or {}
         self.origins = frozenset(origins)
         self.keeps_alive = keeps_alive
+        self._irc = irc
+        # The protocols inside, by subprotocol. The first one is that of a client that names none.
+        self.inners = inner_protocols(irc)
 
     def sniff(self, first: bytes) -> Sniff:
         """Recognize a method of HTTP and the space after it, but not those that begin like a frame."""
@@ -389,6 +405,9 @@ class WebSocket(WireProtocol):
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
         return encode_lines(Json.encode_all(items))
+
+    def encoder(self, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:
+        return self.encode_all if self._irc is None or "/" not in variant else irc_encoder(self._irc, variant)
 
     def refusal(self, error: Refused) -> bytes:
         """Encode an error before the handshake as an answer of HTTP, with the object of json as its body."""

@@ -1,8 +1,8 @@
 """Frames of WebSocket (RFC 6455): read those of a peer, and encode our own.
 
 The library websockets reads frames, checks them, and knows the state of messages in fragments. It takes 5 us for a
-frame, and 12 us if the frame is a read of its own. So the server reads text messages of one frame, which are almost all
-input, without it (:func:`split_texts`). The library reads any other frame, and
+frame, and 12 us if the frame is a read of its own. So the server reads messages of one frame, which are almost all
+input, without it (:func:`split_messages`). The library reads any other frame, and
 all input until the message of that frame is complete. Its reader takes 1.4 KB, and exists until then.
 
 A server's frames have no mask, so they are the same for all receivers. The library's own answers, to pings and close
@@ -25,14 +25,18 @@ if TYPE_CHECKING:
 
 # The subprotocol of json.
 SUBPROTOCOL: Final = "chat.json"
+# The subprotocols of irc (IRCv3, WebSocket).
+IRC_TEXT: Final = "text.ircv3.net"
+IRC_BINARY: Final = "binary.ircv3.net"
 # A close frame has a code of two bytes and a reason, 125 bytes together.
 _REASON_MAX_BYTES: Final = 123
 FIN: Final = 0x80
 _MASKED: Final = 0x80
 # In place of a size: the next two bytes are the size.
 _SIZE_OF_2_BYTES: Final = 126
-# First byte of a text message that is one frame. An operation with the enum takes 0.1 us.
+# First byte of a message that is one frame. An operation with the enum takes 0.1 us.
 _WHOLE_TEXT: Final = int(FIN | Opcode.TEXT)
+_WHOLE_BINARY: Final = int(FIN | Opcode.BINARY)
 # The shortest header, with the mask.
 _MASKED_HEADER_BYTES: Final = 6
 _long_header = struct.Struct(">BBH").pack
@@ -45,8 +49,9 @@ def _header(first_byte: int, size_bytes: int) -> bytes:
     return _long_header(first_byte, _SIZE_OF_2_BYTES, size_bytes)
 
 
-# First bytes of a short text message, by its size. Almost all are short.
-_TEXT_HEADERS: Final = [_header(FIN | Opcode.TEXT, size) for size in range(1_024)]
+# First bytes of a short message, by its size. Almost all are short.
+_TEXT_HEADERS: Final = [_header(_WHOLE_TEXT, size) for size in range(1_024)]
+_BINARY_HEADERS: Final = [_header(_WHOLE_BINARY, size) for size in range(1_024)]
 
 
 def encode_frame(first_byte: int, payload: bytes) -> bytes:
@@ -74,6 +79,17 @@ def encode_lines(lines: bytes) -> bytes:
         return b"".join([each for text in texts for each in (_TEXT_HEADERS[len(text)], text)])
     except IndexError:
         return b"".join([each for text in texts for each in encode_fragments((text, b"\n"))])
+
+
+def encode_irc_lines(lines: bytes, *, is_binary: bool) -> bytes:
+    """Encode each line as a message without its line end, CR LF."""
+    texts = lines.split(b"\r\n")
+    texts.pop()  # nothing follows the last line end
+    headers, whole = (_BINARY_HEADERS, _WHOLE_BINARY) if is_binary else (_TEXT_HEADERS, _WHOLE_TEXT)
+    try:
+        return b"".join([each for text in texts for each in (headers[len(text)], text)])
+    except IndexError:
+        return b"".join([encode_frame(whole, text) for text in texts])
 
 
 def close_frame(code: CloseCode, reason: str) -> bytes:
@@ -133,27 +149,29 @@ class FrameReader(Protocol):
         return self.close_sent if self.parser_exc is not None else None
 
 
-class TextReader:
-    """The server's reader of frames. It is fast and small for text messages of one frame."""
+class MessageReader:
+    """The server's reader of frames. It is fast and small for messages of one frame and the usual kind."""
 
-    __slots__ = ("_message_max_bytes", "_others", "_rest")
+    __slots__ = ("_message_max_bytes", "_others", "_rest", "_usual")
 
-    def __init__(self, message_max_bytes: int) -> None:
+    def __init__(self, message_max_bytes: int, *, is_binary: bool = False) -> None:
         self._message_max_bytes = message_max_bytes
-        # A text message of one frame that is incomplete.
+        # The first byte of the usual message.
+        self._usual = _WHOLE_BINARY if is_binary else _WHOLE_TEXT
+        # A usual message of one frame that is incomplete.
         self._rest = b""
         # The reader of a frame or message of another kind that is incomplete, or after an invalid frame.
         self._others: FrameReader | None = None
 
     def read(self, data: bytes) -> tuple[list[bytes], list[Frame]]:
-        """Add a piece; returns the text messages at its beginning that have one frame each, and all frames after them.
+        """Add a piece; returns the usual messages at its beginning that have one frame each, and all frames after them.
 
-        The texts may be invalid UTF-8.
+        Texts may be invalid UTF-8.
         """
         texts: list[bytes] = []
         if self._others is None:
-            texts, data = split_texts(self._rest + data if self._rest else data)
-            if not data or begins_text(data):
+            texts, data = split_messages(self._rest + data if self._rest else data, self._usual)
+            if not data or begins_message(data, self._usual):
                 self._rest = data
                 return texts, []
             self._rest = b""
@@ -174,11 +192,11 @@ class TextReader:
         return None if self._others is None else self._others.problem
 
 
-def split_texts(data: bytes) -> tuple[list[bytes], bytes]:
-    """The text messages of one masked frame each at the beginning of ``data``, and the rest."""
+def split_messages(data: bytes, usual: int) -> tuple[list[bytes], bytes]:
+    """The messages of one masked frame each, which begin with ``usual``, at the beginning of ``data``, and the rest."""
     found = []
     start, end = 0, len(data)
-    while end - start >= _MASKED_HEADER_BYTES and data[start] == _WHOLE_TEXT:
+    while end - start >= _MASKED_HEADER_BYTES and data[start] == usual:
         size = data[start + 1]
         if _MASKED <= size < _MASKED + _SIZE_OF_2_BYTES:
             mask, size = start + 2, size - _MASKED
@@ -195,7 +213,6 @@ def split_texts(data: bytes) -> tuple[list[bytes], bytes]:
     return found, data[start:] if start else data
 
 
-def begins_text(rest: bytes) -> bool:
-    """True for the beginning of a frame of :func:`split_texts`."""
-    is_text = rest[0] == _WHOLE_TEXT
-    return is_text and (len(rest) == 1 or _MASKED <= rest[1] <= _MASKED + _SIZE_OF_2_BYTES)
+def begins_message(rest: bytes, usual: int) -> bool:
+    """True for the beginning of a frame of :func:`split_messages`."""
+    return rest[0] == usual and (len(rest) == 1 or _MASKED <= rest[1] <= _MASKED + _SIZE_OF_2_BYTES)
