@@ -304,8 +304,7 @@ class WebSocketServer(ServerProtocol):
         assert self._frames is not None
         assert self._inner is not None
         texts, frames = self._frames.read(data)
-        is_valid = all(map(is_utf8, texts)) or self._inner.is_binary
-        if frames or self._frames.problem is not None or not is_valid:
+        if frames or self._frames.problem is not None or not all(map(is_utf8, texts)):
             return self._read_each(texts, frames)
         return self._inner.receive_texts(texts)
 
