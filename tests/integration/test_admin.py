@@ -776,7 +776,7 @@ def lose_index_entry(folder: Path) -> None:
         DELETE FROM sqlite_schema WHERE name = 'message_recipient';
     """)(folder)
     plant(f"""
-        INSERT INTO message VALUES (99 - (1 << 40), 0, 1, 2, 'text', NULL);
+        INSERT INTO message VALUES (99 - (1 << 40), 0, 1, 2, 'text', NULL, 0);
         PRAGMA writable_schema = ON;
         INSERT INTO sqlite_schema ({schema}) SELECT * FROM hidden;
     """)(folder)

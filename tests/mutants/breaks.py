@@ -94,6 +94,7 @@ _SHUTDOWN = "Shutdown takes at most 8 s, and loses nothing that was accepted."
 # --- more promises of docs/architecture.md and of the pages that it links ---
 
 _NO_ECHO = "A sender gets a confirmation, and not its own message."
+_MARKED = "A notice, and a message of a guest, is marked as such, live and in the history."
 _PRIVATE = "Only its sender and its recipient see a direct message."
 _PASSWORD = "A wrong password is refused, and the third one closes the connection."
 _HASHED = "The database has hashes of passwords only, and other users of the machine can't read it."
@@ -265,8 +266,8 @@ BREAKS = (
     _break(
         _RECONNECT,
         _STORE + "messages.py",
-        "None, text, nonce) for key",
-        "None, text, None) for key",
+        "None, text, nonce, is_notice) for key",
+        "None, text, None, is_notice) for key",
         "unit/server/test_journal.py::test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id",
     ),
     _break(
@@ -817,8 +818,8 @@ BREAKS = (
     _break(
         _ROOMS,
         _CHAT + "session.py",
-        "batch.room_id == room_id and batch.room == room",
-        "not batch.room",
+        "            and batch.room_id == room_id\n            and batch.room == room\n",
+        "",
         "integration/test_rooms.py::test_messages_of_one_write_reach_the_rooms_that_they_name",
     ),
     _break(
@@ -2391,5 +2392,19 @@ BREAKS = (
         '    this.log.setAttribute("aria-live", "off");\n',
         "",
         "browser/test_accessibility.py::test_only_new_messages_are_read_aloud",
+    ),
+    _break(
+        _MARKED,
+        _STORE + "messages.py",
+        "(first_key, time_ms, sender_id, array, is_notice)",
+        "(first_key, time_ms, sender_id, array, False)",
+        "unit/server/test_messages.py::test_history_tells_notices_and_messages_of_guests",
+    ),
+    _break(
+        _MARKED,
+        _CHAT + "session.py",
+        "            and batch.is_notice is is_notice\n",
+        "",
+        "unit/server/test_session.py::test_notices_and_messages_of_guests_are_marked",
     ),
 )

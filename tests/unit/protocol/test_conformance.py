@@ -60,7 +60,15 @@ every_default = pytest.mark.parametrize("protocol", ALL_PROTOCOLS, ids=lambda pr
 
 texts = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), max_size=5)
 batches = st.one_of(
-    st.builds(PublicBatch, st.integers(1, 10**6), st.integers(0, 10**12), st.just("alice"), texts),
+    st.builds(
+        PublicBatch,
+        st.integers(1, 10**6),
+        st.integers(0, 10**12),
+        st.just("alice"),
+        texts,
+        guest=st.booleans(),
+        notice=st.booleans(),
+    ),
     st.builds(SentBatch, st.integers(1, 10**6), st.lists(st.one_of(st.none(), st.text(min_size=1)), max_size=5)),
 )
 

@@ -1,6 +1,7 @@
 """The protocol json: the literal bytes of docs/wire/json.md, and the requests and events that they are."""
 
 import pytest
+from msgspec.structs import replace
 from raw_steps import encode_request, new_server, receive
 
 from chatprotocol.errors import ErrorCode, ProtocolError
@@ -81,6 +82,8 @@ REQUESTS: list[tuple[bytes, Request]] = [
     (b'{"command":"PM","message":"a\\nb\\"c\\\\d","nonce":"7f"}', Say('a\nb"c\\d', "7f")),
     (b'{"command":"DM","to":"bob","message":"psst"}', Whisper("bob", "psst")),
     (b'{"command":"DM","to":"bob","message":"psst","nonce":"7f"}', Whisper("bob", "psst", "7f")),
+    (b'{"command":"PM","message":"hello","notice":true}', Say("hello", notice=True)),
+    (b'{"command":"DM","to":"bob","message":"psst","notice":true}', Whisper("bob", "psst", notice=True)),
     (b'{"command":"users"}', AskUsers()),
     (b'{"command":"user","username":"bob"}', AskUser("bob")),
     (b'{"command":"CH"}', AskHistory(50)),
@@ -380,6 +383,8 @@ EVENTS: list[tuple[Event, bytes]] = [
     ),
     (HELLO, HELLO_JSON),
     (PSST, PSST_JSON),
+    (replace(HELLO, guest=True), HELLO_JSON[:-1] + b',"guest":true}'),
+    (replace(PSST, guest=True, notice=True), PSST_JSON[:-1] + b',"guest":true,"notice":true}'),
     (
         PublicMessage(1, TimeMs(0), "bob", 'a"b\\c\n\0\x1b\x7f\u20ac\U0001f600'),
         (

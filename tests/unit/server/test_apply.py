@@ -72,15 +72,19 @@ tokens = st.sampled_from(["t1", "t2", "t3"])
 networks = st.sampled_from(["192.0.2.1", "2001:db8::/64"])
 
 
-def public(sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]], room_id: int) -> PublicMessages:
-    return PublicMessages(sender_id, sender, [text for text, _ in pairs], [nonce for _, nonce in pairs], room_id)
+def public(
+    sender_id: int, sender: str, pairs: Sequence[tuple[str, str | None]], room_id: int, **flags: bool
+) -> PublicMessages:
+    texts, nonces = [text for text, _ in pairs], [nonce for _, nonce in pairs]
+    return PublicMessages(sender_id, sender, texts, nonces, room_id, **flags)
 
 
-def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None) -> DirectMessage:
+def direct(sender_id: int, recipient_id: int, text: str, nonce: str | None, **flags: bool) -> DirectMessage:
     to: dict[str, Any] = {"recipient_id": recipient_id, "recipient": "bob"}
-    return DirectMessage(sender_id, "alice", [text], [nonce], **to, is_waiting=True)
+    return DirectMessage(sender_id, "alice", [text], [nonce], **to, is_waiting=True, **flags)
 
 
+flags: dict[str, st.SearchStrategy[bool]] = {"is_guest": st.booleans(), "is_notice": st.booleans()}
 acting: dict[str, st.SearchStrategy[Any]] = {"by_id": st.integers(0, 4), "by": names}
 targets: dict[str, st.SearchStrategy[Any]] = {
     "kind": st.sampled_from(SanctionKind),
@@ -90,8 +94,10 @@ targets: dict[str, st.SearchStrategy[Any]] = {
     "network": st.sampled_from(["", "", "192.0.2.0/24"]),
 }
 STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
-    PublicMessages: st.builds(public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4), rooms),
-    DirectMessage: st.builds(direct, ids, ids, texts, nonces),
+    PublicMessages: st.builds(
+        public, ids, names, st.lists(st.tuples(texts, nonces), min_size=1, max_size=4), rooms, **flags
+    ),
+    DirectMessage: st.builds(direct, ids, ids, texts, nonces, **flags),
     DeliveryMark: st.builds(DeliveryMark, ids, ids),
     NewAccount: st.builds(
         NewAccount,

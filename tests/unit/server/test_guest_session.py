@@ -82,7 +82,7 @@ def test_reply_comes_after_all_recipients_answered(services: ChatFixture, carol:
         each.receiving.new_replies()
     asked = ask_in_background(carol.sending, Say("hello"), Whisper("nobody", "x"), Whisper("DAVE", "psst"))
     for each in (dave, erin):
-        assert take(each.receiving) == PublicMessage(11, 0, "carol", "hello")
+        assert take(each.receiving) == PublicMessage(11, 0, "carol", "hello", guest=True)
     for peer in (erin.receiving, dave.sending):
         peer.ask(Acknowledge("carol"))
     assert_waits(asked)
@@ -90,7 +90,7 @@ def test_reply_comes_after_all_recipients_answered(services: ChatFixture, carol:
     dave.receiving.ask(Acknowledge("carol"))
     assert take(carol.sending) == Sent(11, SentStatus.SENT)
     assert codes([take(carol.sending)]) == [ErrorCode.UNKNOWN_USER]
-    assert take(dave.receiving) == DirectMessage(12, 0, "carol", "dave", "psst")
+    assert take(dave.receiving) == DirectMessage(12, 0, "carol", "dave", "psst", guest=True)
     dave.receiving.ask(Acknowledge(None))
     assert codes([take(carol.sending)]) == [ErrorCode.INTERNAL]
     must_end(asked)
@@ -105,7 +105,7 @@ def test_messages_wait_for_the_receiving_connection_once(services: ChatFixture, 
     asked = ask_in_background(erin, Say("hello"))
     assert_waits(asked)
     erin_in.ask(GuestLogin(Side.RECEIVING, "erin"))
-    assert take(dave.receiving) == PublicMessage(11, 0, "erin", "hello")
+    assert take(dave.receiving) == PublicMessage(11, 0, "erin", "hello", guest=True)
     dave.receiving.ask(Acknowledge("erin"))
     must_end(asked)
     services.now += 5

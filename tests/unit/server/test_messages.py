@@ -335,6 +335,31 @@ def test_history_has_names_times_and_texts(room: Room) -> None:
     )
 
 
+def test_history_tells_notices_and_messages_of_guests(room: Room) -> None:
+    """The rows of a batch with and without nonces, and of direct messages, are written by different statements."""
+    with room.database.transaction() as connection:
+        guest = claim_name(connection, "dave", TIME_MS)
+        assert guest is not None
+        for first_id, nonces in ((8, [None, None]), (10, ["n1", None])):
+            sender_id = room.bob.id if first_id == 8 else guest.id
+            texts = ["notice"] * 2
+            assert insert_in_room(connection, LOBBY_ID, first_id, TIME_MS, sender_id, texts, nonces, is_notice=True)
+        values = (TIME_MS, room.bob.id, room.alice.id, "notice", None)
+        assert insert_direct(connection, 12, *values, is_notice=True)
+        assert insert_direct(connection, 13, TIME_MS, guest.id, room.alice.id, "text", None)
+    expected = (
+        *(PublicMessage(message_id, TIME_MS, "bob", "notice", notice=True) for message_id in (8, 9)),
+        *(PublicMessage(message_id, TIME_MS, "dave", "notice", guest=True, notice=True) for message_id in (10, 11)),
+        DirectMessage(12, TIME_MS, "bob", "alice", "notice", notice=True),
+        DirectMessage(13, TIME_MS, "dave", "alice", "text", guest=True),
+    )
+    messages, reader_id = room.messages, room.alice.id
+    assert messages.history(reader_id, ID_MAX, 6) == expected
+    assert messages.missed(reader_id, {LOBBY_ID: 7, DIRECT_ID: 7}, ID_MAX, 100) == expected
+    assert messages.visible(reader_id, range(8, 14)) == expected
+    assert messages.history(reader_id, 8, 1) == (PublicMessage(5, TIME_MS, "carol", "text 5"),)
+
+
 # Texts that a database or its JSON could misread.
 TEXTS = [
     *("a\0b", "\0", "\\u0000", "\U0001f600", "\ud7ff\ue000\uffff", "x" * 8192, "'; --", "\x1b[2J", " ", '"', "\\"),

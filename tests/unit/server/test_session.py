@@ -659,6 +659,28 @@ def test_consecutive_messages_are_appended_together(services: ChatFixture, alice
     ]
 
 
+def test_notices_and_messages_of_guests_are_marked(services: ChatFixture, alice: Peer) -> None:
+    """A notice has a batch of its own among other messages."""
+    bob = enter(services, "bob")
+    alice.ask(Say("one"), Say("two", notice=True), Say("three", notice=True), Say("four"))
+    alice.ask(Whisper("bob", "five", notice=True), Whisper("bob", "six"))
+    assert [(each.texts, each.is_notice) for each in services.journal.appended] == [
+        (["one"], False),
+        (["two", "three"], True),
+        (["four"], False),
+        (["five"], True),
+        (["six"], False),
+    ]
+    assert [(each.text, each.notice, each.guest) for each in bob.received()] == [
+        ("one", False, False),
+        ("two", True, False),
+        ("three", True, False),
+        ("four", False, False),
+        ("five", True, False),
+        ("six", False, False),
+    ]
+
+
 def test_reader_pauses_while_messages_of_an_earlier_read_are_not_committed(services: ChatFixture, alice: Peer) -> None:
     """A client that waits for confirmations is not delayed. One that does not is read in larger pieces."""
     services.journal.holds_back = True

@@ -115,9 +115,11 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
         if type(event) in _EVENT_TYPES:
             lines.append(event)
         elif isinstance(event, PublicBatch):
-            time: Any = _to_iso(event.time_ms)  # once, not in the hook for each message
-            members = (repeat(event.room), repeat(event.guest), repeat(event.notice))
-            lines += map(PublicMessage, count(event.id), repeat(time), repeat(event.sender), event.texts, *members)
+            time: Any = repeat(_to_iso(event.time_ms))  # once, not in the hook for each message
+            sender, room = repeat(event.sender), repeat(event.room)
+            # Few messages have a flag, and each argument costs time.
+            flags = (repeat(event.guest), repeat(event.notice)) if event.guest or event.notice else ()
+            lines += map(PublicMessage, count(event.id), time, sender, event.texts, room, *flags)
         elif isinstance(event, SentBatch):
             lines += event
         elif isinstance(event, UserUnknown):

@@ -280,7 +280,7 @@ class Guests:
         assert guest.account is not None
         receiving = guest.send_queues[Side.RECEIVING]
         guest.window = DeliveryWindow(guest.account, receiving)
-        guest.member = Member(guest.account.id, guest.name, receiving, address=guest.address)
+        guest.member = Member(guest.account.id, guest.name, receiving, address=guest.address, is_guest=True)
         self._acked_delivery.join(guest.window)
         self._presence.add(guest.name)  # last, so that an announced guest can be found
 

@@ -382,7 +382,7 @@ class Hub:
         texts, nonces = batch.texts, batch.nonces
         if count < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
-        public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name)
+        public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name, batch.is_guest, batch.is_notice)
         for buffer, seen_versions in room.followers.values():
             start, end = buffer.append([public])
             self._counters.deliveries += count * len(seen_versions)
@@ -402,7 +402,9 @@ class Hub:
             return
         self._last_id = part.id
         (text,) = message.texts
-        event = events.DirectMessage(part.id, TimeMs(time_ms), message.sender, message.recipient, text)
+        event = events.DirectMessage(
+            part.id, TimeMs(time_ms), message.sender, message.recipient, text, message.is_guest, message.is_notice
+        )
         recipients = self._members_of(message.recipient_id)
         members = [] if part.is_ignored else recipients
         # The sender's other connections receive the message too: it is in their history.

@@ -83,7 +83,7 @@ class Member:
         self.token_id = token_id
         # True after a newer connection of the user has replaced it: it ends. Under the hub's lock.
         self.is_replaced = False
-        # True for a guest with one connection, which has no account of its own.
+        # True for a guest, which has no account of its own.
         self.is_guest = is_guest
         # The first message that the user may see: a guest sees none from before its login. Set by the login.
         self.first_id = 0

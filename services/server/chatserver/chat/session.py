@@ -426,7 +426,7 @@ class Session:
         if request.room is not None and not is_lobby(request.room):
             room = request.room
             room_id = self._services.rooms.id_for_message(self._show_rooms(), room)
-        batch = self._public_batch(room_id, room)
+        batch = self._public_batch(room_id, room, is_notice=request.notice)
         batch.texts.append(request.text)
         batch.nonces.append(request.nonce)
         return self._state
@@ -442,13 +442,19 @@ class Session:
         batch.nonces.extend([None] * len(request.texts))
         return self._state
 
-    def _public_batch(self, room_id: int, room: str) -> PublicMessages:
-        """Return the batch for a message: messages in a row to one room are one batch."""
+    def _public_batch(self, room_id: int, room: str, *, is_notice: bool = False) -> PublicMessages:
+        """Return the batch for a message: messages of one kind in a row to one room are one batch."""
         batch = self._batches[-1] if self._batches else None
-        if type(batch) is PublicMessages and batch.room_id == room_id and batch.room == room:
+        if (
+            type(batch) is PublicMessages
+            and batch.room_id == room_id
+            and batch.room == room
+            and batch.is_notice is is_notice
+        ):
             return batch
-        assert self._member is not None
-        batch = PublicMessages(self._member.account_id, self._member.name, [], [], room_id, room)
+        member = self._member
+        assert member is not None
+        batch = PublicMessages(member.account_id, member.name, [], [], room_id, room, member.is_guest, is_notice)
         self._batches.append(batch)
         return batch
 
@@ -474,6 +480,8 @@ class Session:
             recipient=recipient.name,
             recipient_claim=recipient.claim,
             is_waiting=not (recipient.is_guest or self._services.presence.is_online(recipient.name)),
+            is_guest=sender.is_guest,
+            is_notice=request.notice,
         )
 
     def _await_turn(self, kind: type) -> bool:
@@ -567,7 +575,7 @@ class Session:
         message: MessageBatch = (
             self._direct_message(guest.member, request)
             if isinstance(request, requests.Whisper)
-            else PublicMessages(guest.member.account_id, guest.member.name, [request.text], [None])
+            else PublicMessages(guest.member.account_id, guest.member.name, [request.text], [None], is_guest=True)
         )
         ack = services.acked_delivery.begin_send(guest.window)
         try:

@@ -198,12 +198,16 @@ def _add_public(
         room = rooms.find_room_by_id(connection, sender_id, room_id)
         return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
     first_id = transaction.last_id + 1
-    if insert_in_room(connection, room_id, first_id, time_ms, sender_id, entry.texts, entry.nonces):
+    is_notice = entry.is_notice
+    if insert_in_room(
+        connection, room_id, first_id, time_ms, sender_id, entry.texts, entry.nonces, is_notice=is_notice
+    ):
         transaction.last_id += len(entry.texts)
         return (Stored(0, len(entry.texts), first_id),)
     parts = []
     for start, (text, nonce) in enumerate(zip(entry.texts, entry.nonces, strict=True)):
-        if insert_in_room(connection, room_id, transaction.last_id + 1, time_ms, sender_id, [text], [nonce]):
+        values = (transaction.last_id + 1, time_ms, sender_id, [text], [nonce])
+        if insert_in_room(connection, room_id, *values, is_notice=is_notice):
             transaction.last_id += 1
             parts.append(Stored(start, start + 1, transaction.last_id))
         else:
@@ -222,7 +226,8 @@ def _add_direct(
     message_id = transaction.last_id + 1
     (text,), (nonce,) = entry.texts, entry.nonces
     problem = _find_full_mailbox(transaction, entry) if entry.is_waiting else None
-    if insert_direct(connection, message_id, time_ms, sender_id, entry.recipient_id, text, nonce):
+    values = (message_id, time_ms, sender_id, entry.recipient_id, text, nonce)
+    if insert_direct(connection, *values, is_notice=entry.is_notice):
         if problem is not None:  # not before, because a message that is repeated is confirmed
             delete_direct(connection, message_id)
             return problem

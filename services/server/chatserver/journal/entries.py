@@ -107,6 +107,10 @@ class PublicMessages(MessageBatch, frozen=True, gc=False, tag="public"):
     room_id: int = LOBBY_ID
     # The name of the room in the sender's spelling, repeated in errors. Empty for the lobby.
     room: str = ""
+    # True if the sender has no account. The store has this in the sender's row.
+    is_guest: bool = False
+    # True if no program may answer the messages by itself.
+    is_notice: bool = False
 
 
 class DirectMessage(MessageBatch, frozen=True, gc=False, tag="direct", kw_only=True):
@@ -118,6 +122,9 @@ class DirectMessage(MessageBatch, frozen=True, gc=False, tag="direct", kw_only=T
     recipient_claim: int = 0
     # True if the recipient was offline: the limits of messages that wait for it apply.
     is_waiting: bool = False
+    # As for public messages.
+    is_guest: bool = False
+    is_notice: bool = False
 
 
 class DeliveryMark(Entry[None], frozen=True, gc=False, tag="mark"):
