@@ -878,6 +878,13 @@ BREAKS = (
     _break(
         _ONE_LOG,
         _JOURNAL + "shared.py",
+        "if self._is_run_over():",
+        "if False:",
+        _SHARED + "test_late_start_of_a_lost_run_does_not_stop_the_server",
+    ),
+    _break(
+        _ONE_LOG,
+        _JOURNAL + "shared.py",
         "transaction = Transaction(connection, batch.time_ms, last_id, batch.limits)",
         "transaction = Transaction(connection, self._now_ms(), last_id, batch.limits)",
         "reliability/test_cluster.py::test_cluster_loses_nothing_in_a_few_faults",

@@ -273,6 +273,22 @@ def test_each_entry_is_applied_once_and_in_order_on_all_servers(moves: list[tupl
                     said[text].result()
 
 
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_late_start_of_a_lost_run_does_not_stop_the_server(servers: list[SharingServer], *, is_reversed: bool) -> None:
+    """A server was taken for gone twice, and its starts of both new runs arrive only after that, in any order."""
+    paused, other = servers
+    paused.log.hold()
+    for count in (1, 2):
+        run = paused.journal.run
+        other.journal.append([ServerGone(paused.name, run)]).result()
+        eventually(lambda count=count: len(paused.log.held) == count)  # type: ignore[misc]
+    paused.log.release(reversed(range(2)) if is_reversed else None)
+    assert paused.say("still here").wait(DEADLINE_SECONDS)
+    settle(servers)
+    assert paused.texts() == other.texts() == ["still here"]
+    assert paused.tables() == other.tables()
+
+
 def test_server_is_ready_after_all_that_was_confirmed(
     stream: FakeStream, servers: list[SharingServer], tmp_path: Path
 ) -> None:

@@ -25,8 +25,9 @@ servers skip the others, because they decide from the table and the record alone
 **Runs.** Each start of a server is a run with a random name, which begins with a batch number 1 that has the entry
 ServerStart. A server whose lease is over is taken for gone: another one appends ServerGone, which ends the run. From
 this record on, all servers skip its batches. If it was only paused, it finds this record, begins a new run, and
-publishes what is in flight in the new one: nothing is lost, and nothing is applied twice. A ServerStart of another run
-under its own name means that another process has taken its place: it stops.
+publishes what is in flight in the new one: nothing is lost, and nothing is applied twice. The ServerStart of a run that
+it has given up may come late, and then ends its new run: it begins another one. A ServerStart of any other run under
+its own name means that another process has taken its place: it stops.
 
 **Ready.** At its start a server publishes ServerStart. When this record comes back and is applied, it has applied all
 that was confirmed before, and may serve clients.
@@ -182,6 +183,8 @@ class SharedJournal(Journal):
         self._note_own_record: Callable[[int], None] = lambda _: None
         # The run of this server; set by the thread of the journal, read by any thread.
         self.run = ""
+        # The runs that this process has given up, because it was taken for gone.
+        self._lost_runs: set[str] = set()
         with self._database.reading() as connection:
             position = read_position(connection)
         # The last run of this folder, which is over. Other servers of this name may have had the runs in the database.
@@ -593,12 +596,21 @@ class SharedJournal(Journal):
             if not self.is_ready:
                 _log.info("shared log joined", server=self.server, record=self.position.number)
                 self._ready.set()
+        elif batch.run in self._lost_runs:
+            if self._is_run_over():
+                self._lose_run()
         elif self.is_ready:
             raise LogError(f"Another server has started under the name {self.server}; give each one its own name.")
+
+    def _is_run_over(self) -> bool:
+        """True if the present run has begun in the store, and another one has ended it."""
+        with self._database.reading() as connection:
+            return read_runs(connection, self.server).get(self.run, 0) is None
 
     def _lose_run(self) -> None:
         """Begin a new run: the other servers took this one for gone."""
         _log.warning("taken for gone", server=self.server)
+        self._lost_runs.add(self.run)
         self._begin_run()
         for callback in self._on_new_run:
             callback(self.run)
