@@ -243,8 +243,8 @@ BREAKS = (
     _break(
         _NO_ECHO,
         _CHAT + "hub.py",
-        "send_queue.replace(buffer, start, end, [SentBatch",
-        "send_queue.replace(buffer, end, end, [SentBatch",
+        "send_queue.replace(buffer, start, end, [sent, public]",
+        "send_queue.replace(buffer, end, end, [sent, public]",
         "unit/server/test_hub.py::test_public_message_reaches_all_connections_and_confirms_its_sender",
     ),
     # Reconnects and offline users.

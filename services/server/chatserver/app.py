@@ -450,9 +450,9 @@ class Server:
         """True if the free slots are for known users only. For any thread."""
         return self._connections.is_reserved()
 
-    def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, protocol: str) -> BroadcastBuffer:
+    def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, variant: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""
-        encode = by_name(protocol, protocols).encode_all
+        encode = by_name(variant.partition("/")[0], protocols).encoder(variant)
         buffer = BroadcastBuffer(encode, kept_bytes, ROOM_LIMITS, is_reserved=False)
         self._sender.add_buffer(buffer)
         return buffer

@@ -1,4 +1,4 @@
-"""The hub: delivers what was committed to the members, encoded once for each room and wire protocol in use.
+"""The hub: delivers what was committed to the members, encoded once for each room and variant in use.
 
 The lobby has all members. The hub also knows the other rooms (``room.py``) of each user who is online. It reads them at
 the user's first login, and then changes them with each entry of the journal, in order. So a member gets exactly the
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from functools import partial
 from operator import ne
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -96,6 +97,9 @@ _PUBLISHED = (
     *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange),
 )
 
+# The id of the room in which nothing is said. No room has it.
+_QUIET_ID = -1
+
 # Maximum members of the account that each login checks, newest first: each check takes a few system calls.
 _CHECKED_MAX = 4
 
@@ -117,7 +121,7 @@ class Hub:
     """The members and the broadcast buffers that they follow. For any thread.
 
     ``buffers`` has the lobby's buffer for each protocol by its name. ``open_buffer`` and ``close_buffer`` are for other
-    rooms: see Room. ``wake`` wakes the sender, after each publication.
+    rooms, and for other variants: see Room. ``wake`` wakes the sender, after each publication.
     """
 
     def __init__(
@@ -151,8 +155,12 @@ class Hub:
         # Guards everything below, and the order of writes to broadcast buffers and send queues.
         self._lock = threading.Lock()
         self._last_id = last_id
-        self._lobby = Room(LOBBY_ID, None, buffers.__getitem__)
+        self._lobby = Room(LOBBY_ID, None, partial(self._open_lobby, buffers), partial(self._close_lobby, buffers))
         self._rooms = {LOBBY_ID: self._lobby}
+        # Nothing is said in it. Members that follow no room can be sent events of their own because they follow it.
+        self._quiet = Room(_QUIET_ID, None, open_buffer, close_buffer)
+        # Members by wire protocol.
+        self._members_count: Counter[str] = Counter()
         self._users: dict[int, User] = {}
         # The members that are operators of the server.
         self._operators: dict[Member, None] = {}
@@ -171,10 +179,17 @@ class Hub:
         """
         self._on_expelled, self._on_deleted, self._on_removed = expelled, deleted, removed
 
+    def _open_lobby(self, buffers: Mapping[str, BroadcastBuffer], variant: str) -> BroadcastBuffer:
+        return buffers[variant] if variant in buffers else self._open_buffer(variant)
+
+    def _close_lobby(self, buffers: Mapping[str, BroadcastBuffer], buffer: BroadcastBuffer) -> None:
+        if all(buffer is not each for each in buffers.values()):
+            self._close_buffer(buffer)
+
     def count_members(self) -> dict[str, int]:
-        """Return the number of members by wire protocol; guests are no members. For any thread."""
+        """Return the number of members by wire protocol; guests of register are no members. For any thread."""
         with self._lock:
-            return {protocol: len(each.seen_versions) for protocol, each in self._lobby.followers.items()}
+            return dict(+self._members_count)
 
     @property
     def rooms_online(self) -> int:
@@ -228,7 +243,8 @@ class Hub:
                 self._replace_oldest(user)
             self._presence.add(member.name)
             users, version = self._presence.users()
-            self._lobby.follow(member, version)
+            self._members_count[_protocol_of(member)] += 1
+            (self._lobby if member.follows_lobby else self._quiet).follow(member, version)
             if member.knows_rooms:
                 self._follow_rooms(user, member)
             is_alone = len(user.members) == 1 and not self._presence.is_elsewhere(member.name)
@@ -260,7 +276,9 @@ class Hub:
             for room in user.rooms.values():
                 room.unfollow(member)
             self._forget(member.account_id, user)
+            self._members_count[_protocol_of(member)] -= 1
             self._lobby.unfollow(member)
+            self._quiet.unfollow(member)
             self._track_all(member)
             return self._presence.remove(member.name)
 
@@ -270,6 +288,13 @@ class Hub:
             for user in self._users.values():
                 for member in user.members:
                     self._track_all(member)
+
+    def change_encoding(self, member: Member, variant: str, *, echoes: bool) -> None:
+        """Encode what follows for the member in another variant: see requests.ChangeEncoding."""
+        with self._lock:
+            before, member.variant, member.echoes = member.variant, variant, echoes
+            for room in (self._quiet, self._lobby, *self._users[member.account_id].rooms.values()):
+                room.change_variant(member, before)
 
     def room_id(self, member: Member, name: str) -> int | None:
         """Return the id of a room that the user is in, ignoring the case of the name; None if it is not known."""
@@ -340,7 +365,9 @@ class Hub:
             room = self._rooms.get(room_id)
             if room is None:  # its last member has gone offline
                 return
-            for buffer, seen_versions in room.followers.values():
+            for buffer, seen_versions, tracks_members in room.followers.values():
+                if tracks_members:
+                    continue
                 start, end = buffer.append([update])
                 for member, seen_version in seen_versions.items():
                     if seen_version >= version:
@@ -364,8 +391,10 @@ class Hub:
         for room_id in room_ids:
             room = self._rooms.get(room_id)
             if room is not None:
-                for buffer, _ in room.followers.values():
+                for buffer, _, _ in room.followers.values():
                     buffers.append(buffer)
+        for buffer, _, _ in self._quiet.followers.values():  # the sender has to offer what was inserted
+            buffers.append(buffer)
         return buffers
 
     def _publish_public(self, batch: PublicMessages, part: Stored, origin: _Origin, time_ms: int) -> None:
@@ -383,17 +412,29 @@ class Hub:
         if count < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
         public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name, batch.is_guest, batch.is_notice)
-        for buffer, seen_versions in room.followers.values():
+        is_confirmed = not isinstance(origin, Member)
+        for buffer, seen_versions, _ in room.followers.values():
             start, end = buffer.append([public])
             self._counters.deliveries += count * len(seen_versions)
             if isinstance(origin, Member) and origin in seen_versions:
-                origin.send_queue.replace(buffer, start, end, [SentBatch(part.id, nonces)])
+                sent = SentBatch(part.id, nonces)
+                origin.send_queue.replace(buffer, start, end, [sent, public] if origin.echoes else [sent])
+                origin.said_ms = time_ms
                 self._counters.deliveries -= count
+                is_confirmed = True
+        if not is_confirmed:  # the sender has not entered the lobby
+            self._confirm_outside(origin, SentBatch(part.id, nonces), public)
         if room is self._lobby and (
             guests := self._acked_delivery.guests
         ):  # without one, the ack of a guest has failed
             self._counters.deliveries += count * (guests - isinstance(origin, Ack))
             self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
+
+    def _confirm_outside(self, origin: _Origin, sent: SentBatch, public: PublicBatch) -> None:
+        """Confirm messages of a member that does not follow their room. The lock is held."""
+        if isinstance(origin, Member):
+            origin.send_queue.insert([sent, public] if origin.echoes else [sent])
+            origin.said_ms = public.time_ms
 
     def _publish_direct(self, message: DirectMessage, part: Stored, origin: _Origin, time_ms: int) -> None:
         """The lock is held."""
@@ -428,6 +469,10 @@ class Hub:
             if ack is not None:  # a guest of another server acknowledges the message there
                 self._acked_delivery.complete(ack, part.id if is_online else None)
         self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED)
+        if isinstance(origin, Member):
+            origin.said_ms = time_ms
+            if origin.echoes:
+                origin.send_queue.insert([event])
 
     def _confirm(self, batch: MessageBatch, part: Stored, origin: _Origin, status: SentStatus) -> None:
         """Confirm a part of a single message. The lock is held."""
@@ -705,6 +750,10 @@ class Hub:
     def _track(self, member: Member, message_id: int) -> None:
         """Move the mark to this message after the peer has acknowledged all data so far. The lock is held."""
         member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
+
+
+def _protocol_of(member: Member) -> str:
+    return member.variant.partition("/")[0]
 
 
 def _hang_up(members: Iterable[Member], bye: Bye) -> None:

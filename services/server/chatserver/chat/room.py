@@ -1,8 +1,10 @@
 """Members and rooms in the hub, and the users who are online. The hub's lock guards all of them.
 
-The hub knows a room while one of its users is online. A room has a broadcast buffer for each wire protocol of its
-*followers*, the members that know rooms. The buffer is opened for the first follower and closed after the last one. In
-the lobby every member follows, and the buffers stay open.
+The hub knows a room while one of its users is online. A room has a broadcast buffer for each *variant* of its
+*followers*, the members that know rooms. A variant is an encoding that connections share: the name of a wire protocol,
+perhaps followed by a slash and what differs (see ``WireProtocol.encoder``). The buffer is opened for the first follower
+and closed after the last one. In the lobby every member follows, except for those that *track* members: they follow it
+after EnterLobby. The buffers of the wire protocols stay open there.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Member:
         "address",
         "echoes",
         "first_id",
+        "follows_lobby",
         "has_caught_up",
         "is_bot",
         "is_counted",
@@ -39,7 +42,9 @@ class Member:
         "knows_rooms",
         "name",
         "newest_direct_id",
+        "quit_reason",
         "realname",
+        "said_ms",
         "send_queue",
         "token_id",
         "tracks_members",
@@ -96,14 +101,21 @@ class Member:
         # How the user describes itself to others. Under the hub's lock.
         self.realname = "" if enter is None else enter.realname
         self.is_bot = enter is not None and enter.is_bot
+        # True if the connection gets the events of the lobby: see requests.EnterLobby. Under the hub's lock.
+        self.follows_lobby = enter is None
+        # The time of the last message; 0: there was none. Under the hub's lock.
+        self.said_ms = 0
+        # The reason of its end, for UserQuit. Set by the reader thread, or by the hub before it ends the connection.
+        self.quit_reason = ""
 
 
 class Followers(NamedTuple):
-    """The followers of a room that share a wire protocol, and their buffer."""
+    """The followers of a room that share a variant, and their buffer."""
 
     buffer: BroadcastBuffer
     # For each of them the version of the user list that it has seen: see Presence.
     seen_versions: dict[Member, int]
+    tracks_members: bool
 
 
 class Room:
@@ -118,39 +130,48 @@ class Room:
         open_buffer: Callable[[str], BroadcastBuffer],
         close_buffer: Callable[[BroadcastBuffer], None] = lambda _: None,
     ) -> None:
-        """``open_buffer`` gets the name of a wire protocol. ``close_buffer`` frees a buffer after its last byte."""
+        """``open_buffer`` gets a variant. ``close_buffer`` frees a buffer after its last byte."""
         self.id = room_id
         self.name = name
         self._open_buffer = open_buffer
         self._close_buffer = close_buffer
-        # By wire protocol; only those that have followers.
+        # By variant; only those that have followers.
         self.followers: dict[str, Followers] = {}
 
     def follow(self, member: Member, seen_version: int) -> None:
         """Send the member what is appended from now on. Repeats change the version only."""
-        protocol = member.send_queue.protocol
-        followers = self.followers.get(protocol)
+        variant = member.variant
+        followers = self.followers.get(variant)
         if followers is None:
-            followers = self.followers[protocol] = Followers(self._open_buffer(protocol), {})
+            followers = self.followers[variant] = Followers(self._open_buffer(variant), {}, member.tracks_members)
         followers.seen_versions[member] = seen_version
         followers.buffer.flush()  # a queue follows from the flushed end on
         member.send_queue.follow(followers.buffer)
 
     def unfollow(self, member: Member) -> None:
         """Send the member nothing after what was appended so far."""
-        protocol = member.send_queue.protocol
-        followers = self.followers.get(protocol)
+        self._unfollow(member, member.variant)
+
+    def change_variant(self, member: Member, before: str) -> None:
+        """Let the member follow in its new variant, if it follows: nothing is lost, and nothing sent twice."""
+        followers = self.followers.get(before)
+        if before != member.variant and followers is not None and member in followers.seen_versions:
+            self.follow(member, followers.seen_versions[member])
+            self._unfollow(member, before)
+
+    def _unfollow(self, member: Member, variant: str) -> None:
+        followers = self.followers.get(variant)
         if followers is None or followers.seen_versions.pop(member, None) is None:
             return
         followers.buffer.flush()
         member.send_queue.unfollow(followers.buffer)
         if not followers.seen_versions:
-            del self.followers[protocol]
+            del self.followers[variant]
             self._close_buffer(followers.buffer)
 
     def is_followed_by(self, member: Member) -> bool:
         """True if the member gets the events of the room."""
-        followers = self.followers.get(member.send_queue.protocol)
+        followers = self.followers.get(member.variant)
         return followers is not None and member in followers.seen_versions
 
     def members(self) -> list[Member]:
