@@ -79,6 +79,15 @@ NONCE_MAX_BYTES = 64
 # 49,152 bytes; with the other members of its object it is below this limit.
 LINE_MAX_BYTES = 65_536
 
+# Lines of IRC, with the line end and without tags (RFC 1459, section 2.3), and the tags of a client, with "@" and the
+# space after them (IRCv3, message-tags).
+IRC_LINE_MAX_BYTES = 512
+IRC_TAGS_MAX_BYTES = 4_096
+
+# Lines that a message is shown in, except for those of its length. Each of them has the sender's name, and a message
+# of line breaks would become 300 KiB.
+IRC_MESSAGE_LINES_MAX = 100
+
 # Fragments of a message over WebSocket. Browsers and libraries send one, and a fragment may be empty.
 FRAGMENTS_MAX = 1_000
 

@@ -241,7 +241,8 @@ _nats_urls = _urls(("nats", "tls"), "nats://a:4222,nats://b:4222")
 _http_urls = _urls(("http", "https"), "http://a:8222,http://b:8222")
 
 
-_PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS]
+# The client does not speak irc yet.
+_PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS if each.name != "irc"]
 
 _REGISTER_LENGTH: Final = Setting(
     "register_length",

@@ -3,14 +3,18 @@
 from chatprotocol.wire.base import BYTE_ORDER_MARK, Decoder, ServerProtocol, Sniff, WireProtocol
 from chatprotocol.wire.datagram import Datagram
 from chatprotocol.wire.frames import Frames
+from chatprotocol.wire.irc import Irc
 from chatprotocol.wire.json import Json
 from chatprotocol.wire.register import Register
 from chatprotocol.wire.websocket import WebSocket
 
 
-def protocols_with(register: Register, websocket: WebSocket | None = None) -> tuple[WireProtocol, ...]:
-    """All protocols, in the order of detection. Only ``register`` and ``websocket`` have settings."""
-    return (Json(), websocket or WebSocket(), Frames(), register, Datagram())
+def protocols_with(
+    register: Register, websocket: WebSocket | None = None, irc: Irc | None = None
+) -> tuple[WireProtocol, ...]:
+    """All protocols, in the order of detection. Only ``register``, ``websocket`` and ``irc`` have settings."""
+    irc = irc or Irc()
+    return (Json(), websocket or WebSocket(irc=irc), Frames(), register, irc, Datagram())
 
 
 # All protocols with default settings.
@@ -45,6 +49,7 @@ __all__ = [
     "Datagram",
     "Decoder",
     "Frames",
+    "Irc",
     "Register",
     "ServerProtocol",
     "Sniff",

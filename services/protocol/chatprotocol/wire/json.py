@@ -98,14 +98,14 @@ _SPELLINGS: Final = {tag.upper(): tag for tag in _TAGS} | {"WHO": "users", "EXIT
 
 
 @lru_cache(maxsize=1024)  # the same history is read often
-def _to_iso(time_ms: int) -> str:
+def to_iso(time_ms: int) -> str:
     moment = _EPOCH + timedelta(milliseconds=time_ms)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
 
 
 _EVENT_TYPES: Final = frozenset(get_args(TaggedEvent))
 # The only type that the encoder does not know is TimeMs.
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_to_iso)
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=to_iso)
 
 
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
@@ -115,7 +115,7 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
         if type(event) in _EVENT_TYPES:
             lines.append(event)
         elif isinstance(event, PublicBatch):
-            time: Any = repeat(_to_iso(event.time_ms))  # once, not in the hook for each message
+            time: Any = repeat(to_iso(event.time_ms))  # once, not in the hook for each message
             sender, room = repeat(event.sender), repeat(event.room)
             # Few messages have a flag, and each argument costs time.
             flags = (repeat(event.guest), repeat(event.notice)) if event.guest or event.notice else ()

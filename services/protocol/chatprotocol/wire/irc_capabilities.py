@@ -1,0 +1,110 @@
+"""The capabilities of IRCv3 that the server offers, and the variants of the encoding that follow from them.
+
+A variant is the text "irc/" and a letter for each capability that changes the bytes that connections share, sorted.
+:class:`Encoding` reads it. See requests.Enter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from chatprotocol.limits import BODY_MAX_BYTES, IRC_MESSAGE_LINES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
+
+SASL_MECHANISMS: Final = ("PLAIN",)
+ACCOUNT_REGISTRATION: Final = "draft/account-registration"
+
+
+class Capability(NamedTuple):
+    """A capability. ``value`` is shown to clients that know version 302 of the negotiation.
+
+    ``letter`` is that of the variant; empty if the capability does not change what connections share.
+    """
+
+    name: str
+    value: str = ""
+    letter: str = ""
+
+
+_ALL: Final = (
+    Capability("account-notify", letter="c"),
+    Capability("account-tag", letter="a"),
+    Capability("away-notify", letter="n"),
+    Capability("batch"),
+    Capability("cap-notify"),
+    Capability("chghost"),
+    Capability(ACCOUNT_REGISTRATION, "before-connect"),
+    Capability("draft/chathistory"),
+    Capability("draft/event-playback"),
+    Capability("draft/message-redaction", letter="r"),
+    Capability("draft/multiline", f"max-bytes={BODY_MAX_BYTES},max-lines={IRC_MESSAGE_LINES_MAX}"),
+    Capability("draft/no-implicit-names"),
+    Capability("draft/read-marker"),
+    Capability("echo-message"),
+    Capability("extended-join", letter="e"),
+    Capability("extended-monitor"),
+    Capability("invite-notify", letter="i"),
+    Capability("labeled-response"),
+    Capability("message-tags", letter="g"),
+    Capability("multi-prefix"),
+    Capability("sasl", ",".join(SASL_MECHANISMS)),
+    Capability("server-time", letter="t"),
+    Capability("setname", letter="s"),
+    Capability("standard-replies"),
+    Capability("userhost-in-names"),
+)
+# Both together change the form of long messages.
+_MULTILINE: Final = frozenset({"batch", "draft/multiline"})
+_MULTILINE_LETTER: Final = "b"
+
+
+def offered(*, has_registration: bool) -> dict[str, Capability]:
+    """All capabilities by their names, sorted. ``has_registration``: everybody may register a name."""
+    return {each.name: each for each in _ALL if has_registration or each.name != ACCOUNT_REGISTRATION}
+
+
+def letters_of(enabled: AbstractSet[str]) -> str:
+    """The letters of the variant for a connection with these capabilities."""
+    letters = {each.letter for each in _ALL if each.letter and each.name in enabled}
+    if enabled >= _MULTILINE:
+        letters.add(_MULTILINE_LETTER)
+    return "".join(sorted(letters))
+
+
+class Encoding:
+    """What the encoding of events depends on: the name of the server, and the letters of a variant."""
+
+    __slots__ = (
+        "has_account",
+        "has_account_notify",
+        "has_away_notify",
+        "has_extended_join",
+        "has_invite_notify",
+        "has_multiline",
+        "has_redaction",
+        "has_setname",
+        "has_tags",
+        "has_time",
+        "server_name",
+    )
+
+    def __init__(self, server_name: str, letters: Iterable[str] = "") -> None:
+        flags = frozenset(letters)
+        self.server_name = server_name
+        self.has_account = "a" in flags
+        self.has_multiline = _MULTILINE_LETTER in flags
+        self.has_account_notify = "c" in flags
+        self.has_extended_join = "e" in flags
+        self.has_tags = "g" in flags
+        self.has_invite_notify = "i" in flags
+        self.has_away_notify = "n" in flags
+        self.has_redaction = "r" in flags
+        self.has_setname = "s" in flags
+        self.has_time = "t" in flags
+
+    def prefix(self, nick: str) -> str:
+        """The source of what a user does."""
+        return f"{nick}!{nick}@{self.server_name}"
