@@ -589,14 +589,16 @@ class AskLog(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class AskActive(Struct, frozen=True, gc=False):
-    """Request the rooms of the user, and the users with direct messages, that have messages between two times.
+    """Request the rooms of the user, and the users with direct messages, whose newest message is between two times.
 
-    Both are exclusive. The answer is Active.
+    Both are exclusive. NEWEST: those with the newest messages, if there are more than ``limit``; else the oldest. The
+    answer is Active.
     """
 
     after_ms: int
     before_ms: int
     limit: int
+    order: HistoryOrder = HistoryOrder.OLDEST
 
 
 class MarkRead(Struct, frozen=True, gc=False):

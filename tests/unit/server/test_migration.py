@@ -20,6 +20,7 @@ from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import StoreError
 from chatserver.store.guests import claim_name, release_name
 from chatserver.store.identity import read_history_id
+from chatserver.store.message_log import BLOCK_IDS
 from chatserver.store.messages import RECEIVED_ID, Messages, find_nonce
 from chatserver.store.migration import migrate
 from chatserver.store.reconcile import reconcile
@@ -174,6 +175,11 @@ def test_migrated_database_gives_the_same_answers(old: Old) -> None:
             identity = connection.execute("SELECT history_id FROM history_identity").fetchall()
             migrate(connection, folder / "chat.db", schema_files(), CHUNK_MESSAGES)
             assert connection.execute("SELECT history_id FROM history_identity").fetchall() == identity
+            times: dict[int, list[int]] = {}
+            for each in old.messages:
+                times.setdefault(each.id // BLOCK_IDS, []).append(each.time_ms)
+            noted = [(block, min(its), max(its)) for block, its in times.items()][:-1]
+            assert connection.execute("SELECT * FROM message_times").fetchall() == noted
         old.assert_same(folder)
 
 

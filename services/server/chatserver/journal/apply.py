@@ -65,6 +65,7 @@ from chatserver.store.guests import claim_name, is_claimed, release_all_names, r
 from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
 from chatserver.store.log_position import end_run
+from chatserver.store.message_log import BLOCK_IDS, note_times
 from chatserver.store.messages import (
     count_waiting,
     delete_direct,
@@ -141,6 +142,12 @@ class Transaction:
         # By recipient: see count_waiting.
         self._waiting: dict[int, dict[int, int]] = {}
 
+    def use_ids(self, count: int) -> None:
+        """Note that messages with the next ids were inserted."""
+        before_id, self.last_id = self.last_id, self.last_id + count
+        if before_id // BLOCK_IDS != self.last_id // BLOCK_IDS:
+            note_times(self.connection, self.last_id)
+
     def find_silence(self, account_id: int, room_id: int) -> ActiveSanction | None:
         """The sanction that keeps the account from sending to the room, the lobby, or (DIRECT_ID) another user."""
         if self._has_sanctions is None:
@@ -202,13 +209,13 @@ def _add_public(
     if insert_in_room(
         connection, room_id, first_id, time_ms, sender_id, entry.texts, entry.nonces, is_notice=is_notice
     ):
-        transaction.last_id += len(entry.texts)
+        transaction.use_ids(len(entry.texts))
         return (Stored(0, len(entry.texts), first_id),)
     parts = []
     for start, (text, nonce) in enumerate(zip(entry.texts, entry.nonces, strict=True)):
         values = (transaction.last_id + 1, time_ms, sender_id, [text], [nonce])
         if insert_in_room(connection, room_id, *values, is_notice=is_notice):
-            transaction.last_id += 1
+            transaction.use_ids(1)
             parts.append(Stored(start, start + 1, transaction.last_id))
         else:
             assert nonce is not None
@@ -232,7 +239,7 @@ def _add_direct(
             delete_direct(connection, message_id)
             return problem
         transaction.note_direct(entry, message_id)
-        transaction.last_id = message_id
+        transaction.use_ids(1)
         return (Stored(0, 1, message_id, is_ignored=transaction.ignores(entry.recipient_id, sender_id)),)
     assert nonce is not None
     return (Stored(0, 1, find_nonce(connection, DIRECT_ID, sender_id, nonce), is_repeated=True),)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from chatprotocol.events import Conversation, DirectMessage, Message, PublicMessage, TimeMs
+from chatprotocol.events import ActiveTarget, Conversation, DirectMessage, Message, PublicMessage, TimeMs
+from chatprotocol.limits import ID_MAX
 from chatserver.memory import no_limit
 from chatserver.store.errors import RemovedError
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
@@ -98,18 +99,39 @@ _OTHERS: Final = (
     " UNION ALL SELECT (SELECT min({other}) FROM message WHERE {own} = :reader AND {other} > {name}.id)"
     " FROM {name} WHERE id IS NOT NULL)"
 )
-_CONVERSATIONS: Final = (
+_WITH_OTHERS: Final = (
     "WITH RECURSIVE "
     f"{_OTHERS.format(name='receiver', own='sender_id', other='recipient_id')}, "
     f"{_OTHERS.format(name='sender', own='recipient_id', other='sender_id')}"
-    " SELECT (SELECT name FROM account WHERE account.id = other_id), newest_id FROM ("
+)
+# The id of the newest direct message from :low to :high with each of the other accounts.
+_NEWEST_OF_OTHERS: Final = (
     "SELECT other_id, max(last_id) AS newest_id FROM ("
     "SELECT id AS other_id, (SELECT message.id FROM message WHERE sender_id = :reader AND recipient_id = receiver.id"
     f" AND {_IN_DIRECT}{_PRESENT} ORDER BY key DESC LIMIT 1) AS last_id FROM receiver WHERE id IS NOT NULL"
     " UNION ALL SELECT id, (SELECT message.id FROM message WHERE recipient_id = :reader AND sender_id = sender.id"
     f" AND {_IN_DIRECT}{_PRESENT} ORDER BY key DESC LIMIT 1) FROM sender WHERE id IS NOT NULL"
     " AND NOT EXISTS (SELECT 1 FROM ignored WHERE account_id = :reader AND ignored_id = sender.id))"
-    " GROUP BY other_id HAVING newest_id IS NOT NULL ORDER BY newest_id DESC LIMIT :limit)"
+    " GROUP BY other_id HAVING newest_id IS NOT NULL"
+)
+_CONVERSATIONS: Final = (
+    f"{_WITH_OTHERS} SELECT (SELECT name FROM account WHERE account.id = other_id), newest_id"
+    f" FROM ({_NEWEST_OF_OTHERS} ORDER BY newest_id DESC LIMIT :limit)"
+)
+# The same of those whose newest message is between two times, with its time; and of the rooms of the account. The
+# second column is 1 for a room.
+_ACTIVE_USERS: Final = (
+    f"{_WITH_OTHERS} SELECT (SELECT name FROM account WHERE account.id = other_id), 0, time_ms, newest_id"
+    f" FROM ({_NEWEST_OF_OTHERS}) CROSS JOIN message ON key = newest_id - (1 << 40)"
+    " WHERE time_ms > :after_ms AND time_ms < :before_ms ORDER BY time_ms {order}, newest_id {order} LIMIT :limit"
+)
+_ACTIVE_ROOMS: Final = (
+    "SELECT conversation.name, 1, time_ms, message.id FROM (SELECT 0 AS room_id UNION ALL"
+    " SELECT conversation_id FROM membership WHERE account_id = :reader AND role <> 'invited')"
+    " CROSS JOIN conversation ON conversation.id = room_id"
+    " CROSS JOIN message ON key = (SELECT key FROM message"
+    f" WHERE {_IN_ROOM.replace(':room', 'room_id')}{_PRESENT} ORDER BY key DESC LIMIT 1)"
+    " WHERE time_ms > :after_ms AND time_ms < :before_ms"
 )
 _INDEXED: Final = (
     "SELECT message.id, conversation.id, sender_id, recipient_id, text"
@@ -215,17 +237,18 @@ class Messages:
         *,
         after_id: int | None = None,
         other_id: int | None = None,
+        first_id: int = 0,
     ) -> Collection[Message]:
         """The newest messages with an id below ``before_id``, or the oldest after ``after_id``; oldest first.
 
         They are those of the room if the account is a member, or of the lobby and the account's direct messages; or
-        only the direct messages between the account and ``other_id``. If they are more than one page, only their ids
-        are read at first: see Pages.
+        only the direct messages between the account and ``other_id``. None is older than ``first_id``. If they are more
+        than one page, only their ids are read at first: see Pages.
         """
         conversation_ids = (LOBBY_ID, DIRECT_ID) if room_id is None else (room_id,)
         if other_id is not None:
             conversation_ids = (DIRECT_ID,)
-        first_ids = dict.fromkeys(conversation_ids, 0 if after_id is None else after_id + 1)
+        first_ids = dict.fromkeys(conversation_ids, max(first_id, 0 if after_id is None else after_id + 1))
         merge_rows = partial(self._merge, reader_id, limit=limit, other_id=other_id)
         order = "DESC" if after_id is None else "ASC"
         rows, is_cut = merge_rows(first_ids, before_id - 1, order=order)
@@ -240,15 +263,68 @@ class Messages:
 
         return Pages(len(ids), read)
 
-    def conversations(self, reader_id: int, newest_id: int, limit: int) -> Sequence[Conversation]:
+    def find_ids(
+        self,
+        reader_id: int,
+        room_id: int,
+        ids: range,
+        limit: int,
+        *,
+        other_id: int | None = None,
+        between_ms: tuple[int, int] | None = None,
+        newest_first: bool = False,
+    ) -> list[int]:
+        """The ids of messages of a room, or of the direct messages with ``other_id``: the oldest or newest ``limit``.
+
+        ``between_ms``: only messages between the two times, both of which are excluded.
+        """
+        conversation_id = room_id if other_id is None else DIRECT_ID
+        parts = {**_SHOWN, "columns": "id", "present": _PRESENT}
+        if between_ms is not None:
+            parts["present"] += " AND time_ms > :after_ms AND time_ms < :before_ms"
+        rows, _ = self._merge(
+            reader_id,
+            {conversation_id: ids.start},
+            ids.stop - 1,
+            limit,
+            parts,
+            order="DESC" if newest_first else "ASC",
+            other_id=other_id,
+            between_ms=between_ms or (0, 0),
+        )
+        return [message_id for (message_id,) in rows]
+
+    def conversations(self, reader_id: int, newest_id: int, limit: int, *, first_id: int = 0) -> Sequence[Conversation]:
         """The accounts with which this one has direct messages up to ``newest_id``: the newest ``limit``, newest first.
 
-        Deleted messages do not count, nor those from ignored users.
+        Deleted messages do not count, nor those from ignored users, nor those before ``first_id``.
         """
-        values = {"reader": reader_id, "low": 0, "high": min(newest_id, _LAST_ID), "limit": limit}
+        values = {"reader": reader_id, "low": first_id, "high": min(newest_id, _LAST_ID), "limit": limit}
         with self._database.reading() as connection:
             self._claim(_MESSAGE_BYTES * limit)
             return [Conversation(*row) for row in connection.execute(_CONVERSATIONS, values)]
+
+    def active(
+        self, reader_id: int, ids: range, between_ms: tuple[int, int], limit: int, *, newest_first: bool
+    ) -> list[ActiveTarget]:
+        """The rooms of the account, the lobby, and the accounts with which it has direct messages, by their activity.
+
+        Those are meant whose newest message is between the two times, both of which are excluded: the oldest or newest
+        ``limit``, the oldest first. ``ids`` are all that the reader may see; else, messages count as in
+        :meth:`conversations`.
+        """
+        values = {"reader": reader_id, "low": ids.start, "high": min(ids.stop - 1, _LAST_ID), "limit": limit}
+        values["after_ms"], values["before_ms"] = (min(max(each, -ID_MAX), ID_MAX) for each in between_ms)
+        users = _ACTIVE_USERS.format(order="DESC" if newest_first else "ASC")
+        with self._database.reading() as connection:
+            self._claim(_MESSAGE_BYTES * limit)
+            found = connection.execute(_ACTIVE_ROOMS, values).fetchall() + connection.execute(users, values).fetchall()
+        found.sort(key=itemgetter(2, 3))
+        found = found[-limit:] if newest_first else found[:limit]
+        return [
+            ActiveTarget(name if is_room else None, None if is_room else name, time_ms)
+            for name, is_room, time_ms, _ in found
+        ]
 
     def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> Sequence[Message]:
         """A page of the messages of several conversations, each after an id of its own, up to ``upto_id``.
@@ -334,6 +410,7 @@ class Messages:
         ids: Container[int] | None = None,
         order: str = "ASC",
         other_id: int | None = None,
+        between_ms: tuple[int, int] = (0, 0),
         claim: Callable[[int], None] | None = None,
     ) -> _Page:
         """A page of the oldest or newest rows of several conversations, each from an id of its own to ``last_id``.
@@ -349,6 +426,7 @@ class Messages:
                     # Clients may send any number; a key has room for 40 bits.
                     low, high = min(first_id, _LAST_ID), min(last_id, _LAST_ID)
                     values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
+                    values["after_ms"], values["before_ms"] = between_ms
                     queries = _QUERIES.get(conversation_id, (_OF_ROOM,))
                     if other_id is not None:
                         values["other"] = other_id
@@ -443,6 +521,13 @@ def find_range(connection: sqlite3.Connection, after_id: int, limit: int) -> IdR
     """The range of ``limit`` ids that begins with the oldest message after ``after_id``; None if there is none."""
     (low,) = connection.execute(_LOWEST_ID, {"low": after_id + 1, "high": _LAST_ID}).fetchone()
     return None if low is None else IdRange(low, low + limit - 1)
+
+
+def read_times(connection: sqlite3.Connection, found: IdRange) -> tuple[int, int]:
+    """The lowest and the highest time of the messages of the range."""
+    query = f"SELECT min(time_ms), max(time_ms) FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
+    first_ms, last_ms = connection.execute(query, {"low": found.first_id, "high": found.last_id}).fetchone()
+    return int(first_ms), int(last_ms)
 
 
 def delete_range(connection: sqlite3.Connection, found: IdRange, before_ms: int) -> int:

@@ -10,6 +10,8 @@ Theory of operation
 4. Schema 4 leaves the messages in the tables public_message and direct_message. They are moved to the table message,
    oldest first, in transactions of 20,000 at most. Memory is bounded by that number, and pages that become free
    are used again. The last transaction drops the two tables.
+5. The times of the messages that were there before schema 10 are noted in one transaction: see message_log.py. If that
+   did not happen, a query compares more times, and the next block of ids notes them.
 
 The tables are the state of the move: a message is in the old tables or in the new one, never in both, because one
 transaction inserts and deletes it. A start after ``kill -9`` at any point finds the old tables and continues. It makes
@@ -29,6 +31,8 @@ import structlog
 
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import touch_private
+from chatserver.store.message_log import note_times
+from chatserver.store.messages import read_last_id
 from chatserver.store.sqlite import transaction
 
 if TYPE_CHECKING:
@@ -107,6 +111,9 @@ def migrate(
                 f"The migration of the database {path} stopped: {describe(error)}. No message is lost; the next start "
                 "continues it."
             ) from error
+    if (moves or version < newest) and _has_table(writer, "message_times"):
+        with transaction(writer) as connection:
+            note_times(connection, read_last_id(connection))
     if version and (moves or version < newest):
         _log.info("database migrated", schema=newest, seconds=round(time.monotonic() - began, 1))
 
@@ -150,6 +157,10 @@ def _has_old_tables(writer: sqlite3.Connection) -> bool:
     """True between the SQL of schema 4 and the end of the move."""
     tables = writer.execute("SELECT name FROM sqlite_schema WHERE name IN ('public_message', 'message')").fetchall()
     return len(tables) > 1
+
+
+def _has_table(writer: sqlite3.Connection, name: str) -> bool:
+    return writer.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (name,)).fetchone() is not None
 
 
 def _move_messages(writer: sqlite3.Connection, chunk_messages: int) -> None:
