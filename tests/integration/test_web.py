@@ -381,7 +381,7 @@ def test_client_that_answers_no_ping_is_disconnected(config: Config) -> None:
     """A client that answers stays, without a word."""
     before = set(threading.enumerate())
     server = Server(
-        config, lambda: None, protocols=lambda register, web: protocols_with(register, _Impatient(web.pages))
+        config, lambda: None, protocols=lambda register, web, irc: protocols_with(register, _Impatient(web.pages), irc)
     )
     server.start()
     lost, alive = (WebPeer(server.port) for _ in range(2))

@@ -84,6 +84,12 @@ LINE_MAX_BYTES = 65_536
 IRC_LINE_MAX_BYTES = 512
 IRC_TAGS_MAX_BYTES = 4_096
 
+# The name of the server in IRC is in each line, as the host of every user.
+IRC_NAME_MAX_BYTES = 63
+
+# The message of the day: a page of text, which every login of IRC gets.
+MOTD_MAX_BYTES = 16_384
+
 # Lines that a message is shown in, except for those of its length. Each of them has the sender's name, and a message
 # of line breaks would become 300 KiB.
 IRC_MESSAGE_LINES_MAX = 100

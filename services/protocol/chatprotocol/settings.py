@@ -25,6 +25,7 @@ from chatprotocol.address import check_host, read_networks, split_address
 from chatprotocol.encoding import decode_text
 from chatprotocol.errors import RequestError
 from chatprotocol.keywords import KEYWORD_SETS
+from chatprotocol.limits import IRC_NAME_MAX_BYTES
 from chatprotocol.rules import check_port, check_username
 from chatprotocol.wire import PROTOCOLS, Datagram
 from chatprotocol.wire.register import DELIVERED_WORDS, FORWARD_MAX_LEAST_BYTES, LENGTH_UNITS
@@ -134,6 +135,13 @@ def _names(text: str) -> tuple[str, ...]:
     except RequestError as error:
         raise ValueError("usernames, separated by commas, such as alice,bob") from error
     return names
+
+
+def _irc_name(text: str) -> str:
+    """A name of a server. With the dot, it is not taken for a nick."""
+    if not re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", text) or len(text) > IRC_NAME_MAX_BYTES:
+        raise ValueError(f"a name such as irc.example.org, of at most {IRC_NAME_MAX_BYTES} characters")
+    return text
 
 
 def _listen_address(text: str) -> Address:
@@ -330,6 +338,21 @@ SERVER_SETTINGS: Final = (
         "other web sites whose pages may connect, as https://chat.example.org, separated by commas; *: all",
         parse=_origins,
         metavar="ORIGINS",
+    ),
+    Setting(
+        "irc_name",
+        "--irc-name",
+        "name of the server and its network in the protocol irc, with a dot in it",
+        "chat.local",
+        _irc_name,
+        metavar="NAME",
+    ),
+    Setting(
+        "motd",
+        "--motd",
+        "file with the message of the day, which clients of the protocol irc get",
+        parse=Path,
+        metavar="FILE",
     ),
     Setting(
         "exempt",

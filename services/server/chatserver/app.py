@@ -20,7 +20,10 @@ from chatprotocol.events import Refused
 from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.settings import ConfigError
 from chatprotocol.udp.arq import SILENCE_SECONDS
-from chatprotocol.wire import Datagram, Register, WebSocket, by_name, protocols_with
+from chatprotocol.wire import Datagram, Irc, Register, WebSocket, by_name, protocols_with
+from chatprotocol.wire.irc_connection import IrcSettings
+from chatprotocol.wire.irc_lines import read_motd
+from chatserver import __version__
 from chatserver.admin.retention import Retention
 from chatserver.admin.target import RunningServer
 from chatserver.chat.delivery import AckedDelivery
@@ -166,7 +169,7 @@ class Server:
         config: Config,
         on_crash: Callable[[], None],
         *,
-        protocols: Callable[[Register, WebSocket], tuple[WireProtocol, ...]] = protocols_with,
+        protocols: Callable[[Register, WebSocket, Irc], tuple[WireProtocol, ...]] = protocols_with,
         udp_silence_seconds: float = SILENCE_SECONDS,
         dropped_log_entries: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -213,7 +216,7 @@ class Server:
     def _build(
         self,
         config: Config,
-        make_protocols: Callable[[Register, WebSocket], tuple[WireProtocol, ...]],
+        make_protocols: Callable[[Register, WebSocket, Irc], tuple[WireProtocol, ...]],
         udp_silence_seconds: float,
         dropped_log_entries: Callable[[], int],
     ) -> None:
@@ -227,7 +230,8 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
-        protocols = make_protocols(register, WebSocket(pages, origins))
+        irc = Irc(_irc_settings(config))
+        protocols = make_protocols(register, WebSocket(pages, origins, irc=irc), irc)
         self._sender = Sender(
             config.lag_max_bytes,
             self._crash,
@@ -354,7 +358,7 @@ class Server:
             answer_max_bytes=config.answer_max_bytes,
             tls=self._tls,
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
-            behind_proxy=(WebSocket(pages, origins, keeps_alive=False),),
+            behind_proxy=(WebSocket(pages, origins, keeps_alive=False, irc=irc),),
             counters=self._counters,
         )
         self._connections = Connections(
@@ -680,6 +684,19 @@ def _start_errors(config: Config) -> Iterator[None]:
     except OSError as error:
         advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
         raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
+
+
+def _irc_settings(config: Config) -> IrcSettings:
+    """Read the settings of the protocol irc. Raises StartError if the message of the day can't be used."""
+    motd: tuple[str, ...] = ()
+    if config.motd is not None:
+        try:
+            motd = read_motd(config.motd.read_bytes())
+        except (OSError, ValueError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise StartError(f"The message of the day, {config.motd}, can't be used: {reason}.") from error
+    has_registration = config.registration == "open"
+    return IrcSettings(config.irc_name, motd, has_registration, f"chatserver-{__version__}", wall_ms)
 
 
 def _listen(config: Config) -> tuple[socket.socket, socket.socket]:

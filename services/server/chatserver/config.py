@@ -66,6 +66,8 @@ class Config:
     tls_key: Path | None
     web: str
     web_origins: tuple[str, ...] | None
+    irc_name: str
+    motd: Path | None
     exempt: tuple[Network, ...]
     trusted_proxies: tuple[Network, ...]
     address_connections: int

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chatprotocol.limits import IRC_LINE_MAX_BYTES, IRC_MESSAGE_LINES_MAX, IRC_TAGS_MAX_BYTES
+from chatprotocol.encoding import decode_text
+from chatprotocol.limits import IRC_LINE_MAX_BYTES, IRC_MESSAGE_LINES_MAX, IRC_TAGS_MAX_BYTES, MOTD_MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -167,6 +168,16 @@ def wrap_words(words: Iterable[str], limit_bytes: int) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def read_motd(data: bytes) -> tuple[str, ...]:
+    """The lines of a file with the message of the day. Raises ValueError if it is too large, or not text."""
+    if len(data) > MOTD_MAX_BYTES:
+        raise ValueError(f"it has more than {MOTD_MAX_BYTES:,} bytes")
+    try:
+        return tuple(line.expandtabs() for line in decode_text(data).splitlines())
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
 
 
 # --- texts of messages ---

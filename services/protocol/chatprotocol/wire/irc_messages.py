@@ -117,10 +117,11 @@ def batch_lines(encoding: Encoding, batch: PublicBatch) -> list[str]:
 def _are_plain(texts: Sequence[str], limit_bytes: int) -> bool:
     """True if each text is surely one line as it is. A loop over the texts would take longer than their encoding."""
     joined = "\n".join(texts)
+    # A character has at most four bytes.
+    limit_characters = limit_bytes if joined.isascii() else limit_bytes // 4
     return (
-        joined.isascii()
-        and joined.count("\n") == len(texts) - 1
-        and len(max(texts, key=len, default="")) <= limit_bytes
+        joined.count("\n") == len(texts) - 1
+        and len(max(texts, key=len, default="")) <= limit_characters
         and not ("\r" in joined or "\0" in joined or CTCP in joined)
         and not (joined.startswith(ACTION_PREFIX) or f"\n{ACTION_PREFIX}" in joined)
     )
