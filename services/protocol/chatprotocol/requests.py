@@ -663,6 +663,9 @@ Request: TypeAlias = (
     | Quit
     | EnterLobby
     | LeaveLobby
+    | GiveVoice
+    | TakeVoice
+    | SetModes
     | DirectoryRequest
     | LogRequest
     | Barrier

@@ -180,7 +180,7 @@ class IrcServer(ServerProtocol):
             case events.Authenticated(username):
                 connection.account = username
                 return []
-            case events.Counts():
+            case events.Counts() if connection.command.name != "LIST":
                 return irc_info.counts_lines(connection, event)
             case events.Pong():
                 return [irc_registration.pong(connection)]

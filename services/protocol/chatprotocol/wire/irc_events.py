@@ -1,19 +1,439 @@
-"""Events of rooms and users as lines of IRC: those that connections share, and those for one connection."""
+"""Events of rooms and of other users as lines of irc. Wire format: docs/wire/irc.md.
+
+``shared_lines`` encodes the events that all connections of one variant share, as far as they are not messages;
+``own_lines`` those for one connection, which also gets numerics with the user's nick. Answers to commands are in
+irc_answers.py.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
+
+from chatprotocol import events
+from chatprotocol.events import RoomRole
+from chatprotocol.limits import IRC_LINE_MAX_BYTES
+from chatprotocol.rules import LOBBY, name_key, room_key
+from chatprotocol.wire.irc_lines import format_line
+from chatprotocol.wire.json import to_iso
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from chatprotocol.wire.irc_capabilities import Encoding
     from chatprotocol.wire.irc_connection import IrcConnection
 
+# The prefix of a member's name, which says what it may do in the room.
+PREFIXES: Final = {RoomRole.OWNER: "@", RoomRole.OPERATOR: "@", RoomRole.VOICE: "+", RoomRole.MEMBER: ""}
+_MODES_OF_ROLES: Final = {RoomRole.OWNER: "o", RoomRole.OPERATOR: "o", RoomRole.VOICE: "v", RoomRole.MEMBER: ""}
+_NO_NAMES: Final = frozenset({"no-implicit-names", "draft/no-implicit-names"})
+READ_MARKER: Final = "draft/read-marker"
 
-def shared_lines(_event: object, _encoding: Encoding) -> list[str]:
-    """The lines of an event that are the same for all connections of a variant; none if it has no form there."""
-    return []
+
+def channel(room: str | None) -> str:
+    """The name of a room as a channel; None is the lobby."""
+    return f"#{LOBBY if room is None else room}"
+
+
+def shared_lines(event: object, encoding: Encoding) -> list[str]:
+    """The lines of an event that are the same for all connections of a variant in the room; none if it has no form."""
+    encode = _SHARED.get(type(event))
+    return encode(encoding, event) if encode is not None else []
 
 
 def own_lines(event: object, connection: IrcConnection) -> list[str]:
-    """The lines of an event for one connection."""
-    return shared_lines(event, connection.encoding)
+    """The lines of an event for one connection, as far as it is not the answer to a command."""
+    encode = _OWN.get(type(event))
+    return encode(connection, event) if encode is not None else shared_lines(event, connection.encoding)
+
+
+def is_me(connection: IrcConnection, username: str) -> bool:
+    """True if this is the user of the connection."""
+    return name_key(username) == name_key(connection.nick)
+
+
+def is_inside(connection: IrcConnection, room: str | None) -> bool:
+    """True if the connection is in the room; None is the lobby."""
+    return room_key(LOBBY if room is None else room) in connection.rooms
+
+
+def _notice(connection: IrcConnection, text: str, room: str | None = None) -> str:
+    """A notice of the server: in a room that the connection is in, or else to its user."""
+    target = connection.target if room is None or not is_inside(connection, room) else channel(room)
+    return format_line(connection.settings.name, "NOTICE", target, text)
+
+
+# --- coming and going ---
+
+
+def _join(room: str, info: events.UserInfo, encoding: Encoding) -> str:
+    account = "*" if info.is_guest else info.username
+    params = (account, info.realname or info.username) if encoding.has_extended_join else ()
+    tags = f"account={account}" if encoding.has_account and not info.is_guest else ""
+    return format_line(encoding.prefix(info.username), "JOIN", channel(room), *params, tags=tags)
+
+
+def _part(room: str, username: str, reason: str, encoding: Encoding) -> str:
+    return format_line(encoding.prefix(username), "PART", channel(room), *([reason] if reason else []))
+
+
+def _kick(room: str, username: str, by: str, reason: str, encoding: Encoding) -> str:
+    return format_line(encoding.prefix(by), "KICK", channel(room), username, reason or by)
+
+
+def _entered(connection: IrcConnection, event: events.Entered) -> list[str]:
+    """JOIN, the topic and the names. With draft/read-marker the end of the names follows the mark: see irc_commands."""
+    infos = [each.info for each in event.members if is_me(connection, each.info.username)]
+    own = events.UserInfo(
+        username=connection.nick, is_online=True, is_guest=connection.is_guest, realname=connection.realname
+    )
+    lines = [_join(event.room, infos[0] if infos else own, connection.encoding)]
+    if event.topic:
+        room = channel(event.room)
+        lines.append(connection.numeric("332", room, event.topic))
+        if event.topic_ms:
+            setter = event.topic_by or connection.settings.name
+            lines.append(connection.numeric("333", room, setter, str(event.topic_ms // 1000)))
+    if _NO_NAMES.isdisjoint(connection.enabled):
+        lines += name_lines(connection, event.room, event.members, is_private=event.modes.private)
+        if READ_MARKER not in connection.enabled:
+            lines.append(end_of_names(connection, channel(event.room)))
+    return lines
+
+
+def _member_joined(encoding: Encoding, event: events.MemberJoined) -> list[str]:
+    """JOIN, and MODE for a member with a role, because JOIN does not say it."""
+    lines = [_join(event.room, event.info, encoding)]
+    mode = _MODES_OF_ROLES[event.role]
+    if mode:
+        lines.append(format_line(encoding.server_name, "MODE", channel(event.room), f"+{mode}", event.info.username))
+    if event.info.away and encoding.has_away_notify:
+        lines.append(format_line(encoding.prefix(event.info.username), "AWAY", event.info.away))
+    return lines
+
+
+def _member_left(encoding: Encoding, event: events.MemberLeft) -> list[str]:
+    return [_part(event.room, event.username, event.reason, encoding)]
+
+
+def _parted(connection: IrcConnection, event: events.Parted) -> list[str]:
+    if event.by is None:
+        return [_part(event.room, connection.nick, event.reason, connection.encoding)]
+    return [_kick(event.room, connection.nick, event.by, event.reason, connection.encoding)]
+
+
+def _kicked(encoding: Encoding, event: events.Kicked) -> list[str]:
+    if event.room is None:
+        return []
+    return [_kick(event.room, event.username, event.by, event.reason, encoding)]
+
+
+def _own_kicked(connection: IrcConnection, event: events.Kicked) -> list[str]:
+    reason = _because(event.reason)
+    if event.room is None:
+        return [_notice(connection, f"{event.by} ended the connections of {event.username}{reason}")]
+    if is_inside(connection, event.room):
+        return _kicked(connection.encoding, event)
+    return [_notice(connection, f"{event.by} removed {event.username} from {channel(event.room)}{reason}")]
+
+
+def _user_quit(encoding: Encoding, event: events.UserQuit) -> list[str]:
+    return [format_line(encoding.prefix(event.username), "QUIT", *([event.reason] if event.reason else []))]
+
+
+def _renamed(encoding: Encoding, event: events.Renamed) -> list[str]:
+    return [format_line(encoding.prefix(event.username), "NICK", event.new_username)]
+
+
+# --- names and topics ---
+
+
+def name_lines(
+    connection: IrcConnection, room: str, members: Iterable[events.RoomMember], *, is_private: bool = False
+) -> list[str]:
+    """RPL_NAMREPLY (353), as many as it takes."""
+    with_host = "userhost-in-names" in connection.enabled
+    names = (
+        PREFIXES[each.role] + (connection.encoding.prefix(each.info.username) if with_host else each.info.username)
+        for each in members
+    )
+    return list(filled(connection, ("353", "@" if is_private else "=", channel(room)), names))
+
+
+def end_of_names(connection: IrcConnection, target: str) -> str:
+    """RPL_ENDOFNAMES (366)."""
+    return connection.numeric("366", target, "End of /NAMES list")
+
+
+def filled(
+    connection: IrcConnection, start: tuple[str, ...], words: Iterable[str], separator: str = " "
+) -> Iterator[str]:
+    """Numerics that begin with ``start`` and end with as many of the words as fit; none for no words."""
+    room_bytes = IRC_LINE_MAX_BYTES - len(connection.numeric(*start, "a b").encode())
+    line: list[str] = []
+    size_bytes = 0
+    for word in words:
+        if line and size_bytes + len(word) > room_bytes:
+            yield connection.numeric(*start, separator.join(line))
+            line, size_bytes = [], 0
+        line.append(word)
+        size_bytes += len(word) + len(separator)
+    if line:
+        yield connection.numeric(*start, separator.join(line))
+
+
+def _topic_changed(encoding: Encoding, event: events.TopicChanged) -> list[str]:
+    return [format_line(encoding.prefix(event.by), "TOPIC", channel(event.room), event.topic)]
+
+
+def _invited(encoding: Encoding, event: events.Invited) -> list[str]:
+    """INVITE for members with invite-notify."""
+    return [_invite(encoding, event)] if encoding.has_invite_notify else []
+
+
+def _own_invited(connection: IrcConnection, event: events.Invited) -> list[str]:
+    """INVITE for the user, RPL_INVITING (341) for the one who invited."""
+    if is_me(connection, event.by):
+        return [connection.numeric("341", event.username, channel(event.room))]
+    return [_invite(connection.encoding, event)]
+
+
+def _invite(encoding: Encoding, event: events.Invited) -> str:
+    return format_line(encoding.prefix(event.by), "INVITE", event.username, channel(event.room))
+
+
+# --- modes ---
+
+
+def mode_params(modes: events.RoomModes) -> tuple[str, ...]:
+    """The modes that are set, with their parameters. A private room has the mode i, which stands for s as well."""
+    letters = "+n"
+    params = []
+    for letter, is_set in (("t", not modes.open_topic), ("i", modes.private), ("m", modes.moderated)):
+        letters += letter * is_set
+    if modes.key:
+        letters += "k"
+        params.append(modes.key)
+    if modes.members_max:
+        letters += "l"
+        params.append(str(modes.members_max))
+    return (letters, *params)
+
+
+def _modes(encoding: Encoding, event: events.Modes) -> list[str]:
+    """MODE after a change."""
+    changes = _mode_changes(event.old if isinstance(event, events.ModesMoved) else None, event.modes)
+    if event.by is None or not changes:
+        return []
+    return [format_line(encoding.prefix(event.by), "MODE", channel(event.room), *changes)]
+
+
+def _own_modes(connection: IrcConnection, event: events.Modes) -> list[str]:
+    """RPL_CHANNELMODEIS (324) and RPL_CREATIONTIME (329) for a question."""
+    if event.by is not None:
+        return _modes(connection.encoding, event)
+    room = channel(event.room)
+    lines = [connection.numeric("324", room, *mode_params(event.modes))]
+    if isinstance(event, events.ModesMoved) and event.created_ms:
+        lines.append(connection.numeric("329", room, str(event.created_ms // 1000)))
+    return lines
+
+
+def _mode_changes(old: events.RoomModes | None, new: events.RoomModes) -> tuple[str, ...]:
+    """The parameters of MODE for a change; all modes if the old ones are not known. Empty if nothing has changed."""
+    added, removed = "", ""
+    params: list[str] = []
+    for letter, was_set, is_set in (
+        ("t", old and not old.open_topic, not new.open_topic),
+        ("i", old and old.private, new.private),
+        ("m", old and old.moderated, new.moderated),
+    ):
+        if was_set is not is_set:
+            added, removed = added + letter * is_set, removed + letter * (not is_set)
+    if new.key and (old is None or new.key != old.key):
+        added += "k"
+        params.append(new.key)
+    if new.members_max and (old is None or new.members_max != old.members_max):
+        added += "l"
+        params.append(str(new.members_max))
+    if not new.key and (old is None or old.key):
+        removed += "k"
+        params.append("*")  # clients expect a parameter
+    if not new.members_max and (old is None or old.members_max):
+        removed += "l"
+    letters = (f"+{added}" if added else "") + (f"-{removed}" if removed else "")
+    return (letters, *params) if letters else ()
+
+
+def _role_changed(encoding: Encoding, event: events.RoleChanged) -> list[str]:
+    new = _MODES_OF_ROLES[event.role]
+    if isinstance(event, events.RoleMoved):
+        old = _MODES_OF_ROLES[event.old_role]
+        changes = [("-", old), ("+", new)] if old != new else []
+    else:
+        changes = [("+", new)] if new else [("-", "ov")]
+    letters = "".join(sign + modes for sign, modes in changes if modes)
+    if event.room is None or not letters:
+        return []
+    names = [event.username for _, modes in changes for _ in modes]
+    source = encoding.server_name if event.by is None else encoding.prefix(event.by)
+    return [format_line(source, "MODE", channel(event.room), letters, *names)]
+
+
+def _own_role_changed(connection: IrcConnection, event: events.RoleChanged) -> list[str]:
+    """A mode of the user, if it is an operator of the server now, or no longer."""
+    if event.room is not None:
+        return _role_changed(connection.encoding, event)
+    is_operator = event.role is RoomRole.OPERATOR
+    if is_me(connection, event.username):
+        connection.is_operator = is_operator
+        mode = format_line(connection.settings.name, "MODE", connection.nick, "+o" if is_operator else "-o")
+        return [mode, connection.numeric("381", "You are now an IRC operator")] if is_operator else [mode]
+    what = "an operator" if is_operator else "no longer an operator"
+    return [_notice(connection, f"{event.username} is {what} of the server, by {event.by}")]
+
+
+# --- moderation ---
+
+
+def ban_mask(username: str | None, address: str | None) -> str:
+    """The mask of a ban: of an account, or of an address or network."""
+    return f"{username}!*@*" if username is not None else f"*!*@{address}"
+
+
+def _sanctioned(connection: IrcConnection, event: events.Banned | events.Unbanned) -> list[str]:
+    """MODE for the others in the room. Operators outside of it, and the user itself, get a notice."""
+    is_target = event.username is not None and is_me(connection, event.username)
+    if is_target or not is_inside(connection, event.room):
+        return [_notice(connection, _sanction_text(event))]
+    change = "+b" if isinstance(event, events.Banned) else "-b"
+    mask = ban_mask(event.username, event.address)
+    return [format_line(connection.encoding.prefix(event.by), "MODE", channel(event.room), change, mask)]
+
+
+def _muted(connection: IrcConnection, event: events.Muted | events.Unmuted) -> list[str]:
+    return [_notice(connection, _sanction_text(event), event.room)]
+
+
+_ACTS: Final[dict[type, str]] = {
+    events.Banned: "banned",
+    events.Unbanned: "ended the ban of",
+    events.Muted: "muted",
+    events.Unmuted: "ended the mute of",
+}
+
+
+def _sanction_text(event: events.Banned | events.Unbanned | events.Muted | events.Unmuted) -> str:
+    where = "" if event.room is None else f" in {channel(event.room)}"
+    until = "" if event.until is None else f" until {to_iso(event.until)}"
+    return f"{event.by} {_ACTS[type(event)]} {event.username or event.address}{where}{until}{_because(event.reason)}"
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
+
+
+def _deleted(connection: IrcConnection, event: events.Deleted) -> list[str]:
+    """REDACT, or a notice for clients that don't know it. Nothing about a room that the connection is not in."""
+    is_direct = isinstance(event, events.DirectDeleted)
+    room = None if is_direct else event.room or LOBBY
+    if room is not None and not is_inside(connection, room):
+        return []
+    if not connection.encoding.has_redaction:
+        return [_notice(connection, f"{event.by} deleted the message {event.id}", room)]
+    target = event.recipient if isinstance(event, events.DirectDeleted) else channel(room)
+    return [format_line(connection.encoding.prefix(event.by), "REDACT", target, str(event.id))]
+
+
+def _reported(connection: IrcConnection, event: events.Reported) -> list[str]:
+    about = event.username if event.id is None else f"the message {event.id} in {channel(event.room)}"
+    return [_notice(connection, f"{event.by} reported {about}{_because(event.reason)}")]
+
+
+# --- states of users ---
+
+
+def _away_changed(encoding: Encoding, event: events.AwayChanged) -> list[str]:
+    if not encoding.has_away_notify:
+        return []
+    return [format_line(encoding.prefix(event.username), "AWAY", *([event.text] if event.text else []))]
+
+
+def _own_away_changed(connection: IrcConnection, event: events.AwayChanged) -> list[str]:
+    """RPL_NOWAWAY (306) or RPL_UNAWAY (305) for the user itself."""
+    if not is_me(connection, event.username):
+        return _away_changed(connection.encoding, event)
+    if event.text:
+        return [connection.numeric("306", "You have been marked as being away")]
+    return [connection.numeric("305", "You are no longer marked as being away")]
+
+
+def _realname_changed(encoding: Encoding, event: events.RealnameChanged) -> list[str]:
+    if not encoding.has_setname:
+        return []
+    return [format_line(encoding.prefix(event.username), "SETNAME", event.realname)]
+
+
+def _is_away(connection: IrcConnection, event: events.IsAway) -> list[str]:
+    return [connection.numeric("301", event.username, event.text)]
+
+
+def _came_online(connection: IrcConnection, event: events.CameOnline) -> list[str]:
+    return [connection.numeric("730", connection.encoding.prefix(event.username))]
+
+
+def _went_offline(connection: IrcConnection, event: events.WentOffline) -> list[str]:
+    return [connection.numeric("731", event.username)]
+
+
+def _read_marked(connection: IrcConnection, event: events.ReadMarked) -> list[str]:
+    if READ_MARKER not in connection.enabled:
+        return []
+    target = event.with_user if event.with_user is not None else channel(event.room)
+    return [mark_line(connection, target, event.time_ms)]
+
+
+def mark_line(connection: IrcConnection, target: str, time_ms: int | None) -> str:
+    """MARKREAD (IRCv3, read-marker)."""
+    time = "*" if time_ms is None else f"timestamp={to_iso(time_ms)}"
+    return format_line(connection.settings.name, "MARKREAD", target, time)
+
+
+# Events that are the same for all connections of a variant that are in the room.
+_SHARED: Final[dict[type, Callable[[Encoding, Any], list[str]]]] = {
+    events.MemberJoined: _member_joined,
+    events.MemberLeft: _member_left,
+    events.Kicked: _kicked,
+    events.UserQuit: _user_quit,
+    events.Renamed: _renamed,
+    events.TopicChanged: _topic_changed,
+    events.Invited: _invited,
+    events.Modes: _modes,
+    events.ModesMoved: _modes,
+    events.RoleChanged: _role_changed,
+    events.RoleMoved: _role_changed,
+    events.AwayChanged: _away_changed,
+    events.RealnameChanged: _realname_changed,
+}
+# Events that one connection gets in another form than all of a variant.
+_OWN: Final[dict[type, Callable[[IrcConnection, Any], list[str]]]] = {
+    events.Entered: _entered,
+    events.Parted: _parted,
+    events.Kicked: _own_kicked,
+    events.Invited: _own_invited,
+    events.Modes: _own_modes,
+    events.ModesMoved: _own_modes,
+    events.RoleChanged: _own_role_changed,
+    events.RoleMoved: _own_role_changed,
+    events.Banned: _sanctioned,
+    events.Unbanned: _sanctioned,
+    events.Muted: _muted,
+    events.Unmuted: _muted,
+    events.Deleted: _deleted,
+    events.DirectDeleted: _deleted,
+    events.Reported: _reported,
+    events.AwayChanged: _own_away_changed,
+    events.IsAway: _is_away,
+    events.CameOnline: _came_online,
+    events.WentOffline: _went_offline,
+    events.ReadMarked: _read_marked,
+}

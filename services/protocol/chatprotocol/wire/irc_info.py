@@ -46,6 +46,7 @@ _SUPPORTED: Final = (
     "CHANTYPES=#",
     f"CHATHISTORY={HISTORY_MAX_MESSAGES}",
     f"CLIENTTAGDENY=*,{','.join('-' + tag[1:] for tag in RELAYED_TAGS)}",
+    "ELIST=MNU",
     f"KEYLEN={ROOM_KEY_MAX_BYTES}",
     f"KICKLEN={REASON_MAX_BYTES}",
     f"MAXLIST=b:{SANCTIONS_OF_ROOM_MAX}",
