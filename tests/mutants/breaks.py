@@ -2310,8 +2310,8 @@ BREAKS = (
     _break(
         _SHARE,
         _JOURNAL + "joining.py",
-        "            release_all_names(connection)\n            write_position(connection, position)",
-        "            release_all_names(connection)",
+        "release_all_names(connection))\n            write_position(connection, position)",
+        "release_all_names(connection))",
         f"{_JOINING}test_share_and_start_can_be_killed_and_repeated",
     ),
     _break(

@@ -48,6 +48,7 @@ from chatserver.journal import entries
 from chatserver.journal.entries import (
     DeletedMessage,
     DirectMessage,
+    GuestsGone,
     MessageBatch,
     Moderated,
     ModerationEntry,
@@ -90,11 +91,11 @@ _REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
 _REVOKED = events.Bye("the session was revoked", ErrorCode.REVOKED)
 
 # Outcomes of the entries in Hub._CHANGES that have changed something.
-_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, bool)
+_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, GuestsGone, bool)
 # Entries other than messages that change what the hub knows or tells.
 _PUBLISHED = (
     *(RoomEntry, ModerationEntry, entries.Prune, entries.EraseMessages),
-    *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange),
+    *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange, entries.GuestsLeave),
 )
 
 # The id of the room in which nothing is said. No room has it.
@@ -548,6 +549,11 @@ class Hub:
                 if member.knows_rooms:
                     member.send_queue.insert([invited])
 
+    def _publish_heirs(self, _: entries.GuestsLeave, gone: GuestsGone, __: _Origin) -> None:
+        """The guests are offline already: their server has said so, or is gone itself."""
+        for change in gone.rooms:
+            self._tell_heir(change)
+
     # --- moderation: the lock is held ---
 
     def _publish_sanction(self, entry: entries.Sanction, done: Moderated, origin: _Origin) -> None:
@@ -664,6 +670,9 @@ class Hub:
         entries.SetServerRole: _publish_server_role,
         entries.DeleteMessage: _publish_deletion,
         entries.Report: _publish_report,
+        entries.GuestRelease: _publish_heirs,
+        entries.ServerStart: _publish_heirs,
+        entries.ServerGone: _publish_heirs,
         entries.Prune: _note_removal,
         entries.EraseMessages: _note_removal,
         entries.PasswordChange: _publish_password,
@@ -707,7 +716,10 @@ class Hub:
             if room is not None:
                 self._exit(user, room_key(change.name))
         if change.heir_id:
-            self._tell_room(change, events.RoleChanged(room=change.name, username=change.heir, role=RoomRole.OWNER))
+            self._tell_heir(change)
+
+    def _tell_heir(self, change: RoomChange) -> None:
+        self._tell_room(change, events.RoleChanged(room=change.name, username=change.heir, role=RoomRole.OWNER))
 
     def _enter(self, user: User, room_id: int, name: str) -> Room:
         """Add a user to a room, once."""

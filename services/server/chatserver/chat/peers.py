@@ -60,7 +60,7 @@ from chatserver.chat.login_throttle import Failure  # noqa: TC001 -- msgspec eva
 from chatserver.chat.presence import RosterChange
 from chatserver.clock import wall_ms
 from chatserver.journal.base import JournalClosedError
-from chatserver.journal.entries import ServerGone, ServerStart
+from chatserver.journal.entries import GuestsGone, ServerGone, ServerStart
 from chatserver.store.errors import StoreError
 from chatserver.threads import Worker
 
@@ -179,7 +179,7 @@ class _Peer:
         self.requested_at = float("-inf")
         self.looked_at = float("-inf")
         # The entry that ends the run.
-        self.gone: Appended[None] | None = None
+        self.gone: Appended[GuestsGone | None] | None = None
         # Since when its clock differs; None: it does not.
         self.clock_since: float | None = None
         self.has_warned = False

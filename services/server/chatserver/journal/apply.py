@@ -34,10 +34,13 @@ from chatprotocol.limits import (
     SANCTIONS_MAX,
     SANCTIONS_OF_ROOM_MAX,
 )
+from chatprotocol.rules import name_key
 from chatserver.journal import entries
 from chatserver.journal.entries import (
     AccountProblem,
     DeletedMessage,
+    GuestRenamed,
+    GuestsGone,
     Moderated,
     Problem,
     Removed,
@@ -61,7 +64,16 @@ from chatserver.store.accounts import (
     update_delivered,
     update_role,
 )
-from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
+from chatserver.store.guests import (
+    claim_name,
+    find_claim,
+    find_row,
+    is_claimed,
+    is_free,
+    is_present,
+    release_all_names,
+    release_name,
+)
 from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
 from chatserver.store.log_position import end_run
@@ -83,7 +95,7 @@ from chatserver.store.tokens import delete_tokens, insert_token, use_token
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from chatserver.journal.entries import Entry, RoomOutcome
     from chatserver.store.accounts import Account
@@ -315,17 +327,41 @@ def _claim(transaction: Transaction, entry: entries.GuestClaim) -> Account | Non
     return _note_account(transaction, claim_name(transaction.connection, entry.name, transaction.time_ms, entry.server))
 
 
-def _release(transaction: Transaction, entry: entries.GuestRelease) -> None:
-    release_name(transaction.connection, entry.name, entry.claim)
+def _release(transaction: Transaction, entry: entries.GuestRelease) -> GuestsGone | None:
+    return end_memberships(transaction, release_name(transaction.connection, entry.name, entry.claim))
 
 
-def _start(transaction: Transaction, entry: entries.ServerStart) -> None:
-    release_all_names(transaction.connection, entry.server)
+def _start(transaction: Transaction, entry: entries.ServerStart) -> GuestsGone | None:
+    return end_memberships(transaction, release_all_names(transaction.connection, entry.server))
 
 
-def _end_run(transaction: Transaction, entry: entries.ServerGone) -> None:
-    if end_run(transaction.connection, entry.server, entry.run):
-        release_all_names(transaction.connection, entry.server)
+def _end_run(transaction: Transaction, entry: entries.ServerGone) -> GuestsGone | None:
+    if not end_run(transaction.connection, entry.server, entry.run):
+        return None
+    return end_memberships(transaction, release_all_names(transaction.connection, entry.server))
+
+
+def _rename(transaction: Transaction, entry: entries.RenameGuest) -> GuestRenamed | Problem:
+    """Move the memberships to the row of the new name, with their roles and order."""
+    connection = transaction.connection
+    old_id = find_claim(connection, entry.name, entry.claim)
+    if old_id is None:
+        return Problem.UNKNOWN_USER
+    if name_key(entry.new_name) != name_key(entry.name) and not is_free(connection, entry.new_name):
+        return Problem.NAME_TAKEN
+    places = (None, *rooms.list_rooms_of(connection, old_id))
+    for account_id in (old_id, find_row(connection, entry.new_name)):
+        if account_id is not None and any(
+            moderation.find_silence(connection, account_id, transaction.time_ms, place) for place in places
+        ):
+            return Problem.NOT_PERMITTED
+    release_name(connection, entry.name, entry.claim)
+    account = claim_name(connection, entry.new_name, transaction.time_ms, entry.server)
+    assert account is not None
+    _note_account(transaction, account)
+    if account.id != old_id:
+        rooms.move_memberships(connection, old_id, account.id)
+    return GuestRenamed(account)
 
 
 def _note_account(transaction: Transaction, account: Account | None) -> Account | None:
@@ -335,13 +371,18 @@ def _note_account(transaction: Transaction, account: Account | None) -> Account 
     return account
 
 
+def _may_have_rooms(connection: sqlite3.Connection, account_id: int) -> bool:
+    """True for a registered user, and for a guest who has not left."""
+    return is_person(connection, account_id) or is_present(connection, account_id)
+
+
 def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
     """A hidden room is answered like a missing one, except if a missing one would be made."""
     connection, limits = transaction.connection, transaction.limits
     room = rooms.find_room(connection, entry.account_id, entry.room)
     if room is not None and room.role is not None:
         return _change(room, room.role, room.role, is_changed=False)
-    if not is_person(connection, entry.account_id):
+    if not _may_have_rooms(connection, entry.account_id):
         return Problem.NOT_PERMITTED
     if room is not None and (ban := _find_room_ban(transaction, entry.account_id, room.room_id)) is not None:
         return ban
@@ -380,10 +421,37 @@ def _end_membership(transaction: Transaction, room: RoomView, account_id: int, r
     change = _change(room, role, None)
     if role is None:
         return change
+    return _settle(transaction, change, has_lost_owner=role is RoomRole.OWNER)
+
+
+def end_memberships(transaction: Transaction, account_ids: Sequence[int]) -> GuestsGone | None:
+    """Remove these guests from all rooms. All of them first, so that none is the heir of another one."""
+    connection = transaction.connection
+    # By room, if a member left: true if it was the owner.
+    left: dict[int, bool] = {}
+    for account_id in account_ids:
+        for room_id in rooms.list_rooms_of(connection, account_id):
+            role, _ = rooms.read_standing(connection, account_id, room_id)
+            rooms.set_role(connection, room_id, account_id, None)
+            if role is not None:
+                left[room_id] = left.get(room_id, False) or role is RoomRole.OWNER
+    inherited = []
+    for room_id, has_lost_owner in sorted(left.items()):
+        room = rooms.find_any_room(connection, room_id)
+        assert room is not None
+        change = _settle(transaction, _change(room, None, None), has_lost_owner=has_lost_owner)
+        if change.heir_id:
+            inherited.append(change)
+    return GuestsGone(tuple(inherited)) if inherited else None
+
+
+def _settle(transaction: Transaction, change: RoomChange, *, has_lost_owner: bool) -> RoomChange:
+    """End a room without members, or find a new owner, after members were removed."""
+    connection, room_id = transaction.connection, change.room_id
     if not rooms.read_counts(connection, room_id).members:
         rooms.end_room(connection, room_id)
         return replace(change, has_ended=True)
-    heir = rooms.find_heir(connection, room_id) if role is RoomRole.OWNER else None
+    heir = rooms.find_heir(connection, room_id) if has_lost_owner else None
     if heir is None:
         return change
     heir_id, name = heir
@@ -417,7 +485,7 @@ def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView)
     role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
     if role is not None or is_invited:
         return _change(room, role, role, is_changed=False)
-    if not is_person(connection, entry.account_id):
+    if not _may_have_rooms(connection, entry.account_id):
         return Problem.NOT_PERMITTED
     if _find_room_ban(transaction, entry.account_id, room.room_id) is not None:
         return Problem.NOT_PERMITTED
@@ -760,6 +828,7 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.KnownNetwork: _note_network,
     entries.GuestClaim: _claim,
     entries.GuestRelease: _release,
+    entries.RenameGuest: _rename,
     entries.ServerStart: _start,
     entries.ServerGone: _end_run,
     entries.JoinRoom: _join,

@@ -163,7 +163,7 @@ class Inbox:
 
     __slots__ = ("appends", "deferred", "is_gathered", "is_probed", "since", "size")
 
-    def __init__(self, deferred: dict[Hashable, Entry[None]]) -> None:
+    def __init__(self, deferred: dict[Hashable, Entry[Any]]) -> None:
         self.appends: list[Appended[Any]] = []
         self.deferred = deferred
         # Number of entries, without the deferred ones. A message counts as one, and so does a fence.
@@ -288,7 +288,7 @@ class Journal(ABC):
             inbox.is_gathered = inbox.is_gathered or is_gathered
         return appended
 
-    def defer(self, key: Hashable, entry: Entry[None]) -> None:
+    def defer(self, key: Hashable, entry: Entry[Any]) -> None:
         """Accept an entry that may wait for the next commit. It replaces a waiting one of the same key.
 
         Never blocks or raises; accepted until ``close``. For any thread.

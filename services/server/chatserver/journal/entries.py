@@ -68,6 +68,8 @@ class Problem(StrEnum):
     LAST_OPERATOR = "last_operator"
     # There is no account of this id, or it is deleted.
     UNKNOWN_USER = "unknown_user"
+    # An account or another guest has the name.
+    NAME_TAKEN = "name_taken"
     # There is no such message, or the acting account may not see it.
     UNKNOWN_MESSAGE = "unknown_message"
     # There is no such ban or mute.
@@ -231,26 +233,6 @@ class GuestClaim(Entry[Account | None], frozen=True, gc=False, tag="guest"):
     server: str = ""
 
 
-class GuestRelease(Entry[None], frozen=True, gc=False, tag="guest_gone"):
-    """A guest has left: the claim of this number ends."""
-
-    name: str
-    claim: int
-
-
-class ServerStart(Entry[None], frozen=True, gc=False, tag="start"):
-    """The server starts: the guests of its former run have left. The name is empty if there is only one server."""
-
-    server: str = ""
-
-
-class ServerGone(Entry[None], frozen=True, gc=False, tag="gone"):
-    """A server has ended, or was taken for gone: its guests have left, and later batches of this run are skipped."""
-
-    server: str
-    run: str
-
-
 class RoomChange(Struct, frozen=True, gc=False):
     """A room after an entry, and what the entry changed. The target is the account that the entry is about."""
 
@@ -272,6 +254,57 @@ class RoomChange(Struct, frozen=True, gc=False):
     heir: str = ""
     # True if the last member left. The name is free now.
     has_ended: bool = False
+
+
+class GuestsGone(Struct, frozen=True, gc=False):
+    """Rooms that have a new owner, because theirs was a guest who has left."""
+
+    rooms: tuple[RoomChange, ...]
+
+
+class GuestsLeave(Entry[GuestsGone | None], frozen=True, gc=False):
+    """The claims of guests end, and with them their memberships and invitations. Outcome: None if no owner left."""
+
+
+class GuestRelease(GuestsLeave, frozen=True, gc=False, tag="guest_gone"):
+    """A guest has left: the claim of this number ends."""
+
+    name: str
+    claim: int
+
+
+class ServerStart(GuestsLeave, frozen=True, gc=False, tag="start"):
+    """The server starts: the guests of its former run have left. The name is empty if there is only one server."""
+
+    server: str = ""
+
+
+class ServerGone(GuestsLeave, frozen=True, gc=False, tag="gone"):
+    """A server has ended, or was taken for gone: its guests have left, and later batches of this run are skipped."""
+
+    server: str
+    run: str
+
+
+class GuestRenamed(Struct, frozen=True, gc=False):
+    """A guest has another name: its row and claim."""
+
+    account: Account
+
+
+class RenameGuest(Entry[GuestRenamed | Problem], frozen=True, gc=False, tag="rename_guest"):
+    """A guest takes another name, and keeps its rooms. Its claim of the old name ends.
+
+    Outcome: NAME_TAKEN if an account or another guest has the name. NOT_PERMITTED if the guest is muted, or the new
+    name is muted or banned, in one of its rooms or on the server.
+    """
+
+    needs_space: ClassVar[bool] = True
+
+    name: str
+    claim: int
+    new_name: str
+    server: str = ""
 
 
 RoomOutcome: TypeAlias = RoomChange | Problem | ActiveSanction

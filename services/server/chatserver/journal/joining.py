@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from chatserver.journal.apply import Transaction, end_memberships
 from chatserver.journal.log import LogError
 from chatserver.journal.records import Origin, chain, decode, encode
 from chatserver.store.backup import UnusableBackupError, copied, restore_backup
@@ -145,7 +146,7 @@ def share(database: Database, log: Log) -> LogPosition:
         position = LogPosition(secrets.token_hex(_ID_BYTES), 0, b"")
         with database.transaction() as connection:
             forget_log(connection)
-            release_all_names(connection)
+            end_memberships(Transaction(connection, 0, 0), release_all_names(connection))
             write_position(connection, position)
     if first is None:
         log.create_first(encode(Origin(position.log_id, history_id, has_base=True)))

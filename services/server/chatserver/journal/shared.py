@@ -224,7 +224,7 @@ class SharedJournal(Journal):
         """
         self._note_own_record = callback
 
-    def defer(self, key: Hashable, entry: Entry[None]) -> None:
+    def defer(self, key: Hashable, entry: Entry[Any]) -> None:
         super().defer(key, entry)
         with self._lock:
             if self._inbox.deferred and self._deferred_until is None:

@@ -43,6 +43,9 @@ _CONTRADICTIONS: Final = {
     "rooms without exactly one owner": """
         SELECT count(*) FROM conversation WHERE id > 1 AND name_key NOTNULL AND 1 <> (
             SELECT count(*) FROM membership WHERE conversation_id = conversation.id AND role = 'owner')""",
+    "guests who have left and are still in rooms": """
+        SELECT count(*) FROM membership WHERE account_id IN (SELECT id FROM account WHERE kind = 'guest')
+            AND account_id NOT IN (SELECT account_id FROM guest_claim WHERE account_id NOTNULL)""",
     "tokens of accounts that are closed": """
         SELECT count(*) FROM token WHERE account_id NOT IN (
             SELECT id FROM account WHERE kind = 'person' AND deleted_ms ISNULL)""",

@@ -3,7 +3,7 @@
 A room begins with its first join and ends when its last member leaves. The row of a room that has ended stays, because
 the keys of its messages have its id; its name is free for a new room, with another id.
 
-All rows of the table membership are written by :func:`set_role`, which also keeps the counts of the room.
+All rows of the table membership are made and removed by :func:`set_role`, which also keeps the counts of the room.
 """
 
 # ruff: noqa: S608 -- the queries are built of constants
@@ -224,6 +224,11 @@ def set_role(connection: sqlite3.Connection, room_id: int, account_id: int, role
         "UPDATE conversation SET member_count = member_count + ?, invited_count = invited_count - ? WHERE id = ?",
         ((role is not None) - (old is not None), was_invited, room_id),
     )
+
+
+def move_memberships(connection: sqlite3.Connection, old_id: int, account_id: int) -> None:
+    """Give the memberships and invitations of one account to another one, which has none."""
+    connection.execute("UPDATE membership SET account_id = ? WHERE account_id = ?", (account_id, old_id))
 
 
 def insert_invitation(connection: sqlite3.Connection, room_id: int, account_id: int) -> None:
