@@ -66,6 +66,9 @@ _ALOUD = "The web page reads aloud what arrives, and no older messages."
 _RECEIVED = "A direct message waits until a device of its recipient has received it."
 _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
+_POINTS = "The messages between two points of the history are found, each once, whatever clocks the servers had."
+_MARKS = "A read mark never moves back."
+_FLOOR = "A guest that is shown the members of rooms sees no message from before its login."
 _QUIET_ROOM = "A room with no members online costs no memory and no descriptor."
 _UNAWARE = "Clients that don't know rooms get nothing of them."
 _ROOMS = "Only its members read and write in a room; a private room can't be told from a missing one."
@@ -2413,5 +2416,55 @@ BREAKS = (
         "            and batch.is_notice is is_notice\n",
         "",
         "unit/server/test_session.py::test_notices_and_messages_of_guests_are_marked",
+    ),
+    _break(
+        _ROOMS,
+        _STORE + "messages.py",
+        '    "(:room = 0 OR EXISTS (SELECT 1 FROM membership"\n',
+        '    "(:room >= 0 OR EXISTS (SELECT 1 FROM membership"\n',
+        "unit/server/test_message_log.py::test_log_has_the_messages_between_its_bounds",
+    ),
+    _break(
+        _POINTS,
+        _STORE + "message_log.py",
+        "WHERE last_ms > :after_ms AND first_ms < :before_ms",
+        "WHERE first_ms > :after_ms AND first_ms < :before_ms",
+        "unit/server/test_message_log.py::test_log_has_the_messages_between_its_bounds",
+    ),
+    _break(
+        _POINTS,
+        _JOURNAL + "apply.py",
+        "            note_times(self.connection, self.last_id)\n",
+        "            pass\n",
+        "unit/server/test_message_log.py::test_times_of_a_block_are_noted_when_the_next_one_begins",
+        "unit/server/test_message_log.py::test_time_is_found_without_a_look_at_all_messages",
+    ),
+    _break(
+        _MARKS,
+        _JOURNAL + "apply.py",
+        "before_ms is not None and before_ms >= time_ms",
+        "before_ms is not None and before_ms == time_ms",
+        "unit/server/test_log_commands.py::test_read_mark_is_stored_and_told_and_never_moves_back",
+    ),
+    _break(
+        _FLOOR,
+        _CHAT + "log_commands.py",
+        "range(member.first_id, ",
+        "range(0, ",
+        "unit/server/test_log_commands.py::test_guest_sees_no_message_from_before_its_login",
+    ),
+    _break(
+        _FLOOR,
+        _CHAT + "session.py",
+        "            other_id=other.id if other else None,\n            first_id=self._member.first_id,\n",
+        "            other_id=other.id if other else None,\n",
+        "unit/server/test_log_commands.py::test_guest_sees_no_message_from_before_its_login",
+    ),
+    _break(
+        _FLOOR,
+        _STORE + "indexer.py",
+        "        ids = [each for each in ids if each >= first_id]\n",
+        "",
+        "unit/server/test_indexer.py::test_search_has_no_message_before_the_first_id",
     ),
 )

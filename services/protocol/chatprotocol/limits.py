@@ -120,6 +120,9 @@ HISTORY_MAX_MESSAGES = 500
 # Users in a list of conversations: as many as a person looks through.
 CONVERSATIONS_MAX = 200
 
+# Read marks of a user: of the rooms, and of users with direct messages. Above it, those with the lowest times go.
+READ_MARKS_MAX = 1_000
+
 # A history id is a random token; a client stores it and sends it back.
 HISTORY_ID_MAX_CHARACTERS = 64
 

@@ -30,6 +30,7 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
+from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.moderation import Moderation
@@ -70,8 +71,10 @@ from chatserver.store.database import Database
 from chatserver.store.disk import DiskReserve
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
+from chatserver.store.message_log import MessageLog
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
+from chatserver.store.read_marks import ReadMarks
 from chatserver.store.reconcile import note_use, reconcile
 from chatserver.store.rooms import Rooms
 from chatserver.store.tokens import Tokens
@@ -334,6 +337,10 @@ class Server:
             login=login,
             guests=guests,
             rooms=room_commands,
+            log=LogCommands(
+                *(MessageLog(self._database, messages), messages, ReadMarks(self._database), accounts),
+                *(room_commands, self._journal, hub),
+            ),
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),
             tokens=tokens,
             acked_delivery=self._acked_delivery,

@@ -16,6 +16,7 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
+from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle, ThrottleLimits
 from chatserver.chat.moderation import Moderation
@@ -166,15 +167,16 @@ class FakeMessages:
         *,
         after_id: int | None = None,
         other_id: int | None = None,
+        first_id: int = 0,
     ) -> tuple[Message, ...]:
         assert room_id is None
-        options = {"after_id": after_id, "other_id": other_id}
+        options = {"after_id": after_id, "other_id": other_id, "first_id": first_id or None}
         given = {name: value for name, value in options.items() if value is not None}
         self.asked.append(("history", reader_id, before_id, limit, *([given] if given else [])))
         return self.stored
 
-    def conversations(self, *asked: int) -> list[Conversation]:
-        self.asked.append(("conversations", *asked))
+    def conversations(self, *asked: int, first_id: int = 0) -> list[Conversation]:
+        self.asked.append(("conversations", *asked, *([first_id] if first_id else [])))
         return [Conversation("Bob", 9)]
 
     def missed(self, reader_id: int, after_ids: Mapping[int, int], upto_id: int, limit: int) -> tuple[Message, ...]:
@@ -255,10 +257,10 @@ class FakeIndexer:
         self.asked: list[tuple[Any, ...]] = []
         self.fault: Exception | None = None
 
-    def search(self, *asked: Any) -> tuple[tuple[Message, ...], int]:
+    def search(self, *asked: Any, first_id: int) -> tuple[tuple[Message, ...], int]:
         if self.fault:
             raise self.fault
-        self.asked.append(asked)
+        self.asked.append((*asked, first_id) if first_id else asked)
         return self.found
 
 
@@ -543,6 +545,10 @@ class ChatFixture:
             login=login,
             guests=guests,
             rooms=rooms,
+            log=LogCommands(
+                *(doubles.messages, doubles.messages, doubles.messages, doubles.accounts),
+                *(rooms, doubles.journal, self.hub),
+            ),
             moderation=Moderation(doubles.records, doubles.accounts, guests, rooms, doubles.journal),
             tokens=tokens,
             acked_delivery=self.acked_delivery,

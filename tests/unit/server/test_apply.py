@@ -38,6 +38,7 @@ from chatserver.journal.entries import (
     Problem,
     Prune,
     PublicMessages,
+    ReadMark,
     RenameGuest,
     Report,
     RevokeTokens,
@@ -140,6 +141,7 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     Prune: st.builds(Prune, st.integers(0, 4), st.integers(0, 4), st.integers(1, 4)),
     EraseMessages: st.builds(EraseMessages, ids, names, st.integers(0, 4), st.integers(1, 4)),
     SetIgnored: st.builds(SetIgnored, ids, ids, st.booleans()),
+    ReadMark: st.builds(ReadMark, ids, st.integers(0, 4) | st.just(2**62), rooms, other_id=st.integers(0, 4)),
 }
 DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder(reduce(or_, STRATEGIES))
 # An entry; its time; whether a transaction ends after it, and whether that one failed at first.

@@ -154,6 +154,13 @@ def test_database_decides_who_may_see_a_found_message(library: Library) -> None:
     assert [message.id for message in library.messages.visible(carol.id, [2, 1])] == [2]
 
 
+def test_search_has_no_message_before_the_first_id(library: Library) -> None:
+    library.publish("old word", "new word", "newest word")
+    library.start()
+    found, upto_id = library.indexer.search(terms_of("word"), library.bob.id, FAR, 50, 3, first_id=2)
+    assert ([message.id for message in found], upto_id) == ([2, 3], 3)
+
+
 def test_messages_of_a_room_are_found_with_that_room_by_its_members_only(library: Library) -> None:
     library.publish("lobby word")
     library.whisper("direct word")

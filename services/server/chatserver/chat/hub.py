@@ -39,7 +39,7 @@ from chatprotocol.events import (
     SentStatus,
     TimeMs,
 )
-from chatprotocol.rules import room_key
+from chatprotocol.rules import LOBBY, room_key
 from chatserver.chat.delivery import Ack
 from chatserver.chat.problems import problem_error, sanction_error, sanction_text, write_error
 from chatserver.chat.room import Member, Room, User
@@ -49,6 +49,7 @@ from chatserver.journal.entries import (
     DeletedMessage,
     DirectMessage,
     GuestsGone,
+    Marked,
     MessageBatch,
     Moderated,
     ModerationEntry,
@@ -91,11 +92,11 @@ _REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
 _REVOKED = events.Bye("the session was revoked", ErrorCode.REVOKED)
 
 # Outcomes of the entries in Hub._CHANGES that have changed something.
-_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, GuestsGone, bool)
+_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, Marked, GuestsGone, bool)
 # Entries other than messages that change what the hub knows or tells.
 _PUBLISHED = (
     *(RoomEntry, ModerationEntry, entries.Prune, entries.EraseMessages),
-    *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange, entries.GuestsLeave),
+    *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange, entries.GuestsLeave, entries.ReadMark),
 )
 
 # The id of the room in which nothing is said. No room has it.
@@ -627,6 +628,16 @@ class Hub:
         if revoked.token_ids:
             self._end_sessions(entry.account_id, revoked.token_ids.__contains__)
 
+    def _publish_read_mark(self, entry: entries.ReadMark, marked: Marked, origin: _Origin) -> None:
+        """Tell the other connections of the user; the session answers the one that asked."""
+        if not marked.is_changed:
+            return
+        room = None if entry.other_id else entry.room or LOBBY
+        event = events.ReadMarked(room, entry.other or None, marked.time_ms)
+        for member in self._members_of(entry.account_id):
+            if member.tracks_members and member is not origin:
+                member.send_queue.insert([event])
+
     def _publish_password(self, entry: entries.PasswordChange, has_changed: bool, _: _Origin) -> None:  # noqa: FBT001
         if has_changed and not entry.is_rehash:
             self._end_sessions(entry.account_id, partial(ne, entry.kept_token))
@@ -678,6 +689,7 @@ class Hub:
         entries.PasswordChange: _publish_password,
         entries.AddToken: _publish_revocation,
         entries.RevokeTokens: _publish_revocation,
+        entries.ReadMark: _publish_read_mark,
     }
 
     def _tell_changed(self, change: RoomChange, event: Event, origin: _Origin) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.guests import Guests
     from chatserver.chat.hub import Hub
+    from chatserver.chat.log_commands import LogCommands
     from chatserver.chat.login import Login
     from chatserver.chat.moderation import Moderation
     from chatserver.chat.presence import Presence
@@ -40,6 +41,7 @@ class Services:
     login: Login
     guests: Guests
     rooms: RoomCommands
+    log: LogCommands
     moderation: Moderation
     tokens: SessionTokens
     acked_delivery: AckedDelivery

@@ -108,6 +108,8 @@ _MESSAGES = _SINGLE_MESSAGES | {requests.SayBatch}
 _QUERIES = frozenset(
     {
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
+        # A read mark costs as little as a message, and clients ask for one of each room at once.
+        *(requests.AskLog, requests.AskActive),
         *get_args(requests.TokenRequest),
         *get_args(requests.RoomRequest),
         *get_args(requests.ModerationRequest),
@@ -636,6 +638,7 @@ class Session:
             room_id,
             after_id=request.after,
             other_id=other.id if other else None,
+            first_id=self._member.first_id,
         )
         self._send_queue.put_long(History((), room.name if room else None, other.name if other else None), found)
         return self._state
@@ -657,6 +660,7 @@ class Session:
             newest_id,
             room.room_id if room else LOBBY_ID,
             other.id if other else None,
+            first_id=self._member.first_id,
         )
         answer = Found(request.words, (), upto_id, room.name if room else None, other.name if other else None)
         self._send_queue.put_long(answer, messages)
@@ -666,9 +670,33 @@ class Session:
         assert self._member is not None
         self._wait_for_pending()
         newest_id = self._services.hub.last_id()
-        found = self._services.messages.conversations(self._member.account_id, newest_id, CONVERSATIONS_MAX)
+        found = self._services.messages.conversations(
+            self._member.account_id, newest_id, CONVERSATIONS_MAX, first_id=self._member.first_id
+        )
         self._send_queue.put([Conversations(tuple(found))])
         return self._state
+
+    def _show_log(self, request: requests.AskLog) -> State:
+        """As CH, for one conversation."""
+        self._wait_for_pending()
+        self._send_queue.put_long(*self._services.log.read(self._log_reader(request.room), request))
+        return self._state
+
+    def _list_active(self, request: requests.AskActive) -> State:
+        self._wait_for_pending()
+        self._send_queue.put([self._services.log.list_active(self._log_reader(None), request)])
+        return self._state
+
+    def _mark_read(self, request: requests.MarkRead) -> State:
+        """Answer after the commit. The hub tells the other connections of the user."""
+        self._wait_for_pending()
+        self._send_queue.put([self._services.log.mark(self._log_reader(request.room), request)])
+        return self._state
+
+    def _log_reader(self, room: str | None) -> Member:
+        """Return the member, which gets the events of rooms from its first request about one."""
+        assert self._member is not None
+        return self._member if is_lobby(room) else self._show_rooms()
 
     def _room_of(self, request: requests.AskUsers | requests.AskHistory | requests.Search) -> RoomView | None:
         """Return the room that a question is about; None for the lobby. RequestError: the user is not in it."""
@@ -785,6 +813,9 @@ class Session:
             requests.AskHistory: _show_history,
             requests.Search: _search,
             requests.AskConversations: _list_conversations,
+            requests.AskLog: _show_log,
+            requests.AskActive: _list_active,
+            requests.MarkRead: _mark_read,
             requests.ChangePassword: _change_password,
             requests.AskTokens: _answer_tokens,
             requests.Revoke: _answer_tokens,

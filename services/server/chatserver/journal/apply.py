@@ -41,6 +41,7 @@ from chatserver.journal.entries import (
     DeletedMessage,
     GuestRenamed,
     GuestsGone,
+    Marked,
     Moderated,
     Problem,
     Removed,
@@ -90,6 +91,7 @@ from chatserver.store.messages import (
     insert_in_room,
 )
 from chatserver.store.moderation import ActiveSanction
+from chatserver.store.read_marks import read_mark, set_mark
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, ROOM_ID_MAX
 from chatserver.store.tokens import delete_tokens, insert_token, use_token
 
@@ -120,6 +122,9 @@ class StoreLimits(NamedTuple):
 
 
 _LIMITS: Final = StoreLimits()
+# How far a read mark may be after the time of its entry: the clocks of several servers differ. A mark that is years
+# ahead would never move again.
+_AHEAD_MAX_MS: Final = 60_000
 
 
 class Transaction:
@@ -724,6 +729,22 @@ def _set_ignored(transaction: Transaction, entry: entries.SetIgnored) -> Problem
     return None
 
 
+def _mark_read(transaction: Transaction, entry: entries.ReadMark) -> Marked | Problem:
+    connection, account_id, room_id = transaction.connection, entry.account_id, entry.room_id
+    if not is_person(connection, account_id):
+        return Problem.NOT_PERMITTED
+    if room_id not in (LOBBY_ID, DIRECT_ID) and not rooms.is_member(connection, account_id, room_id):
+        room = rooms.find_room_by_id(connection, account_id, room_id)
+        return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+    place = (account_id, room_id, entry.other_id)
+    before_ms = read_mark(connection, *place)
+    time_ms = min(entry.time_ms, transaction.time_ms + _AHEAD_MAX_MS)
+    if before_ms is not None and before_ms >= time_ms:
+        return Marked(before_ms, is_changed=False)
+    set_mark(connection, *place, time_ms)
+    return Marked(time_ms, is_changed=True)
+
+
 def _add_account(transaction: Transaction, entry: entries.AddAccount) -> Account | AccountProblem:
     outcome = _register(transaction, entries.NewAccount(entry.name, entry.password_hash))
     if not isinstance(outcome, AccountProblem):
@@ -850,4 +871,5 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.Prune: _prune,
     entries.EraseMessages: _erase,
     entries.SetIgnored: _set_ignored,
+    entries.ReadMark: _mark_read,
 }

@@ -529,6 +529,30 @@ class EraseMessages(Entry[Removed], frozen=True, gc=False, tag="erase"):
     limit: int
 
 
+class Marked(Struct, frozen=True, gc=False):
+    """The time of a read mark after an entry."""
+
+    time_ms: int
+    # False if it was there, or further, before.
+    is_changed: bool
+
+
+class ReadMark(Entry[Marked | Problem], frozen=True, gc=False, tag="read"):
+    """A user has read a room, or the direct messages with another account, up to this time. A mark never moves back."""
+
+    needs_space: ClassVar[bool] = True
+
+    account_id: int
+    time_ms: int
+    # DIRECT_ID for direct messages.
+    room_id: int = LOBBY_ID
+    # The name of the room; empty for the lobby and for direct messages.
+    room: str = ""
+    # The other account of direct messages; 0 in a room.
+    other_id: int = 0
+    other: str = ""
+
+
 class SetIgnored(Entry[Problem | None], frozen=True, gc=False, tag="ignore"):
     """An account ignores the direct messages of another one, or no longer. Outcome: None if it is so now."""
 

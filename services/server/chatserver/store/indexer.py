@@ -173,11 +173,12 @@ class Indexer:
         newest_id: int,
         room_id: int = LOBBY_ID,
         other_id: int | None = None,
+        first_id: int = 0,
     ) -> tuple[Collection[Message], int]:
         """The newest messages with these terms that the account may see, oldest first; and the last id searched.
 
         The messages are those of the room, or of the lobby and the account's direct messages, or only the direct
-        messages between the account and ``other_id``.
+        messages between the account and ``other_id``. None is older than ``first_id``.
         Waits at most WAIT_SECONDS for the index to contain ``newest_id``. Raises SearchFailedError,
         SearchClosedError, StoreError; RequestError if the search takes too long or SQLite lacks FTS5. For any thread.
         """
@@ -202,6 +203,7 @@ class Indexer:
         except sqlite3.Error as error:
             self._report_failure(index, error)
             raise SearchFailedError from error
+        ids = [each for each in ids if each >= first_id]
         return self._messages.visible(reader_id, ids, room_id, other_id), min(reached_id, newest_id)
 
     def _wait_for(self, newest_id: int) -> tuple[Index, int]:

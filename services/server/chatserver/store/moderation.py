@@ -328,6 +328,7 @@ def forget_account(connection: sqlite3.Connection, account_id: int) -> None:
     connection.execute("DELETE FROM sanction WHERE account_id = ?", (account_id,))
     connection.execute("DELETE FROM ignored WHERE ?1 IN (account_id, ignored_id)", (account_id,))
     connection.execute("DELETE FROM known_network WHERE account_id = ?", (account_id,))
+    connection.execute("DELETE FROM read_mark WHERE account_id = ?", (account_id,))
 
 
 def is_ignored(connection: sqlite3.Connection, account_id: int, ignored_id: int) -> bool:

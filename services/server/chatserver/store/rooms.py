@@ -255,9 +255,10 @@ def find_heir(connection: sqlite3.Connection, room_id: int) -> tuple[int, str] |
 
 
 def end_room(connection: sqlite3.Connection, room_id: int) -> None:
-    """Free the name of a room without members, and end its invitations, bans and mutes."""
+    """Free the name of a room without members, and end its invitations, bans, mutes and read marks."""
     connection.execute("DELETE FROM membership WHERE conversation_id = ?", (room_id,))
     connection.execute("DELETE FROM sanction WHERE conversation_id = ?", (room_id,))
+    connection.execute("DELETE FROM read_mark WHERE conversation_id = ? AND conversation_id > 1", (room_id,))
     connection.execute(
         f"UPDATE conversation AS room SET name_key = NULL, invited_count = 0, ended_id = {_LAST_ID} WHERE id = ?",
         (room_id,),
