@@ -513,7 +513,7 @@ def _chathistory(connection: IrcConnection, command: Command) -> Iterator[Reques
     if not subcommand:
         connection.fail("CHATHISTORY", "NEED_MORE_PARAMS", "*", "Missing parameters")
     elif needed is None:
-        connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, "Unknown command")
+        connection.fail("CHATHISTORY", "UNKNOWN_COMMAND", subcommand, "Unknown command")
     elif len(command.params) < needed:
         connection.fail("CHATHISTORY", "NEED_MORE_PARAMS", subcommand, "Missing parameters")
     else:

@@ -13,7 +13,7 @@ from chatprotocol import events
 from chatprotocol.events import RoomRole
 from chatprotocol.limits import IRC_LINE_MAX_BYTES
 from chatprotocol.rules import LOBBY, name_key, room_key
-from chatprotocol.wire.irc_lines import format_line
+from chatprotocol.wire.irc_lines import escape_tag, format_line
 from chatprotocol.wire.json import to_iso
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _notice(connection: IrcConnection, text: str, room: str | None = None) -> st
 def _join(room: str, info: events.UserInfo, encoding: Encoding) -> str:
     account = "*" if info.is_guest else info.username
     params = (account, info.realname or info.username) if encoding.has_extended_join else ()
-    tags = f"account={account}" if encoding.has_account and not info.is_guest else ""
+    tags = f"account={escape_tag(account)}" if encoding.has_account and not info.is_guest else ""
     return format_line(encoding.prefix(info.username), "JOIN", channel(room), *params, tags=tags)
 
 

@@ -1,0 +1,168 @@
+"""Events of rooms and users as lines of irc: those that all connections of a variant share, and those of one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatprotocol import events
+from chatprotocol.events import RoomModes, RoomRole, TimeMs, UserInfo
+from chatprotocol.wire.irc_capabilities import Encoding
+from chatprotocol.wire.irc_events import shared_lines
+
+from .irc_dialogue import NAME, Dialogue
+
+BOB = UserInfo(username="bob", is_online=True, realname="Bob B.", away="lunch")
+FROM_BOB = ":bob!bob@chat.test"
+MODES = RoomModes(moderated=True, key="word", members_max=5)
+
+SHARED: tuple[tuple[events.Event | events.Modes, str, list[str]], ...] = (
+    (events.MemberJoined(room="dev", info=BOB), "", [f"{FROM_BOB} JOIN #dev"]),
+    (events.MemberJoined(room="dev", info=BOB), "ae", [f"@account=bob {FROM_BOB} JOIN #dev bob :Bob B."]),
+    (events.MemberJoined(room="dev", info=BOB), "n", [f"{FROM_BOB} JOIN #dev", f"{FROM_BOB} AWAY lunch"]),
+    (
+        events.MemberJoined(room="dev", info=BOB, role=RoomRole.VOICE),
+        "",
+        [f"{FROM_BOB} JOIN #dev", ":chat.test MODE #dev +v bob"],
+    ),
+    (events.MemberLeft("dev", "bob"), "", [f"{FROM_BOB} PART #dev"]),
+    (events.MemberLeft("dev", "bob", "bye all"), "", [f"{FROM_BOB} PART #dev :bye all"]),
+    (events.Kicked(room="dev", username="carol", by="bob"), "", [f"{FROM_BOB} KICK #dev carol bob"]),
+    (events.UserQuit("bob", "bye all"), "", [f"{FROM_BOB} QUIT :bye all"]),
+    (events.Renamed("bob", "rob"), "", [f"{FROM_BOB} NICK rob"]),
+    (events.TopicChanged("dev", "", "bob"), "", [f"{FROM_BOB} TOPIC #dev :"]),
+    (events.Invited("dev", "carol", "bob"), "i", [f"{FROM_BOB} INVITE carol #dev"]),
+    (events.Invited("dev", "carol", "bob"), "", []),
+    (events.AwayChanged("bob", "lunch"), "n", [f"{FROM_BOB} AWAY lunch"]),
+    (events.AwayChanged("bob", ""), "n", [f"{FROM_BOB} AWAY"]),
+    (events.AwayChanged("bob", "lunch"), "", []),
+    (events.RealnameChanged("bob", "Rob B."), "s", [f"{FROM_BOB} SETNAME :Rob B."]),
+    (events.RealnameChanged("bob", "Rob B."), "", []),
+    (
+        events.ModesMoved(room="dev", modes=MODES, by="bob", old=RoomModes(private=True)),
+        "",
+        [f"{FROM_BOB} MODE #dev +mkl-i word 5"],
+    ),
+    (
+        events.ModesMoved(room="dev", modes=RoomModes(open_topic=True), by="bob", old=MODES),
+        "",
+        [f"{FROM_BOB} MODE #dev -tmkl *"],
+    ),
+    (events.ModesMoved(room="dev", modes=MODES, by="bob", old=MODES), "", []),
+    (events.Modes(room="dev", modes=MODES, by="bob"), "", [f"{FROM_BOB} MODE #dev +tmkl-i word 5"]),
+    (
+        events.RoleMoved(room="dev", username="carol", role=RoomRole.VOICE, by="bob", old_role=RoomRole.OPERATOR),
+        "",
+        [f"{FROM_BOB} MODE #dev -o+v carol carol"],
+    ),
+    (
+        events.RoleMoved(room="dev", username="carol", role=RoomRole.MEMBER, by="bob", old_role=RoomRole.OPERATOR),
+        "",
+        [f"{FROM_BOB} MODE #dev -o carol"],
+    ),
+    (events.RoleMoved(room="dev", username="carol", role=RoomRole.OWNER, old_role=RoomRole.OPERATOR), "", []),
+    (events.RoleChanged(room="dev", username="carol", role=RoomRole.OWNER), "", [":chat.test MODE #dev +o carol"]),
+    (
+        events.RoleChanged(room="dev", username="carol", role=RoomRole.MEMBER),
+        "",
+        [":chat.test MODE #dev -ov carol carol"],
+    ),
+)
+
+
+@pytest.mark.parametrize(("event", "letters", "expected"), SHARED)
+def test_shared_lines(event: events.Event, letters: str, expected: list[str]) -> None:
+    assert shared_lines(event, Encoding(NAME, letters)) == expected
+
+
+NOTICE = ":chat.test NOTICE alice :"
+OWN: tuple[tuple[events.Event, list[str]], ...] = (
+    (events.Parted("dev"), [":alice!alice@chat.test PART #dev"]),
+    (events.Parted("dev", "bob", "spam"), [f"{FROM_BOB} KICK #dev alice spam"]),
+    (events.Kicked(room="dev", username="carol", by="bob", reason="spam"), [f"{FROM_BOB} KICK #dev carol spam"]),
+    (events.Kicked(room="ops", username="carol", by="bob"), [f"{NOTICE}bob removed carol from #ops"]),
+    (events.Invited("ops", "alice", "bob"), [f"{FROM_BOB} INVITE alice #ops"]),
+    (events.Banned(room="dev", username="carol", by="bob"), [f"{FROM_BOB} MODE #dev +b carol!*@*"]),
+    (events.Unbanned(room="dev", username="carol", by="bob"), [f"{FROM_BOB} MODE #dev -b carol!*@*"]),
+    (
+        events.Banned(room="dev", username="alice", by="bob", until=TimeMs(5_000), reason="spam"),
+        [f"{NOTICE}bob banned alice in #dev until 1970-01-01T00:00:05.000Z: spam"],
+    ),
+    (events.Banned(address="192.0.2.1", by="bob"), [f"{NOTICE}bob banned 192.0.2.1"]),
+    (events.Muted(room="dev", username="carol", by="bob"), [":chat.test NOTICE #dev :bob muted carol in #dev"]),
+    (events.Unmuted(username="carol", by="bob"), [f"{NOTICE}bob ended the mute of carol"]),
+    (events.Deleted(9, "bob", "dev"), [":chat.test NOTICE #dev :bob deleted the message 9"]),
+    (events.Deleted(9, "bob", "ops"), []),
+    (events.DirectDeleted(9, "bob", sender="bob", recipient="alice"), [f"{NOTICE}bob deleted the message 9"]),
+    (events.Reported(id=9, by="bob", reason="spam"), [f"{NOTICE}bob reported the message 9 in #lobby: spam"]),
+    (events.AwayChanged("bob", "lunch"), []),
+    (events.IsAway("bob", "lunch"), [":chat.test 301 alice bob lunch"]),
+    (events.CameOnline("bob"), [":chat.test 730 alice bob!bob@chat.test"]),
+    (events.WentOffline("bob"), [":chat.test 731 alice bob"]),
+    (events.ReadMarked("dev", None, 5_000), []),
+    (
+        events.RoleChanged(username="alice", role=RoomRole.OPERATOR, by="bob"),
+        [":chat.test MODE alice +o", ":chat.test 381 alice :You are now an IRC operator"],
+    ),
+    (
+        events.RoleChanged(username="carol", role=RoomRole.MEMBER, by="bob"),
+        [f"{NOTICE}carol is no longer an operator of the server, by bob"],
+    ),
+)
+
+
+@pytest.mark.parametrize(("event", "expected"), OWN)
+def test_own_lines(event: events.Event, expected: list[str]) -> None:
+    """The connection is in the room dev, and in no other."""
+    alice = Dialogue()
+    alice.enter("dev")
+    assert alice.hear(event) == expected
+
+
+def test_inviter_gets_a_numeric() -> None:
+    """RPL_INVITING (341)."""
+    said = Dialogue().say("INVITE bob #dev", events.Invited("dev", "bob", "alice"))
+    assert said.lines == [":chat.test 341 alice bob #dev"]
+
+
+def test_role_on_the_server_opens_and_closes_kill() -> None:
+    alice = Dialogue()
+    alice.hear(events.RoleChanged(username="alice", role=RoomRole.OPERATOR, by="bob"))
+    assert alice.say("OPER x y").lines == [":chat.test 381 alice :You are now an IRC operator"]
+    alice.hear(events.RoleChanged(username="alice", role=RoomRole.MEMBER, by="bob"))
+    assert alice.say("KILL bob").requests == []
+
+
+def test_read_marks_of_another_device() -> None:
+    """IRCv3, read-marker."""
+    marked = Dialogue("draft/read-marker").hear(events.ReadMarked(None, "bob", 5_000))
+    assert marked == [":chat.test MARKREAD bob timestamp=1970-01-01T00:00:05.000Z"]
+
+
+def test_deletion_is_a_redaction_for_those_who_know_it() -> None:
+    """IRCv3, message-redaction."""
+    alice = Dialogue("draft/message-redaction message-tags")
+    alice.enter("dev")
+    assert alice.hear(events.Deleted(9, "bob", "dev")) == [f"{FROM_BOB} REDACT #dev 9"]
+    assert alice.hear(events.DirectDeleted(9, "bob", sender="bob", recipient="alice")) == [f"{FROM_BOB} REDACT alice 9"]
+
+
+@given(text=st.text(max_size=300), name=st.text(max_size=40))
+def test_no_text_makes_a_second_line_or_a_long_one(text: str, name: str) -> None:
+    """Texts and names of other protocols can't speak for the server."""
+    info = UserInfo(username=name, is_online=True, realname=text, away=text)
+    encoding = Encoding(NAME, "abceginrst")
+    said = [
+        events.MemberJoined(room=name, info=info),
+        events.MemberLeft(name, name, text),
+        events.Kicked(room=name, username=name, by=name, reason=text),
+        events.UserQuit(name, text),
+        events.TopicChanged(name, text, name),
+        events.AwayChanged(name, text),
+        events.RealnameChanged(name, text),
+    ]
+    for line in (line for event in said for line in shared_lines(event, encoding)):
+        assert not {"\r", "\n", "\0"} & set(line)
+        without_tags = line.partition(" ")[2] if line.startswith("@") else line
+        assert len(without_tags.encode(errors="replace")) <= 510
