@@ -319,7 +319,7 @@ class Server:
             on_empty=self._log_waiting,
             behind_max_seconds=0.0 if cluster is None else cluster.behind_max_seconds,
         )
-        room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms)
+        room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms, find_guest=guests.find)
         user_limits = UserLimits(
             messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
             message_delay_seconds=config.message_delay_seconds,

@@ -226,6 +226,8 @@ class FakeRecords:
 
     def _read(self, account_id: int) -> Standing:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
+        if account_id in self._accounts.guests.values():
+            return Standing(None, is_operator=False, password_hash="")
         (found,) = (each for each in self._accounts.by_key.values() if each.id == account_id)
         password_hash = None if account_id in self.deleted else self.changed_hashes.get(account_id, found.password_hash)
         return Standing(self.banned.get(account_id), account_id in operators, password_hash)
@@ -288,7 +290,9 @@ class FakeJournal:
         self._ids = count(11)
         self._subscribers: list[Callable[[Sequence[Applied]], None]] = []
         self.batches: list[Sequence[MessageBatch]] = []
-        self.deferred: dict[Hashable, Entry[None]] = {}
+        self.deferred: dict[Hashable, Entry[Any]] = {}
+        # Number of appends without entries.
+        self.fences = 0
         self.changed_hashes: list[tuple[int, str]] = []
         # True if the password was changed while it was checked.
         self.hash_is_another = False
@@ -318,7 +322,7 @@ class FakeJournal:
     def subscribe(self, callback: Callable[[Sequence[Applied]], None], _: Callable[[float], None]) -> None:
         self._subscribers.append(callback)
 
-    def defer(self, key: Hashable, entry: Entry[None]) -> None:
+    def defer(self, key: Hashable, entry: Entry[Any]) -> None:
         self.deferred[key] = entry
         if isinstance(entry, KnownNetwork):
             self._accounts.networks[entry.account_id, entry.network] = self.now_ms
@@ -331,6 +335,7 @@ class FakeJournal:
         if isinstance(self.fault, JournalClosedError):
             raise self.fault
         appended = FakeAppended(entries, origin, self.pauses)
+        self.fences += not entries
         batches = [entry for entry in entries if isinstance(entry, MessageBatch)]
         with self._one_at_a_time:
             if batches:
@@ -534,7 +539,7 @@ class ChatFixture:
             clock=self._tick,
             now_ms=lambda: self.journal.now_ms,
         )
-        rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open")
+        rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open", guests.find)
         self.services = Services(
             accounts=doubles.accounts,
             messages=doubles.messages,

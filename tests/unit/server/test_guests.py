@@ -1,4 +1,4 @@
-"""Guests: names that are claimed by two connections, from the first of them to the end of either."""
+"""Guests with two connections: names that are claimed by both, from the first of them to the end of either."""
 
 import sys
 import threading
@@ -12,7 +12,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Event, PublicMessage, Welcome
 from chatprotocol.requests import Side
 from chatserver.chat.delivery import Ack, DeliveryWindow
-from chatserver.chat.guests import Guest, Guests
+from chatserver.chat.guests import GuestPair, Guests
 from chatserver.chat.room import Member
 from chatserver.journal.base import JournalClosedError
 from chatserver.store.accounts import Account
@@ -34,13 +34,13 @@ class Connection:
         self._name = name
         self._address = address
         self.send_queue = FakeSendQueue(FakeBroadcast("register"))
-        self.guest: Guest | None = None
+        self.guest: GuestPair | None = None
         self.refused: Exception | None = None
 
     def register(self) -> "Connection":
         guests = self._services.guests
         try:
-            self.guest = guests.claim(self._name, self.side, self._address, self.send_queue)
+            self.guest = guests.claim_side(self._name, self.side, self._address, self.send_queue)
         except (RequestError, JournalClosedError) as error:
             self.refused = error
         else:
@@ -221,7 +221,7 @@ def test_name_is_taken_until_the_guest_has_left_the_hub(services: ChatFixture) -
 
 def test_ending_half_of_a_guest_is_not_joined(services: ChatFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = Connection(services, SENDING).register(), Connection(services, RECEIVING)
-    monkeypatch.setattr(Guest, "stop_waiting", lambda _: second.register())
+    monkeypatch.setattr(GuestPair, "stop_waiting", lambda _: second.register())
     first.leave()
     assert second.code is ErrorCode.BAD_USERNAME
     assert is_empty(services)

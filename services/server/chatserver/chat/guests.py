@@ -1,9 +1,15 @@
-"""Guests: users without an account. Each has a name while online, and two connections from one address."""
+"""Guests: users without an account. Each has a name while online.
+
+There are two kinds. A :class:`Guest` has one connection, and is a member of the hub like a user. A :class:`GuestPair`
+has two connections from one address, acknowledges each message, and is in the lobby only: see ``delivery.py``. Both
+claim their names here, and in the journal.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,6 +21,7 @@ from chatprotocol.requests import Side
 from chatprotocol.rules import check_username, name_key
 from chatserver.chat.delivery import DeliveryWindow
 from chatserver.chat.room import Member
+from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import GuestClaim, GuestRelease, KickFromServer, Sanction
 
 if TYPE_CHECKING:
@@ -34,46 +41,49 @@ _SECOND_CONNECTION_SECONDS = 5.0
 
 
 class Guest:
-    """One guest, from its first connection to the end of either. The lock of Guests guards all changes."""
+    """A guest with one connection, from its claim to its end. The lock of Guests guards all changes."""
 
-    __slots__ = (
-        "_clock",
-        "_wait_over",
-        "_wait_until",
-        "account",
-        "address",
-        "has_left",
-        "member",
-        "name",
-        "registered",
-        "send_queues",
-        "window",
-    )
+    __slots__ = ("account", "address", "has_left", "member", "name", "send_queues")
 
-    def __init__(self, name: str, address: str, wait_until: float, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, name: str, address: str) -> None:
         self.name = name
         self.address = address
-        self.send_queues: dict[Side, SendQueue] = {}
-        # The account row of the guest's messages; set after both connections have claimed the name.
+        self.send_queues: list[SendQueue] = []
+        # The account row of the guest's messages; set after the journal has the claim.
         self.account: Account | None = None
+        # Set when the guest comes online.
+        self.member: Member | None = None
+        self.has_left = False
+
+    @property
+    def is_online(self) -> bool:
+        """True if the guest is logged in and has not left."""
+        return self.member is not None and not self.has_left
+
+    def is_late(self, now: float) -> bool:  # noqa: ARG002 -- that of pairs
+        """True if another guest may take the name."""
+        return False
+
+
+class GuestPair(Guest):
+    """A guest with two connections, from the first of them to the end of either."""
+
+    __slots__ = ("_clock", "_wait_over", "_wait_until", "registered", "sides", "window")
+
+    def __init__(self, name: str, address: str, wait_until: float, clock: Callable[[], float]) -> None:
+        super().__init__(name, address)
+        self._clock = clock
+        self.sides: dict[Side, SendQueue] = {}
         # Connections whose registration was confirmed.
         self.registered: set[Side] = set()
-        self.member: Member | None = None
         self.window: DeliveryWindow | None = None
-        self.has_left = False
         # Set when both connections are registered, and when the wait for that ends in vain.
         self._wait_over = threading.Event()
         self._wait_until = wait_until
 
-    @property
-    def is_online(self) -> bool:
-        """True if both connections are registered and neither has ended."""
-        return self.member is not None and not self.has_left
-
     def is_late(self, now: float) -> bool:
-        """True if the second connection is late: another guest may then take the name."""
-        return len(self.send_queues) < len(Side) and now >= self._wait_until
+        """True if the second connection is late."""
+        return len(self.sides) < len(Side) and now >= self._wait_until
 
     def wait_until_registered(self) -> None:
         """Wait for the registration of the other connection, within the limit."""
@@ -85,15 +95,15 @@ class Guest:
 
     def finish(self) -> None:
         """Finish the send queues of both connections. For any thread."""
-        for send_queue in self.send_queues.values():
+        for send_queue in self.send_queues:
             send_queue.finish()
 
 
 class Guests:
     """The guests by name, from the first connection on. For any thread.
 
-    A guest with one connection keeps its name for a few seconds only; otherwise the name would be blocked until the
-    login timeout.
+    A pair of which only one connection is there keeps its name for a few seconds only; otherwise the name would be
+    blocked until the login timeout.
     """
 
     def __init__(
@@ -152,62 +162,79 @@ class Guests:
         For the journal's thread.
         """
         for guest in list(self._by_key.values()):
-            for send_queue in list(guest.send_queues.values()):
+            for send_queue in list(guest.send_queues):
                 send_queue.finish(hang_up=True)
 
-    def claim(self, name: str, side: Side, address: str, send_queue: SendQueue, *, is_exempt: bool = False) -> Guest:
-        """Claim the name for one connection; call :meth:`confirm_registration` next.
+    def claim(self, name: str, address: str, send_queue: SendQueue, *, is_exempt: bool = False) -> Guest:
+        """Claim the name for a guest with one connection; call :meth:`join` after its login, or else :meth:`leave`.
 
         ``is_exempt``: the limits of registrations don't apply. Raises RequestError, StoreError, JournalClosedError.
         """
+        self._check(name)
+        self._remove_late(name, None, address)
+        guest = Guest(name, address)
+        guest.send_queues.append(send_queue)
+        with self._lock:
+            if self._by_key.setdefault(name_key(name), guest) is not guest:
+                raise _name_taken(name)
+        self._admit(guest, send_queue, is_exempt=is_exempt)
+        return guest
+
+    def claim_side(
+        self, name: str, side: Side, address: str, send_queue: SendQueue, *, is_exempt: bool = False
+    ) -> GuestPair:
+        """Claim the name for one connection of a pair; call :meth:`confirm_registration` next. See :meth:`claim`."""
+        self._check(name)
+        self._remove_late(name, side, address)
+        with self._lock:
+            wait_until = self._clock() + _SECOND_CONNECTION_SECONDS
+            guest = self._by_key.setdefault(name_key(name), GuestPair(name, address, wait_until, self._clock))
+            is_possible = isinstance(guest, GuestPair) and guest.address == address and side not in guest.sides
+            if not isinstance(guest, GuestPair) or not is_possible or guest.has_left:
+                raise _name_taken(name)
+            guest.sides[side] = send_queue
+            guest.send_queues.append(send_queue)
+            is_complete = len(guest.sides) == len(Side)
+        if is_complete:
+            self._admit(guest, send_queue, is_exempt=is_exempt)
+        return guest
+
+    def _check(self, name: str) -> None:
+        """RequestError: no guest may have the name."""
         check_username(name)
         if not self._allowed:
             raise RequestError(ErrorCode.NOT_LOGGED_IN, "This server lets no guests in.")
         if name_key(name) in self._reserved or (not self.is_claimed(name) and self._accounts.find(name) is not None):
             raise _name_taken(name)
-        self._remove_late(name, side, address)
-        with self._lock:
-            wait_until = self._clock() + _SECOND_CONNECTION_SECONDS
-            guest = self._by_key.setdefault(name_key(name), Guest(name, address, wait_until, self._clock))
-            if guest.address != address or side in guest.send_queues or guest.has_left:
-                raise _name_taken(name)
-            guest.send_queues[side] = send_queue
-            is_complete = len(guest.send_queues) == len(Side)
-        if is_complete:
-            try:
-                account = self._admit(guest, is_exempt=is_exempt)
-            except BaseException:
-                self.leave(guest, send_queue)
-                raise
-            with self._lock:
-                guest.account = account
-            if guest.has_left:  # during the commit
-                self._release(account)
-        return guest
 
-    def _remove_late(self, name: str, side: Side, address: str) -> None:
-        """Remove a late guest of this name, unless this connection is the missing one."""
+    def join(self, guest: Guest, member: Member) -> None:
+        """Note that the guest with one connection is a member of the hub."""
+        with self._lock:
+            guest.member = member
+
+    def _remove_late(self, name: str, side: Side | None, address: str) -> None:
+        """Remove a late pair of this name, unless this connection is the missing one."""
         late = self._by_key.get(name_key(name))
-        if late is None or (late.address == address and side not in late.send_queues):
+        if not isinstance(late, GuestPair):
+            return
+        if side is not None and late.address == address and side not in late.sides:
             return
         with self._lock:
             if late.has_left or not late.is_late(self._clock()):
                 return
-            (send_queue,) = late.send_queues.values()
+            (send_queue,) = late.send_queues
         self.leave(late, send_queue)
         send_queue.finish(hang_up=True)
 
-    def confirm_registration(self, guest: Guest, side: Side) -> None:
+    def confirm_registration(self, guest: GuestPair, side: Side) -> None:
         """Confirm the registration of one connection. With the second connection, the guest joins the room."""
         with self._lock:
             if guest.has_left:
                 return
             guest.registered.add(side)
             if len(guest.registered) == len(Side):
-                self._join(guest)
-            guest.send_queues[side].put(
-                [Welcome(account=AccountKind.GUEST, username=guest.name, users=(), last_id=None)]
-            )
+                self._join_pair(guest)
+            guest.sides[side].put([Welcome(account=AccountKind.GUEST, username=guest.name, users=(), last_id=None)])
             if guest.window is not None:  # after the confirmation
                 self._acked_delivery.release(guest.window)
         if guest.window is not None:
@@ -215,33 +242,39 @@ class Guests:
             _log.info("login", user=guest.name, account=AccountKind.GUEST.value, address=guest.address)
 
     def leave(self, guest: Guest, send_queue: SendQueue) -> None:
-        """Remove the guest after the end of the connection of this queue: close the other one and free the name."""
+        """Remove the guest after the end of the connection of this queue: close the other one and free the name.
+
+        A guest with one connection has left the hub before.
+        """
         with self._lock:
             if guest.has_left:
                 return
             guest.has_left = True
             account = guest.account
-        guest.stop_waiting()
-        if guest.member is not None and guest.window is not None:
+        if isinstance(guest, GuestPair):
+            guest.stop_waiting()
+        if isinstance(guest, GuestPair) and guest.window is not None:
             _log.info("logout", user=guest.name, address=guest.address)
             self._acked_delivery.leave(guest.window)
             if self._presence.remove(guest.name):
                 self._on_empty()
         if account is not None:
             self._release(account)
+            if not isinstance(guest, GuestPair):
+                self._release_now()
         with self._lock:
             del self._by_key[name_key(guest.name)]
-        for other in guest.send_queues.values():  # last, because the peer may reconnect when it sees the end
+        for other in guest.send_queues:  # last, because the peer may reconnect when it sees the end
             if other is not send_queue:
                 other.finish(hang_up=True)
 
     def expel(self, entry: KickFromServer | Sanction) -> None:
-        """End the connections of guests after a kick or ban. For the journal's thread."""
+        """End the connections of pairs after a kick or ban; the hub ends those of the others. For its thread."""
         network = entry.network if isinstance(entry, Sanction) else ""
-        for guest in list(self._by_key.values()):
+        for guest in [each for each in list(self._by_key.values()) if isinstance(each, GuestPair)]:
             is_target = guest.account is not None and guest.account.id == entry.account_id
             if is_target or (network and is_in_network(guest.address, network)):
-                for send_queue in list(guest.send_queues.values()):
+                for send_queue in list(guest.send_queues):
                     send_queue.finish(hang_up=True)
 
     def address_of(self, name: str) -> str | None:
@@ -249,7 +282,19 @@ class Guests:
         guest = self._by_key.get(name_key(name))
         return guest.address if guest is not None and guest.is_online else None
 
-    def _admit(self, guest: Guest, *, is_exempt: bool) -> Account:
+    def _admit(self, guest: Guest, send_queue: SendQueue, *, is_exempt: bool) -> None:
+        """Give the guest its row, or let it leave. Raises RequestError, JournalClosedError."""
+        try:
+            account = self._take_row(guest, is_exempt=is_exempt)
+        except BaseException:
+            self.leave(guest, send_queue)
+            raise
+        with self._lock:
+            guest.account = account
+        if guest.has_left:  # during the commit
+            self._release(account)
+
+    def _take_row(self, guest: Guest, *, is_exempt: bool) -> Account:
         """Claim the name in the journal, and return the row of the guest. Raises RequestError.
 
         A new spelling makes a new row, so it counts as a registration.
@@ -275,10 +320,15 @@ class Guests:
         """Give up the name in the journal. The next commit does so first, so a later claim or registration gets it."""
         self._journal.defer((account.name, account.claim), GuestRelease(account.name, account.claim))
 
-    def _join(self, guest: Guest) -> None:
+    def _release_now(self) -> None:
+        """Commit the release soon: the memberships of the guest end with it, and its rooms may need a new owner."""
+        with suppress(JournalClosedError):  # then the journal's last commit has it
+            self._journal.append(())
+
+    def _join_pair(self, guest: GuestPair) -> None:
         """Join the room with both connections. The lock of Guests is held."""
         assert guest.account is not None
-        receiving = guest.send_queues[Side.RECEIVING]
+        receiving = guest.sides[Side.RECEIVING]
         guest.window = DeliveryWindow(guest.account, receiving)
         guest.member = Member(guest.account.id, guest.name, receiving, address=guest.address, is_guest=True)
         self._acked_delivery.join(guest.window)

@@ -448,7 +448,7 @@ class Hub:
         event = events.DirectMessage(
             part.id, TimeMs(time_ms), message.sender, message.recipient, text, message.is_guest, message.is_notice
         )
-        recipients = self._members_of(message.recipient_id)
+        recipients = self._recipients_of(message)
         members = [] if part.is_ignored else recipients
         # The sender's other connections receive the message too: it is in their history.
         others = [] if message.recipient_id == message.sender_id else self._members_of(message.sender_id)
@@ -462,8 +462,8 @@ class Hub:
             if member.has_caught_up:
                 self._track(member, part.id)
         is_online = bool(recipients)
-        ack = origin if message.recipient_claim and isinstance(origin, Ack) else None
-        if message.recipient_claim:
+        ack = origin if message.recipient_claim and not recipients and isinstance(origin, Ack) else None
+        if message.recipient_claim and not recipients:
             is_online = self._acked_delivery.tell(message.recipient_id, message.recipient_claim, event, ack)
             self._counters.deliveries += is_online
         if not is_online:
@@ -478,11 +478,11 @@ class Hub:
 
     def _confirm(self, batch: MessageBatch, part: Stored, origin: _Origin, status: SentStatus) -> None:
         """Confirm a part of a single message. The lock is held."""
-        is_for_guest = isinstance(batch, DirectMessage) and batch.recipient_claim > 0
+        is_for_pair = isinstance(batch, DirectMessage) and batch.recipient_claim > 0 and not self._recipients_of(batch)
         if isinstance(origin, Member):
             nonce = batch.nonces[part.start]
-            origin.send_queue.insert([Sent(part.id, status, nonce, looks_public=is_for_guest)])
-        elif origin is not None and not is_for_guest:
+            origin.send_queue.insert([Sent(part.id, status, nonce, looks_public=is_for_pair)])
+        elif origin is not None and not is_for_pair:
             self._acked_delivery.complete(origin, part.id)
 
     def _refuse(self, batch: MessageBatch, outcome: OSError | Problem | ActiveSanction, origin: _Origin) -> None:
@@ -766,13 +766,25 @@ class Hub:
         user = self._users.get(account_id)
         return user.members if user else []
 
+    def _recipients_of(self, message: DirectMessage) -> list[Member]:
+        """The members that a direct message is for. One for a guest is not for a later guest of the name."""
+        members = self._members_of(message.recipient_id)
+        if not message.recipient_claim:
+            return members
+        return [member for member in members if member.claim == message.recipient_claim]
+
     def _track_all(self, member: Member) -> None:
         """Track the newest message. The lock is held."""
         if member.has_caught_up:
             self._track(member, self._last_id)
 
     def _track(self, member: Member, message_id: int) -> None:
-        """Move the mark to this message after the peer has acknowledged all data so far. The lock is held."""
+        """Move the mark to this message after the peer has acknowledged all data so far. The lock is held.
+
+        Guests have none: nothing is kept for them.
+        """
+        if member.is_guest:
+            return
         member.send_queue.track(message_id, partial(self._marks.advance, member.account_id))
 
 

@@ -470,6 +470,8 @@ class Login:
             is_counted=is_counted,
             token_id=proof.token_id if token is None else token.id,
             enter=enter,
+            is_guest=account.is_guest,
+            claim=account.claim,
         )
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member, proof)
@@ -479,7 +481,12 @@ class Login:
                 # Topics and roles are read again: the member gets events about later changes only.
                 newest = {room.room_id: room for room in self._rooms.of_account(account.id)}
                 rooms = [newest.get(room.room_id, room) for room in rooms]
-            ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
+            ranges: list[_Range] = []
+            since, unknown = None, list[Refused]()
+            if account.is_guest:
+                member.first_id = joined.last_id + 1
+            else:
+                ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
             # While another device is online, the mark is too old: public messages move it only at the device's logout.
             is_known = joined.is_alone and proof.kind is AccountKind.EXISTING
             welcome = Welcome(

@@ -84,6 +84,9 @@ class Moderation:
 
     def _act(self, member: Member, request: Any, room: str | None) -> None:
         check_reason(getattr(request, "reason", ""))
+        message_id = getattr(request, "id", None)
+        if message_id is not None and message_id < member.first_id:  # perhaps of an earlier guest of the name
+            raise problem_error(Problem.UNKNOWN_MESSAGE)
         entry = self._entry(member, request, self._find_room_id(member, room))
         target = getattr(request, "username", None) or getattr(request, "address", None) or str(request.id)
         room = None if is_lobby(room) else room
@@ -112,12 +115,13 @@ class Moderation:
                 return entries.Report(message_id=message_id, room_id=room_id or LOBBY_ID, reason=request.reason, **by)
             case requests.Ban(address=str(address)) | requests.Unban(address=str(address)):
                 target = {"network": _read_network(member, request, address, room_id)}
-            case requests.Ban(username=str(name)) if (guest_address := self._guests.address_of(name)) is not None:
-                # A guest has no account that could be banned.
+            case requests.Ban(username=str(name)) if (
+                room_id is None and (guest_address := self._guests.address_of(name)) is not None
+            ):  # a guest has no account that could be banned from the server
                 target = {"network": _read_network(member, request, guest_address, room_id)}
             case _:
                 account = self._find_user(request.username or "")
-                if isinstance(request, requests.Ban) and account.is_guest and member.is_operator:
+                if isinstance(request, requests.Ban) and account.is_guest and member.is_operator and room_id is None:
                     raise RequestError(
                         ErrorCode.BAD_REQUEST,
                         f"{account.name} is a guest on another server, which alone knows the address: kick "

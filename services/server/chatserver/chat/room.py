@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Member:
     """One logged-in connection, or a guest's pair of them. A user may have several.
 
-    A guest is no member of the hub: AckedDelivery delivers to it.
+    A guest with two connections is no member of the hub: AckedDelivery delivers to it.
     """
 
     __slots__ = (
         "account_id",
         "address",
+        "claim",
         "echoes",
         "first_id",
         "follows_lobby",
@@ -64,8 +65,9 @@ class Member:
         token_id: str = "",
         enter: Enter | None = None,
         is_guest: bool = False,
+        claim: int = 0,
     ) -> None:
-        """``is_counted``: the limit of connections of a user applies.
+        """``is_counted``: the limit of connections of a user applies. ``claim``: see Account.
 
         ``enter`` describes a connection that is shown the members of rooms.
         """
@@ -90,6 +92,7 @@ class Member:
         self.is_replaced = False
         # True for a guest, which has no account of its own.
         self.is_guest = is_guest
+        self.claim = claim
         # The first message that the user may see: a guest sees none from before its login. Set by the login.
         self.first_id = 0
         # True if the connection gets the events about the members of rooms, in place of the lists of users.

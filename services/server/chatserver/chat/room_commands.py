@@ -16,13 +16,15 @@ from chatserver.journal.entries import Problem
 from chatserver.store.moderation import ActiveSanction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from chatprotocol.events import RoomSummary
     from chatserver.chat.hub import Hub
     from chatserver.chat.rate_limit import RateLimit
     from chatserver.chat.room import Member
     from chatserver.journal.base import Journal
     from chatserver.journal.entries import RoomOutcome
-    from chatserver.store.accounts import Accounts
+    from chatserver.store.accounts import Account, Accounts
     from chatserver.store.rooms import Rooms, RoomView
 
 _log = structlog.get_logger()
@@ -35,8 +37,20 @@ class RoomCommands:
     that does not exist: ``Rooms.find`` returns neither.
     """
 
-    def __init__(self, rooms: Rooms, accounts: Accounts, journal: Journal, hub: Hub, makers: str) -> None:
-        """``makers`` may make rooms: ``open`` (all users), ``operators`` (of the server) or ``off`` (none)."""
+    def __init__(
+        self,
+        rooms: Rooms,
+        accounts: Accounts,
+        journal: Journal,
+        hub: Hub,
+        makers: str,
+        find_guest: Callable[[str], Account | None] = lambda _: None,
+    ) -> None:
+        """``makers`` may make rooms: ``open`` (all users), ``operators`` (of the server) or ``off`` (none).
+
+        ``find_guest`` returns the guest of a name who is online: see Guests.
+        """
+        self._find_guest = find_guest
         self._rooms = rooms
         self._accounts = accounts
         self._journal = journal
@@ -126,7 +140,7 @@ class RoomCommands:
                 return entries.PartRoom(by_id, by, room_id)
             case requests.SetTopic(topic=topic):
                 return entries.SetTopic(room_id, topic, by_id, by)
-        account = self._accounts.find(request.username)
+        account = self._accounts.find(request.username) or self._find_guest(request.username)
         if account is None:
             raise unknown_user(request.username, "nothing was done")
         about = (room_id, account.id, account.name, by_id, by)

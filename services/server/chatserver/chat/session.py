@@ -7,7 +7,8 @@ Messages are not answered by their handlers but by the hub, after the commit. Co
 `_batches` and are appended to the journal together. Every other request, and the rejection of a message, first appends
 them; so answers come in the order of the requests.
 
-A guest has two connections, and a session for each. Its message is answered by the handler, after all other guests that
+A guest with one connection is a member like a user, with fewer permissions. Another kind of guest, a pair, has two
+connections, and a session for each. Its message is answered by the handler, after all other guests that
 it is for have acknowledged it (see delivery.py). Until then the reader thread takes no other request.
 """
 
@@ -46,7 +47,7 @@ from chatprotocol.events import (
 from chatprotocol.limits import CONVERSATIONS_MAX, LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key, unknown_user
 from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
-from chatserver.chat.login import LoginAbortedError, Peer
+from chatserver.chat.login import LoginAbortedError, Peer, Proof
 from chatserver.chat.passwords import AbandonedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
@@ -57,8 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from chatprotocol.requests import Request
-    from chatserver.chat.guests import Guest
-    from chatserver.chat.login import Proof
+    from chatserver.chat.guests import Guest, GuestPair
     from chatserver.chat.room import Member
     from chatserver.chat.services import Services
     from chatserver.journal.base import Appended
@@ -80,6 +80,8 @@ class State(Enum):
     # The account is known, but the user is not online yet.
     AUTHENTICATED = auto()
     LOGGED_IN = auto()
+    # The same for a guest with one connection.
+    GUEST = auto()
     # One of a guest's two connections is registered.
     GUEST_PAIR = auto()
     # The goodbye was sent.
@@ -134,7 +136,9 @@ class Session:
         "_login",
         "_member",
         "_network",
+        "_pair",
         "_proof",
+        "_rate_id",
         "_send_queue",
         "_services",
         "_state",
@@ -176,7 +180,11 @@ class Session:
         self._proof: Proof | None = None
         self._wrong_passwords = 0
         self._member: Member | None = None
+        # The number of the user for rates; a guest keeps it when its name, and with that its account id, changes.
+        self._rate_id = 0
+        # A guest with one connection, which is a member, too; and one with two.
         self._guest: Guest | None = None
+        self._pair: GuestPair | None = None
         # Unsolicited acks since the last valid one.
         self._unsolicited_acks = 0
         # Messages of this read that the journal does not have yet, and the last ones that it has.
@@ -186,12 +194,12 @@ class Session:
     @property
     def is_logged_in(self) -> bool:
         """True after the login, of a guest on both connections: the login timeout no longer applies. For any thread."""
-        return self._state is State.LOGGED_IN or (self._guest is not None and self._guest.is_online)
+        return self._member is not None or (self._pair is not None and self._pair.is_online)
 
     @property
     def username(self) -> str:
         """The user's name; empty before the login. For any thread."""
-        member, guest = self._member, self._guest
+        member, guest = self._member, self._pair
         return member.name if member is not None else guest.name if guest is not None else ""
 
     @property
@@ -265,8 +273,8 @@ class Session:
 
     def end(self) -> None:
         """End the session after the peer's last request: wait for its messages, then leave."""
-        if self._guest is not None:
-            self._services.guests.leave(self._guest, self._send_queue)
+        if self._pair is not None:
+            self._services.guests.leave(self._pair, self._send_queue)
         if self._member is None:
             return
         try:
@@ -278,10 +286,12 @@ class Session:
             self._services.login.leave(self._member)
             self._send_queue.check_acknowledged()
             self._member = None
+            if self._guest is not None:
+                self._services.guests.leave(self._guest, self._send_queue)
 
     def send_bye(self) -> None:
         """Send the last event, at shutdown; for guests after the messages in flight. For any thread."""
-        guest = self._guest
+        guest = self._pair
         if guest is not None and guest.window is not None:
             self._services.acked_delivery.drain(guest.window, guest.finish)
             return
@@ -334,6 +344,27 @@ class Session:
         login = requests.Login(proof.account.name, rooms=True, moderation=True)
         return self._try(lambda: self._join(proof, login, request))
 
+    def _enter_as_guest(self, request: requests.Enter) -> State:
+        """Log in a guest with one connection."""
+        services, name = self._services, request.username
+        services.check_available()
+        services.moderation.check_address(self._address)
+        guest = services.guests.claim(name, self._address, self._send_queue, is_exempt=self._is_exempt)
+        account = guest.account
+        assert account is not None
+        login = requests.Login(name, rooms=True, moderation=True)
+        try:  # the ban of the address is looked up again, because one before the claim did not find the guest
+            state = self._try(lambda: self._join(Proof(account, AccountKind.GUEST), login, request))
+        except BaseException:
+            services.guests.leave(guest, self._send_queue)
+            raise
+        if self._member is None:
+            services.guests.leave(guest, self._send_queue)
+            return state
+        self._guest = guest
+        services.guests.join(guest, self._member)
+        return State.GUEST
+
     def _peer(self) -> Peer:
         return Peer(
             self._network,
@@ -370,7 +401,8 @@ class Session:
             _log.error("login aborted", user=name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
-        self._services.counters.logins["ok"] += 1
+        self._rate_id = self._member.account_id
+        self._services.counters.logins["guest" if proof.account.is_guest else "ok"] += 1
         _log.info("login", user=name, account=proof.kind.value, connection=self._label)
         return State.LOGGED_IN
 
@@ -388,15 +420,17 @@ class Session:
         self._services.check_available()
         self._services.moderation.check_address(self._address)
         guests = self._services.guests
-        guest = guests.claim(request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt)
+        guest = guests.claim_side(
+            request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
+        )
         try:  # again, because a ban before the claim did not find the guest
             self._services.moderation.check_address(self._address)
         except BaseException:
             guests.leave(guest, self._send_queue)
             raise
-        self._guest = guest
-        guests.confirm_registration(self._guest, request.side)
-        if self._guest.is_online:  # this was the second connection
+        self._pair = guest
+        guests.confirm_registration(self._pair, request.side)
+        if self._pair.is_online:  # this was the second connection
             self._services.counters.logins["guest"] += 1
         return State.GUEST_PAIR
 
@@ -408,6 +442,11 @@ class Session:
         self.end()
         self._send_queue.put([Bye(YOU_LEFT)])
         return State.CLOSED
+
+    def _quit(self, request: requests.Quit) -> State:
+        if self._member is not None:
+            self._member.quit_reason = request.reason
+        return self._leave(requests.Leave())
 
     def _report(self, request: requests.Unreadable) -> State:
         """Report invalid input."""
@@ -543,8 +582,8 @@ class Session:
     def _rate_key(self) -> int | str:
         """The key of the rates: an account, the name of a guest, or before the login the network."""
         if self._member is not None:
-            return self._member.account_id
-        return self._network if self._guest is None else name_key(self._guest.name)
+            return self._rate_id
+        return self._network if self._pair is None else name_key(self._pair.name)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""
@@ -568,7 +607,7 @@ class Session:
 
     def _send_acked(self, request: requests.Say | requests.Whisper) -> State:
         """Append a message, and answer after all recipients have acknowledged it."""
-        services, guest = self._services, self._guest
+        services, guest = self._services, self._pair
         assert guest is not None
         guest.wait_until_registered()
         if guest.window is None or guest.member is None:
@@ -596,17 +635,17 @@ class Session:
 
     def _acknowledge(self, request: requests.Acknowledge) -> State:
         """Pass on the ack; ignore an unsolicited one. If the peer answered a reply, the exchange would never end."""
-        assert self._guest is not None
-        window = self._guest.window
+        assert self._pair is not None
+        window = self._pair.window
         is_receiving = window is not None and window.send_queue is self._send_queue
         if window is not None and is_receiving and self._services.acked_delivery.handle_ack(window, request.sender):
             self._unsolicited_acks = 0
             return State.GUEST_PAIR
-        _log.warning("ack ignored", user=self._guest.name, connection=self._label)
+        _log.warning("ack ignored", user=self._pair.name, connection=self._label)
         self._unsolicited_acks += 1
         if self._unsolicited_acks < _UNSOLICITED_ACKS_MAX:
             return State.GUEST_PAIR
-        _log.warning("disconnected", reason="unsolicited_acks", user=self._guest.name, connection=self._label)
+        _log.warning("disconnected", reason="unsolicited_acks", user=self._pair.name, connection=self._label)
         self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
         return State.CLOSED
 
@@ -769,7 +808,7 @@ class Session:
     def _refuse(self, error: RequestError, nonce: str | None) -> None:
         """Send an error after the confirmations of all earlier messages."""
         self._wait_for_pending()
-        user = self._member or self._guest
+        user = self._member or self._pair
         self._services.counters.refusals[error.code.value] += 1
         log_refusal(error, user.name if user is not None else None, self._label)
         if error.code is ErrorCode.UNKNOWN_USER and error.about is not None:
@@ -782,7 +821,31 @@ class Session:
     _ALWAYS: ClassVar[_Handlers] = {
         requests.Ping: _answer_ping,
         requests.Leave: _leave,
+        requests.Quit: _quit,
         requests.Unreadable: _report,
+    }
+    # Of all who are online with one connection.
+    _MEMBERS: ClassVar[_Handlers] = {
+        requests.Say: _say,
+        requests.SayBatch: _say_all,
+        requests.Whisper: _whisper,
+        requests.AskUsers: _list_users,
+        requests.AskUser: _find_user,
+        requests.AskRooms: _list_rooms,
+        requests.Join: _change_room,
+        requests.Part: _change_room,
+        requests.SetTopic: _change_room,
+        requests.Invite: _change_room,
+        requests.MakeOperator: _change_room,
+        requests.MakeMember: _change_room,
+        requests.Kick: _moderate,
+        requests.Ban: _moderate,
+        requests.Unban: _moderate,
+        requests.Mute: _moderate,
+        requests.Unmute: _moderate,
+        requests.AskBans: _moderate,
+        requests.Delete: _moderate,
+        requests.Report: _moderate,
     }
     # Handlers by state and request. All other requests are rejected.
     _TABLE: ClassVar[dict[State, _Handlers]] = {
@@ -792,6 +855,7 @@ class Session:
             requests.StepLogin: _log_in,
             requests.GuestLogin: _log_in_guest,
             requests.Authenticate: _prove,
+            requests.Enter: _enter_as_guest,
         },
         State.PASSWORD_REQUESTED: {
             **_ALWAYS,
@@ -805,11 +869,7 @@ class Session:
         },
         State.LOGGED_IN: {
             **_ALWAYS,
-            requests.Say: _say,
-            requests.SayBatch: _say_all,
-            requests.Whisper: _whisper,
-            requests.AskUsers: _list_users,
-            requests.AskUser: _find_user,
+            **_MEMBERS,
             requests.AskHistory: _show_history,
             requests.Search: _search,
             requests.AskConversations: _list_conversations,
@@ -819,25 +879,14 @@ class Session:
             requests.ChangePassword: _change_password,
             requests.AskTokens: _answer_tokens,
             requests.Revoke: _answer_tokens,
-            requests.AskRooms: _list_rooms,
-            requests.Join: _change_room,
-            requests.Part: _change_room,
-            requests.SetTopic: _change_room,
-            requests.Invite: _change_room,
-            requests.MakeOperator: _change_room,
-            requests.MakeMember: _change_room,
-            requests.Kick: _moderate,
-            requests.Ban: _moderate,
-            requests.Unban: _moderate,
-            requests.Mute: _moderate,
-            requests.Unmute: _moderate,
-            requests.AskBans: _moderate,
-            requests.Delete: _moderate,
-            requests.Report: _moderate,
             requests.AskAudit: _moderate,
             requests.Ignore: _moderate,
             requests.Unignore: _moderate,
             requests.AskIgnored: _moderate,
+        },
+        State.GUEST: {
+            **_ALWAYS,
+            **_MEMBERS,
         },
         State.GUEST_PAIR: {
             requests.Say: _send_acked,
@@ -858,6 +907,8 @@ def _not_allowed(state: State, request: Request) -> RequestError:
     """The error for a request that is not allowed in this state."""
     if isinstance(request, requests.Password):
         return RequestError(ErrorCode.BAD_REQUEST, "No password was asked for; send a login with a username first.")
+    if state is State.GUEST:
+        return RequestError(ErrorCode.NOT_PERMITTED, "Guests can't do this: it needs an account.")
     if state is State.LOGGED_IN:
         return RequestError(
             ErrorCode.BAD_REQUEST, "You are logged in already; open another connection for another user."
