@@ -2136,17 +2136,17 @@ BREAKS = (
     _break(
         _GUEST_NAMES,
         _JOURNAL + "apply.py",
-        "return end_memberships(transaction, release_name(",
-        "return end_memberships(transaction, [] and release_name(",
+        "release_name(transaction.connection, entry.name, entry.claim))",
+        "release_name(transaction.connection, entry.name, entry.claim)[:0])",
         "unit/server/test_guest_rooms.py::test_membership_of_a_guest_ends_with_its_claim",
         "unit/server/test_guest_rooms.py::test_only_guests_who_are_there_are_in_rooms",
     ),
     _break(
         _GUEST_NAMES,
-        _CHAT + "guests.py",
-        "(not self.is_claimed(name) and self._accounts.find(name) is not None)",
-        "False",
-        "unit/server/test_guest_members.py::test_name_that_is_taken_is_refused",
+        _STORE + "guests.py",
+        'return connection.execute("SELECT 1 FROM account WHERE name_key = ?", (name_key(name),)).fetchone() is None',
+        "return True",
+        "unit/server/test_guest_rooms.py::test_rename_that_is_refused_changes_nothing",
     ),
     _break(
         _PRIVATE,
