@@ -11,6 +11,7 @@ from chatprotocol.events import (
     Authenticated,
     Bye,
     DirectMessage,
+    History,
     PublicMessage,
     SanctionKind,
     Sent,
@@ -30,6 +31,7 @@ from chatprotocol.requests import (
     GuestLogin,
     Ignore,
     Login,
+    MarkRead,
     Quit,
     Report,
     Say,
@@ -157,7 +159,7 @@ def test_banned_address_keeps_guests_out(services: ChatFixture) -> None:
 
 # --- what guests may not do ---
 NEEDS_ACCOUNT: list[Any] = [
-    *(AskAudit(), AskConversations(), AskHistory(), AskIgnored(), ChangePassword("x", "y"), Ignore("bob")),
+    *(AskAudit(), AskConversations(), MarkRead(), AskIgnored(), ChangePassword("x", "y"), Ignore("bob")),
     *(Unignore("bob"), Search("x"), *map(any_request, get_args(TokenRequest))),
 ]
 
@@ -173,6 +175,13 @@ def test_guest_needs_an_account_for_the_rest(services: ChatFixture, request_: An
 def test_guest_does_not_act_on_older_messages(services: ChatFixture, request_: Any) -> None:
     """They may be those of an earlier guest of the name, who has the same row."""
     assert codes(guest(services).ask(request_)) == [ErrorCode.UNKNOWN_MESSAGE]
+
+
+def test_guest_sees_no_history_from_before_its_login(services: ChatFixture) -> None:
+    carol = guest(services)
+    assert codes(carol.ask(AskHistory())) == [History]
+    _, _, _, _, options = services.messages.asked[-1]
+    assert options["first_id"] == 11
 
 
 # --- the next guest of the name ---

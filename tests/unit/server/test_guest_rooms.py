@@ -180,7 +180,7 @@ steps = st.one_of(
 
 
 @given(st.lists(steps, max_size=40))
-@example([GuestClaim("bob", HERE), JoinRoom(2, "", "dev", False, True), GuestRelease("bob", 1)])  # noqa: FBT003
+@example([GuestClaim("bob", HERE), JoinRoom(2, "", "dev", False, True), GuestRelease("bob", 1)])
 def test_only_guests_who_are_there_are_in_rooms(entries: list[Entry[Any]]) -> None:
     """After any entries: no room has a guest who has left, and each has one owner and the right counts."""
     with closing(new_store()) as connection:
