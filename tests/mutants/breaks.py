@@ -47,9 +47,12 @@ _ORDER = "All members of a room see its messages in the same order."
 _RESUMED = "A json client that reconnects gets each message that it missed, once."
 _WAITING = "Direct messages wait for users who are offline."
 _SLOW = "A slow or stuck client never delays the others."
-_ONE_PORT = "Clients speak one of five wire formats, all on one port."
+_ONE_PORT = "Clients speak one of six wire formats, all on one port."
 _GUESTS = "Guests without a password use the wire format register."
 _SEARCH = "Users search the history."
+_IRC_HIDDEN = "In irc, an error never tells a private room from one that does not exist."
+_IRC_ERRORS = "In irc, a refused request has the numeric of its command."
+_IRC_LINES = "In irc, no text or name of another protocol makes a second line, or one over the limit."
 _CLOSED = "Closed registration admits existing accounts only."
 
 # --- the table in docs/architecture.md ---
@@ -2502,5 +2505,40 @@ BREAKS = (
         "        ids = [each for each in ids if each >= first_id]\n",
         "",
         "unit/server/test_indexer.py::test_search_has_no_message_before_the_first_id",
+    ),
+    _break(
+        _IRC_HIDDEN,
+        _WIRE + "irc_answers.py",
+        '        ErrorCode.UNKNOWN_ROOM: _Numeric("473", "Cannot join channel (+i)"),\n',
+        "",
+        "unit/protocol/test_irc_rooms.py::test_refused_request_has_the_numeric_of_its_command",
+    ),
+    _break(
+        _IRC_HIDDEN,
+        _WIRE + "irc_answers.py",
+        "    if isinstance(asked, requests.AskMembers | requests.AskWho):",
+        "    if isinstance(asked, requests.AskWho):",
+        "unit/protocol/test_irc_rooms.py::test_refused_request_has_the_numeric_of_its_command",
+    ),
+    _break(
+        _IRC_ERRORS,
+        _WIRE + "irc_answers.py",
+        "if event.code is ErrorCode.NOT_A_MEMBER and is_inside(connection, room):",
+        "if event.code is ErrorCode.NOT_A_MEMBER:",
+        "unit/protocol/test_irc_rooms.py::test_refused_request_has_the_numeric_of_its_command",
+    ),
+    _break(
+        _IRC_ERRORS,
+        _WIRE + "irc_answers.py",
+        "codes.get(event.code, default)",
+        "default",
+        "unit/protocol/test_irc_users.py::test_refusals_of_standard_replies",
+    ),
+    _break(
+        _IRC_LINES,
+        _WIRE + "irc_events.py",
+        'f"account={escape_tag(account)}"',
+        'f"account={account}"',
+        "unit/protocol/test_irc_events.py::test_no_text_makes_a_second_line_or_a_long_one",
     ),
 )
