@@ -37,10 +37,13 @@ from chatserver.journal.entries import (
     Entry,
     GuestClaim,
     GuestRelease,
+    GuestRenamed,
     KnownNetwork,
     MessageBatch,
     NewAccount,
     PasswordChange,
+    Problem,
+    RenameGuest,
     Revoked,
     RevokeTokens,
     UseToken,
@@ -385,6 +388,12 @@ class FakeJournal:
             case KnownNetwork():
                 self._accounts.networks[entry.account_id, entry.network] = self.now_ms
                 return None
+            case RenameGuest():
+                self._accounts.claimed.discard(name_key(entry.name))
+                account = self._accounts.claim(entry.new_name)
+                if account is None:
+                    self._accounts.claimed.add(name_key(entry.name))
+                return GuestRenamed(account) if account else Problem.NAME_TAKEN
             case GuestClaim():
                 return self._accounts.claim(entry.name)
             case PasswordChange():

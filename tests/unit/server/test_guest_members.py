@@ -13,6 +13,7 @@ from chatprotocol.events import (
     DirectMessage,
     History,
     PublicMessage,
+    Renamed,
     SanctionKind,
     Sent,
     SentStatus,
@@ -21,7 +22,6 @@ from chatprotocol.events import (
 )
 from chatprotocol.requests import (
     AskAudit,
-    AskConversations,
     AskHistory,
     AskIgnored,
     Authenticate,
@@ -31,8 +31,8 @@ from chatprotocol.requests import (
     GuestLogin,
     Ignore,
     Login,
-    MarkRead,
     Quit,
+    Rename,
     Report,
     Say,
     Search,
@@ -157,9 +157,39 @@ def test_banned_address_keeps_guests_out(services: ChatFixture) -> None:
         assert not services.services.guests.is_claimed("carol")
 
 
+# --- another name ---
+def test_guest_takes_another_name(services: ChatFixture) -> None:
+    """Its old name is free, and it is found under the new one."""
+    bob, carol = services.connect(), guest(services)
+    bob.ask(Login("bob", "secret"))
+    carol.ask(Rename("Dora"))
+    assert [each for each in carol.received() if isinstance(each, Renamed)] == [Renamed("carol", "Dora")]
+    assert services.presence.names() == ("bob", "Dora")
+    assert carol.session.username == "Dora"
+    bob.ask(Whisper("dora", "psst"))
+    assert directs(carol) == ["psst"]
+    carol.ask(Say("hello"))
+    assert services.journal.appended[-1].sender == "Dora"
+    guest(services, "CAROL")
+    carol.session.end()
+    assert services.presence.names() == ("bob", "CAROL")
+    guest(services, "dora")
+
+
+@pytest.mark.parametrize("name", ["ALICE", "root", "erin", "no name"])
+def test_name_that_a_guest_can_not_take_leaves_the_old_one(name: str) -> None:
+    services = ChatFixture(operators=["root"])
+    services.accounts.add("alice", "terces")
+    carol, _ = guest(services), guest(services, "erin")
+    assert codes(carol.ask(Rename(name))) == [ErrorCode.BAD_USERNAME]
+    assert (carol.session.username, services.presence.names()) == ("carol", ("carol", "erin"))
+    carol.ask(Rename("CAROL"))
+    assert services.presence.names() == ("erin", "CAROL")
+
+
 # --- what guests may not do ---
 NEEDS_ACCOUNT: list[Any] = [
-    *(AskAudit(), AskConversations(), MarkRead(), AskIgnored(), ChangePassword("x", "y"), Ignore("bob")),
+    *(AskAudit(), AskIgnored(), ChangePassword("x", "y"), Ignore("bob")),
     *(Unignore("bob"), Search("x"), *map(any_request, get_args(TokenRequest))),
 ]
 

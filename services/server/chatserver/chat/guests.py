@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -20,9 +20,19 @@ from chatprotocol.events import AccountKind, Welcome
 from chatprotocol.requests import Side
 from chatprotocol.rules import check_username, name_key
 from chatserver.chat.delivery import DeliveryWindow
+from chatserver.chat.problems import write_error
 from chatserver.chat.room import Member
 from chatserver.journal.base import JournalClosedError
-from chatserver.journal.entries import GuestClaim, GuestRelease, KickFromServer, Sanction
+from chatserver.journal.entries import (
+    GuestClaim,
+    GuestRelease,
+    GuestRenamed,
+    KickFromServer,
+    Problem,
+    RenameGuest,
+    Sanction,
+)
+from chatserver.store.accounts import Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
     from chatserver.chat.registration import RegistrationLimits
     from chatserver.journal.base import Journal
     from chatserver.net.sendqueue import SendQueue
-    from chatserver.store.accounts import Account, Accounts
+    from chatserver.store.accounts import Accounts
 
 _log = structlog.get_logger()
 
@@ -212,6 +222,38 @@ class Guests:
         with self._lock:
             guest.member = member
 
+    def rename(self, guest: Guest, name: str, *, is_exempt: bool = False) -> None:
+        """Give a guest with one connection, who is online, another name. The hub has then told all who see it.
+
+        Call it in the thread that calls :meth:`leave`. Raises RequestError, StoreError, JournalClosedError.
+        """
+        self._check(name)
+        old, former_key, key = guest.account, name_key(guest.name), name_key(name)
+        assert old is not None
+        self._remove_late(name, None, guest.address)
+        with self._lock:  # both names are taken during the commit
+            if self._by_key.setdefault(key, guest) is not guest:
+                raise _name_taken(name)
+        outcome: Any = None
+        try:
+            outcome = self._append(
+                RenameGuest(old.name, old.claim, name, self._server), name, guest, is_exempt=is_exempt
+            )
+        except OSError as error:
+            raise write_error(error, "the name was not changed") from error
+        finally:
+            with self._lock:
+                if isinstance(outcome, GuestRenamed):
+                    guest.name, guest.account = name, outcome.account
+                if key != former_key:
+                    del self._by_key[former_key if isinstance(outcome, GuestRenamed) else key]
+        if outcome is Problem.NOT_PERMITTED:
+            reason = f"You are muted or banned, or the name {name} is; your name was not changed."
+            raise RequestError(ErrorCode.BAD_USERNAME, reason)
+        if isinstance(outcome, Problem):
+            raise _name_taken(name)
+        _log.info("guest renamed", user=old.name, name=name)
+
     def _remove_late(self, name: str, side: Side | None, address: str) -> None:
         """Remove a late pair of this name, unless this connection is the missing one."""
         late = self._by_key.get(name_key(name))
@@ -299,22 +341,29 @@ class Guests:
 
         A new spelling makes a new row, so it counts as a registration.
         """
-        name, network, account = guest.name, network_of(guest.address), None
+        entry = GuestClaim(guest.name, self._server)
+        try:
+            account: Account | None = self._append(entry, guest.name, guest, is_exempt=is_exempt)
+        except OSError as error:
+            _log.error("guest not admitted", user=guest.name, error=str(error))
+            reason = "The server can't write to its disk; the guest was not registered."
+            raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
+        if account is None:  # an account was registered at the same time
+            raise _name_taken(guest.name)
+        return account
+
+    def _append(self, entry: GuestClaim | RenameGuest, name: str, guest: Guest, *, is_exempt: bool) -> Any:
+        """Append the entry for this name; count it if the spelling is new. Returns the outcome. Raises OSError."""
+        network, outcome = network_of(guest.address), None
         is_counted = not is_exempt and not self._accounts.has_guest(name)
         if is_counted:
             self._limits.take(network)
         try:
-            (account,) = self._journal.append([GuestClaim(name, self._server)]).result()
-        except OSError as error:
-            _log.error("guest not admitted", user=name, error=str(error))
-            reason = "The server can't write to its disk; the guest was not registered."
-            raise RequestError(ErrorCode.NOT_LOGGED_IN, reason) from error
+            (outcome,) = self._journal.append([entry], guest.member).result()
         finally:
-            if is_counted and account is None:
+            if is_counted and not isinstance(outcome, (Account, GuestRenamed)):
                 self._limits.give_back(network)
-        if account is None:  # an account was registered at the same time
-            raise _name_taken(name)
-        return account
+        return outcome
 
     def _release(self, account: Account) -> None:
         """Give up the name in the journal. The next commit does so first, so a later claim or registration gets it."""

@@ -48,6 +48,7 @@ from chatserver.journal import entries
 from chatserver.journal.entries import (
     DeletedMessage,
     DirectMessage,
+    GuestRenamed,
     GuestsGone,
     Marked,
     MessageBatch,
@@ -92,11 +93,12 @@ _REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
 _REVOKED = events.Bye("the session was revoked", ErrorCode.REVOKED)
 
 # Outcomes of the entries in Hub._CHANGES that have changed something.
-_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, Marked, GuestsGone, bool)
+_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, Marked, GuestsGone, GuestRenamed, bool)
 # Entries other than messages that change what the hub knows or tells.
 _PUBLISHED = (
     *(RoomEntry, ModerationEntry, entries.Prune, entries.EraseMessages),
     *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange, entries.GuestsLeave, entries.ReadMark),
+    entries.RenameGuest,
 )
 
 # The id of the room in which nothing is said. No room has it.
@@ -290,6 +292,23 @@ class Hub:
             for user in self._users.values():
                 for member in user.members:
                     self._track_all(member)
+
+    def rename(self, account_id: int, new_account_id: int, name: str) -> None:
+        """Give a user another name. The lock is held: see _CHANGES."""
+        user = self._users.get(account_id)
+        if user is None:
+            return
+        before, user.name = user.name, name
+        if new_account_id != account_id:
+            self._users[new_account_id] = self._users.pop(account_id)
+        for member in user.members:
+            member.name, member.account_id = name, new_account_id
+            self._presence.add(name)
+        for room in user.rooms.values():
+            self._presence.add(name, room.id, room.name)
+            self._presence.remove(before, room.id)
+        for _ in user.members:
+            self._presence.remove(before)
 
     def change_encoding(self, member: Member, variant: str, *, echoes: bool) -> None:
         """Encode what follows for the member in another variant: see requests.ChangeEncoding."""
@@ -550,6 +569,14 @@ class Hub:
                 if member.knows_rooms:
                     member.send_queue.insert([invited])
 
+    def _publish_rename(self, entry: entries.RenameGuest, renamed: GuestRenamed, origin: _Origin) -> None:
+        if not isinstance(origin, Member):  # a guest of another server, whose presence comes from there
+            return
+        account = renamed.account
+        origin.claim = account.claim
+        self.rename(origin.account_id, account.id, account.name)
+        origin.send_queue.insert([events.Renamed(entry.name, account.name)])
+
     def _publish_heirs(self, _: entries.GuestsLeave, gone: GuestsGone, __: _Origin) -> None:
         """The guests are offline already: their server has said so, or is gone itself."""
         for change in gone.rooms:
@@ -681,6 +708,7 @@ class Hub:
         entries.SetServerRole: _publish_server_role,
         entries.DeleteMessage: _publish_deletion,
         entries.Report: _publish_report,
+        entries.RenameGuest: _publish_rename,
         entries.GuestRelease: _publish_heirs,
         entries.ServerStart: _publish_heirs,
         entries.ServerGone: _publish_heirs,

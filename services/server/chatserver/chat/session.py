@@ -111,7 +111,7 @@ _QUERIES = frozenset(
     {
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
         # A read mark costs as little as a message, and clients ask for one of each room at once.
-        *(requests.AskLog, requests.AskActive),
+        *(requests.AskLog, requests.AskActive, requests.Rename),
         *get_args(requests.TokenRequest),
         *get_args(requests.RoomRequest),
         *get_args(requests.ModerationRequest),
@@ -364,6 +364,13 @@ class Session:
         self._guest = guest
         services.guests.join(guest, self._member)
         return State.GUEST
+
+    def _rename(self, request: requests.Rename) -> State:
+        """Give a guest another name. The hub answers."""
+        assert self._guest is not None
+        self._wait_for_pending()
+        self._services.guests.rename(self._guest, request.username, is_exempt=self._is_exempt)
+        return self._state
 
     def _peer(self) -> Peer:
         return Peer(
@@ -834,6 +841,8 @@ class Session:
         requests.AskHistory: _show_history,
         requests.AskLog: _show_log,
         requests.AskActive: _list_active,
+        requests.AskConversations: _list_conversations,
+        requests.MarkRead: _mark_read,
         requests.AskRooms: _list_rooms,
         requests.Join: _change_room,
         requests.Part: _change_room,
@@ -874,8 +883,6 @@ class Session:
             **_ALWAYS,
             **_MEMBERS,
             requests.Search: _search,
-            requests.AskConversations: _list_conversations,
-            requests.MarkRead: _mark_read,
             requests.ChangePassword: _change_password,
             requests.AskTokens: _answer_tokens,
             requests.Revoke: _answer_tokens,
@@ -887,6 +894,7 @@ class Session:
         State.GUEST: {
             **_ALWAYS,
             **_MEMBERS,
+            requests.Rename: _rename,
         },
         State.GUEST_PAIR: {
             requests.Say: _send_acked,
