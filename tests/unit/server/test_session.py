@@ -37,8 +37,11 @@ from chatprotocol.requests import (
     AskHistory,
     AskUser,
     AskUsers,
+    Barrier,
+    ChangeEncoding,
     ChangePassword,
     GuestLogin,
+    Handled,
     Leave,
     Login,
     Password,
@@ -125,6 +128,9 @@ TABLE: list[tuple[Any, ...]] = [
     (Search("x" * 257), [NOT_IN], [NOT_IN], [LONG]),
     (ChangePassword("secret", "new"), [NOT_IN], [NOT_IN], [PasswordChanged]),
     (Ping(), [Pong], [Pong], [Pong]),
+    (Barrier(), [NOT_IN], [NOT_IN], [Pong]),
+    (Handled(), [], [], []),
+    (ChangeEncoding("json", echoes=True), [NOT_IN], [NOT_IN], []),
     (BAD_JSON, [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON], [ErrorCode.BAD_JSON]),
     (Leave(), [Bye], [Bye], [Bye]),
 ]
@@ -136,6 +142,13 @@ def test_request_is_answered_by_state(peer: Peer, state: int, row: tuple[Any, ..
     request, *answers = row
     peer.ask(*STEPS[state])
     assert codes(peer.ask(request)) == answers[state]
+
+
+def test_barrier_is_answered_after_all_earlier_messages(services: ChatFixture, alice: Peer) -> None:
+    """Promise: PING of irc tells that the messages before it are stored. The ping of json does not wait."""
+    services.journal.holds_back = True
+    alice.ask(Say("hello"), Ping(), Barrier())
+    assert alice.received() == [Pong(), Sent(11, SentStatus.SENT), Pong()]
 
 
 STRANGERS = {Login, Password, Ping, Leave}

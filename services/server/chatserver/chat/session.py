@@ -445,6 +445,20 @@ class Session:
         self._send_queue.put([Pong()])
         return self._state
 
+    def _pass_over(self, _: requests.Handled) -> State:
+        """The protocol has answered; the request has counted for the rate."""
+        return self._state
+
+    def _answer_barrier(self, _: requests.Barrier) -> State:
+        self._wait_for_pending()
+        self._send_queue.put([Pong()])
+        return self._state
+
+    def _change_encoding(self, request: requests.ChangeEncoding) -> State:
+        assert self._member is not None
+        self._services.hub.change_encoding(self._member, request.variant, echoes=request.echoes)
+        return self._state
+
     def _leave(self, _: requests.Leave) -> State:
         self.end()
         self._send_queue.put([Bye(YOU_LEFT)])
@@ -829,10 +843,13 @@ class Session:
         requests.Ping: _answer_ping,
         requests.Leave: _leave,
         requests.Quit: _quit,
+        requests.Handled: _pass_over,
         requests.Unreadable: _report,
     }
     # Of all who are online with one connection.
     _MEMBERS: ClassVar[_Handlers] = {
+        requests.Barrier: _answer_barrier,
+        requests.ChangeEncoding: _change_encoding,
         requests.Say: _say,
         requests.SayBatch: _say_all,
         requests.Whisper: _whisper,
