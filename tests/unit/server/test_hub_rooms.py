@@ -13,6 +13,7 @@ from chatprotocol.events import (
     Banned,
     Bye,
     Deleted,
+    DirectDeleted,
     Event,
     Invited,
     Joined,
@@ -49,7 +50,7 @@ from chatserver.journal.entries import (
 )
 from chatserver.store.accounts import Role
 from chatserver.store.messages import IndexedMessage
-from chatserver.store.rooms import LOBBY_ID, RoomView
+from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, join_hub
 
@@ -450,6 +451,17 @@ def test_login_reads_again_if_the_rights_of_its_user_changed_meanwhile(
     journal.commit()
     assert journal.hub.join(member, []) is None
     assert journal.hub.join(member, []) is not None
+
+
+def test_deleted_direct_message_is_told_to_both_with_their_names(journal: Journal) -> None:
+    """Protocols such as irc show a deletion in the conversation."""
+    alice, bob = (journal.log_in(name, knows_rooms=True) for name in ("alice", "bob"))
+    bob.member.knows_moderation = True
+    delete = entries.DeleteMessage(message_id=11, by_id=0, by="alice")
+    journal.append(delete, DeletedMessage(DIRECT_ID, 0, 1, "text", None, "alice", "bob"), alice)
+    journal.commit()
+    deleted = DirectDeleted(11, "alice", sender="alice", recipient="bob")
+    assert (alice.queue.received(), bob.queue.received()) == ([deleted], [deleted])
 
 
 def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal) -> None:

@@ -630,6 +630,9 @@ class Hub:
 
     def _publish_deletion(self, entry: entries.DeleteMessage, message: DeletedMessage, origin: _Origin) -> None:
         deleted = events.Deleted(entry.message_id, entry.by, message.room)
+        if message.recipient:
+            users = {"sender": message.sender, "recipient": message.recipient}
+            deleted = events.DirectDeleted(entry.message_id, entry.by, **users)
         if not message.text:  # it was deleted before
             self._tell_origin(origin, deleted)
             return

@@ -681,7 +681,10 @@ def _delete(transaction: Transaction, entry: entries.DeleteMessage) -> DeletedMe
     if message.text:
         moderation.insert_deletion(connection, entry.message_id, conversation_id, entry.by, transaction.time_ms)
         _audit(transaction, entry, "delete", str(entry.message_id), room=name, detail=f"of {message.sender}")
-    return DeletedMessage(conversation_id, message.sender_id, message.recipient_id, message.text, name)
+    users: tuple[str, ...] = ()
+    if message.recipient_id is not None:
+        users = (message.sender, read_name(connection, message.recipient_id) or "")
+    return DeletedMessage(conversation_id, message.sender_id, message.recipient_id, message.text, name, *users)
 
 
 def _find_seen(transaction: Transaction, entry: entries.DeleteMessage | entries.Report) -> StoredMessage | Problem:

@@ -394,6 +394,9 @@ class DeletedMessage(Struct, frozen=True, gc=False):
     # The text that it had: the search index needs it to forget its words. Empty if it was deleted before.
     text: str
     room: str | None = None
+    # The names of its users, if it was a direct message.
+    sender: str = ""
+    recipient: str = ""
 
 
 class ModerationEntry(Entry[_OutcomeT_co], frozen=True, gc=False, kw_only=True):
