@@ -36,6 +36,7 @@ from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
+from chatserver.chat.login import Proof
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import UserLimits
 from chatserver.chat.room import Member
@@ -59,7 +60,7 @@ from chatserver.journal.entries import (
     PublicMessages,
     ReadMark,
 )
-from chatserver.store.accounts import Accounts
+from chatserver.store.accounts import Account, Accounts
 from chatserver.store.message_log import MessageLog
 from chatserver.store.messages import Messages
 from chatserver.store.read_marks import ReadMarks
@@ -159,7 +160,7 @@ class Chat:
 
     def authenticate(self, login: Login, *_: object) -> Any:
         account_id = NAMES.index(login.username)
-        return SimpleNamespace(account=SimpleNamespace(name=login.username, id=account_id), kind=AccountKind.EXISTING)
+        return Proof(Account(account_id, login.username, "", 0), AccountKind.EXISTING)
 
     def join(self, send_queue: Any, proof: Any, *_: object, **__: object) -> Member:
         is_guest = proof.account.id == GUEST
