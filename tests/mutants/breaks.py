@@ -53,6 +53,9 @@ _SEARCH = "Users search the history."
 _IRC_HIDDEN = "In irc, an error never tells a private room from one that does not exist."
 _IRC_ERRORS = "In irc, a refused request has the numeric of its command."
 _IRC_LINES = "In irc, no text or name of another protocol makes a second line, or one over the limit."
+_IRC_LABELS = "In irc, a labelled command is answered exactly once, and an echo has the label of its message."
+_IRC_CAPABILITIES = "In irc, capabilities are enabled all together or not at all."
+_IRC_LOGIN = "In irc, only the login is possible before the login."
 _CLOSED = "Closed registration admits existing accounts only."
 
 # --- the table in docs/architecture.md ---
@@ -2554,5 +2557,47 @@ BREAKS = (
         'f"account={escape_tag(account)}"',
         'f"account={account}"',
         "unit/protocol/test_irc_events.py::test_no_text_makes_a_second_line_or_a_long_one",
+    ),
+    _break(
+        _IRC_LINES,
+        _WIRE + "irc_lines.py",
+        '        line = _ENDS.sub(" ", line)',
+        "        pass",
+        "unit/protocol/test_irc_lines.py::test_formatted_line_is_one_line_within_the_limit",
+    ),
+    _break(
+        _IRC_LINES,
+        _WIRE + "irc_messages.py",
+        'joined.count("\\n") == len(texts) - 1',
+        "True",
+        "unit/protocol/test_irc.py::test_no_text_of_another_protocol_becomes_a_line_of_its_own",
+    ),
+    _break(
+        _IRC_LABELS,
+        _WIRE + "irc_connection.py",
+        "self._lines or [self.ack()]",
+        "self._lines or [self.ack()] * 2",
+        "unit/protocol/test_irc.py::test_label_is_answered_exactly_once",
+    ),
+    _break(
+        _IRC_LABELS,
+        _WIRE + "irc_messages.py",
+        "connection.sending.popleft() if",
+        "connection.sending.pop() if",
+        "unit/protocol/test_irc.py::test_message_with_a_label_is_acknowledged_or_echoed_in_the_order_of_the_messages",
+    ),
+    _break(
+        _IRC_CAPABILITIES,
+        _WIRE + "irc_registration.py",
+        "    enabled = set(connection.enabled)\n",
+        "    enabled = connection.enabled\n",
+        "unit/protocol/test_irc.py::test_request_with_an_unknown_capability_changes_nothing",
+    ),
+    _break(
+        _IRC_LOGIN,
+        _WIRE + "irc.py",
+        "            return _BEFORE_LOGIN.get(name, _refuse_unregistered)",
+        "            return _COMMANDS.get(name, _refuse_unregistered)",
+        "unit/protocol/test_irc.py::test_nothing_but_the_login_is_possible_before_it",
     ),
 )

@@ -47,6 +47,7 @@ HELP = Greeting(b"HELP ")
             for word in (b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"PATCH")
         ),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "websocket"),
+        *((word + b" x\r\n", "irc") for word in (b"CAP", b"nick", b"Pass", b"USER", b"PING", b"QUIT", b"AUTHENTICATE")),
     ],
 )
 def test_first_bytes_select_the_protocol(first: bytes, name: str) -> None:
@@ -70,6 +71,8 @@ def test_prefix_of_an_opening_needs_more_bytes(first: bytes) -> None:
         *(b"DELETE / HTTP/1.1\r\n", b"GET/", b"get / HTTP/1.1", b"PUSH ", b"POST/", b"PRI*", MARK + b"GET /"),
         # near to frames: another kind, another case, a length over the limit
         *(b"CONNECT / HTTP/1.1\r\n", b"C\x01\0\0\0", b"C\xff", b"CC\0", b"D\0\0\0\5hello", b"c\0"),
+        # near to irc: another command, no space after it
+        *(b"JOIN #lobby\r\n", b"CAPS ", b"CAP\r\n", b"NICK:alice", b"PASS\0", b"@a=b NICK x"),
         # near to register: another case, another word, no space after the word, something before it
         *(b"register TOSEND alice\n\n", b"r", b"REGISTERED ", b"REGISTER\n\n", b"REGISTER\0", b"RECEIVE ", b"SENT bob"),
         *(b"RF", b"EX", b"FORWARD alice\n", b"TOSEND alice\n\n", b"\nREGISTER TOSEND alice\n\n", b'"REGISTER '),
