@@ -489,18 +489,24 @@ class Hub:
             is_online = self._presence.is_elsewhere(message.recipient)
             if ack is not None:  # a guest of another server acknowledges the message there
                 self._acked_delivery.complete(ack, part.id if is_online else None)
-        self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED)
+        self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED, event)
         if isinstance(origin, Member):
             origin.said_ms = time_ms
-            if origin.echoes:
-                origin.send_queue.insert([event])
 
-    def _confirm(self, batch: MessageBatch, part: Stored, origin: _Origin, status: SentStatus) -> None:
-        """Confirm a part of a single message. The lock is held."""
+    def _confirm(
+        self,
+        batch: MessageBatch,
+        part: Stored,
+        origin: _Origin,
+        status: SentStatus,
+        echo: events.DirectMessage | None = None,
+    ) -> None:
+        """Confirm a part of a single message, with its echo in one piece. The lock is held."""
         is_for_pair = isinstance(batch, DirectMessage) and batch.recipient_claim > 0 and not self._recipients_of(batch)
         if isinstance(origin, Member):
             nonce = batch.nonces[part.start]
-            origin.send_queue.insert([Sent(part.id, status, nonce, looks_public=is_for_pair)])
+            sent = Sent(part.id, status, nonce, looks_public=is_for_pair)
+            origin.send_queue.insert([sent, echo] if echo is not None and origin.echoes else [sent])
         elif origin is not None and not is_for_pair:
             self._acked_delivery.complete(origin, part.id)
 
