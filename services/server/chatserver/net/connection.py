@@ -32,6 +32,7 @@ import structlog
 
 from chatprotocol.errors import ProtocolError
 from chatprotocol.events import Bye
+from chatprotocol.requests import ChangeEncoding, Handled, Relay
 from chatprotocol.wire import BYTE_ORDER_MARK, Sniff, proxy, sniff
 from chatprotocol.wire.http import HttpError, encode_text, read_head
 from chatserver.counters import Counters
@@ -68,6 +69,8 @@ _NO_LIMIT_SECONDS = 86_400.0
 _KEEP_ALIVE_SECONDS = 5.0
 # Time for the first bytes of a peer that is refused.
 _REFUSED_SECONDS = 1.0
+# Requests without an answer, which would send the protocol's own answers as well.
+_UNANSWERED = frozenset({ChangeEncoding, Handled, Relay})
 # Time for the peer to close its side after our last byte.
 _CLOSE_SECONDS = 2.0
 
@@ -661,7 +664,7 @@ def with_own_answers(
     """
     for request in found:
         if own := protocol.data_to_send():
-            send_queue.put_bytes(own, wake=False)
+            send_queue.put_bytes(own, wake=type(request) in _UNANSWERED)
         yield request
     if own := protocol.data_to_send():
         send_queue.put_bytes(own, wake=not session.awaits_commit)
