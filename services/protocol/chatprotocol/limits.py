@@ -39,6 +39,9 @@ AWAY_MAX_BYTES = 256
 # Users whom one connection watches: a list of friends.
 WATCHED_MAX = 100
 
+# Users who were online, and are remembered after they left: the answer to "who was that", as far back as a busy hour.
+PAST_USERS_MAX = 1_000
+
 # Missed messages of a room that a connection gets when it enters: as many as a person reads.
 REPLAYED_MAX = 100
 

@@ -255,6 +255,7 @@ class Server:
         self._journal = self._make_journal(config)
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
+        self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
         self._hub = hub = Hub(
             buffers,
             partial(self._open_buffer, protocols, kept_bytes),
@@ -266,13 +267,13 @@ class Server:
             self._sender.wake,
             config.user_connections,
             self._counters,
+            lambda room_id: rooms.roles([room_id]).get(room_id, {}),
         )
         self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
         self._operators = config.operator or ()
-        self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
         accounts = self._accounts
         registration_limits = RegistrationLimits(
             config.address_registrations, config.registrations, self._counters, is_reserved=self._is_reserved

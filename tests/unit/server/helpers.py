@@ -106,6 +106,12 @@ class FakeSendQueue:
         self.put(events)
         self.held = False
 
+    def hold(self) -> None:
+        self.held = True
+
+    def go_on(self, *, is_complete: bool = True) -> None:
+        self.held = not is_complete
+
     def put(self, events: Sequence[Event]) -> None:
         if not self.is_finished:
             self.sent.append(self.encode(events))

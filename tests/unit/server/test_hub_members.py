@@ -1,23 +1,43 @@
 """Connections that track members, as those of irc do: their variants, and what they are told about other users."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from chatprotocol.events import DirectMessage, Event, PublicMessage, Sent, SentStatus, TimeMs, Users
+from chatprotocol.events import (
+    DirectMessage,
+    Entered,
+    Event,
+    Kicked,
+    MemberJoined,
+    MemberLeft,
+    Parted,
+    PublicMessage,
+    RoomRole,
+    Sent,
+    SentStatus,
+    TimeMs,
+    UserQuit,
+    Users,
+)
 from chatprotocol.requests import Enter
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.hub import Hub
-from chatserver.chat.presence import Presence
+from chatserver.chat.presence import Presence, RosterChange
 from chatserver.chat.room import Member
 from chatserver.journal import entries
 from chatserver.journal.base import Applied
-from chatserver.journal.entries import PublicMessages, Stored
+from chatserver.journal.entries import PublicMessages, RoomChange, Stored
 from chatserver.store.rooms import LOBBY_ID, RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, join_hub
 
 NAMES = ("alice", "bob", "carol", "dave")
 DEV = 2
+ROOMS = {"dev": DEV, "ops": 3}
+# A guest of register, of whom presence alone knows.
+GUEST = "gina"
 
 
 class House:
@@ -81,6 +101,11 @@ def received(member: Member) -> list[Event]:
     return queue.received()
 
 
+def messages(events: list[Event]) -> list[Event]:
+    """Only the messages and their confirmations."""
+    return [each for each in events if isinstance(each, PublicMessage | DirectMessage | Sent)]
+
+
 def public(message_id: int, sender: str, text: str, room: str | None = "dev") -> PublicMessage:
     return PublicMessage(message_id, TimeMs(7), sender, text, room)
 
@@ -90,10 +115,10 @@ def test_events_are_encoded_once_for_each_variant(house: House) -> None:
     plain, tagged, again = (house.log_in(name, variant, dev()) for name, variant in VARIANTS)
     alice = house.log_in("dave", "json", dev())
     house.say(alice, DEV, 11, "hello")
-    told = [[buffer.name, *buffer.appended] for buffer in house.buffers if buffer.events]
-    assert told == [["toy/", 1], ["toy/t", 1], ["json", 1]]
+    told = [[buffer.name, messages(buffer.events)] for buffer in house.buffers if messages(buffer.events)]
+    assert told == [[variant, [public(11, "dave", "hello")]] for variant in ("toy/", "toy/t", "json")]
     for member in (plain, tagged, again):
-        assert received(member) == [public(11, "dave", "hello")]
+        assert messages(received(member)) == [public(11, "dave", "hello")]
         house.hub.leave(member)
     assert [buffer.name for buffer in house.open] == ["json"]
 
@@ -109,7 +134,7 @@ def test_change_of_the_variant_loses_and_repeats_nothing(house: House) -> None:
         house.hub.change_encoding(alice, variant, echoes=False)
     house.say(bob, DEV, 14, "last")
     texts = ["toy/t", "toy/t", "toy/", "last"]
-    assert received(alice) == [public(each, "bob", text) for each, text in enumerate(texts, 11)]
+    assert messages(received(alice)) == [public(each, "bob", text) for each, text in enumerate(texts, 11)]
     house.hub.leave(alice)
     assert [buffer.name for buffer in house.open] == ["json"]
 
@@ -121,13 +146,13 @@ def test_own_messages_follow_their_confirmation_on_a_connection_that_echoes(hous
     house.say(alice, DEV, 11, "one", "two")
     house.whisper(alice, "bob", 13)
     house.say(again, DEV, 14, "three")
-    messages = [public(11, "alice", "one"), public(12, "alice", "two")]
+    both = [public(11, "alice", "one"), public(12, "alice", "two")]
     direct = DirectMessage(13, TimeMs(7), "alice", "bob", "psst")
     third = public(14, "alice", "three")
     confirmed = [Sent(each, SentStatus.SENT) for each in (11, 12, 13, 14)]
-    assert received(alice) == [*confirmed[:2], *messages, confirmed[2], direct, third]
-    assert received(again) == [*messages, direct, confirmed[3]]
-    assert received(bob) == [*messages, direct, third]
+    assert messages(received(alice)) == [*confirmed[:2], *both, confirmed[2], direct, third]
+    assert messages(received(again)) == [*both, direct, confirmed[3]]
+    assert messages(received(bob)) == [*both, direct, third]
 
 
 @pytest.mark.parametrize("echoes", [False, True])
@@ -154,3 +179,176 @@ def test_connection_that_tracks_members_gets_no_updates_of_users(house: House) -
     house.hub.announce(DEV, update, 1_000)
     assert received(bob) == [update]
     assert [each for each in received(alice) if isinstance(each, Users)] == []
+
+
+class Town:
+    """A hub and a journal in front of it, and what each tracking connection believes about the members of its rooms."""
+
+    def __init__(self, *, is_all_json: bool = False) -> None:
+        self.house = House()
+        self.is_all_json = is_all_json
+        self.members: dict[str, set[str]] = {room: set() for room in ROOMS}
+        self.online: list[Member] = []
+        # The users of another server.
+        self.elsewhere: set[str] = set()
+        # The names by room, and the number of events that are part of them.
+        self.views: dict[Member, dict[str, set[str]]] = {}
+        self._read: dict[Member, int] = {}
+
+    def play(self, step: tuple[object, ...]) -> None:
+        match step:
+            case ("log in", str(name), str(variant)):
+                self._log_in(name, variant)
+            case ("guest",):
+                present = self.house.presence
+                (present.remove if present.is_online(GUEST) else present.add)(GUEST)
+            case ("elsewhere", str(name), bool(is_online)):
+                (self.elsewhere.add if is_online else self.elsewhere.discard)(name)
+                self._update_elsewhere()
+            case ("announce", list(names)):
+                self._update_elsewhere()
+                self._announce(names)
+            case ("kick", str(name), str(room)) if name in self.members[room]:
+                self.members[room].remove(name)
+                self._publish(
+                    entries.KickMember(ROOMS[room], NAMES.index(name), name, 9, "op", "rude"),
+                    RoomChange(ROOMS[room], room, "", False, 0, RoomRole.MEMBER),
+                )
+            case (str(kind), int(who), *rest) if self.online:
+                self._act(kind, self.online[who % len(self.online)], rest)
+        for member in self.views:
+            self._catch_up(member)
+
+    def _update_elsewhere(self) -> None:
+        """Take the users of the other server, as it tells them some time after its journal's entries."""
+        rosters = [RosterChange(LOBBY_ID, None, sorted(self.elsewhere))]
+        rosters += [RosterChange(ROOMS[room], room, sorted(self.elsewhere & self.members[room])) for room in ROOMS]
+        self.house.presence.replace_peer("other", rosters)
+
+    def _log_in(self, name: str, variant: str) -> None:
+        queue = FakeSendQueue(self.house.lobby)
+        is_json = variant == "json"
+        enter = None if is_json or self.is_all_json else Enter(username=name, variant=variant)
+        member = Member(NAMES.index(name), name, queue, knows_rooms=True, enter=enter)
+        rooms = sorted(room for room, members in self.members.items() if name in members)
+        views = [RoomView(ROOMS[room], room, "", False, RoomRole.MEMBER, False, 0) for room in rooms]
+        joined = join_hub(self.house.hub, member, views)
+        self.online.append(member)
+        if enter is not None:
+            names = {room: {listed for listed, _ in joined.listings[ROOMS[room]]} for room in rooms}
+            queue.insert([])
+            self.views[member], self._read[member] = names, len(received(member))
+
+    def _act(self, kind: str, member: Member, rest: list[object]) -> None:
+        match (kind, *rest):
+            case ("log out",):
+                member.quit_reason = "bye"
+                self.house.hub.leave(member)
+                self.online.remove(member)
+                self.views.pop(member, None)
+            case ("enter lobby",) if member in self.views and not member.follows_lobby:
+                entered = self.house.hub.enter_lobby(member)
+                self._catch_up(member)
+                self.views[member]["lobby"] = {name for name, _ in entered.listing}
+            case ("leave lobby",) if member in self.views and member.follows_lobby:
+                self.house.hub.leave_lobby(member)
+            case ("join", str(room)):
+                is_new = member.name not in self.members[room]
+                self.members[room].add(member.name)
+                self._publish(
+                    entries.JoinRoom(member.account_id, member.name, room, is_private=False, may_create=True),
+                    RoomChange(ROOMS[room], room, "", False, 0, None, RoomRole.MEMBER, is_changed=is_new),
+                    member,
+                )
+            case ("part", str(room)) if member.name in self.members[room]:
+                self.members[room].remove(member.name)
+                change = RoomChange(ROOMS[room], room, "", False, 0, RoomRole.MEMBER)
+                self._publish(entries.PartRoom(member.account_id, member.name, ROOMS[room]), change, member)
+
+    def _publish(self, entry: entries.Entry[object], change: RoomChange, by: Member | None = None) -> None:
+        self.house.hub.handle_applied([Applied(entry, change, by, 7)])
+
+    def _announce(self, names: list[str]) -> None:
+        """Announce the state of these users, as presence does after a change."""
+        for room, room_id in (("lobby", LOBBY_ID), *ROOMS.items()):
+            present = set(self.house.presence.names(room_id)) & set(names)
+            update = Users(joined=tuple(sorted(present)), left=tuple(sorted({*names} - present)), room=room)
+            self.house.hub.announce(room_id, update, 1_000_000)
+
+    def _catch_up(self, member: Member) -> None:
+        """Apply the new events to the view of a connection. Each must be news."""
+        member.send_queue.insert([])  # what comes later is behind this, in all buffers
+        view, events = self.views[member], received(member)
+        for event in events[self._read[member] :]:
+            match event:
+                case Entered():
+                    view[event.room] = {each.info.username for each in event.members}
+                case MemberJoined():
+                    assert event.info.username not in view[event.room]
+                    view[event.room].add(event.info.username)
+                case MemberLeft() | Kicked(room=str()):
+                    view[str(event.room)].remove(event.username)
+                case UserQuit():
+                    rooms = [names for names in view.values() if event.username in names]
+                    assert rooms, "told twice"
+                    for names in rooms:
+                        names.remove(event.username)
+                case Parted():
+                    view.pop(event.room, None)
+        self._read[member] = len(events)
+
+    def truth(self, room: str) -> set[str]:
+        """The members of the room who are online."""
+        presence = self.house.presence
+        online = {name for name in (*NAMES, GUEST) if presence.is_online(name)}
+        return online if room == "lobby" else online & self.members[room]
+
+
+ROOM = st.sampled_from(["dev", "dev", "ops"])
+WHO = st.integers(0, 3)
+STEPS = st.one_of(
+    st.tuples(st.just("log in"), st.sampled_from(NAMES), st.sampled_from(["toy/", "toy/", "toy/t", "json"])),
+    st.tuples(st.sampled_from(["log out", "enter lobby", "enter lobby", "leave lobby"]), WHO),
+    st.tuples(st.sampled_from(["join", "join", "part"]), WHO, ROOM),
+    st.tuples(st.just("kick"), st.sampled_from(NAMES), ROOM),
+    st.tuples(st.just("elsewhere"), st.sampled_from(NAMES), st.booleans()),
+    st.just(("guest",)),
+    st.tuples(st.just("announce"), st.lists(st.sampled_from([*NAMES, GUEST]))),
+)
+_FIRST = (("log in", "alice", "toy/"), ("log in", "bob", "toy/t"), ("join", 0, "dev"), ("join", 1, "dev"))
+_LAST = (("announce", [*NAMES, GUEST]),)
+
+
+@given(steps=st.lists(STEPS, min_size=10, max_size=50))
+@example(steps=[("enter lobby", 0), ("enter lobby", 1), ("join", 0, "ops"), ("join", 1, "ops"), ("log out", 0)])
+@example(steps=[("log in", "alice", "toy/"), ("log out", 0), ("log in", "carol", "json"), ("join", 2, "dev")])
+@example(steps=[("log in", "dave", "json"), ("enter lobby", 0), ("elsewhere", "dave", True), ("log out", 2)])
+def test_each_view_of_the_members_becomes_the_truth(steps: list[tuple[object, ...]]) -> None:
+    """Each event is news when it arrives: a user joins, leaves and quits once, on any number of connections."""
+    town = Town()
+    for step in (*_FIRST, *steps, *_LAST):
+        town.play(step)
+    for member, view in town.views.items():
+        lobby = {"lobby"} if member.follows_lobby else set()
+        assert view.keys() == lobby | {room for room in ROOMS if member.name in town.members[room]}
+        assert {room: town.truth(room) for room in view} == view
+    for member in [*town.online]:
+        town.house.hub.leave(member)
+    assert town.house.open == []
+
+
+@given(steps=st.lists(STEPS, min_size=5, max_size=30))
+@example(steps=[("join", 2, "dev"), ("kick", "bob", "dev"), ("log out", 0)])
+def test_connection_of_json_gets_the_same_beside_tracking_connections(steps: list[tuple[object, ...]]) -> None:
+    """As if all others were of json, too."""
+    mixed, plain = Town(), Town(is_all_json=True)
+    first = (*_FIRST, ("log in", "carol", "json"), ("join", 2, "dev"))
+    followed: list[list[Member]] = [[], []]
+    for step in (*first, *steps, *_LAST):
+        for town, members in zip((mixed, plain), followed, strict=True):
+            town.play(step)
+            members += [each for each in town.online if each not in members]
+    pairs = [pair for pair in zip(*followed, strict=True) if not pair[0].tracks_members]
+    assert pairs
+    for one, other in pairs:
+        assert received(one) == received(other)

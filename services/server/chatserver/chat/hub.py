@@ -12,6 +12,8 @@ after the rooms were read. Therefore the caller calls :meth:`Hub.begin_join`, re
 :meth:`Hub.join`. If an entry changed the rooms between the calls, or the hub knows other rooms than those that were
 read, the join fails. The caller then waits until the hub has seen all committed entries, and reads again. A ban and a
 change of the user's role on the server count as such changes: see Login.
+
+Connections that track members are told of each change of their rooms: see ``tracking.py``.
 """
 
 from __future__ import annotations
@@ -43,6 +45,8 @@ from chatprotocol.rules import LOBBY, room_key
 from chatserver.chat.delivery import Ack
 from chatserver.chat.problems import problem_error, sanction_error, sanction_text, write_error
 from chatserver.chat.room import Member, Room, User
+from chatserver.chat.tracking import Tracking
+from chatserver.clock import wall_ms
 from chatserver.counters import Counters
 from chatserver.journal import entries
 from chatserver.journal.entries import (
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.delivery_marks import DeliveryMarks
     from chatserver.chat.presence import Presence
+    from chatserver.chat.tracking import Listing
     from chatserver.journal.base import Applied
     from chatserver.journal.entries import Stored
     from chatserver.net.broadcast import BroadcastBuffer
@@ -119,6 +124,18 @@ class JoinState(NamedTuple):
     users: tuple[str, ...] = ()
     # True if the account has no other member, here or on another server.
     is_alone: bool = True
+    # For a member that tracks members: the users that were listed in each of its rooms.
+    listings: Mapping[int, Listing] = {}
+
+
+class LobbyEntered(NamedTuple):
+    """The lobby when a member entered it."""
+
+    # The member receives messages after this one.
+    last_id: int
+    listing: Listing
+    # True if the member was in it before.
+    was_in: bool
 
 
 class Hub:
@@ -140,8 +157,13 @@ class Hub:
         wake: Callable[[], None],
         user_connections: int = 0,
         counters: Counters | None = None,
+        read_roles: Callable[[int], Mapping[str, RoomRole]] = lambda _: {},
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
-        """``user_connections``: maximum number of connections of a user; 0: no limit."""
+        """``user_connections``: maximum number of connections of a user; 0: no limit.
+
+        ``read_roles`` reads the members of a room whose role is more than that of a member.
+        """
         self._user_connections = user_connections
         self._counters = counters or Counters()
         self._open_buffer = open_buffer
@@ -163,6 +185,8 @@ class Hub:
         self._rooms = {LOBBY_ID: self._lobby}
         # Nothing is said in it. Members that follow no room can be sent events of their own because they follow it.
         self._quiet = Room(_QUIET_ID, None, open_buffer, close_buffer)
+        self._tracking = Tracking(presence, self._lobby, now_ms)
+        self._now_ms, self._read_roles = now_ms, read_roles
         # Members by wire protocol.
         self._members_count: Counter[str] = Counter()
         self._users: dict[int, User] = {}
@@ -240,25 +264,32 @@ class Hub:
                 for room in rooms:
                     self._enter(user, room.room_id, room.name)
             del user.logins[member]
-            user.members.append(member)
+            user.note_login(member, self._now_ms())
             if member.is_operator:
                 self._operators[member] = None
             if member.is_counted and self._user_connections:
                 self._replace_oldest(user)
             self._presence.add(member.name)
+            if len(user.members) == 1:
+                self._tracking.came_online(user, {room.room_id: room.role or RoomRole.MEMBER for room in rooms})
+                if self._tracking.is_used:
+                    self._wake()
             users, version = self._presence.users()
             self._members_count[_protocol_of(member)] += 1
             (self._lobby if member.follows_lobby else self._quiet).follow(member, version)
             if member.knows_rooms:
                 self._follow_rooms(user, member)
             is_alone = len(user.members) == 1 and not self._presence.is_elsewhere(member.name)
-            return JoinState(self._last_id, self._marks.mark_of(member.account_id), users, is_alone)
+            listed = user.rooms.values() if member.tracks_members else ()
+            listings = {room.id: self._tracking.listing(room) for room in listed}
+            return JoinState(self._last_id, self._marks.mark_of(member.account_id), users, is_alone, listings)
 
     def _replace_oldest(self, user: User) -> None:
         """End the oldest connection of a user that has too many. It may belong to a peer whose network has gone."""
         counted = [member for member in user.members if member.is_counted and not member.is_replaced]
         if len(counted) > self._user_connections:
             counted[0].is_replaced = True
+            counted[0].quit_reason = _REPLACED.reason
             counted[0].send_queue.finish([_REPLACED], hang_up=True)
             _log.info("connection replaced", user=user.name)
 
@@ -278,13 +309,19 @@ class Hub:
             user.members.remove(member)
             self._operators.pop(member, None)
             for room in user.rooms.values():
-                room.unfollow(member)
+                self._unfollow(room, member)
             self._forget(member.account_id, user)
             self._members_count[_protocol_of(member)] -= 1
-            self._lobby.unfollow(member)
+            self._unfollow(self._lobby, member)
             self._quiet.unfollow(member)
             self._track_all(member)
-            return self._presence.remove(member.name)
+            self._tracking.forget(member)
+            is_empty = self._presence.remove(member.name)
+            if not user.members:
+                self._tracking.went_offline(user, member.quit_reason)
+                if self._tracking.is_used:
+                    self._wake()
+            return is_empty
 
     def track_newest(self) -> None:
         """Track the newest message for all members at shutdown, as :meth:`leave` does. Nothing is published later."""
@@ -293,8 +330,94 @@ class Hub:
                 for member in user.members:
                     self._track_all(member)
 
+    def enter_lobby(self, member: Member) -> LobbyEntered:
+        """Send the member what is said in the lobby from now on.
+
+        Its send queue is held, so that the caller can put the answer before it.
+        """
+        with self._lock:
+            was_in = member.follows_lobby
+            member.send_queue.hold()
+            if not was_in:
+                member.follows_lobby = True
+                self._follow(self._lobby, member, self._presence.users()[1])
+            return LobbyEntered(self._last_id, self._tracking.listing(self._lobby), was_in)
+
+    def leave_lobby(self, member: Member, *, tells: bool = True) -> None:
+        """Undo :meth:`enter_lobby`. The other members of the lobby are not told."""
+        with self._lock:
+            member.follows_lobby = False
+            self._unfollow(self._lobby, member)
+            if tells:
+                member.send_queue.insert([events.Parted(LOBBY)])
+
+    def members_of(self, listing: Listing, roles: Mapping[str, RoomRole]) -> tuple[events.RoomMember, ...]:
+        """Describe the listed users. For any thread."""
+        return self._tracking.members(listing, roles)
+
+    def infos(self, names: Iterable[str]) -> list[events.UserInfo]:
+        """Return what is known of users who are online. For any thread."""
+        with self._lock:
+            return [self._tracking.info(name) for name in names]
+
+    def past(self, name: str, limit: int) -> tuple[events.PastUser, ...]:
+        """Return the users of this name who went offline last. For any thread."""
+        with self._lock:
+            return self._tracking.past(name, limit)
+
+    def counts(self, unknown: int) -> events.Counts:
+        """Return the numbers of users and rooms. ``unknown``: connections that are not logged in."""
+        users = self._presence.count()
+        with self._lock:
+            self._tracking.users_max = users_max = max(users, self._tracking.users_max)
+            operators = len({member.account_id for member in self._operators})
+            return events.Counts(
+                users=users, users_max=users_max, operators=operators, unknown=unknown, rooms=len(self._rooms)
+            )
+
+    def set_away(self, member: Member, text: str) -> None:
+        """Note that the user is away, and tell those who share a room with it; empty: the user is back."""
+        with self._lock:
+            user = self._users[member.account_id]
+            user.away = text
+            self._tracking.tell_about(user, events.AwayChanged(user.name, text))
+        self._wake()
+
+    def set_realname(self, member: Member, realname: str) -> None:
+        """Replace the description of the user, and tell those who share a room with it."""
+        with self._lock:
+            user = self._users[member.account_id]
+            user.realname = member.realname = realname
+            self._tracking.tell_about(user, events.RealnameChanged(user.name, realname))
+        self._wake()
+
+    def set_bot(self, member: Member, *, is_bot: bool) -> None:
+        """Note whether the user is a program."""
+        with self._lock:
+            self._users[member.account_id].is_bot = member.is_bot = is_bot
+
+    def watch(self, member: Member, names: Sequence[str], removed: Sequence[str], *, clears: bool) -> None:
+        """Answer requests.Watch. RequestError: too many names."""
+        with self._lock:
+            watched = self._tracking.watch(member, names, removed, clears=clears)
+            member.send_queue.insert([watched])
+
+    def relay(self, member: Member, event: events.Relayed, target_id: int, *, is_room: bool) -> None:
+        """Pass an event on to the tracking connections in a room, or those of an account, but not to this one."""
+        with self._lock:
+            if is_room:
+                room = self._rooms.get(target_id)
+                if room is not None and room.listed is not None:
+                    room.append_tracking([event], [member], is_for_own=False)
+                    room.flush()
+            else:
+                for each in self._members_of(target_id):
+                    if each.tracks_members and each is not member:
+                        each.send_queue.insert([event])
+        self._wake()
+
     def rename(self, account_id: int, new_account_id: int, name: str) -> None:
-        """Give a user another name. The lock is held: see _CHANGES."""
+        """Give a user another name, and tell those who share a room with it. The lock is held: see _CHANGES."""
         user = self._users.get(account_id)
         if user is None:
             return
@@ -309,6 +432,8 @@ class Hub:
             self._presence.remove(before, room.id)
         for _ in user.members:
             self._presence.remove(before)
+        if user.members:
+            self._tracking.renamed(user, before)
 
     def change_encoding(self, member: Member, variant: str, *, echoes: bool) -> None:
         """Encode what follows for the member in another variant: see requests.ChangeEncoding."""
@@ -382,10 +507,15 @@ class Hub:
 
     def announce(self, room_id: int, update: Users, version: int) -> None:
         """Send the update to all followers of the room that have seen an older version. For the presence thread."""
+        room = self._rooms.get(room_id)
+        # Users of other servers may have roles that only the store knows.
+        needs_roles = room is not None and room is not self._lobby and room.listed is not None and update.joined
+        roles = self._read_roles(room_id) if needs_roles else {}
         with self._lock:
             room = self._rooms.get(room_id)
             if room is None:  # its last member has gone offline
                 return
+            self._tracking.reconcile(room, update, roles)
             for buffer, seen_versions, tracks_members in room.followers.values():
                 if tracks_members:
                     continue
@@ -492,6 +622,9 @@ class Hub:
         self._confirm(message, part, origin, SentStatus.SENT if is_online else SentStatus.STORED, event)
         if isinstance(origin, Member):
             origin.said_ms = time_ms
+            recipient = self._users.get(message.recipient_id)
+            if origin.tracks_members and recipient is not None and recipient.away and not message.is_notice:
+                origin.send_queue.insert([events.IsAway(recipient.name, recipient.away)])
 
     def _confirm(
         self,
@@ -530,22 +663,45 @@ class Hub:
     def _publish_join(self, entry: entries.JoinRoom, change: RoomChange, origin: _Origin) -> None:
         """All connections of the user are told of a change, else the one that asked."""
         user = self._users.get(entry.account_id)
-        if user is None:  # it has gone offline
-            return
-        user.note_change()
-        room = self._enter(user, change.room_id, change.name) if change.is_changed and user.is_loaded else None
-        users, version = self._presence.users(change.room_id)
         role = change.role or RoomRole.MEMBER
+        room = None
+        if user is not None:
+            user.note_change()
+            if change.is_changed and user.is_loaded:
+                room = self._enter(user, change.room_id, change.name)
+        if change.is_changed and self._presence.is_online(entry.username) and change.room_id in self._rooms:
+            self._tracking.joined(self._rooms[change.room_id], entry.username, role)
+        if user is None:  # it has gone offline, or is on another server
+            return
+        users, version = self._presence.users(change.room_id)
         joined = events.Joined(change.name, change.topic, users, change.last_id, change.is_private, role)
+        entered: events.Entered | None = None
         for member in user.members:
+            if not (member is origin or (room is not None and member.knows_rooms)):
+                continue
             if room is not None and member.knows_rooms:
-                room.follow(member, version)
-                member.send_queue.insert([joined])
-            elif member is origin:
-                member.send_queue.insert([joined])
+                self._follow(room, member, version)
+            if member.tracks_members:
+                entered = entered or self._entered(entry, change)
+            member.send_queue.insert([entered if member.tracks_members and entered else joined])
+
+    def _entered(self, entry: entries.JoinRoom, change: RoomChange) -> events.Entered:
+        """The answer for a tracking connection, which follows the room by now."""
+        room = self._rooms[change.room_id]
+        roles = {entry.username: change.role or RoomRole.MEMBER}
+        return events.Entered(
+            room=change.name,
+            username=entry.username,
+            topic=change.topic,
+            last_id=change.last_id,
+            members=self._tracking.members(self._tracking.listing(room), roles),
+        )
 
     def _publish_part(self, entry: entries.PartRoom, change: RoomChange, _: _Origin) -> None:
+        room = self._rooms.get(change.room_id)
         self._end_membership(entry.account_id, change)
+        if room is not None and change.old_role is not None:
+            self._tracking.left(room, entry.username)
 
     def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: _Origin) -> None:
         kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by, reason=entry.reason)
@@ -553,8 +709,14 @@ class Hub:
             self._tell_origin(origin, kicked)
             return
         self._end_membership(entry.account_id, change, entry.by, entry.reason)
-        self._tell_room(change, kicked, origin)
         room = self._rooms.get(change.room_id)
+        if room is None or room.listed is None or self._tracking.note_left(room, entry.username):
+            self._tell_room(change, kicked, origin)
+        else:  # the tracking followers don't know of the member, who is offline
+            room.append_untracked([kicked])
+            room.flush()
+            if isinstance(origin, Member) and (origin.tracks_members or not room.is_followed_by(origin)):
+                origin.send_queue.insert([kicked])
         for member in self._operators:
             if member.knows_moderation and member is not origin and not (room and room.is_followed_by(member)):
                 member.send_queue.insert([kicked])
@@ -566,6 +728,8 @@ class Hub:
         self._tell_changed(
             change, events.RoleChanged(room=change.name, username=entry.username, role=entry.role, by=entry.by), origin
         )
+        if (user := self._users.get(entry.account_id)) is not None:
+            user.note_change()  # the others are told the role of a user who logs in
 
     def _publish_invitation(self, entry: entries.InviteUser, change: RoomChange, origin: _Origin) -> None:
         invited = events.Invited(change.name, entry.username, entry.by)
@@ -575,13 +739,12 @@ class Hub:
                 if member.knows_rooms:
                     member.send_queue.insert([invited])
 
-    def _publish_rename(self, entry: entries.RenameGuest, renamed: GuestRenamed, origin: _Origin) -> None:
+    def _publish_rename(self, _: entries.RenameGuest, renamed: GuestRenamed, origin: _Origin) -> None:
         if not isinstance(origin, Member):  # a guest of another server, whose presence comes from there
             return
         account = renamed.account
         origin.claim = account.claim
         self.rename(origin.account_id, account.id, account.name)
-        origin.send_queue.insert([events.Renamed(entry.name, account.name)])
 
     def _publish_heirs(self, _: entries.GuestsLeave, gone: GuestsGone, __: _Origin) -> None:
         """The guests are offline already: their server has said so, or is gone itself."""
@@ -593,6 +756,11 @@ class Hub:
     def _publish_sanction(self, entry: entries.Sanction, done: Moderated, origin: _Origin) -> None:
         if done.change is not None:
             self._end_membership(entry.account_id, done.change, entry.by, entry.reason)
+            room = self._rooms.get(done.change.room_id)
+            if room is not None and self._tracking.note_left(room, entry.username):
+                kicked = events.Kicked(room=done.change.name, username=entry.username, by=entry.by, reason=entry.reason)
+                room.append_tracking([kicked])
+                room.flush()
         kind = events.Banned if entry.kind is SanctionKind.BAN else events.Muted
         until = None if done.until_ms is None else TimeMs(done.until_ms)
         event = kind(**_target(entry, done), by=entry.by, until=until, reason=entry.reason)
@@ -760,7 +928,7 @@ class Hub:
             for member in user.members:
                 if member.knows_rooms:
                     if room is not None:
-                        room.unfollow(member)
+                        self._unfollow(room, member)
                     member.send_queue.insert([events.Parted(change.name, by, reason)])
             if room is not None:
                 self._exit(user, room_key(change.name))
@@ -781,6 +949,18 @@ class Hub:
             self._presence.add(user.name, room_id, name)
         return user.rooms[key]
 
+    def _follow(self, room: Room, member: Member, version: int) -> None:
+        """Let a member follow a room; list the room's users for the first one that tracks them."""
+        room.follow(member, version)
+        if member.tracks_members:
+            self._tracking.begin(room)
+
+    def _unfollow(self, room: Room, member: Member) -> None:
+        """Undo :meth:`_follow`."""
+        room.unfollow(member)
+        if room.listed is not None and not any(each.tracks_members for each in room.followers.values()):
+            self._tracking.end(room)
+
     def _exit(self, user: User, key: str) -> None:
         """Remove a user, whose members no longer follow the room; forget a room without users."""
         room = user.rooms.pop(key)
@@ -790,7 +970,7 @@ class Hub:
     def _follow_rooms(self, user: User, member: Member) -> None:
         """Follow all rooms of the user. The first update about each room has news."""
         for room in user.rooms.values():
-            room.follow(member, 0)
+            self._follow(room, member, 0)
 
     def _forget(self, account_id: int, user: User) -> None:
         """Remove a user that has neither a member nor a login that begins."""
@@ -832,6 +1012,7 @@ def _protocol_of(member: Member) -> str:
 def _hang_up(members: Iterable[Member], bye: Bye) -> None:
     """End these connections. Without the lock."""
     for member in members:
+        member.quit_reason = bye.reason
         member.send_queue.finish([bye], hang_up=True)
 
 

@@ -166,6 +166,25 @@ class Presence:
             roster = self._rosters.get(room_id)
             return roster.names() if roster else (), self._version
 
+    def members(self, room_id: int) -> tuple[str, ...]:
+        """Names of the users of a room who are online. For a moment, a room has a user whose login is not complete."""
+        with self._changed:
+            roster, lobby = self._rosters.get(room_id), self._rosters[LOBBY_ID]
+            names = roster.names() if roster else ()
+            return tuple(name for name in names if name in lobby.counts or name in lobby.elsewhere)
+
+    def is_in(self, name: str, room_id: int) -> bool:
+        """True if :meth:`members` has the name."""
+        with self._changed:
+            roster, lobby = self._rosters.get(room_id), self._rosters[LOBBY_ID]
+            return all(each is not None and (name in each.counts or name in each.elsewhere) for each in (roster, lobby))
+
+    def count(self) -> int:
+        """Number of users who are online, on all servers."""
+        with self._changed:
+            lobby = self._rosters[LOBBY_ID]
+            return len(lobby.counts.keys() | lobby.elsewhere.keys()) if lobby.elsewhere else len(lobby.counts)
+
     def is_online(self, name: str) -> bool:
         """True if this user is online, on any server. ``name`` has the registered spelling."""
         with self._changed:

@@ -124,7 +124,7 @@ class Followers(NamedTuple):
 class Room:
     """A room and its followers. ``name`` is None for the lobby, as in events."""
 
-    __slots__ = ("_close_buffer", "_open_buffer", "followers", "id", "name")
+    __slots__ = ("_close_buffer", "_open_buffer", "followers", "id", "listed", "name")
 
     def __init__(
         self,
@@ -140,6 +140,8 @@ class Room:
         self._close_buffer = close_buffer
         # By variant; only those that have followers.
         self.followers: dict[str, Followers] = {}
+        # The names that the followers that track members were told; None if there is no such follower. See Tracking.
+        self.listed: dict[str, None] | None = None
 
     def follow(self, member: Member, seen_version: int) -> None:
         """Send the member what is appended from now on. Repeats change the version only."""
@@ -181,6 +183,31 @@ class Room:
         """Return all followers."""
         return [member for followers in self.followers.values() for member in followers.seen_versions]
 
+    def tracking_members(self) -> list[Member]:
+        """Return the followers that track members."""
+        tracking = (each for each in self.followers.values() if each.tracks_members)
+        return [member for followers in tracking for member in followers.seen_versions]
+
+    def append_tracking(
+        self, events: Sequence[Event | EventBatch], own: Sequence[Member] = (), *, is_for_own: bool = True
+    ) -> None:
+        """Send events to the followers that track members, after the next flush.
+
+        Those in ``own`` get them encoded for themselves, or with ``is_for_own=False`` not at all.
+        """
+        for buffer, seen_versions, tracks_members in self.followers.values():
+            if tracks_members:
+                start, end = buffer.append(events)
+                for member in own:
+                    if member in seen_versions:
+                        member.send_queue.replace(buffer, start, end, events if is_for_own else ())
+
+    def append_untracked(self, events: Sequence[Event | EventBatch]) -> None:
+        """Send events to the followers that do not track members, after the next flush."""
+        for followers in self.followers.values():
+            if not followers.tracks_members:
+                followers.buffer.append(events)
+
     def append(self, events: Sequence[Event | EventBatch]) -> None:
         """Send events to all followers, after the next flush."""
         for followers in self.followers.values():
@@ -195,7 +222,18 @@ class Room:
 class User:
     """A user who is online, or is logging in."""
 
-    __slots__ = ("is_loaded", "logins", "members", "name", "rooms")
+    __slots__ = (
+        "away",
+        "is_bot",
+        "is_guest",
+        "is_loaded",
+        "login_ms",
+        "logins",
+        "members",
+        "name",
+        "realname",
+        "rooms",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -206,6 +244,23 @@ class User:
         self.is_loaded = False
         # The logins that are reading the rooms. True if the rooms have changed since that login began to read.
         self.logins: dict[Member, bool] = {}
+        # What others are told about the user: see UserInfo. The last login decides.
+        self.realname = ""
+        self.is_bot = False
+        self.is_guest = False
+        # Empty: the user is not away.
+        self.away = ""
+        # The time since when the user is online.
+        self.login_ms = 0
+
+    def note_login(self, member: Member, now_ms: int) -> None:
+        """Add a connection, which describes the user."""
+        if not self.members:
+            self.login_ms = now_ms
+        self.members.append(member)
+        if member.tracks_members:
+            self.realname, self.is_bot = member.realname, member.is_bot
+        self.is_guest = member.is_guest
 
     def note_change(self) -> None:
         """Let all logins read the rooms again."""

@@ -15,7 +15,8 @@ States:
     BUFFERING  Before the login, and while missed messages are read. Replies are sent at once, one per send. Segments of
                the buffers and insertions wait in ``_waiting``, after all replies.
     LIVE       After :meth:`release`. What waited follows the replies.
-    ANSWERING  A long answer is queued, piece by piece. All else waits as in BUFFERING; an end waits for the answer's.
+    ANSWERING  A long answer is queued, piece by piece, from :meth:`hold` to :meth:`go_on`. All else waits as in
+               BUFFERING; an end waits for the answer's.
     DRAINING   After :meth:`finish`. Nothing new is queued; what is queued is still sent. What waited is dropped: the
                missed messages are incomplete, and newer messages would hide the gap.
     HANGING_UP DRAINING, then the reader is made to see the end. Does not wait for a peer that does not read.
@@ -246,10 +247,7 @@ class SendQueue:
         Returns after the last piece was queued, or after the end of the connection. If the pieces can't be made, the
         error leaves this method, and the connection ends after the pieces so far.
         """
-        with self._lock:
-            if self.state is LIVE:
-                self._close_spans()
-                self.state = ANSWERING
+        self.hold()
         is_complete = False
         try:
             for piece in self._encode_long(event, messages):
@@ -258,10 +256,24 @@ class SendQueue:
                     return
             is_complete = True
         finally:
-            with self._lock:
-                if self.state is ANSWERING:
-                    self._end_answer(is_complete=is_complete)
-            self._mark_ready(self)
+            self.go_on(is_complete=is_complete)
+
+    def hold(self) -> None:
+        """Begin an answer in several pieces: until :meth:`go_on`, all else waits. For the reader thread.
+
+        The hub's lock may be held: the answer then comes before all that is published later.
+        """
+        with self._lock:
+            if self.state is LIVE:
+                self._close_spans()
+                self.state = ANSWERING
+
+    def go_on(self, *, is_complete: bool = True) -> None:
+        """End an answer. If it is not complete, the connection ends, because the rest would hide the gap."""
+        with self._lock:
+            if self.state is ANSWERING:
+                self._end_answer(is_complete=is_complete)
+        self._mark_ready(self)
 
     def release(self, events: Sequence[Event]) -> None:
         """Queue the last of the missed messages, then what waited for it: the queue is LIVE."""

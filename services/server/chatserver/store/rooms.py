@@ -18,7 +18,7 @@ from chatserver.memory import no_limit
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from chatserver.store.database import Database
 
@@ -108,6 +108,32 @@ class Rooms:
             rows = connection.execute(_OF_ACCOUNT, {"reader": account_id}).fetchall()
         # Not sorted by SQLite: each login runs this query, and malloc would keep the memory of the sort for its thread.
         return sorted((_view(*row) for row in rows), key=lambda room: room_key(room.name))
+
+    def roles(self, room_ids: Collection[int]) -> dict[int, dict[str, RoomRole]]:
+        """The members of each of the rooms whose role is more than that of a member, with their roles, by name."""
+        roles: dict[int, dict[str, RoomRole]] = {room_id: {} for room_id in room_ids}
+        query = (
+            "SELECT conversation_id, name, membership.role FROM membership JOIN account ON account.id = account_id"
+            " WHERE conversation_id = ? AND membership.role IN ('owner', 'operator', 'voice')"
+        )
+        with self._database.reading() as connection:
+            for room_id in room_ids:
+                for _, name, role in connection.execute(query, (room_id,)):
+                    roles[room_id][name] = RoomRole(role)
+        return roles
+
+    def shared(self, reader_id: int, account_id: int) -> tuple[tuple[str, RoomRole], ...]:
+        """The rooms of an account that the reader may know of, with the account's roles, sorted by name."""
+        query = (
+            "SELECT room.name, other.role, room.name_key FROM membership AS other"
+            " CROSS JOIN conversation AS room ON room.id = other.conversation_id"
+            " LEFT JOIN membership AS own ON own.account_id = :reader AND own.conversation_id = room.id"
+            " WHERE other.account_id = :account AND other.role <> 'invited'"
+            " AND (room.is_private = 0 OR own.role NOTNULL) ORDER BY room.name_key"
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query, {"reader": reader_id, "account": account_id}).fetchall()
+        return tuple((name, RoomRole(role)) for name, role, _ in rows)
 
     def visible_to(self, account_id: int) -> tuple[RoomSummary, ...]:
         """All rooms that the account may know of, sorted by name."""
