@@ -141,7 +141,10 @@ def fill(folder: Path, messages: int) -> None:
         connection.execute("UPDATE account SET delivered_id = ?", (messages,))
         for first in range(1, messages + 1, _BATCH):
             rows = _rows(first, min(first + _BATCH, messages + 1))
-            insert = "INSERT INTO message VALUES (?1 - ((?4 IS NOT NULL) << 40), ?2, ?3, ?4, ?5, NULL)"
+            insert = (
+                "INSERT INTO message (key, time_ms, sender_id, recipient_id, text)"
+                " VALUES (?1 - ((?4 IS NOT NULL) << 40), ?2, ?3, ?4, ?5)"
+            )
             connection.executemany(insert, rows)
         connection.execute("COMMIT")
 

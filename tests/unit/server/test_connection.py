@@ -264,7 +264,7 @@ def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
     line = played.written
     assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
     assert rb'Begin with {"command":"login","username":"alice"} (json), or GET / HTTP/1.1 (websocket), or C\x0' in line
-    assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register)." + b"\n")
+    assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register), or NICK alice (irc)." + b"\n")
     assert line.removesuffix(b"\n").decode().isprintable()
     assert [(entry["event"], entry["reason"]) for entry in played.log] == [("connection rejected", "unknown_protocol")]
     assert not played.sessions

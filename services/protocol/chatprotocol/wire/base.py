@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import Event, EventBatch, Message, Refused, Welcome
+from chatprotocol.events import Event, EventBatch, Message, Refused, TaggedEvent, Welcome
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.requests import Login, Request, Say, Whisper
 
@@ -180,7 +180,7 @@ class Outcome(NamedTuple):
 
 Action: TypeAlias = Request | OpenPublic | OpenDirect
 ClientEvent: TypeAlias = (
-    Event | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | Opened | OwnAnswer
+    TaggedEvent | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | Opened | OwnAnswer
 )
 
 

@@ -303,7 +303,7 @@ _KIND: Final = msgspec.json.Decoder(_Kind)
 _EVENT_TAGS: Final = frozenset(event.__struct_config__.tag for event in _EVENT_TYPES)
 
 
-def _read_event(line: bytes) -> Event | None:
+def _read_event(line: bytes) -> TaggedEvent | None:
     if not _is_shallow(line) and nesting(line) > NESTING_MAX_LEVELS:
         raise ProtocolError("The server sent an object that is nested too deep.")
     try:
