@@ -821,6 +821,27 @@ BREAKS = (
     _break(
         _TRACKED,
         _CHAT + "hub.py",
+        "            member.send_queue.hold()\n",
+        "",
+        _TRACKING + "test_missed_messages_come_after_the_answer_and_before_new_ones",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "tracking.py",
+        "if is_online == bool(watch.online) or",
+        "if",
+        _TRACKING + "test_watchers_are_told_once_of_each_change",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "hub.py",
+        "self._tracking.went_offline(user, member.quit_reason)",
+        "pass",
+        _TRACKING + "test_each_view_of_the_members_becomes_the_truth",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "hub.py",
         "            self._tracking.reconcile(room, update, roles)\n",
         "",
         _TRACKING + "test_each_view_of_the_members_becomes_the_truth",

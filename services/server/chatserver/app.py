@@ -28,6 +28,8 @@ from chatserver.admin.retention import Retention
 from chatserver.admin.target import RunningServer
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.directory import Directory
+from chatserver.chat.entering import Entering
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
@@ -304,6 +306,7 @@ class Server:
         hub.on_moderation(guests.expel, self._indexer.note_deleted, self._indexer.note_pruned)
         records = ModerationRecords(self._database)
         tokens = SessionTokens(Tokens(self._database), self._journal)
+        entering = Entering(hub, rooms, messages, lambda: self.connections)
         self._login = login = Login(
             accounts=accounts,
             messages=messages,
@@ -317,6 +320,7 @@ class Server:
             counters=self._counters,
             records=records,
             tokens=tokens,
+            entering=entering,
             on_empty=self._log_waiting,
             behind_max_seconds=0.0 if cluster is None else cluster.behind_max_seconds,
         )
@@ -338,6 +342,10 @@ class Server:
             login=login,
             guests=guests,
             rooms=room_commands,
+            entering=entering,
+            directory=Directory(
+                *(hub, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
+            ),
             log=LogCommands(
                 *(MessageLog(self._database, messages), messages, ReadMarks(self._database), accounts),
                 *(room_commands, self._journal, hub),

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Conversation, Deleted, Event, Message, Refused
+from chatprotocol.events import Conversation, Deleted, Event, Message, Refused, RoomRole
 from chatprotocol.requests import GuestLogin, Report, Request, Side
 from chatprotocol.rules import name_key
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.directory import Directory
+from chatserver.chat.entering import Entering
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
@@ -205,6 +207,9 @@ class FakeRooms:
 
     def find(self, _: int, __: str) -> RoomView | None:
         return None
+
+    def roles(self, _: object) -> dict[int, dict[str, RoomRole]]:
+        return {}
 
 
 class FakeRecords:
@@ -521,6 +526,7 @@ class ChatFixture:
         )
         self.hub.on_moderation(guests.expel, lambda _: None, lambda: None)
         tokens = SessionTokens(doubles.tokens, doubles.journal, lambda: self.journal.now_ms)
+        entering = Entering(self.hub, doubles.rooms, doubles.messages)
         login = Login(
             accounts=doubles.accounts,
             messages=doubles.messages,
@@ -543,6 +549,7 @@ class ChatFixture:
             counters=self.counters,
             records=doubles.records,
             tokens=tokens,
+            entering=entering,
             on_empty=self._note_empty,
             behind_max_seconds=behind_max_seconds,
             clock=self._tick,
@@ -559,6 +566,11 @@ class ChatFixture:
             login=login,
             guests=guests,
             rooms=rooms,
+            entering=entering,
+            directory=Directory(
+                *(self.hub, self.presence, doubles.accounts, guests, doubles.rooms, rooms, doubles.records),
+                entering.counts,
+            ),
             log=LogCommands(
                 *(doubles.messages, doubles.messages, doubles.messages, doubles.accounts),
                 *(rooms, doubles.journal, self.hub),

@@ -8,6 +8,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     Authenticated,
     Bye,
+    Counts,
     DirectMessage,
     PublicMessage,
     Refused,
@@ -40,7 +41,7 @@ def test_authenticated_user_is_not_online_before_it_enters(services: ChatFixture
     bob.ask(Login("bob", "secret"), Say("hello"), Whisper("alice", "psst"))
     assert codes(peer.ask(Say("x"), Whisper("bob", "x"), AskHistory())) == [ErrorCode.NOT_LOGGED_IN] * 3
     assert [each for each in peer.received() if isinstance(each, PublicMessage | DirectMessage)] == []
-    (welcome,) = peer.ask(ENTER)
+    welcome, _ = peer.ask(ENTER)
     assert isinstance(welcome, Welcome)
     assert (welcome.username, welcome.users, welcome.rooms) == ("Alice", (), None)
     assert services.presence.names() == ("bob", "Alice")
@@ -54,7 +55,7 @@ def test_undelivered_direct_messages_follow_the_welcome(services: ChatFixture) -
     services.messages.stored = (missed,)
     peer = services.connect()
     peer.ask(PROVE)
-    assert peer.ask(ENTER)[1:] == [missed]
+    assert peer.ask(ENTER)[2:] == [missed]
 
 
 def test_unknown_name_is_answered_like_a_wrong_password(services: ChatFixture) -> None:
@@ -88,7 +89,7 @@ def test_token_replaces_the_password(services: ChatFixture) -> None:
     assert welcome.token is not None
     peer = services.connect()
     assert peer.ask(Authenticate(username="", token=welcome.token)) == [Authenticated("Alice")]
-    assert codes(peer.ask(ENTER)) == [Welcome]
+    assert codes(peer.ask(ENTER)) == [Welcome, Counts]
 
 
 # --- registration ---
@@ -98,7 +99,7 @@ def test_new_name_is_registered_and_a_known_one_is_refused(services: ChatFixture
     assert codes(services.connect().ask(registers("carol"))) == [ErrorCode.BAD_USERNAME]
     assert codes(services.connect().ask(registers("ALICE"))) == [ErrorCode.BAD_USERNAME]
     assert services.passwords.checked == []
-    assert codes(peer.ask(ENTER)) == [Welcome]
+    assert codes(peer.ask(ENTER)) == [Welcome, Counts]
     assert services.presence.names() == ("Carol",)
 
 

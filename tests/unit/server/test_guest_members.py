@@ -10,6 +10,7 @@ from chatprotocol.events import (
     AccountKind,
     Authenticated,
     Bye,
+    Counts,
     DirectMessage,
     History,
     PublicMessage,
@@ -56,7 +57,7 @@ def enter(name: str) -> Enter:
 def guest(services: ChatFixture, name: str = "carol", address: str = "10.0.0.1") -> Peer:
     """A guest who is online."""
     peer = services.connect(address)
-    assert codes(peer.ask(enter(name))) == [Welcome]
+    assert codes(peer.ask(enter(name))) == [Welcome, Counts]
     return peer
 
 
@@ -69,7 +70,7 @@ def test_guest_is_online_and_talks(services: ChatFixture) -> None:
     services.messages.stored = (DirectMessage(9, TimeMs(0), "bob", "carol", "old"),)
     bob, carol = services.connect(), services.connect()
     bob.ask(Login("bob", "secret"))
-    (welcome,) = carol.ask(enter("Carol"))
+    welcome, _ = carol.ask(enter("Carol"))
     assert isinstance(welcome, Welcome)
     assert (welcome.account, welcome.username) == (AccountKind.GUEST, "Carol")
     assert services.presence.names() == ("bob", "Carol")
@@ -118,7 +119,7 @@ def test_name_that_is_taken_is_refused(name: str, code: ErrorCode) -> None:
     assert codes(peer.ask(enter(name))) == [code]
     assert peer.session.username == ""
     assert services.presence.names() == ("pair", "dora")
-    assert codes(peer.ask(enter("erin"))) == [Welcome], "the connection may try another name"
+    assert codes(peer.ask(enter("erin"))) == [Welcome, Counts], "the connection may try another name"
 
 
 def test_name_of_a_guest_is_refused_to_pairs_and_registrations(services: ChatFixture) -> None:

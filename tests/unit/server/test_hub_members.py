@@ -1,34 +1,52 @@
 """Connections that track members, as those of irc do: their variants, and what they are told about other users."""
 
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from chatprotocol.errors import RequestError
 from chatprotocol.events import (
+    AwayChanged,
+    CameOnline,
     DirectMessage,
     Entered,
     Event,
+    EventBatch,
+    IsAway,
     Kicked,
     MemberJoined,
     MemberLeft,
     Parted,
     PublicMessage,
+    RealnameChanged,
+    Relayed,
     RoomRole,
     Sent,
     SentStatus,
     TimeMs,
     UserQuit,
     Users,
+    Watched,
+    WentOffline,
+    expand_batches,
 )
+from chatprotocol.limits import WATCHED_MAX
 from chatprotocol.requests import Enter
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.entering import Entering
 from chatserver.chat.hub import Hub
 from chatserver.chat.presence import Presence, RosterChange
 from chatserver.chat.room import Member
 from chatserver.journal import entries
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import PublicMessages, RoomChange, Stored
+from chatserver.net.broadcast import BroadcastBuffer
+from chatserver.net.sendqueue import SendQueue
 from chatserver.store.rooms import LOBBY_ID, RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, join_hub
@@ -43,8 +61,9 @@ GUEST = "gina"
 class House:
     """A hub whose buffers remember what was appended, by variant."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_buffer: Callable[[str], Any] = FakeBroadcast) -> None:
         self.lobby = FakeBroadcast()
+        self._make_buffer = make_buffer
         # All buffers that were opened, and those that are open.
         self.buffers: list[FakeBroadcast] = []
         self.open: list[FakeBroadcast] = []
@@ -61,7 +80,7 @@ class House:
         )
 
     def _open(self, variant: str) -> FakeBroadcast:
-        buffer = FakeBroadcast(variant)
+        buffer: FakeBroadcast = self._make_buffer(variant)
         self.buffers.append(buffer)
         self.open.append(buffer)
         return buffer
@@ -352,3 +371,148 @@ def test_connection_of_json_gets_the_same_beside_tracking_connections(steps: lis
     assert pairs
     for one, other in pairs:
         assert received(one) == received(other)
+
+
+def told(member: Member, *kinds: type) -> list[Event]:
+    return [each for each in received(member) if isinstance(each, kinds)]
+
+
+def test_watchers_are_told_once_of_each_change(house: House) -> None:
+    """Of users of this server and of others, on any number of connections, until the watcher looks away."""
+    alice = house.log_in("alice")
+    house.hub.watch(alice, ["bob", "carol"], [], clears=False)
+    bobs = [house.log_in("bob"), house.log_in("bob", "json")]
+    house.presence.replace_peer("other", [RosterChange(LOBBY_ID, None, ["carol"])])
+    for update in (Users(joined=("bob", "carol")), Users(joined=("bob",), left=("carol",))):
+        house.hub.announce(LOBBY_ID, update, 1_000)
+    house.hub.leave(bobs[0])
+    assert told(alice, WentOffline) == []
+    house.hub.leave(bobs[1])
+    house.presence.drop_peer("other")
+    house.hub.announce(LOBBY_ID, Users(left=("bob", "carol")), 1_001)
+    changes = [CameOnline("bob"), CameOnline("carol"), WentOffline("bob"), WentOffline("carol")]
+    assert told(alice, CameOnline, WentOffline) == changes
+    house.hub.watch(alice, [], ["carol"], clears=False)
+    bob = house.log_in("bob")
+    house.hub.watch(alice, [], [], clears=True)
+    house.hub.leave(bob)
+    assert told(alice, CameOnline, WentOffline) == [*changes, CameOnline("bob")]
+    assert told(alice, Watched)[-3:] == [
+        Watched((), ("bob", "carol"), ("bob", "carol")),
+        Watched((), (), ("bob",)),
+        Watched((), (), ()),
+    ]
+    with pytest.raises(RequestError):
+        house.hub.watch(alice, [f"user{each}" for each in range(WATCHED_MAX + 1)], [], clears=False)
+
+
+def test_change_of_a_user_is_told_once_to_all_who_share_a_room(house: House) -> None:
+    """The user's own connections get it in the encoding of their own; others get nothing."""
+    rooms = [dev(), RoomView(3, "ops", "", False, None, False, 0)]
+    alice, both = house.log_in("alice", "toy/", *rooms), house.log_in("bob", "toy/t", *rooms)
+    one, other = house.log_in("carol", "toy/", rooms[1]), house.log_in("dave")
+    house.hub.set_away(alice, "lunch")
+    house.hub.set_realname(alice, "Alice A.")
+    changes = [AwayChanged("alice", "lunch"), RealnameChanged("alice", "Alice A.")]
+    for member in (alice, both, one):
+        assert told(member, AwayChanged, RealnameChanged) == changes
+    assert told(other, AwayChanged, RealnameChanged) == []
+    house.whisper(other, "alice", 11)
+    assert received(other)[-2:] == [Sent(11, SentStatus.SENT), IsAway("alice", "lunch")]
+    (info,) = house.hub.infos(["alice"])
+    assert (info.away, info.realname) == ("lunch", "Alice A.")
+
+
+def test_relayed_event_reaches_the_others_that_track_members(house: House) -> None:
+    alice, again = house.log_in("alice", "toy/", dev()), house.log_in("alice", "toy/", dev())
+    bob, json = house.log_in("bob", "toy/t", dev()), house.log_in("carol", "json", dev())
+    typing = Relayed("alice", "dev", None, "TAGMSG", "+typing=active", "")
+    house.hub.relay(alice, typing, DEV, is_room=True)
+    direct = Relayed("alice", None, "bob", "TAGMSG", "+typing=active", "")
+    house.hub.relay(alice, direct, bob.account_id, is_room=False)
+    assert [told(member, Relayed) for member in (alice, again, bob, json)] == [[], [typing], [typing, direct], []]
+
+
+def test_users_who_left_are_remembered(house: House) -> None:
+    """Those who were online on another server too, but not those who are online."""
+    for name in ("alice", "bob", "alice"):
+        house.hub.leave(house.log_in(name))
+    house.presence.replace_peer("other", [RosterChange(LOBBY_ID, None, ["carol"])])
+    house.hub.announce(LOBBY_ID, Users(joined=("alice", "bob", "carol")), 1_000)
+    house.presence.drop_peer("other")
+    house.hub.announce(LOBBY_ID, Users(left=("alice", "bob", "carol")), 1_000)
+    assert [len(house.hub.past(name, 9)) for name in ("ALICE", "bob", "carol", "dave")] == [2, 1, 1, 0]
+    house.log_in("alice")
+    assert house.hub.past("alice", 9) == ()
+
+
+class Store:
+    """The messages and rooms that Entering reads. While it reads, the hub publishes another message."""
+
+    def __init__(self, when_read: Callable[[], None]) -> None:
+        self.when_read = when_read
+
+    def history(self, _: int, before_id: int, _limit: int, room_id: int) -> list[PublicMessage]:
+        self.when_read()
+        return [public(each, "bob", "missed", None if room_id == LOBBY_ID else "dev") for each in range(7, before_id)]
+
+    def of_account(self, _: int) -> list[RoomView]:
+        return [dev()]
+
+    def roles(self, _: object) -> dict[int, dict[str, RoomRole]]:
+        return {DEV: {"bob": RoomRole.OPERATOR}}
+
+
+def lines(events: Sequence[Event | EventBatch]) -> bytes:
+    """The toy encoding: the name of the event, or the id of a message."""
+    return b"".join(
+        f"{each.id if isinstance(each, PublicMessage) else type(each).__name__} ".encode()
+        for each in expand_batches(events)
+    )
+
+
+def test_missed_messages_come_after_the_answer_and_before_new_ones() -> None:
+    """Each once, although others write while they are read; and nothing new comes inside of them."""
+    house = House(lambda _: BroadcastBuffer(lines, 1_000_000, is_reserved=False))
+    bob = house.log_in("bob", "json")
+    queue = SendQueue(cast("Any", Transport()), "toy", lines, "toy", lambda _: None)
+    alice = Member(0, "alice", queue, knows_rooms=True, enter=Enter(username="alice", variant="toy/"))
+    join_hub(house.hub, alice)
+    queue.release([])
+    ids = itertools.count(11)
+    store = Store(lambda: house.say(bob, LOBBY_ID, next(ids), "new"))
+    entering = Entering(house.hub, cast("Any", store), cast("Any", store))
+    entering.enter_lobby(alice, replays_after=8)
+    house.say(bob, LOBBY_ID, next(ids), "newer")
+    for buffer in queue.buffers:
+        while buffer.position < buffer.end:
+            buffer.advance()
+    sent = b""
+    while data := queue.next_data():
+        assert isinstance(data, list)
+        sent += b"".join(data)
+        queue.note_sent(sum(map(len, data)))
+    assert sent.split() == [b"Entered", b"9", b"10", b"11", b"12"]
+
+
+def test_rooms_of_a_login_are_described_with_what_was_missed(house: House) -> None:
+    """The members are those that were listed at the login; roles and topics are read after it."""
+    house.log_in("bob", "json", dev())
+    enter = Enter(username="alice", variant="toy/")
+    alice = Member(0, "alice", FakeSendQueue(house.lobby), knows_rooms=True, enter=enter)
+    joined = join_hub(house.hub, alice, [dev()])
+    store = Store(lambda: None)
+    ((entered, *missed),) = Entering(house.hub, cast("Any", store), cast("Any", store)).after_login(alice, joined, 8)
+    assert isinstance(entered, Entered)
+    assert {each.info.username: each.role for each in entered.members} == {
+        "bob": RoomRole.OPERATOR, "alice": RoomRole.MEMBER,
+    }  # fmt: skip
+    assert entered.is_login
+    assert [each.id for each in missed if isinstance(each, PublicMessage)] == [9, 10]
+
+
+class Transport:
+    """A peer that takes everything."""
+
+    is_socket = False
+    write_max_bytes = 1_000_000

@@ -121,6 +121,8 @@ class Chat:
             guests=unused,
             rooms=commands,
             log=log,
+            entering=unused,
+            directory=unused,
             moderation=cast("Any", SimpleNamespace(check_address=lambda _: None)),
             tokens=unused,
             acked_delivery=delivery,

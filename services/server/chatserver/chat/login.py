@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from chatprotocol.events import Event, Message
+    from chatserver.chat.entering import Entering
     from chatserver.chat.hub import Hub, JoinState
     from chatserver.chat.login_throttle import LoginThrottle, Try
     from chatserver.chat.passwords import Passwords
@@ -129,6 +130,7 @@ class Login:
         counters: Counters,
         records: ModerationRecords,
         tokens: SessionTokens,
+        entering: Entering,
         on_empty: Callable[[], None],
         behind_max_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
@@ -151,6 +153,7 @@ class Login:
         self._counters = counters
         self._records = records
         self._tokens = tokens
+        self._entering = entering
         self._on_empty = on_empty
         self._behind_max_seconds = behind_max_seconds
         self._clock = clock
@@ -504,7 +507,11 @@ class Login:
             deletions: tuple[Event, ...] = ()
             if login.moderation and login.since is not None:
                 deletions = self._records.deletions(account.id, _each_since(login.since, rooms)[0])
-            last_page, is_complete = _send_pages(send_queue, (welcome, *unknown), member, ranges)
+            if enter is None:
+                last_page, is_complete = _send_pages(send_queue, (welcome, *unknown), member, ranges)
+            else:
+                after_id = max(account.delivered_id, joined.delivered_id) if is_known else None
+                last_page, is_complete = self._enter_rooms(member, welcome, joined, after_id, ranges)
             if last_page is not None and not is_complete and not isinstance(login, requests.StepLogin):
                 last_page = (*last_page, _UNREADABLE)
             if last_page is not None:
@@ -516,6 +523,26 @@ class Login:
             self.leave(member)
             raise
         return member
+
+    def _enter_rooms(
+        self, member: Member, welcome: Welcome, joined: JoinState, after_id: int | None, ranges: Sequence[_Range]
+    ) -> tuple[Sequence[Event] | None, bool]:
+        """Put the welcome, and what a connection that tracks members gets about each of its rooms; then as _send_pages.
+
+        ``after_id``: messages of the rooms after this one are missed; None: none is.
+        """
+        send_queue = member.send_queue
+        rooms = self._entering.after_login(member, joined, after_id)
+        first = next(rooms, [])  # before the welcome: an error rejects the login
+        send_queue.put([welcome, self._entering.counts()])
+        try:
+            for about_room in (first, *rooms) if first else ():
+                send_queue.put(about_room)
+                if not send_queue.wait_for_room():
+                    return None, True
+            return _send_pages(send_queue, (), member, ranges)
+        except (StoreError, ShortOfMemoryError) as error:
+            raise _aborted(error) from error
 
     def _make_token(self, proof: Proof, label: str, address: str) -> NewToken:
         """Make the token of a login that may join now. If it fails later, its token stays unused until it expires."""
@@ -682,6 +709,12 @@ def _room_state(room: RoomView, last_id: int) -> RoomState:
     return RoomState(room.name, room.topic, min(room.last_id, last_id), room.is_private, room.role or RoomRole.MEMBER)
 
 
+def _aborted(error: Exception) -> LoginAbortedError:
+    """The reason why the rest of the missed messages can't be sent."""
+    is_short = isinstance(error, ShortOfMemoryError)
+    return LoginAbortedError("the server is short of memory" if is_short else "the server can't read its disk")
+
+
 def _send_pages(
     send_queue: SendQueue, first: Sequence[Event], member: Member, ranges: Sequence[_Range]
 ) -> tuple[Sequence[Event] | None, bool]:
@@ -702,9 +735,7 @@ def _send_pages(
             except (StoreError, ShortOfMemoryError) as error:
                 if held is first:  # nothing was sent yet: the login is rejected
                     raise
-                is_short = isinstance(error, ShortOfMemoryError)
-                reason = "the server is short of memory" if is_short else "the server can't read its disk"
-                raise LoginAbortedError(reason) from error
+                raise _aborted(error) from error
             if not found:
                 break
             is_last = is_last_page(found, _PAGE_MESSAGES)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatserver.chat.delivery import AckedDelivery
+    from chatserver.chat.directory import Directory
+    from chatserver.chat.entering import Entering
     from chatserver.chat.guests import Guests
     from chatserver.chat.hub import Hub
     from chatserver.chat.log_commands import LogCommands
@@ -42,6 +44,8 @@ class Services:
     guests: Guests
     rooms: RoomCommands
     log: LogCommands
+    entering: Entering
+    directory: Directory
     moderation: Moderation
     tokens: SessionTokens
     acked_delivery: AckedDelivery

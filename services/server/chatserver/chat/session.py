@@ -112,11 +112,14 @@ _QUERIES = frozenset(
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
         # A read mark costs as little as a message, and clients ask for one of each room at once.
         *(requests.AskLog, requests.AskActive, requests.Rename),
+        *(requests.AskMembers, requests.AskInfo, requests.AskWho, requests.AskPast, requests.AskCounts),
         *get_args(requests.TokenRequest),
         *get_args(requests.RoomRequest),
         *get_args(requests.ModerationRequest),
     }
 )
+# They count as messages, because others get them.
+_LIKE_MESSAGES = _SINGLE_MESSAGES | {requests.Relay, requests.SetAway, requests.SetRealname}
 # The same, but delayed like messages: they come before a direct message.
 _QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 
@@ -551,7 +554,7 @@ class Session:
         if self._is_operator():
             return True
         limits = self._services.limits
-        if kind in _SINGLE_MESSAGES:
+        if kind in _LIKE_MESSAGES:
             delay_seconds = limits.messages.take(self._rate_key(), limits.message_delay_seconds)
         elif kind in _QUERIES_BEFORE_DIRECT:
             delay_seconds = limits.queries.take(self._rate_key(), limits.message_delay_seconds)
@@ -669,6 +672,28 @@ class Session:
         _log.warning("disconnected", reason="unsolicited_acks", user=self._pair.name, connection=self._label)
         self._send_queue.put([Refused(ErrorCode.BAD_REQUEST, "Too many acknowledgements of nothing.")])
         return State.CLOSED
+
+    # --- handlers: connections that track members ---
+
+    def _enter_lobby(self, request: requests.EnterLobby) -> State:
+        assert self._member is not None
+        self._wait_for_pending()
+        self._services.entering.enter_lobby(self._member, request.replays_after)
+        return self._state
+
+    def _leave_lobby(self, _: requests.LeaveLobby) -> State:
+        assert self._member is not None
+        self._wait_for_pending()
+        self._services.hub.leave_lobby(self._member)
+        return self._state
+
+    def _answer_directory(self, request: requests.DirectoryRequest) -> State:
+        assert self._member is not None
+        self._wait_for_pending()
+        answer = self._services.directory.answer(self._member, request)
+        if answer is not None:
+            self._send_queue.put([answer])
+        return self._state
 
     # --- handlers: questions ---
 
@@ -875,6 +900,9 @@ class Session:
         requests.AskBans: _moderate,
         requests.Delete: _moderate,
         requests.Report: _moderate,
+        requests.EnterLobby: _enter_lobby,
+        requests.LeaveLobby: _leave_lobby,
+        **dict.fromkeys(get_args(requests.DirectoryRequest), _answer_directory),
     }
     # Handlers by state and request. All other requests are rejected.
     _TABLE: ClassVar[dict[State, _Handlers]] = {

@@ -160,7 +160,7 @@ class Tracking:
         """Compare what was told with the truth, for the users that an update is about."""
         for name in (*update.left, *update.joined):
             if room is self._lobby:
-                self._note_presence(name)
+                self._note_presence(name, has_left=name in update.left)
             if room.listed is None:
                 continue
             if self._presence.is_in(name, room.id):
@@ -263,13 +263,14 @@ class Tracking:
 
     # --- helpers ---
 
-    def _note_presence(self, name: str) -> None:
+    def _note_presence(self, name: str, *, has_left: bool) -> None:
         """Note that a user came online or went offline, perhaps on another server or as a guest of register."""
         if self._presence.is_online(name):
             self._left_here.discard(name)
         elif name in self._left_here:
-            self._left_here.remove(name)
-        else:
+            if has_left:
+                self._left_here.remove(name)
+        elif has_left:
             self._past.append(PastUser(name, "", self._now_ms()))
         self._tell_watchers(name)
 

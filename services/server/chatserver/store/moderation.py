@@ -145,6 +145,16 @@ class ModerationRecords:
             for number, time_ms, action, by, target, room, reason, detail in reversed(rows)
         )
 
+    def silence(self, account_id: int, room_id: int | None) -> ActiveSanction | None:
+        """The ban or mute that keeps the account from sending to the room; None is the lobby."""
+        with self._database.reading() as connection:
+            return find_silence(connection, account_id, self._now_ms(), room_id)
+
+    def is_ignored(self, account_id: int, other_id: int) -> bool:
+        """True if the account ignores the other one."""
+        with self._database.reading() as connection:
+            return is_ignored(connection, account_id, other_id)
+
     def ignored_by(self, account_id: int) -> tuple[str, ...]:
         """Names of the users whom the account ignores, sorted."""
         query = "SELECT name FROM ignored JOIN account ON account.id = ignored_id WHERE account_id = ?"

@@ -1,0 +1,162 @@
+"""Requests about other users: who they are, where they are, and whether they are online.
+
+All users may know of all others, as in the list of the lobby. A private room is shown to those who may know of it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import TYPE_CHECKING, assert_never
+
+from msgspec.structs import replace
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import Counts, Infos, Members, Past, Relayed, RoomMember, RoomRole, UserInfo
+from chatprotocol.limits import AWAY_MAX_BYTES, PAST_USERS_MAX, REALNAME_MAX_BYTES
+from chatprotocol.rules import LOBBY, is_lobby, unknown_user
+from chatserver.chat.problems import sanction_error
+from chatserver.store.rooms import LOBBY_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from chatprotocol.events import Event
+    from chatserver.chat.guests import Guests
+    from chatserver.chat.hub import Hub
+    from chatserver.chat.presence import Presence
+    from chatserver.chat.room import Member
+    from chatserver.chat.room_commands import RoomCommands
+    from chatserver.store.accounts import Account, Accounts
+    from chatserver.store.moderation import ModerationRecords
+    from chatserver.store.rooms import Rooms
+
+
+class Directory:
+    """Answers requests about other users. For any thread; raises RequestError and StoreError."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        presence: Presence,
+        accounts: Accounts,
+        guests: Guests,
+        rooms: Rooms,
+        commands: RoomCommands,
+        records: ModerationRecords,
+        count: Callable[[], Counts],
+    ) -> None:
+        """``count`` returns the numbers of users and rooms."""
+        self._hub = hub
+        self._presence = presence
+        self._accounts = accounts
+        self._guests = guests
+        self._rooms = rooms
+        self._commands = commands
+        self._records = records
+        self._count = count
+
+    def answer(self, member: Member, request: requests.DirectoryRequest) -> Event | None:
+        """Return the answer; None if the hub has answered, or there is none."""
+        match request:
+            case requests.AskMembers():
+                return self._list_members(member, request.room)
+            case requests.AskInfo():
+                return Infos(tuple(self._info(member, name) for name in request.usernames))
+            case requests.AskWho():
+                return self._find_matching(request.mask)
+            case requests.AskPast():
+                return Past(request.username, self._hub.past(request.username, min(request.limit, PAST_USERS_MAX)))
+            case requests.AskCounts():
+                return self._count()
+        self._change(member, request)
+        return None
+
+    def _change(
+        self,
+        member: Member,
+        request: requests.SetAway | requests.SetRealname | requests.SetBot | requests.Watch | requests.Relay,
+    ) -> None:
+        """Do what is asked. The hub answers, if there is an answer."""
+        match request:
+            case requests.SetAway():
+                _check_bytes("The text", request.text, AWAY_MAX_BYTES)
+                self._hub.set_away(member, request.text)
+            case requests.SetRealname():
+                _check_bytes("The description", request.realname, REALNAME_MAX_BYTES)
+                self._hub.set_realname(member, request.realname)
+            case requests.SetBot():
+                self._hub.set_bot(member, is_bot=request.is_bot)
+            case requests.Watch():
+                names = [self._spelling(name) for name in request.usernames]
+                self._hub.watch(member, names, request.removed, clears=request.clears)
+            case requests.Relay():
+                self._relay(member, request)
+            case _:
+                assert_never(request)
+
+    def _list_members(self, member: Member, name: str | None) -> Members:
+        """The members of the lobby, or of a room that the user is in, who are online."""
+        if name is None or is_lobby(name):
+            room_id, label = LOBBY_ID, LOBBY
+            roles: dict[str, RoomRole] = {}
+        else:
+            room = self._commands.find(member, name)
+            room_id, label = room.room_id, room.name
+            roles = self._rooms.roles([room_id]).get(room_id, {})
+        infos = self._hub.infos(self._presence.members(room_id))
+        return Members(label, tuple(RoomMember(info, roles.get(info.username, RoomRole.MEMBER)) for info in infos))
+
+    def _info(self, member: Member, name: str) -> UserInfo | None:
+        account = self._find(name)
+        if account is None:
+            return None
+        rooms = self._rooms.shared(member.account_id, account.id)
+        if not self._presence.is_online(account.name):
+            return UserInfo(username=account.name, is_online=False, is_guest=account.is_guest, rooms=rooms)
+        (info,) = self._hub.infos([account.name])
+        return replace(info, is_guest=account.is_guest, rooms=rooms)
+
+    def _find_matching(self, mask: str) -> Infos:
+        """The users who are online and whose name or description matches."""
+        # The translation of ? and * takes no exponential time; [ has no meaning here.
+        matches = re.compile(fnmatch.translate(mask.lower().replace("[", "[[]"))).match
+        infos = self._hub.infos(self._presence.members(LOBBY_ID))
+        return Infos(tuple(info for info in infos if matches(info.username.lower()) or matches(info.realname.lower())))
+
+    def _relay(self, member: Member, request: requests.Relay) -> None:
+        """Pass something on, if a message would be passed on as well."""
+        room = request.room
+        if room is not None:
+            found = None if is_lobby(room) else self._commands.find(member, room)
+            room_id, label = (LOBBY_ID, LOBBY) if found is None else (found.room_id, found.name)
+            self._check_silence(member, room_id, None if found is None else room)
+            event = Relayed(member.name, label, None, request.kind, request.tags, request.text)
+            self._hub.relay(member, event, room_id, is_room=True)
+            return
+        recipient = self._find(request.to or "")
+        if recipient is None:
+            raise unknown_user(request.to or "")
+        self._check_silence(member, LOBBY_ID, None)
+        if not self._records.is_ignored(recipient.id, member.account_id):
+            event = Relayed(member.name, None, recipient.name, request.kind, request.tags, request.text)
+            self._hub.relay(member, event, recipient.id, is_room=False)
+
+    def _check_silence(self, member: Member, room_id: int, room: str | None) -> None:
+        silence = self._records.silence(member.account_id, None if room_id == LOBBY_ID else room_id)
+        if silence is not None:
+            raise sanction_error(silence, room)
+
+    def _find(self, name: str) -> Account | None:
+        return self._accounts.find(name) or self._guests.find(name)
+
+    def _spelling(self, name: str) -> str:
+        """The registered spelling of a name, or that of the guest who has it."""
+        account = self._find(name)
+        return name if account is None else account.name
+
+
+def _check_bytes(what: str, value: str, limit_bytes: int) -> None:
+    if len(value.encode()) > limit_bytes:
+        raise RequestError(ErrorCode.TOO_LONG, f"{what} has {limit_bytes} bytes at most in UTF-8; nothing was done.")
