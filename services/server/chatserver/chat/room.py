@@ -199,8 +199,10 @@ class Room:
             if tracks_members:
                 start, end = buffer.append(events)
                 for member in own:
-                    if member in seen_versions:
+                    if member in seen_versions and start < end:
                         member.send_queue.replace(buffer, start, end, events if is_for_own else ())
+                    elif member in seen_versions and is_for_own:  # the variant has no form of them
+                        member.send_queue.insert(events)
 
     def append_untracked(self, events: Sequence[Event | EventBatch]) -> None:
         """Send events to the followers that do not track members, after the next flush."""

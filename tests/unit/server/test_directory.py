@@ -1,0 +1,110 @@
+"""Requests about other users: what is passed on, and who is found. Their answers from outside: test_irc_users.py."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chatprotocol import requests
+from chatprotocol.errors import ErrorCode, RequestError
+from chatprotocol.events import Counts, Infos, Relayed, SanctionKind, UserInfo
+from chatprotocol.limits import AWAY_MAX_BYTES, REALNAME_MAX_BYTES
+from chatprotocol.rules import not_a_member
+from chatserver.chat.directory import Directory
+from chatserver.store.accounts import Account
+from chatserver.store.moderation import ActiveSanction
+from chatserver.store.rooms import LOBBY_ID
+
+ALICE: Any = SimpleNamespace(account_id=1, name="alice")
+INFOS = [
+    UserInfo(username="Bob", is_online=True, realname="Robert [b]"),
+    UserInfo(username="carol", is_online=True),
+]
+
+
+class Server:
+    """What the directory asks, as the test has set it; and the events that were passed on."""
+
+    def __init__(self) -> None:
+        self.silence: ActiveSanction | None = None
+        self.ignored: list[tuple[int, int]] = []
+        self.relayed: list[tuple[Relayed, int, bool]] = []
+        counts = Counts(users=0, users_max=0, operators=0, unknown=0, rooms=0)
+        server: Any = self
+        self.directory = Directory(
+            hub=server,
+            presence=SimpleNamespace(members=lambda _: ()),  # type: ignore[arg-type]
+            accounts=SimpleNamespace(find=self._find),  # type: ignore[arg-type]
+            guests=SimpleNamespace(find=lambda _: None),  # type: ignore[arg-type]
+            rooms=server,
+            commands=SimpleNamespace(find=self._find_room),  # type: ignore[arg-type]
+            records=SimpleNamespace(  # type: ignore[arg-type]
+                silence=lambda *_: self.silence, is_ignored=lambda *ids: ids in self.ignored
+            ),
+            count=lambda: counts,
+        )
+
+    def _find(self, name: str) -> Account | None:
+        return Account(2, "Bob", "", 0) if name.lower() == "bob" else None
+
+    def _find_room(self, _: object, name: str) -> SimpleNamespace:
+        if name != "dev":
+            raise not_a_member(name)
+        return SimpleNamespace(room_id=5, name="dev")
+
+    def infos(self, _: object) -> list[UserInfo]:
+        return INFOS
+
+    def relay(self, _: object, event: Relayed, target_id: int, *, is_room: bool) -> None:
+        self.relayed.append((event, target_id, is_room))
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def relay(room: str | None = None, to: str | None = None) -> requests.Relay:
+    return requests.Relay(room=room, to=to, kind="TAGMSG", tags="+typing=active")
+
+
+def test_relayed_event_goes_where_a_message_would(server: Server) -> None:
+    """An ignored user does not learn that it is ignored."""
+    for request in (relay("dev"), relay("LOBBY"), relay(to="bob")):
+        server.directory.answer(ALICE, request)
+    places = [(event.room, event.to, target_id, is_room) for event, target_id, is_room in server.relayed]
+    assert places == [("dev", None, 5, True), ("lobby", None, LOBBY_ID, True), (None, "Bob", 2, False)]
+    server.ignored.append((2, 1))
+    server.directory.answer(ALICE, relay(to="bob"))
+    assert len(server.relayed) == 3
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_muted", "code"),
+    [
+        (relay("dev"), True, ErrorCode.MUTED),
+        (relay("lobby"), True, ErrorCode.MUTED),
+        (relay(to="bob"), True, ErrorCode.MUTED),
+        (relay("ops"), False, ErrorCode.NOT_A_MEMBER),
+        (relay(to="nobody"), False, ErrorCode.UNKNOWN_USER),
+        (requests.SetAway("x" * (AWAY_MAX_BYTES + 1)), False, ErrorCode.TOO_LONG),
+        (requests.SetRealname("x" * (REALNAME_MAX_BYTES + 1)), False, ErrorCode.TOO_LONG),
+    ],
+)
+def test_request_is_refused(
+    server: Server, request_: requests.DirectoryRequest, *, is_muted: bool, code: ErrorCode
+) -> None:
+    server.silence = ActiveSanction(SanctionKind.MUTE, None, "") if is_muted else None
+    with pytest.raises(RequestError) as refusal:
+        server.directory.answer(ALICE, request_)
+    assert refusal.value.code is code
+    assert server.relayed == []
+
+
+@pytest.mark.parametrize(
+    ("mask", "found"),
+    [("*", [0, 1]), ("b?B", [0]), ("robert [B]", [0]), ("[bc]*", []), ("caro", []), ("*" * 200 + "x", [])],
+)
+def test_mask_has_two_wildcards(server: Server, mask: str, found: list[int]) -> None:
+    """The name or the description matches, ignoring case."""
+    assert server.directory.answer(ALICE, requests.AskWho(mask)) == Infos(tuple(INFOS[each] for each in found))
