@@ -109,8 +109,8 @@ MESSAGES = {
         carol ..
         bob ..
         alice ..
-        alice > @+draft/reply=123;secret=no TAGMSG $room
-        bob < @+draft/reply=123;!secret :$alice!*@* TAGMSG $room
+        alice > @+typing=paused;secret=no TAGMSG $room
+        bob < @+typing=paused;!secret :$alice!*@* TAGMSG $room
         carol .
         alice > @+typing=active TAGMSG $bob
         bob < @+typing=active :$alice!*@* TAGMSG $bob
@@ -165,13 +165,13 @@ MESSAGES = {
         bob > JOIN $room
         bob ..
         alice ..
-        alice > @label=12346;+draft/reply=123 PRIVMSG $room :hi
+        alice > @label=12346;+typing=paused PRIVMSG $room :hi
         alice < @label=12346 :$alice!*@* PRIVMSG $room hi
         bob < @!label :$alice!*@* PRIVMSG $room hi
         alice > @label=12347 NOTICE $room :hi
         alice < @label=12347 :$alice!*@* NOTICE $room hi
-        alice > @label=12348;+draft/reply=123 TAGMSG $room
-        alice < @label=12348;+draft/reply=123 :$alice!*@* TAGMSG $room
+        alice > @label=12348;+typing=paused TAGMSG $room
+        alice < @label=12348;+typing=paused :$alice!*@* TAGMSG $room
     """,
     "labeled-response: several lines are a batch": f"""
         alice : {ALL}

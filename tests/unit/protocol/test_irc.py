@@ -416,3 +416,21 @@ def test_no_input_raises_or_breaks_a_line(data: bytes, begins_logged_in: bool) -
     for line in dialogue.send_bytes(data + b"\r\n"):
         assert not re.search("[\r\n\0]", line)
         assert len(re.sub(r"^@\S+ ", "", line).encode()) <= IRC_LINE_MAX_BYTES - 2
+
+
+TYPING = events.Relayed("bob", "dev", None, "TAGMSG", "+typing=active", "")
+PROBE = events.Relayed("bob", None, "alice", "PRIVMSG", "+typing=done", "\x01PING 1\x01")
+
+
+@pytest.mark.parametrize(
+    ("event", "letters", "expected"),
+    [
+        (TYPING, "g", "@+typing=active {} TAGMSG #dev"),
+        (TYPING, "", ""),
+        (PROBE, "", "{} PRIVMSG alice :\x01PING 1\x01"),
+    ],
+)
+def test_what_programs_pass_on_reaches_those_who_know_it(event: events.Event, letters: str, expected: str) -> None:
+    """IRCv3, message-tags: nobody without the capability gets a TAGMSG or a tag. CTCP is for all."""
+    encoded = Irc().encoder(f"irc/{letters}")([event]).decode()
+    assert encoded == (f"{expected.format(':bob!bob@chat.local')}\r\n" if expected else "")

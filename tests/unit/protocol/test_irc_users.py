@@ -188,6 +188,7 @@ def test_tagmsg() -> None:
     assert said.lines == ["@+typing=active :alice!alice@chat.test TAGMSG #dev"]
     assert alice.say("@+x=y TAGMSG bob") == ([], [])
     assert alice.say("@+typing=done TAGMSG bob", refused(ErrorCode.UNKNOWN_USER)).lines == []
+    assert alice.say("@+typing=done TAGMSG #lobby") == ([], []), "it has not joined the lobby"
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ def _shared_lines(encoding: Encoding, event: Event | EventBatch) -> list[str]:
         return irc_messages.batch_lines(encoding, event)
     if isinstance(event, events.PublicMessage | events.DirectMessage):
         return irc_messages.message_lines(encoding, event)
+    if isinstance(event, events.Relayed):
+        return irc_messages.relayed_lines(encoding, event)
     return irc_events.shared_lines(event, encoding)
 
 
@@ -190,7 +192,7 @@ class IrcServer(ServerProtocol):
             case events.DirectMessage(sender=sender) if sender == connection.nick != event.recipient:
                 # From another connection of the user: without an echo, a client would show it as another's.
                 return irc_messages.message_lines(connection.encoding, event) if connection.echoes else []
-            case events.PublicMessage() | events.DirectMessage() | PublicBatch():
+            case events.PublicMessage() | events.DirectMessage() | PublicBatch() | events.Relayed():
                 return _shared_lines(connection.encoding, event)
             case events.Log():
                 return list(irc_messages.log_lines(connection, event.messages))

@@ -38,7 +38,7 @@ from chatprotocol.wire.irc_events import (
 )
 from chatprotocol.wire.irc_info import MODES_MAX
 from chatprotocol.wire.irc_lines import format_line
-from chatprotocol.wire.irc_messages import relayed_tags
+from chatprotocol.wire.irc_messages import may_send, relayed_tags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -653,6 +653,8 @@ def _tagmsg(connection: IrcConnection, command: Command) -> Iterator[Request]:
     if len(targets) > 1:
         connection.answer_in_batch()
     for target in targets:
+        if not may_send(connection, target):
+            continue
         if target.startswith("#"):
             yield requests.Relay(room=target[1:], kind="TAGMSG", tags=tags)
         else:

@@ -155,6 +155,16 @@ def _action_lines(form: _Form, message_id: int, text: str) -> list[str]:
     return [form.first(message_id) + first, *(f"{form.tags}{form.body}{piece}" for piece in others)]
 
 
+def relayed_lines(encoding: Encoding, event: events.Relayed) -> list[str]:
+    """The line of something that is passed on to the programs of others; TAGMSG is for those who know tags."""
+    if event.kind == "TAGMSG" and not encoding.has_tags:
+        return []
+    to = event.to if event.room is None else f"#{event.room}"
+    params = (to or "*", event.text) if event.text else (to or "*",)
+    tags = event.tags if encoding.has_tags else ""
+    return [format_line(encoding.prefix(event.sender), event.kind, *params, tags=tags)]
+
+
 def log_lines(connection: IrcConnection, messages: Iterable[Message]) -> Iterator[str]:
     """The lines of an answer to CHATHISTORY, whose second parameter is the target."""
     batch = connection.new_batch() if "batch" in connection.enabled else ""
@@ -266,7 +276,7 @@ def send(connection: IrcConnection, command: Command) -> Iterator[Request]:
 
 def _send(connection: IrcConnection, targets: Sequence[str], text: str, *, is_notice: bool) -> Iterator[Request]:
     """Yield the requests of a message to several targets. Their answers come later: see IrcConnection."""
-    accepted = [target for target in targets if _may_send(connection, target)]
+    accepted = [target for target in targets if may_send(connection, target)]
     batch = ""
     if len(targets) > 1:
         if len(accepted) == 0:
@@ -288,7 +298,7 @@ def _send(connection: IrcConnection, targets: Sequence[str], text: str, *, is_no
             yield Whisper(target, text, notice=is_notice)
 
 
-def _may_send(connection: IrcConnection, target: str) -> bool:
+def may_send(connection: IrcConnection, target: str) -> bool:
     """False for the lobby if this connection has not joined it. The server decides about all other targets."""
     return room_key(target) != f"#{LOBBY}" or LOBBY in connection.rooms
 
@@ -299,7 +309,7 @@ def _relay(connection: IrcConnection, command: Command, targets: Sequence[str], 
         connection.answer_in_batch()
     tags = relayed_tags(command)
     for target in targets:
-        if not _may_send(connection, target):
+        if not may_send(connection, target):
             connection.reply("404", target, "Cannot send to channel (join it first)")
             continue
         room, to = (target[1:], None) if target.startswith("#") else (None, target)
