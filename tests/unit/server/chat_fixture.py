@@ -218,6 +218,7 @@ class FakeRecords:
     def __init__(self, accounts: FakeAccounts) -> None:
         self._accounts = accounts
         self.banned: dict[int, ActiveSanction] = {}
+        self.silences: dict[int, ActiveSanction] = {}
         # Results of looks for the ban of an address, in order; then none.
         self.bans_of_address: list[ActiveSanction | None] = []
         self.deleted: set[int] = set()
@@ -239,6 +240,9 @@ class FakeRecords:
         (found,) = (each for each in self._accounts.by_key.values() if each.id == account_id)
         password_hash = None if account_id in self.deleted else self.changed_hashes.get(account_id, found.password_hash)
         return Standing(self.banned.get(account_id), account_id in operators, password_hash)
+
+    def silence(self, account_id: int, _: int | None) -> ActiveSanction | None:
+        return self.silences.get(account_id)
 
     def ban_of_address(self, _: str) -> ActiveSanction | None:
         return self.bans_of_address.pop(0) if self.bans_of_address else None

@@ -85,6 +85,8 @@ def test_relayed_event_goes_where_a_message_would(server: Server) -> None:
         (relay("dev"), True, ErrorCode.MUTED),
         (relay("lobby"), True, ErrorCode.MUTED),
         (relay(to="bob"), True, ErrorCode.MUTED),
+        (requests.SetAway("insults"), True, ErrorCode.MUTED),
+        (requests.SetRealname("insults"), True, ErrorCode.MUTED),
         (relay("ops"), False, ErrorCode.NOT_A_MEMBER),
         (relay(to="nobody"), False, ErrorCode.UNKNOWN_USER),
         (requests.SetAway("x" * (AWAY_MAX_BYTES + 1)), False, ErrorCode.TOO_LONG),

@@ -19,6 +19,7 @@ from chatprotocol.events import (
     Sent,
     SentStatus,
     TimeMs,
+    UserQuit,
     Welcome,
 )
 from chatprotocol.requests import (
@@ -29,6 +30,7 @@ from chatprotocol.requests import (
     ChangePassword,
     Delete,
     Enter,
+    EnterLobby,
     GuestLogin,
     Ignore,
     Login,
@@ -94,6 +96,18 @@ def test_guest_that_quits_frees_its_name_at_once(services: ChatFixture) -> None:
     assert codes(services.connect().ask(Authenticate(username="carol", password="x", registers=True))) == [
         Authenticated
     ]
+
+
+@pytest.mark.parametrize("is_muted", [False, True])
+def test_muted_user_says_nothing_with_the_reason_of_its_end(services: ChatFixture, *, is_muted: bool) -> None:
+    dave, carol = guest(services, "dave"), guest(services)
+    dave.ask(EnterLobby())
+    if is_muted:
+        (account_id,) = (each for name, each in services.accounts.guests.items() if name == "carol")
+        services.records.silences[account_id] = ActiveSanction(SanctionKind.MUTE, None, "")
+    carol.ask(Quit("insults"))
+    (quit_,) = (each for each in dave.received() if isinstance(each, UserQuit))
+    assert quit_ == UserQuit("carol", "" if is_muted else "insults")
 
 
 # --- names ---

@@ -13,6 +13,7 @@ from chatprotocol.events import Bye, Pong, Refused, Sent, Users, Welcome
 from chatprotocol.requests import (
     AskHistory,
     AskUsers,
+    EnterLobby,
     Join,
     Login,
     ModerationRequest,
@@ -22,6 +23,7 @@ from chatprotocol.requests import (
     Say,
     SayBatch,
     TokenRequest,
+    Watch,
     Whisper,
 )
 from chatserver.chat.rate_limit import RateLimit, UserLimits
@@ -184,9 +186,11 @@ def test_operator_who_is_one_no_longer_has_rates() -> None:
     assert Refused in map(type, alice.ask(*[AskHistory()] * 3))
 
 
-@pytest.mark.parametrize("kind", [*get_args(RoomRequest), *get_args(ModerationRequest), *get_args(TokenRequest)])
+@pytest.mark.parametrize(
+    "kind", [*get_args(RoomRequest), *get_args(ModerationRequest), *get_args(TokenRequest), EnterLobby, Watch]
+)
 def test_every_request_about_rooms_and_conduct_has_a_rate(kind: type[Any]) -> None:
-    """Each may wait for the disk, and be told to others."""
+    """Each may wait for the disk, be told to others, or have a long answer."""
     fixture = Fixture()
     alice = fixture.enter()
     *_, last = alice.ask(*[AskHistory()] * 2, any_request(kind))

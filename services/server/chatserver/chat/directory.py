@@ -82,9 +82,12 @@ class Directory:
         match request:
             case requests.SetAway():
                 _check_bytes("The text", request.text, AWAY_MAX_BYTES)
+                if request.text:  # others may be told
+                    self._check_silence(member, LOBBY_ID, None)
                 self._hub.set_away(member, request.text)
             case requests.SetRealname():
                 _check_bytes("The description", request.realname, REALNAME_MAX_BYTES)
+                self._check_silence(member, LOBBY_ID, None)
                 self._hub.set_realname(member, request.realname)
             case requests.SetBot():
                 self._hub.set_bot(member, is_bot=request.is_bot)

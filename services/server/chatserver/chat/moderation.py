@@ -18,6 +18,7 @@ from chatprotocol.rules import check_reason, is_lobby, unknown_user
 from chatserver.chat.problems import problem_error, sanction_error, write_error
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
+from chatserver.store.errors import StoreError
 from chatserver.store.rooms import LOBBY_ID
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ class Moderation:
         ban = self._records.ban_of_address(address)
         if ban is not None:
             raise sanction_error(ban)
+
+    def may_say_why(self, member: Member) -> bool:
+        """True if others may be told why the user leaves: not the words of a muted one. Never raises StoreError."""
+        try:
+            return self._records.silence(member.account_id, None) is None
+        except StoreError:
+            return False
 
     def answer(self, member: Member, request: requests.ModerationRequest) -> Bans | Audit | Ignored | None:
         """Return a list; or do what is asked. The hub has then answered. Raises RequestError."""

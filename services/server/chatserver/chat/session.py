@@ -113,6 +113,8 @@ _QUERIES = frozenset(
         # A read mark costs as little as a message, and clients ask for one of each room at once.
         *(requests.AskLog, requests.AskActive, requests.Rename),
         *(requests.AskMembers, requests.AskInfo, requests.AskWho, requests.AskPast, requests.AskCounts),
+        # The answer lists all users; and a watch looks up each name.
+        *(requests.EnterLobby, requests.Watch),
         *get_args(requests.TokenRequest),
         *get_args(requests.RoomRequest),
         *get_args(requests.ModerationRequest),
@@ -468,7 +470,7 @@ class Session:
         return State.CLOSED
 
     def _quit(self, request: requests.Quit) -> State:
-        if self._member is not None:
+        if self._member is not None and self._services.moderation.may_say_why(self._member):
             self._member.quit_reason = request.reason
         return self._leave(requests.Leave())
 

@@ -97,7 +97,7 @@ class Tracking:
     # --- what is known of users ---
 
     def info(self, name: str) -> UserInfo:
-        """What is known of a user who is online."""
+        """What is known of a user who is online. Also without the lock: each value is read by itself."""
         return info_of(name, self._users.get(name), self._now_ms())
 
     def user(self, name: str) -> User | None:
