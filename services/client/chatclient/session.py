@@ -29,6 +29,8 @@ refusal is told (`tries_next`): Reconnected tells both servers in one event. Con
 failed. The first login is repeated in the same way. A server that answers `unavailable` to a message or query has no
 quorum or is still catching up: the session ends the connection, and repeats both on the next. With `tells_unavailable`
 it stays with the last server of a round, where history can be read: the error is told, and the message is rejected.
+Another server may be back meanwhile, so the first request that is refused after a pause begins another round. The pause
+grows with each such round, until a message is confirmed.
 A message is rejected only if each server that got it has refused it. Otherwise an earlier one may still store it
 (`_in_doubt`), and it is repeated.
 
@@ -61,6 +63,7 @@ follows Reconnected, and the error is dropped: _on_welcome_back(), _foreseen_err
 """
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -128,6 +131,10 @@ _UNANSWERED_MAX: Final = 64
 _RESEND_MIN_SECONDS: Final = 0.1
 _RESEND_MAX_SECONDS: Final = 60.0
 _NONCE_BYTES: Final = 8
+# Least time from an error that tells that all servers are unavailable to the next round: doubled each time, up to the
+# maximum. A round takes the user from a server where history can be read, and each login of it costs a hash.
+_FIRST_ROUND_PAUSE_SECONDS: Final = 5.0
+_LONGEST_ROUND_PAUSE_SECONDS: Final = 60.0
 # Maximum wait for the answer to the goodbye of a client that was told to end: the server may have stopped reading.
 GOODBYE_SECONDS: Final = 5.0
 
@@ -230,6 +237,7 @@ class ClientSession:
     """For one thread, except `expected_answer` and `ping`. Methods return the events to show, in order.
 
     The model has applied them. ``resends_limited``: see *Rates* above. ``tells_unavailable``: see *Several servers*.
+    ``monotonic`` is a clock, in seconds.
     """
 
     def __init__(
@@ -241,6 +249,7 @@ class ClientSession:
         *,
         resends_limited: bool = False,
         tells_unavailable: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
         self.client_protocol = client_protocol
@@ -278,9 +287,14 @@ class ClientSession:
         self._served_by: Address | None = None
         # The reason why the session ended the connection to a server that is unavailable, or "".
         self._unavailable_reason = ""
+        # After all servers were unavailable: the time from which a refused request begins another round; None after a
+        # confirmation and in a round. The pause before the next such time.
+        self._tells_unavailable = tells_unavailable
+        self._monotonic = monotonic
+        self._next_round_at: float | None = None
+        self._round_pause_seconds = _FIRST_ROUND_PAUSE_SECONDS
         # Nonces of unconfirmed messages that this connection's server has refused as unavailable; and of those that a
         # server has got on an earlier connection, and neither refused nor confirmed.
-        self._tells_unavailable = tells_unavailable
         self._refused: set[str | None] = set()
         self._in_doubt: set[str] = set()
 
@@ -466,11 +480,12 @@ class ClientSession:
                 is_asked_for = any(answers(action, event, self.model.username) for action in self._unanswered)
                 if self.model.was_deleted(message_id) and not is_asked_for:
                     return ()
-            case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event) and self._leaves_after(event):
-                self._refused.add(event.nonce)
-                self._unavailable_reason = event.reason.rstrip(".")
-                self.close_link()
-                return ()
+            case events.Refused(code=ErrorCode.UNAVAILABLE) if self._is_repeated(event):
+                if self._leaves_after(event):
+                    self._refused.add(event.nonce)
+                    self._unavailable_reason = event.reason.rstrip(".")
+                    self.close_link()
+                    return ()
             case events.Refused(nonce=nonce) if not self.model.is_logged_in and nonce not in self.model.unconfirmed:
                 return self._on_login_refused(event)
             case events.Refused(code=ErrorCode.RATE_LIMITED, nonce=str(nonce), retry_seconds=float(seconds)) if (
@@ -491,6 +506,7 @@ class ClientSession:
                 self._served_by = self.model.connected_to
             case events.Sent():  # an outage is over: in the next one the others are tried first
                 self._tries_next = len(self.model.servers) > 1
+                self._next_round_at, self._round_pause_seconds = None, _FIRST_ROUND_PAUSE_SECONDS
             case events.Refused(code=ErrorCode.UNKNOWN_ROOM, nonce=None, room=str(room)) if (
                 room_key(room) in self._foreseen_errors
             ):
@@ -563,7 +579,17 @@ class ClientSession:
 
     def _leaves_after(self, error: events.Refused) -> bool:
         """True if the request is repeated elsewhere after this error; false to tell the error."""
-        return self._tries_next or not self._tells_unavailable or error.nonce in self._in_doubt
+        if self._tries_next or not self._tells_unavailable or error.nonce in self._in_doubt:
+            return True
+        now = self._monotonic()
+        if self._next_round_at is None:
+            self._next_round_at = now + self._round_pause_seconds
+            self._round_pause_seconds = min(2 * self._round_pause_seconds, _LONGEST_ROUND_PAUSE_SECONDS)
+        if len(self.model.servers) == 1 or now < self._next_round_at:
+            return False
+        self._next_round_at = None
+        self._tries_next = True  # for further errors of this connection
+        return True
 
     def _may_be_unconfirmed(self, message: events.Message) -> bool:
         """True if this message may be an unconfirmed one that the server stored on an earlier connection."""

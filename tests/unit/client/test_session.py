@@ -493,6 +493,42 @@ def test_person_stays_if_all_servers_are_unavailable(servers: tuple[Address, ...
     assert link.is_shut is (len(servers) > 1)
 
 
+def test_person_goes_on_if_the_last_server_stays_unavailable() -> None:
+    """Promise: the first message that is refused after a pause begins a round. The pause grows up to a confirmation."""
+    model, now = Model((A, B), "alice", "secret"), [1_000.0]
+    session = ClientSession(
+        model, Json().client(), FakeConnection(), nonces(), tells_unavailable=True, monotonic=lambda: now[0]
+    )
+    link = reach(session, B, tries_next=False)
+    session.log_in()
+    session.handle(WELCOME)
+
+    def is_left_after(seconds: float) -> bool:
+        """True if two messages refused now make the client go on; false if they are rejected."""
+        now[0] += seconds
+        for message in [session.prepare(Say(text)) for text in ("hello", "there")]:
+            session.request(message)
+            error = refused(ErrorCode.UNAVAILABLE, message.nonce)
+            assert session.handle(error) == (() if link.is_shut else (error,))
+        assert bool(model.unconfirmed) is link.is_shut
+        return link.is_shut
+
+    for pause in (5.0, 10.0, 20.0, 40.0, 60.0, 60.0):
+        assert [is_left_after(seconds) for seconds in (0.0, pause - 0.1, 0.2)] == [False, False, True]
+        session.handle(LinkDown("closed", tries_next=True))
+        for server in (A, B):  # all are unavailable: the messages are told at the last one
+            link = reach(session, server, tries_next=server == A)
+            session.handle(WELCOME)
+            assert list(model.unconfirmed.values()) == link.sent[1:]
+            for message in link.sent[1:]:
+                session.handle(refused(ErrorCode.UNAVAILABLE, message.nonce))
+    session.request(said := session.prepare(Say("stored")))
+    session.handle(confirmation(11, said.nonce))
+    link = reach(session, B, tries_next=False)
+    session.handle(WELCOME)
+    assert [is_left_after(seconds) for seconds in (0.0, 5.1)] == [False, True]
+
+
 def test_message_that_may_be_stored_is_not_rejected(session: ClientSession) -> None:
     """Promise: a person is told that a message was not stored only if no server may store it."""
     session = ClientSession(session.model, Json().client(), FakeConnection(), nonces(), tells_unavailable=True)
