@@ -27,6 +27,10 @@ FLOODS = {
     "a line without an end": "x",
     "objects without lines": "{}",
 }
+# Their answers are long.
+IRC_FLOOD = "".join(
+    f"{command}\r\n" for command in ("CAP LS 302", "HELP", "WHO *", "JOIN #lobby", "PART #lobby", "AWAY :x", "NICK x")
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,9 @@ def test_flood_of_requests_delays_no_user(
     """Each connection sends one of the floods. Without a rate, no other user gets a message for seconds."""
 
     def flooder(number: int) -> tuple[str, str, str]:
+        if number % 8 == 7:
+            login = f"NICK irc{number}\r\nUSER u 0 * :u\r\nJOIN #lobby\r\n"
+            return address_of(number // 16), login if are_logged_in else "CAP LS 302\r\n", IRC_FLOOD
         repeated = [*FLOODS.values()][number // 8 % len(FLOODS)]
         login = {"command": "login", "username": f"mallory{number // 8}", "password": "secret"}
         return address_of(number // 16), json.dumps(login) + "\n" if are_logged_in else PING, repeated

@@ -13,6 +13,7 @@ from integration.room import DatagramPeer, Peer, c, d, deadline, split_frames, t
 from reliability.program import Program
 from web_bytes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, request
 
+from chatprotocol.limits import IRC_LINE_MAX_BYTES
 from chatprotocol.udp.packet import Datagram, pack
 from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, by_name, sniff
 from chatprotocol.wire.websocket_client import EventDecoder
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from chatprotocol.events import Event
-    from chatprotocol.wire import Decoder
+    from chatprotocol.wire import Decoder, WireProtocol
 
 CLIENTS = 50
 # Per turn, so that a slow machine gets no more work than it can do.
@@ -97,13 +98,42 @@ WEB_REQUESTS = [
     frame(CLOSE, b"\x03\xe8hello"),
     request("/", "HEAD", Connection="close"),
 ]
+IRC_LOGINS = [
+    *(b"NICK fuzzirc%d\r\nUSER f 0 * :f\r\nJOIN #lobby,#fuzz\r\n" % number for number in range(10)),
+    *(b"PASS fuzz%d:secret\r\nNICK fuzz%d\r\nUSER f 0 * :f\r\n" % (number, number) for number in range(10)),
+    b"CAP LS 302\r\nCAP REQ :batch draft/multiline echo-message labeled-response message-tags sasl server-time\r\n",
+]
+IRC_REQUESTS = [
+    *IRC_LOGINS[:2],
+    b"CAP END\r\nNICK fuzzirc3\r\nUSER f 0 * :f\r\n",
+    b"AUTHENTICATE PLAIN\r\nAUTHENTICATE " + b"QUFB" * 100 + b"\r\n",
+    (
+        b"@label=17;+typing=active PRIVMSG #fuzz :\x01ACTION waves \xe2\x82\xac\x01\r\n"
+        b"NOTICE alice,fuzzirc4 :\x0304psst\r\n"
+    ),
+    b"@+typing=active TAGMSG #fuzz,alice\r\nPRIVMSG fuzzirc5 :\x01VERSION\x01\r\n",
+    b"BATCH +1 draft/multiline #fuzz\r\n@batch=1 PRIVMSG #fuzz :one\r\n@batch=1 PRIVMSG #fuzz :of many\r\nBATCH -1\r\n",
+    b"JOIN #fuzz2,#lobby key\r\nMODE #fuzz2 +siklb-t key 17 fuzzirc6!*@*\r\nTOPIC #fuzz2 :x\r\nINVITE alice #fuzz2\r\n",
+    b"KICK #fuzz2 fuzzirc6,fuzzirc7 :out\r\nPART #fuzz2,#lobby :bye\r\nMODE #fuzz2 +ov fuzz1 fuzz2\r\n",
+    (
+        b"NAMES #lobby\r\nWHO * %tcuhnfar,17\r\nWHOIS alice,fuzz1\r\nWHOWAS fuzzirc3 9\r\n"
+        b"LIST\r\nLUSERS\r\nISON alice bob\r\n"
+    ),
+    (
+        b"CHATHISTORY BETWEEN #fuzz msgid=1 timestamp=2026-01-31T12:00:00.000Z 500\r\nREDACT #fuzz 17\r\n"
+        b"MARKREAD alice\r\n"
+    ),
+    b"MONITOR + alice,bob,fuzzirc8\r\nMONITOR S\r\nAWAY :x\r\nSETNAME :y\r\nNICK fuzzirc9\r\nPING 17\r\n",
+    b"QUIT :bye\r\n",
+]
 DIALOGUES = [
     (JSON_LOGINS, JSON_REQUESTS),
     (WEB_LOGINS, WEB_REQUESTS),
     (FRAMES_LOGINS, FRAMES_REQUESTS),
     (REGISTER_LOGINS, REGISTER_REQUESTS),
+    (IRC_LOGINS, IRC_REQUESTS),
 ]
-REQUESTS = [*JSON_REQUESTS, *WEB_REQUESTS, *FRAMES_REQUESTS, *REGISTER_REQUESTS]
+REQUESTS = [*JSON_REQUESTS, *WEB_REQUESTS, *FRAMES_REQUESTS, *REGISTER_REQUESTS, *IRC_REQUESTS]
 INSERTS = (b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r", b'"', b"\\", b"{", b"1" * 400, b"-1e999")
 LENGTHS = tuple(size.to_bytes(4, "big") for size in (0, 1, 65_531, 65_532, 2**24 - 1, 2**32 - 1))
 DIGITS = (b"0", b"1", b"-1", b"65536", b"65537", b"9" * 30, b"x")
@@ -164,6 +194,25 @@ class WebDecoder:
         return [*self._events.decode(self._head)]
 
 
+class IrcDecoder:
+    """Reads lines of IRC."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def decode(self, data: bytes) -> list[Any]:
+        *lines, self._rest = (self._rest + data).split(b"\r\n")
+        for line in lines:
+            assert re.fullmatch(rb"(?:@\S+ )?(?::\S+ )?[A-Z0-9]+(?: [^\r\n\0]*)?", line), line
+            assert len(re.sub(rb"^@\S+ ", b"", line)) + 2 <= IRC_LINE_MAX_BYTES
+        return [*lines]
+
+
+def decoder_of(protocol: WireProtocol) -> Decoder[Any]:
+    own = {"websocket": WebDecoder, "irc": IrcDecoder}.get(protocol.name)
+    return own() if own is not None else protocol.client().event_decoder()
+
+
 class TcpClient:
     """A random client. It never waits."""
 
@@ -198,7 +247,7 @@ class TcpClient:
             self._first += data[:sent_bytes]
             protocol = sniff(self._first) if self._first else Sniff.MORE
             if self._decoder is None and not isinstance(protocol, Sniff):
-                self._decoder = WebDecoder() if protocol.name == "websocket" else protocol.client().event_decoder()
+                self._decoder = decoder_of(protocol)
         return True
 
     def _read(self) -> bool:
