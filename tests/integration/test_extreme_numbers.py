@@ -33,6 +33,7 @@ OF_USERS: dict[tuple[str, str], dict[str, Any]] = {
     ("mute", "seconds"): {"username": "target"},
     ("delete", "id"): {},
     ("report", "id"): {},
+    ("modes", "members_max"): {"room": "dev"},
     ("audit", "limit"): {},
     ("audit", "before"): {},
 }

@@ -71,6 +71,7 @@ ProgramEvent: TypeAlias = (
     | events.Joined
     | events.Parted
     | events.TopicChanged
+    | events.Modes
     | events.Invited
     | events.Kicked
     | events.RoleChanged

@@ -23,6 +23,8 @@ class ErrorCode(StrEnum):
     NOT_A_MEMBER = "not_a_member"
     NOT_PERMITTED = "not_permitted"
     TOO_MANY_ROOMS = "too_many_rooms"
+    WRONG_KEY = "wrong_key"
+    ROOM_FULL = "room_full"
     EMPTY_MESSAGE = "empty_message"
     TOO_LONG = "too_long"
     RATE_LIMITED = "rate_limited"

@@ -724,6 +724,7 @@ TaggedEvent: TypeAlias = (
     | Joined
     | Parted
     | TopicChanged
+    | Modes
     | Invited
     | Kicked
     | RoleChanged

@@ -379,7 +379,7 @@ class Leave(_Tagged, frozen=True, tag="EX"):
 
 
 # Requests about one room.
-RoomRequest: TypeAlias = Join | Part | SetTopic | Invite | MakeOperator | MakeMember
+RoomRequest: TypeAlias = Join | Part | SetTopic | Invite | MakeOperator | MakeMember | GiveVoice | TakeVoice | SetModes
 # Requests about the user's own session tokens.
 TokenRequest: TypeAlias = AskTokens | Revoke
 # Requests about the conduct of users.
@@ -663,9 +663,6 @@ Request: TypeAlias = (
     | Quit
     | EnterLobby
     | LeaveLobby
-    | GiveVoice
-    | TakeVoice
-    | SetModes
     | DirectoryRequest
     | LogRequest
     | Barrier

@@ -11,6 +11,7 @@ from chatprotocol.limits import (
     NONCE_MAX_BYTES,
     PASSWORD_MAX_BYTES,
     REASON_MAX_BYTES,
+    ROOM_KEY_MAX_BYTES,
     ROOM_NAME_MAX_CHARACTERS,
     TOKEN_LABEL_MAX_BYTES,
     TOPIC_MAX_BYTES,
@@ -82,6 +83,16 @@ def check_topic(topic: str) -> None:
     """A topic is one line without control characters, or empty."""
     _check_bytes("A topic", topic, TOPIC_MAX_BYTES)
     _check_line("A topic", topic)
+
+
+def check_room_key(key: str) -> None:
+    """The key of a room is a word, without a comma; empty for none."""
+    _check_bytes("The key of a room", key, ROOM_KEY_MAX_BYTES)
+    _check_line("The key of a room", key)
+    if "," in key or len(key.split()) > 1 or key != key.strip():
+        raise RequestError(
+            ErrorCode.BAD_REQUEST, "The key of a room is a word without spaces and commas; nothing was done."
+        )
 
 
 def check_reason(reason: str) -> None:

@@ -432,9 +432,10 @@ def test_event_is_its_line(event: Event, line: bytes) -> None:
 def test_error_codes_are_the_documented_ones() -> None:
     assert " ".join(ErrorCode) == (
         "bad_json bad_request unknown_command not_logged_in bad_username wrong_password bad_token too_many_attempts"
-        " unknown_user unknown_room not_a_member not_permitted too_many_rooms empty_message too_long rate_limited"
-        " mailbox_full disk_full unavailable banned muted kicked replaced revoked unknown_message"
-        " invitation_required password_change_required tls_required server_full no_session shutting_down internal"
+        " unknown_user unknown_room not_a_member not_permitted too_many_rooms wrong_key room_full"
+        " empty_message too_long rate_limited mailbox_full disk_full unavailable banned muted kicked replaced revoked"
+        " unknown_message invitation_required password_change_required tls_required server_full no_session"
+        " shutting_down internal"
     )
 
 

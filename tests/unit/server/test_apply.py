@@ -48,6 +48,7 @@ from chatserver.journal.entries import (
     SetIgnored,
     SetPassword,
     SetRole,
+    SetRoomModes,
     SetServerRole,
     SetTopic,
     UseToken,
@@ -68,6 +69,7 @@ texts = st.sampled_from(["hello", "", "\0", "é\U0001f600"])
 
 rooms = st.sampled_from([2, 2, 3, 0, 1, 99])
 room_names = st.sampled_from(["dev", "DEV", "ops"])
+room_keys = st.sampled_from(["", "key", "other"])
 servers = st.sampled_from(["", "a", "b"])
 codes = st.sampled_from(["code", "another"])
 tokens = st.sampled_from(["t1", "t2", "t3"])
@@ -120,12 +122,23 @@ STRATEGIES: dict[type, st.SearchStrategy[Any]] = {
     RenameGuest: st.builds(RenameGuest, names, ids, names, servers),
     ServerStart: st.builds(ServerStart, servers),
     ServerGone: st.builds(ServerGone, servers, st.just("run")),
-    JoinRoom: st.builds(JoinRoom, ids, names, room_names, st.booleans(), st.booleans()),
-    PartRoom: st.builds(PartRoom, ids, names, rooms),
+    JoinRoom: st.builds(JoinRoom, ids, names, room_names, st.booleans(), st.booleans(), room_keys),
+    PartRoom: st.builds(PartRoom, ids, names, rooms, texts),
     KickMember: st.builds(KickMember, rooms, ids, names, ids, names, st.just("spam")),
     SetTopic: st.builds(SetTopic, rooms, texts, ids, names),
     InviteUser: st.builds(InviteUser, rooms, ids, names, ids, names),
-    SetRole: st.builds(SetRole, rooms, ids, names, ids, names, st.sampled_from(RoomRole)),
+    SetRole: st.builds(
+        SetRole, rooms, ids, names, ids, names, st.sampled_from(RoomRole), st.none() | st.sampled_from(RoomRole)
+    ),
+    SetRoomModes: st.builds(
+        SetRoomModes,
+        rooms,
+        ids,
+        names,
+        *(st.none() | st.booleans() for _ in range(3)),
+        st.none() | room_keys,
+        st.none() | st.integers(0, 3),
+    ),
     Sanction: st.builds(Sanction, seconds=st.none() | st.just(1), reason=texts, **targets, **acting),
     LiftSanction: st.builds(LiftSanction, **targets, **acting),
     KickFromServer: st.builds(KickFromServer, account_id=ids, username=names, reason=texts, **acting),

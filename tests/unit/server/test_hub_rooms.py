@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
@@ -18,11 +19,14 @@ from chatprotocol.events import (
     Invited,
     Joined,
     Kicked,
+    ModesMoved,
     Parted,
     PublicMessage,
     Refused,
     Reported,
     RoleChanged,
+    RoleMoved,
+    RoomModes,
     RoomRole,
     SanctionKind,
     Sent,
@@ -285,14 +289,26 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
         (entries.SetTopic(2, "tea", 0, "alice"), change(is_changed=False), [TopicChanged("dev", "tea", "alice")], []),
         (
             entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.OPERATOR),
-            change(RoomRole.OPERATOR),
+            change(RoomRole.OPERATOR, old_role=RoomRole.VOICE),
             "same",
-            [RoleChanged(room="dev", username="bob", role=RoomRole.OPERATOR, by="alice")],
+            [RoleMoved(room="dev", username="bob", role=RoomRole.OPERATOR, by="alice", old_role=RoomRole.VOICE)],
+        ),
+        (
+            entries.SetRoomModes(2, 0, "alice", moderated=True),
+            replace(change(), modes=RoomModes(moderated=True), old_modes=RoomModes(), created_ms=5),
+            "same",
+            [ModesMoved(room="dev", modes=RoomModes(moderated=True), by="alice", old=RoomModes(), created_ms=5)],
+        ),
+        (
+            entries.SetRoomModes(2, 0, "alice", moderated=True),
+            replace(change(is_changed=False), modes=RoomModes(moderated=True), old_modes=RoomModes(moderated=True)),
+            [ModesMoved(room="dev", modes=RoomModes(moderated=True), by="alice", old=RoomModes(moderated=True))],
+            [],
         ),
         (
             entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.MEMBER),
             change(RoomRole.MEMBER, is_changed=False),
-            [RoleChanged(room="dev", username="bob", role=RoomRole.MEMBER, by="alice")],
+            [RoleMoved(room="dev", username="bob", role=RoomRole.MEMBER, by="alice")],
             [],
         ),
         (entries.InviteUser(2, 1, "bob", 0, "alice"), change(), "same", [Invited("dev", "bob", "alice")]),

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import PublicMessage, RoomRole, RoomSummary
+from chatprotocol.events import PublicMessage, RoomModes, RoomRole, RoomSummary
 from chatprotocol.events import Rooms as RoomsEvent
 from chatprotocol.limits import ID_MAX, MEMBERS_MAX, ROOMS_JOINED_MAX, ROOMS_MAX, TOPIC_MAX_BYTES
 from chatprotocol.wire import Json
@@ -27,6 +28,7 @@ from chatserver.journal.entries import (
     PublicMessages,
     RoomChange,
     SetRole,
+    SetRoomModes,
     SetTopic,
     Stored,
 )
@@ -41,6 +43,8 @@ NAMES = ["", "alice", "bob", "carol", "dave"]
 PERSONS = range(1, 5)
 GUEST_ID, NOBODY_ID = 5, 6
 LIMITS = StoreLimits(joined=2, rooms=3, members=3, room_id=9)
+RUN = (RoomRole.OWNER, RoomRole.OPERATOR)
+TIME_MS = 7
 
 
 class ModelRoom:
@@ -50,7 +54,8 @@ class ModelRoom:
         self.id = room_id
         self.name = name
         self.topic = ""
-        self.is_private = is_private
+        self.topic_by, self.topic_ms = "", 0
+        self.modes = RoomModes(private=is_private)
         self.roles: dict[int, RoomRole] = {}
         self.invited: set[int] = set()
         self.sent: list[int] = []
@@ -60,10 +65,18 @@ class ModelRoom:
         return self.sent[-1] if self.sent else 0
 
     def is_known_to(self, account_id: int) -> bool:
-        return not self.is_private or account_id in self.roles or account_id in self.invited
+        return not self.modes.private or account_id in self.roles or account_id in self.invited
 
     def change(self, old_role: RoomRole | None, role: RoomRole | None, **changes: Any) -> RoomChange:
-        return RoomChange(self.id, self.name, self.topic, self.is_private, self.last_id, old_role, role, **changes)
+        about = {"created_ms": TIME_MS, "topic_by": self.topic_by, "topic_ms": self.topic_ms, "modes": self.modes}
+        where = (self.id, self.name, self.topic, self.modes.private, self.last_id)
+        return RoomChange(*where, old_role, role, **about, **changes)
+
+    def joined(self, old_role: RoomRole | None, role: RoomRole, **changes: Any) -> RoomChange:
+        return self.change(old_role, role, roles=self.named_roles(), **changes)
+
+    def named_roles(self) -> dict[str, RoomRole]:
+        return {NAMES[each]: role for each, role in self.roles.items() if role is not RoomRole.MEMBER}
 
 
 class Model:
@@ -81,10 +94,10 @@ class Model:
     def rooms_of(self, account_id: int) -> list[ModelRoom]:
         return [room for room in self.rooms.values() if account_id in room.roles]
 
-    def join(self, entry: JoinRoom) -> RoomChange | Problem:
+    def join(self, entry: JoinRoom) -> RoomChange | Problem:  # noqa: C901 - one case for each limit
         account_id, found = entry.account_id, self.find(entry.room)
         if found and account_id in found.roles:
-            return found.change(found.roles[account_id], found.roles[account_id], is_changed=False)
+            return found.joined(found.roles[account_id], found.roles[account_id], is_changed=False)
         room = found if found and found.is_known_to(account_id) else None
         if account_id not in PERSONS:
             return Problem.NOT_PERMITTED
@@ -93,11 +106,16 @@ class Model:
         if len(self.rooms_of(account_id)) == LIMITS.joined:
             return Problem.TOO_MANY_ROOMS
         if room is not None:
-            if account_id not in room.invited and len(room.roles) + len(room.invited) == LIMITS.members:
-                return Problem.TOO_MANY_ROOMS
+            if account_id not in room.invited:
+                if len(room.roles) + len(room.invited) == LIMITS.members:
+                    return Problem.TOO_MANY_ROOMS
+                if room.modes.key not in ("", entry.key):
+                    return Problem.WRONG_KEY
+                if room.modes.members_max and len(room.roles) >= room.modes.members_max:
+                    return Problem.ROOM_FULL
             room.invited.discard(account_id)
             room.roles[account_id] = RoomRole.MEMBER
-            return room.change(None, RoomRole.MEMBER)
+            return room.joined(None, RoomRole.MEMBER)
         if len(self.rooms) == LIMITS.rooms or self.newest_room_id == LIMITS.room_id:
             return Problem.TOO_MANY_ROOMS
         if found or entry.room.lower() == "lobby":
@@ -105,7 +123,7 @@ class Model:
         self.newest_room_id += 1
         room = self.rooms[self.newest_room_id] = ModelRoom(self.newest_room_id, entry.room, is_private=entry.is_private)
         room.roles[account_id] = RoomRole.OWNER
-        return room.change(None, RoomRole.OWNER, is_new=True)
+        return room.joined(None, RoomRole.OWNER, is_new=True)
 
     def part(self, entry: PartRoom) -> RoomChange | Problem:
         room = self._find_as_member(entry.room_id, entry.account_id)
@@ -139,12 +157,25 @@ class Model:
         return room.change(room.roles.pop(target), None)
 
     def set_topic(self, entry: SetTopic) -> RoomChange | Problem:
+        room = self._find_as_member(entry.room_id, entry.by_id)
+        if isinstance(room, Problem):
+            return room
+        role = room.roles[entry.by_id]
+        if role not in RUN and not room.modes.open_topic:
+            return Problem.NOT_PERMITTED
+        if room.topic == entry.topic:
+            return room.change(role, role, is_changed=False)
+        room.topic, room.topic_by, room.topic_ms = entry.topic, entry.by, TIME_MS
+        return room.change(role, role)
+
+    def set_modes(self, entry: SetRoomModes) -> RoomChange | Problem:
         room = self._find_run_by(entry.room_id, entry.by_id)
         if isinstance(room, Problem):
             return room
-        old_topic, room.topic = room.topic, entry.topic
-        role = room.roles[entry.by_id]
-        return room.change(role, role, is_changed=old_topic != entry.topic)
+        old, role = room.modes, room.roles[entry.by_id]
+        given = {name: getattr(entry, name) for name in ("private", "moderated", "open_topic", "key", "members_max")}
+        room.modes = replace(old, **{name: value for name, value in given.items() if value is not None})
+        return room.change(role, role, old_modes=old, is_changed=room.modes != old)
 
     def invite(self, entry: InviteUser) -> RoomChange | Problem:
         room = self._find_run_by(entry.room_id, entry.by_id)
@@ -168,6 +199,8 @@ class Model:
             return Problem.USER_NOT_A_MEMBER
         if RoomRole.OWNER in (old_role, entry.role):
             return Problem.NOT_PERMITTED
+        if entry.old_role is not None and entry.old_role is not old_role:
+            return room.change(old_role, old_role, is_changed=False)
         room.roles[entry.account_id] = entry.role
         return room.change(old_role, entry.role, is_changed=old_role is not entry.role)
 
@@ -177,6 +210,8 @@ class Model:
             room = self._find_as_member(entry.room_id, entry.sender_id)
             if isinstance(room, Problem):
                 return room
+            if room.modes.moderated and room.roles[entry.sender_id] is RoomRole.MEMBER:
+                return Problem.MODERATED
             sent = room.sent
         first_id = self.last_id + 1
         self.last_id += len(entry.texts)
@@ -191,7 +226,7 @@ class Model:
 
     def _find_run_by(self, room_id: int, account_id: int) -> ModelRoom | Problem:
         room = self._find_as_member(room_id, account_id)
-        if isinstance(room, Problem) or room.roles[account_id] is not RoomRole.MEMBER:
+        if isinstance(room, Problem) or room.roles[account_id] in RUN:
             return room
         return Problem.NOT_PERMITTED
 
@@ -203,6 +238,7 @@ class Model:
             SetTopic: self.set_topic,
             InviteUser: self.invite,
             SetRole: self.set_role,
+            SetRoomModes: self.set_modes,
             PublicMessages: self.say,
         }[type(entry)](entry)  # type: ignore[operator]
 
@@ -212,9 +248,9 @@ rooms = st.sampled_from([*(2, 3) * 4, 4, 4, 5, LOBBY_ID, DIRECT_ID, 99])
 room_names = st.sampled_from(["dev", "DEV", "plans", "ops", "x.y", "lobby"])
 # A public room of alice and bob, and a private one that bob owns and carol may join.
 FIRST: list[Entry[Any]] = [
-    JoinRoom(1, "", "dev", is_private=False, may_create=True),
-    JoinRoom(2, "", "DEV", is_private=False, may_create=True),
-    JoinRoom(2, "", "Plans", is_private=True, may_create=True),
+    JoinRoom(1, "alice", "dev", is_private=False, may_create=True),
+    JoinRoom(2, "bob", "DEV", is_private=False, may_create=True),
+    JoinRoom(2, "bob", "Plans", is_private=True, may_create=True),
     InviteUser(3, 3, "", 2, "bob"),
 ]
 
@@ -224,12 +260,12 @@ def say(sender_id: int, texts: list[str], room_id: int) -> PublicMessages:
 
 
 joins = st.builds(
-    JoinRoom,
+    lambda account_id, *rest, **modes: JoinRoom(account_id, (*NAMES, "erin", "")[account_id], *rest, **modes),
     accounts,
-    st.just(""),
     room_names,
     is_private=st.booleans(),
     may_create=st.sampled_from([True, True, True, False]),
+    key=st.sampled_from(["", "", "key", "other"]),
 )
 by = {"username": st.just(""), "by_id": accounts, "by": st.just("")}
 room_entries: list[st.SearchStrategy[Entry[Any]]] = [
@@ -237,9 +273,27 @@ room_entries: list[st.SearchStrategy[Entry[Any]]] = [
     joins,
     st.builds(PartRoom, accounts, st.just(""), rooms),
     st.builds(KickMember, rooms, accounts, **by),
-    st.builds(SetTopic, rooms, st.sampled_from(["", "tea"]), by_id=accounts, by=st.just("")),
+    st.builds(SetTopic, rooms, st.sampled_from(["", "tea"]), by_id=accounts, by=st.sampled_from(NAMES)),
+    st.builds(
+        SetRoomModes,
+        rooms,
+        accounts,
+        st.just(""),
+        private=st.none() | st.booleans(),
+        moderated=st.none() | st.booleans(),
+        open_topic=st.none() | st.booleans(),
+        key=st.sampled_from([None, None, "", "key"]),
+        members_max=st.sampled_from([None, None, 0, 1, 2, 3]),
+    ),
     st.builds(InviteUser, rooms, accounts, **by),
-    st.builds(SetRole, rooms, accounts, role=st.sampled_from(RoomRole), **by),
+    st.builds(
+        SetRole,
+        rooms,
+        accounts,
+        role=st.sampled_from(RoomRole),
+        old_role=st.none() | st.sampled_from(RoomRole),
+        **by,
+    ),
     # Every account that writes exists.
     st.builds(
         say, accounts.filter(lambda each: each != NOBODY_ID), st.lists(st.just("text"), min_size=1, max_size=2), rooms
@@ -250,7 +304,7 @@ room_entries: list[st.SearchStrategy[Entry[Any]]] = [
 def start(database: Database, limits: StoreLimits, entries: Sequence[Entry[Any]] = ()) -> list[Any]:
     """Make the accounts, then apply the entries in one transaction; return the outcomes."""
     with database.transaction() as connection:
-        applying = Transaction(connection, 0, 0, limits)
+        applying = Transaction(connection, TIME_MS, 0, limits)
         for name in NAMES[1:]:
             assert apply(applying, NewAccount(name, "hash")) is not None
         guest = apply(applying, GuestClaim("erin"))
@@ -278,10 +332,37 @@ FULL: list[Entry[Any]] = [
     InviteUser(3, 4, "", 2, ""),
     JoinRoom(4, "", "plans", is_private=False, may_create=False),
 ]
+# Carol needs the key, or an invitation; it opens a room that is full.
+KEY: list[Entry[Any]] = [
+    SetRoomModes(2, 1, "", key="key"),
+    *(JoinRoom(3, "carol", "dev", is_private=False, may_create=False, key=key) for key in ("", "other", "key")),
+    PartRoom(3, "", 2),
+    SetRoomModes(2, 1, "", members_max=2),
+    JoinRoom(3, "carol", "dev", is_private=False, may_create=False, key="key"),
+    InviteUser(2, 3, "", 1, ""),
+    JoinRoom(3, "carol", "dev", is_private=False, may_create=False),
+]
+# Bob has no voice, gets one, and does not become an operator by it; and the topic is opened for all.
+MODERATED: list[Entry[Any]] = [
+    SetRoomModes(2, 1, "", moderated=True),
+    PublicMessages(2, "", ["text"], [None], 2),
+    SetRole(2, 2, "", 1, "", RoomRole.VOICE, RoomRole.MEMBER),
+    PublicMessages(2, "", ["text"], [None], 2),
+    SetRole(2, 2, "", 2, "", RoomRole.OPERATOR),
+    SetTopic(2, "tea", 2, "bob"),
+    SetRoomModes(2, 1, "", open_topic=True),
+    SetTopic(2, "tea", 2, "bob"),
+    SetRole(2, 2, "", 1, "", RoomRole.MEMBER, RoomRole.OPERATOR),
+    SetRole(2, 2, "", 1, "", RoomRole.MEMBER, RoomRole.VOICE),
+    PublicMessages(2, "", ["text"], [None], 2),
+    PublicMessages(1, "", ["text"], [None], 2),
+]
 
 
 @example(SUCCESSION)
 @example(FULL)
+@example(KEY)
+@example(MODERATED)
 @given(st.lists(st.one_of(room_entries), min_size=20, max_size=60))
 def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     """Promises: outcome of any entry, whoever sends it; and afterwards every read, for each account.
@@ -295,6 +376,9 @@ def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
             assert outcome == model.apply(entry), entry
         for account_id in (*PERSONS, GUEST_ID, NOBODY_ID):
             assert_reads(database, model, account_id)
+        assert Rooms(database).roles(range(LIMITS.room_id)) == {
+            room_id: room.named_roles() for room_id, room in model.rooms.items() if room.named_roles()
+        }
         for room_id, room in model.rooms.items():
             query = "SELECT account_id, role FROM membership WHERE conversation_id = ? AND role <> 'invited'"
             assert dict(connection.execute(query, (room_id,))) == room.roles
@@ -312,10 +396,14 @@ def assert_reads(database: Database, model: Model, account_id: int) -> None:
             room.id,
             room.name,
             room.topic,
-            room.is_private,
+            room.modes.private,
             room.roles.get(account_id),
             account_id in room.invited,
             room.last_id,
+            room.modes,
+            TIME_MS,
+            room.topic_by,
+            room.topic_ms,
         )
         for room in known
     }
@@ -330,7 +418,7 @@ def assert_reads(database: Database, model: Model, account_id: int) -> None:
             room.topic,
             len(room.roles),
             account_id in room.roles,
-            room.is_private,
+            room.modes.private,
             room.roles.get(account_id, RoomRole.MEMBER),
             account_id in room.invited,
         )

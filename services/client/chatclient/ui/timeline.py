@@ -90,7 +90,13 @@ Entry: TypeAlias = Text | Deletion | Remark | Rule
 _NOW: Final = Rule("now")
 _IN_LOBBY: Final = " in the lobby and direct messages"
 _RoomEvent: TypeAlias = (
-    events.Joined | events.Parted | events.TopicChanged | events.Invited | events.Kicked | events.RoleChanged
+    events.Joined
+    | events.Parted
+    | events.TopicChanged
+    | events.Modes
+    | events.Invited
+    | events.Kicked
+    | events.RoleChanged
 )
 _Sanction: TypeAlias = events.Banned | events.Muted | events.Unbanned | events.Unmuted
 
@@ -211,6 +217,7 @@ class Timeline:
                 events.Joined()
                 | events.Parted()
                 | events.TopicChanged()
+                | events.Modes()
                 | events.Invited()
                 | events.Kicked()
                 | events.RoleChanged()
@@ -517,6 +524,7 @@ def _listed(rooms: Sequence[events.RoomSummary]) -> list[Entry]:
 _ROLES: Final = {
     events.RoomRole.OWNER: "the owner",
     events.RoomRole.OPERATOR: "an operator",
+    events.RoomRole.VOICE: "a member with a voice",
     events.RoomRole.MEMBER: "an ordinary member",
 }
 
@@ -582,6 +590,8 @@ def _room_remark(event: _RoomEvent) -> Remark:
             text += _because(event.reason)
         case events.TopicChanged():
             text = f"{by} changed the topic of {room}: {topic}" if topic else f"{by} removed the topic of {room}."
+        case events.Modes(modes=modes):
+            text = f"{room} is now: {', '.join(view.mode_words(modes))}{f' ({by})' if by else ''}."
         case events.Invited():
             text = f"{by} invited {name} to {room}."
         case events.Kicked():

@@ -64,6 +64,8 @@ def _line(shown: ClientEvent | UiNotice) -> str | None:  # noqa: C901, PLR0912 -
             return f"[parted{_in_room(room)}]{f' by {escape(by)}' if by else ''}{_because(reason)}"
         case events.TopicChanged(room, topic, by):
             return f"[topic{_in_room(room)}] {escape(by)}: {escape(topic)}".rstrip()
+        case events.Modes(room=room, modes=modes, by=by):
+            return f"[modes{_in_room(room)}] {', '.join(mode_words(modes))}{f' by {escape(by)}' if by else ''}"
         case events.Invited(room, username, by):
             return f"[invited{_in_room(room)}] {escape(username)} by {escape(by)}"
         case events.Kicked(room=room, username=username, by=by, reason=reason):
@@ -135,6 +137,18 @@ def room_traits(room: events.Joined | events.RoomState | events.RoomSummary) -> 
     role = [] if room.role is events.RoomRole.MEMBER else [str(room.role)]
     is_invited = isinstance(room, events.RoomSummary) and room.invited
     return [*role, *(["private"] if room.private else []), *(["invited"] if is_invited else [])]
+
+
+def mode_words(modes: events.RoomModes) -> list[str]:
+    """The modes of a room in words; ``public`` if it has none."""
+    words = {
+        "private": modes.private,
+        "moderated": modes.moderated,
+        "topic open to all": modes.open_topic,
+        "a key": bool(modes.key),
+        f"{modes.members_max} members at most": modes.members_max > 0,
+    }
+    return [word for word, is_set in words.items() if is_set] or ["public"]
 
 
 def _entered(room: events.Joined | events.RoomState) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from chatprotocol.events import Entered, RoomModes
+from chatprotocol.events import Entered
 from chatprotocol.limits import REPLAYED_MAX
 from chatprotocol.rules import LOBBY
 from chatserver.store.errors import DamagedError
@@ -77,10 +77,10 @@ class Entering:
                 room=room.name,
                 username=member.name,
                 topic=room.topic,
-                topic_by=getattr(room, "topic_by", ""),
-                topic_ms=getattr(room, "topic_ms", 0),
-                created_ms=getattr(room, "created_ms", 0),
-                modes=getattr(room, "modes", RoomModes(private=room.is_private)),
+                topic_by=room.topic_by,
+                topic_ms=room.topic_ms,
+                created_ms=room.created_ms,
+                modes=room.modes,
                 last_id=min(room.last_id, joined.last_id),
                 members=self._hub.members_of(joined.listings[room_id], roles.get(room_id, {})),
                 is_login=True,

@@ -690,20 +690,23 @@ class Hub:
     def _entered(self, entry: entries.JoinRoom, change: RoomChange) -> events.Entered:
         """The answer for a tracking connection, which follows the room by now."""
         room = self._rooms[change.room_id]
-        roles = {entry.username: change.role or RoomRole.MEMBER}
         return events.Entered(
             room=change.name,
             username=entry.username,
             topic=change.topic,
+            topic_by=change.topic_by,
+            topic_ms=change.topic_ms,
+            created_ms=change.created_ms,
+            modes=change.modes,
             last_id=change.last_id,
-            members=self._tracking.members(self._tracking.listing(room), roles),
+            members=self._tracking.members(self._tracking.listing(room), change.roles),
         )
 
     def _publish_part(self, entry: entries.PartRoom, change: RoomChange, _: _Origin) -> None:
         room = self._rooms.get(change.room_id)
-        self._end_membership(entry.account_id, change)
+        self._end_membership(entry.account_id, change, reason=entry.reason)
         if room is not None and change.old_role is not None:
-            self._tracking.left(room, entry.username)
+            self._tracking.left(room, entry.username, entry.reason)
 
     def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: _Origin) -> None:
         kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by, reason=entry.reason)
@@ -727,11 +730,17 @@ class Hub:
         self._tell_changed(change, events.TopicChanged(change.name, change.topic, entry.by), origin)
 
     def _publish_role(self, entry: entries.SetRole, change: RoomChange, origin: _Origin) -> None:
-        self._tell_changed(
-            change, events.RoleChanged(room=change.name, username=entry.username, role=entry.role, by=entry.by), origin
-        )
+        about = {"room": change.name, "username": entry.username, "by": entry.by}
+        role, old_role = change.role or RoomRole.MEMBER, change.old_role or RoomRole.MEMBER
+        self._tell_changed(change, events.RoleMoved(**about, role=role, old_role=old_role), origin)
         if (user := self._users.get(entry.account_id)) is not None:
             user.note_change()  # the others are told the role of a user who logs in
+
+    def _publish_modes(self, entry: entries.SetRoomModes, change: RoomChange, origin: _Origin) -> None:
+        moved = events.ModesMoved(
+            room=change.name, modes=change.modes, by=entry.by, old=change.old_modes, created_ms=change.created_ms
+        )
+        self._tell_changed(change, moved, origin)
 
     def _publish_invitation(self, entry: entries.InviteUser, change: RoomChange, origin: _Origin) -> None:
         invited = events.Invited(change.name, entry.username, entry.by)
@@ -880,6 +889,7 @@ class Hub:
         entries.KickMember: _publish_kick,
         entries.SetTopic: _publish_topic,
         entries.SetRole: _publish_role,
+        entries.SetRoomModes: _publish_modes,
         entries.InviteUser: _publish_invitation,
         entries.Sanction: _publish_sanction,
         entries.LiftSanction: _publish_lift,

@@ -71,7 +71,7 @@ class Moderation:
                     _check_operator(member)
                     return Bans(self._records.sanctions(None))
                 found = self._rooms.find_to_run(member, room)
-                if found.role is RoomRole.MEMBER:
+                if found.role not in (RoomRole.OWNER, RoomRole.OPERATOR):
                     raise problem_error(Problem.NOT_PERMITTED, room)
                 return Bans(self._records.sanctions(found.room_id), found.name)
             case requests.AskAudit(limit=limit, before=before):

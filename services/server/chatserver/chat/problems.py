@@ -49,6 +49,18 @@ _REASONS: Final = {
         ErrorCode.MAILBOX_FULL,
         "Too many messages wait for {username}, who must log in first; the message was not stored.",
     ),
+    Problem.WRONG_KEY: (
+        ErrorCode.WRONG_KEY,
+        "One needs a key, or an invitation, to join {where}; join it with the right key.",
+    ),
+    Problem.ROOM_FULL: (
+        ErrorCode.ROOM_FULL,
+        "As many users are in {where} as its operators allow; ask one of them for an invitation.",
+    ),
+    Problem.MODERATED: (
+        ErrorCode.MUTED,
+        "Only operators and members with a voice write in {where}; ask an operator for a voice.",
+    ),
     Problem.TOO_MANY_ROOMS: (
         ErrorCode.TOO_MANY_ROOMS,
         (

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from chatprotocol import requests
-from chatprotocol.events import RoomRole
-from chatprotocol.rules import check_reason, check_room_name, check_topic, not_a_member, unknown_room, unknown_user
+from chatprotocol.events import ModesMoved, RoomModes, RoomRole
+from chatprotocol.rules import (
+    check_reason,
+    check_room_key,
+    check_room_name,
+    check_topic,
+    not_a_member,
+    unknown_room,
+    unknown_user,
+)
 from chatserver.chat.problems import problem_error, sanction_error, write_error
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
@@ -18,7 +27,7 @@ from chatserver.store.moderation import ActiveSanction
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from chatprotocol.events import RoomSummary
+    from chatprotocol.events import Modes, RoomSummary
     from chatserver.chat.hub import Hub
     from chatserver.chat.rate_limit import RateLimit
     from chatserver.chat.room import Member
@@ -28,6 +37,14 @@ if TYPE_CHECKING:
     from chatserver.store.rooms import Rooms, RoomView
 
 _log = structlog.get_logger()
+
+# The role that a request gives to a member, and the one that the member must have; None: any.
+_ROLES: Final[dict[type, tuple[RoomRole, RoomRole | None]]] = {
+    requests.MakeOperator: (RoomRole.OPERATOR, None),
+    requests.MakeMember: (RoomRole.MEMBER, RoomRole.OPERATOR),
+    requests.GiveVoice: (RoomRole.VOICE, RoomRole.MEMBER),
+    requests.TakeVoice: (RoomRole.MEMBER, RoomRole.VOICE),
+}
 
 
 class RoomCommands:
@@ -85,6 +102,18 @@ class RoomCommands:
             raise unknown_room(name)
         return room
 
+    def modes(self, member: Member, request: requests.SetModes) -> Modes | None:
+        """Answer a request without any mode; None if it has one. RequestError: the user may not know of the room."""
+        if _given_modes(request):
+            return None
+        check_room_name(request.room)
+        find = self._rooms.find(member.account_id, request.room)
+        room = find or (self._rooms.find_any(request.room) if member.is_operator else None)
+        if room is None:
+            raise unknown_room(request.room)
+        modes = room.modes if room.role is not None else replace(room.modes, key="")
+        return ModesMoved(room=room.name, modes=modes, created_ms=room.created_ms)
+
     def id_for_message(self, member: Member, name: str) -> int:
         """Return the id of a room that the user is in. RequestError: the user is not.
 
@@ -127,34 +156,37 @@ class RoomCommands:
     ) -> entries.Entry[RoomOutcome]:
         """Return the entry of a request. RequestError: its room or user is unknown, or it is invalid."""
         check_room_name(name)
+        by = (member.account_id, member.name)
         if isinstance(request, requests.Join):
             may_create = may_make and self._may_make(member)
-            return entries.JoinRoom(member.account_id, member.name, request.room, request.private, may_create)
-        if isinstance(request, requests.SetTopic):
-            check_topic(request.topic)
-        by_id, by = member.account_id, member.name
+            return entries.JoinRoom(*by, request.room, request.private, may_create, request.key or "")
+        check_topic(getattr(request, "topic", ""))
+        check_reason(getattr(request, "reason", ""))
+        check_room_key(getattr(request, "key", None) or "")
         find = self.find if isinstance(request, requests.Part) else self.find_to_run
         room_id = find(member, name).room_id
         match request:
-            case requests.Part():
-                return entries.PartRoom(by_id, by, room_id)
+            case requests.Part(reason=reason):
+                return entries.PartRoom(*by, room_id, reason)
             case requests.SetTopic(topic=topic):
-                return entries.SetTopic(room_id, topic, by_id, by)
+                return entries.SetTopic(room_id, topic, *by)
+            case requests.SetModes():
+                return entries.SetRoomModes(room_id, *by, **_given_modes(request))
         account = self._accounts.find(request.username) or self._find_guest(request.username)
         if account is None:
             raise unknown_user(request.username, "nothing was done")
-        about = (room_id, account.id, account.name, by_id, by)
+        about = (room_id, account.id, account.name, *by)
         match request:
             case requests.Invite():
                 return entries.InviteUser(*about)
             case requests.Kick():
-                check_reason(request.reason)
                 return entries.KickMember(*about, request.reason)
-            case requests.MakeOperator():
-                return entries.SetRole(*about, RoomRole.OPERATOR)
-            case requests.MakeMember():
-                return entries.SetRole(*about, RoomRole.MEMBER)
-        assert_never(request)
+        return entries.SetRole(*about, *_ROLES[type(request)])
 
     def _may_make(self, member: Member) -> bool:
         return self._makers == "open" or (self._makers == "operators" and member.is_operator)
+
+
+def _given_modes(request: requests.SetModes) -> dict[str, Any]:
+    given = {name: getattr(request, name) for name in RoomModes.__struct_fields__}
+    return {name: value for name, value in given.items() if value is not None}

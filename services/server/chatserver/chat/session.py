@@ -823,7 +823,13 @@ class Session:
         return self._state
 
     def _change_room(self, request: requests.RoomRequest) -> State:
-        """The hub answers, in the order of the journal."""
+        """The hub answers, in the order of the journal; but not a question."""
+        if isinstance(request, requests.SetModes):
+            modes = self._services.rooms.modes(self._show_rooms(), request)
+            if modes is not None:
+                self._wait_for_pending()
+                self._send_queue.put([modes])
+                return self._state
         made = self._services.limits.rooms if self._is_limited and not self._is_operator() else None
         self._services.rooms.change(self._show_rooms(), request, made)
         return self._state
@@ -894,6 +900,9 @@ class Session:
         requests.Invite: _change_room,
         requests.MakeOperator: _change_room,
         requests.MakeMember: _change_room,
+        requests.GiveVoice: _change_room,
+        requests.TakeVoice: _change_room,
+        requests.SetModes: _change_room,
         requests.Kick: _moderate,
         requests.Ban: _moderate,
         requests.Unban: _moderate,

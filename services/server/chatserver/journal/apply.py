@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from chatprotocol.events import RoomRole, SanctionKind
+from chatprotocol.events import RoomModes, RoomRole, SanctionKind
 from chatprotocol.limits import (
     IGNORED_MAX,
     MEMBERS_MAX,
@@ -218,9 +218,8 @@ def _add_public(
     room_id = entry.room_id
     if (silence := transaction.find_silence(sender_id, room_id)) is not None:
         return silence
-    if room_id != LOBBY_ID and not rooms.is_member(connection, sender_id, room_id):
-        room = rooms.find_room_by_id(connection, sender_id, room_id)
-        return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+    if room_id != LOBBY_ID and (problem := _find_writing_problem(transaction, sender_id, room_id)) is not None:
+        return problem
     first_id = transaction.last_id + 1
     is_notice = entry.is_notice
     if insert_in_room(
@@ -239,6 +238,15 @@ def _add_public(
             earlier_id = find_nonce(connection, room_id, sender_id, nonce)
             parts.append(Stored(start, start + 1, earlier_id, is_repeated=True))
     return tuple(parts)
+
+
+def _find_writing_problem(transaction: Transaction, account_id: int, room_id: int) -> Problem | None:
+    """The reason why the account can't write in a room; None if it can."""
+    is_member, is_kept_silent = rooms.read_writer(transaction.connection, account_id, room_id)
+    if not is_member:
+        room = rooms.find_room_by_id(transaction.connection, account_id, room_id)
+        return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+    return Problem.MODERATED if is_kept_silent and not _is_administrator(transaction, account_id) else None
 
 
 def _add_direct(
@@ -386,7 +394,7 @@ def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
     connection, limits = transaction.connection, transaction.limits
     room = rooms.find_room(connection, entry.account_id, entry.room)
     if room is not None and room.role is not None:
-        return _change(room, room.role, room.role, is_changed=False)
+        return _with_roles(transaction, _change(room, room.role, room.role, is_changed=False))
     if not _may_have_rooms(connection, entry.account_id):
         return Problem.NOT_PERMITTED
     if room is not None and (ban := _find_room_ban(transaction, entry.account_id, room.room_id)) is not None:
@@ -396,17 +404,38 @@ def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
     if rooms.count_rooms_of(connection, entry.account_id) >= limits.joined:
         return Problem.TOO_MANY_ROOMS
     if room is not None:
-        if not room.is_invited and _is_full(transaction, room.room_id):
-            return Problem.TOO_MANY_ROOMS
+        if not room.is_invited and (problem := _find_entry_problem(transaction, room, entry.key)) is not None:
+            return problem
         rooms.set_role(connection, room.room_id, entry.account_id, RoomRole.MEMBER)
-        return _change(room, None, RoomRole.MEMBER)
+        return _with_roles(transaction, _change(room, None, RoomRole.MEMBER))
     if rooms.count_rooms(connection) >= limits.rooms or rooms.read_last_room_id(connection) >= limits.room_id:
         return Problem.TOO_MANY_ROOMS
     room_id = rooms.insert_room(connection, entry.room, transaction.time_ms, is_private=entry.is_private)
     if room_id is None:
         return Problem.UNKNOWN_ROOM
     rooms.set_role(connection, room_id, entry.account_id, RoomRole.OWNER)
-    return RoomChange(room_id, entry.room, "", entry.is_private, 0, None, RoomRole.OWNER, is_new=True)
+    return RoomChange(
+        *(room_id, entry.room, "", entry.is_private, 0, None, RoomRole.OWNER),
+        is_new=True,
+        modes=RoomModes(private=entry.is_private),
+        created_ms=transaction.time_ms,
+        roles={entry.username: RoomRole.OWNER},
+    )
+
+
+def _find_entry_problem(transaction: Transaction, room: RoomView, key: str) -> Problem | None:
+    """The reason why an account that is not invited can't join the room; None if it can."""
+    if _is_full(transaction, room.room_id):
+        return Problem.TOO_MANY_ROOMS
+    if room.modes.key and key != room.modes.key:
+        return Problem.WRONG_KEY
+    members = rooms.read_counts(transaction.connection, room.room_id).members
+    return Problem.ROOM_FULL if 0 < room.modes.members_max <= members else None
+
+
+def _with_roles(transaction: Transaction, change: RoomChange) -> RoomChange:
+    roles = rooms.read_roles(transaction.connection, [change.room_id])
+    return replace(change, roles=roles.get(change.room_id, {}))
 
 
 def _part(transaction: Transaction, entry: entries.PartRoom) -> RoomOutcome:
@@ -476,13 +505,29 @@ def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -
     return change
 
 
-def _set_topic(transaction: Transaction, entry: entries.SetTopic, room: RoomView) -> RoomOutcome:
+def _set_topic(transaction: Transaction, entry: entries.SetTopic) -> RoomOutcome:
     """All members read it, like a message."""
+    room = _find_room_run_by(transaction, entry.by_id, entry.room_id)
+    if room is Problem.NOT_PERMITTED:
+        seen = rooms.find_room_by_id(transaction.connection, entry.by_id, entry.room_id)
+        room = seen if seen is not None and seen.modes.open_topic else room
+    if isinstance(room, Problem):
+        return room
     if (silence := transaction.find_silence(entry.by_id, room.room_id)) is not None:
         return silence
-    rooms.update_topic(transaction.connection, room.room_id, entry.topic)
-    change = _change(room, room.role, room.role, is_changed=room.topic != entry.topic)
-    return replace(change, topic=entry.topic)
+    if room.topic == entry.topic:
+        return _change(room, room.role, room.role, is_changed=False)
+    rooms.update_topic(transaction.connection, room.room_id, entry.topic, entry.by, transaction.time_ms)
+    change = _change(room, room.role, room.role)
+    return replace(change, topic=entry.topic, topic_by=entry.by, topic_ms=transaction.time_ms)
+
+
+def _set_modes(transaction: Transaction, entry: entries.SetRoomModes, room: RoomView) -> RoomOutcome:
+    given = {name: getattr(entry, name) for name in RoomModes.__struct_fields__}
+    modes = replace(room.modes, **{name: value for name, value in given.items() if value is not None})
+    rooms.update_modes(transaction.connection, room.room_id, modes)
+    change = _change(room, room.role, room.role, is_changed=modes != room.modes)
+    return replace(change, is_private=modes.private, modes=modes, old_modes=room.modes)
 
 
 def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView) -> RoomOutcome:
@@ -507,6 +552,8 @@ def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) 
         return Problem.USER_NOT_A_MEMBER
     if RoomRole.OWNER in (role, entry.role):
         return Problem.NOT_PERMITTED
+    if entry.old_role not in (None, role):
+        return _change(room, role, role, is_changed=False)
     rooms.set_role(connection, room.room_id, entry.account_id, entry.role)
     return _change(room, role, entry.role, is_changed=role is not entry.role)
 
@@ -525,7 +572,7 @@ def _find_room_run_by(transaction: Transaction, by_id: int, room_id: int) -> Roo
     """The room, if the account may run it; as its role it has that of the account, or else OWNER."""
     connection = transaction.connection
     room = rooms.find_room_by_id(connection, by_id, room_id)
-    if room is not None and room.role not in (None, RoomRole.MEMBER):
+    if room is not None and room.role in (RoomRole.OWNER, RoomRole.OPERATOR):
         return room
     if _is_administrator(transaction, by_id):
         return rooms.find_any_room(connection, room_id) or Problem.UNKNOWN_ROOM
@@ -541,7 +588,14 @@ def _is_full(transaction: Transaction, room_id: int) -> bool:
 
 def _change(room: RoomView, old_role: RoomRole | None, role: RoomRole | None, *, is_changed: bool = True) -> RoomChange:
     where = (room.room_id, room.name, room.topic, room.is_private, room.last_id)
-    return RoomChange(*where, old_role, role, is_changed=is_changed)
+    return RoomChange(
+        *(*where, old_role, role),
+        is_changed=is_changed,
+        modes=room.modes,
+        created_ms=room.created_ms,
+        topic_by=room.topic_by,
+        topic_ms=room.topic_ms,
+    )
 
 
 # --- moderation ---
@@ -858,7 +912,8 @@ _APPLY: Final[dict[type, Callable[[Transaction, Any], Any]]] = {
     entries.JoinRoom: _join,
     entries.PartRoom: _part,
     entries.KickMember: _by_operator(_kick),
-    entries.SetTopic: _by_operator(_set_topic),
+    entries.SetTopic: _set_topic,
+    entries.SetRoomModes: _by_operator(_set_modes),
     entries.InviteUser: _by_operator(_invite),
     entries.SetRole: _by_operator(_set_role),
     entries.Sanction: _sanction,

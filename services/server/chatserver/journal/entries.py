@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import RoomRole, SanctionKind  # noqa: TC001 -- msgspec evaluates them
+from chatprotocol.events import RoomModes, RoomRole, SanctionKind
 from chatserver.store.accounts import Account, Role
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import LOBBY_ID
@@ -81,6 +81,12 @@ class Problem(StrEnum):
     TOO_MANY_SANCTIONS = "too_many_sanctions"
     # The account ignores too many users.
     TOO_MANY_IGNORED = "too_many_ignored"
+    # The room has a key, and the account neither knows it nor is invited.
+    WRONG_KEY = "wrong_key"
+    # The room has the members that its modes allow, and the account is not invited.
+    ROOM_FULL = "room_full"
+    # The room is moderated, and the account is a member without a role.
+    MODERATED = "moderated"
     # The account has too many rooms, the room too many members, or the server too many rooms.
     TOO_MANY_ROOMS = "too_many_rooms"
 
@@ -254,6 +260,15 @@ class RoomChange(Struct, frozen=True, gc=False):
     heir: str = ""
     # True if the last member left. The name is free now.
     has_ended: bool = False
+    # With ``is_private``, and with the key; and before the entry, if it is about them.
+    modes: RoomModes = RoomModes()
+    old_modes: RoomModes | None = None
+    created_ms: int = 0
+    # The user who set the topic, and the time; empty and 0 if it is not known.
+    topic_by: str = ""
+    topic_ms: int = 0
+    # Of a JoinRoom: the members with a role above MEMBER, by name.
+    roles: dict[str, RoomRole] = {}
 
 
 class GuestsGone(Struct, frozen=True, gc=False):
@@ -325,6 +340,8 @@ class JoinRoom(RoomEntry, frozen=True, gc=False, tag="join"):
     # Used only if the room is new.
     is_private: bool
     may_create: bool
+    # The word that a room with a key demands.
+    key: str = ""
 
 
 class PartRoom(RoomEntry, frozen=True, gc=False, tag="part"):
@@ -333,10 +350,11 @@ class PartRoom(RoomEntry, frozen=True, gc=False, tag="part"):
     account_id: int
     username: str
     room_id: int
+    reason: str = ""
 
 
 class SetTopic(RoomEntry, frozen=True, gc=False, tag="topic"):
-    """The topic is replaced, by the owner or an operator."""
+    """The topic is replaced: by the owner or an operator, or if the modes allow it by any member."""
 
     room_id: int
     topic: str
@@ -367,9 +385,24 @@ class InviteUser(_AboutUser, frozen=True, gc=False, tag="invite"):
 
 
 class SetRole(_AboutUser, frozen=True, gc=False, tag="role"):
-    """A member becomes an operator, or a member without a role."""
+    """A member gets another role; not that of the owner."""
 
     role: RoomRole
+    # Only a member that has this role now gets the other one. None: any member.
+    old_role: RoomRole | None = None
+
+
+class SetRoomModes(RoomEntry, frozen=True, gc=False, tag="room_modes"):
+    """The modes of a room change, by the owner or an operator; None: as before. See requests.SetModes."""
+
+    room_id: int
+    by_id: int
+    by: str
+    private: bool | None = None
+    moderated: bool | None = None
+    open_topic: bool | None = None
+    key: str | None = None
+    members_max: int | None = None
 
 
 class Moderated(Struct, frozen=True, gc=False):

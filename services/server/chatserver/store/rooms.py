@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from chatprotocol.events import RoomRole, RoomSummary
+from chatprotocol.events import RoomModes, RoomRole, RoomSummary
 from chatprotocol.rules import room_key
 from chatserver.memory import no_limit
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Iterable
 
     from chatserver.store.database import Database
 
@@ -45,6 +45,12 @@ class RoomView(NamedTuple):
     is_invited: bool
     # The newest message in the room; 0 if there is none.
     last_id: int
+    # With ``is_private``, and with the key, which only members may see.
+    modes: RoomModes = RoomModes()
+    created_ms: int = 0
+    # The user who set the topic, and the time; empty and 0 if nobody did, or before this was stored.
+    topic_by: str = ""
+    topic_ms: int = 0
 
 
 class RoomCounts(NamedTuple):
@@ -58,7 +64,10 @@ _LAST_ID: Final = (
     "coalesce((SELECT message.id FROM message WHERE key BETWEEN 0 - (room.id << 40)"
     " AND (1 << 40) - 1 - (room.id << 40) ORDER BY key DESC LIMIT 1), 0)"
 )
-_VIEW: Final = f"SELECT room.id, room.name, topic, is_private, role, {_LAST_ID} FROM"
+_VIEW: Final = (
+    f"SELECT room.id, room.name, topic, is_private, role, {_LAST_ID}, is_moderated, is_topic_open, join_key,"
+    " members_max, room.created_ms, topic_by, topic_ms FROM"
+)
 _OF_READER: Final = "membership ON account_id = :reader AND conversation_id = room.id"
 # Rooms other than the lobby that have not ended.
 _VISIBLE: Final = f"conversation AS room LEFT JOIN {_OF_READER} WHERE room.id > 1 AND (is_private = 0 OR role NOTNULL)"
@@ -76,6 +85,12 @@ _ALL: Final = (
 _OF_ACCOUNT: Final = (
     f"{_VIEW} membership CROSS JOIN conversation AS room ON room.id = conversation_id"
     " WHERE account_id = :reader AND role <> 'invited'"
+)
+# In the index membership_conversation: members without a role are not read.
+_ROLES: Final = (
+    "SELECT conversation_id, name, membership.role FROM json_each(:ids) CROSS JOIN membership"
+    " ON conversation_id = value AND membership.role IN ('owner', 'operator', 'voice')"
+    " CROSS JOIN account ON account.id = account_id ORDER BY conversation_id, number"
 )
 
 
@@ -109,18 +124,10 @@ class Rooms:
         # Not sorted by SQLite: each login runs this query, and malloc would keep the memory of the sort for its thread.
         return sorted((_view(*row) for row in rows), key=lambda room: room_key(room.name))
 
-    def roles(self, room_ids: Collection[int]) -> dict[int, dict[str, RoomRole]]:
-        """The members of each of the rooms whose role is more than that of a member, with their roles, by name."""
-        roles: dict[int, dict[str, RoomRole]] = {room_id: {} for room_id in room_ids}
-        query = (
-            "SELECT conversation_id, name, membership.role FROM membership JOIN account ON account.id = account_id"
-            " WHERE conversation_id = ? AND membership.role IN ('owner', 'operator', 'voice')"
-        )
+    def roles(self, room_ids: Iterable[int]) -> dict[int, dict[str, RoomRole]]:
+        """The roles above MEMBER in these rooms, by name. A room that has none is left out."""
         with self._database.reading() as connection:
-            for room_id in room_ids:
-                for _, name, role in connection.execute(query, (room_id,)):
-                    roles[room_id][name] = RoomRole(role)
-        return roles
+            return read_roles(connection, room_ids)
 
     def shared(self, reader_id: int, account_id: int) -> tuple[tuple[str, RoomRole], ...]:
         """The rooms of an account that the reader may know of, with the account's roles, sorted by name."""
@@ -143,8 +150,30 @@ class Rooms:
         return tuple(_summary(*row) for row in rows)
 
 
-def _view(room_id: int, name: str, topic: str, is_private: int, role: str | None, last_id: int) -> RoomView:
-    return RoomView(room_id, name, topic, bool(is_private), _role(role), role == _INVITED, last_id)
+def _view(
+    room_id: int,
+    name: str,
+    topic: str,
+    is_private: int,
+    role: str | None,
+    last_id: int,
+    is_moderated: int,
+    is_topic_open: int,
+    key: str,
+    members_max: int,
+    created_ms: int,
+    topic_by: str,
+    topic_ms: int,
+) -> RoomView:
+    modes = RoomModes(
+        private=is_private > 0,
+        moderated=is_moderated > 0,
+        open_topic=is_topic_open > 0,
+        key=key,
+        members_max=members_max,
+    )
+    where = (room_id, name, topic, modes.private)
+    return RoomView(*where, _role(role), role == _INVITED, last_id, modes, created_ms, topic_by, topic_ms)
 
 
 def _summary(name: str, topic: str, members: int, is_private: int, role: str | None) -> RoomSummary:
@@ -180,6 +209,24 @@ def is_member(connection: sqlite3.Connection, account_id: int, room_id: int) -> 
     """True if the account is a member of the room; an invited user is not one."""
     query = "SELECT 1 FROM membership WHERE account_id = ? AND conversation_id = ? AND role <> 'invited'"
     return connection.execute(query, (account_id, room_id)).fetchone() is not None
+
+
+def read_writer(connection: sqlite3.Connection, account_id: int, room_id: int) -> tuple[bool, bool]:
+    """True if the account is a member; and True if it can't write, because the room is moderated."""
+    query = (
+        "SELECT role = 'member' AND (SELECT is_moderated FROM conversation WHERE id = conversation_id) FROM membership"
+        " WHERE account_id = ? AND conversation_id = ? AND role <> 'invited'"
+    )
+    row = connection.execute(query, (account_id, room_id)).fetchone()
+    return row is not None, row is not None and row[0] > 0
+
+
+def read_roles(connection: sqlite3.Connection, room_ids: Iterable[int]) -> dict[int, dict[str, RoomRole]]:
+    """See :meth:`Rooms.roles`."""
+    roles: dict[int, dict[str, RoomRole]] = {}
+    for room_id, name, role in connection.execute(_ROLES, {"ids": str([*room_ids])}):
+        roles.setdefault(room_id, {})[name] = RoomRole(role)
+    return roles
 
 
 def read_standing(connection: sqlite3.Connection, account_id: int, room_id: int) -> tuple[RoomRole | None, bool]:
@@ -263,20 +310,31 @@ def insert_invitation(connection: sqlite3.Connection, room_id: int, account_id: 
     connection.execute("UPDATE conversation SET invited_count = invited_count + 1 WHERE id = ?", (room_id,))
 
 
-def update_topic(connection: sqlite3.Connection, room_id: int, topic: str) -> None:
-    connection.execute("UPDATE conversation SET topic = ? WHERE id = ?", (topic, room_id))
+def update_topic(connection: sqlite3.Connection, room_id: int, topic: str, by: str, now_ms: int) -> None:
+    connection.execute(
+        "UPDATE conversation SET topic = ?, topic_by = ?, topic_ms = ? WHERE id = ?", (topic, by, now_ms, room_id)
+    )
+
+
+def update_modes(connection: sqlite3.Connection, room_id: int, modes: RoomModes) -> None:
+    connection.execute(
+        "UPDATE conversation SET is_private = ?, is_moderated = ?, is_topic_open = ?, join_key = ?, members_max = ?"
+        " WHERE id = ?",
+        (modes.private, modes.moderated, modes.open_topic, modes.key, modes.members_max, room_id),
+    )
 
 
 def find_heir(connection: sqlite3.Connection, room_id: int) -> tuple[int, str] | None:
     """Id and name of the operator, or else the member, who joined first. None if the room is empty."""
     query = (
-        "SELECT account.id, account.name FROM membership JOIN account ON account.id = account_id"
+        "SELECT number, account.id, account.name FROM membership JOIN account ON account.id = account_id"
         " WHERE conversation_id = ? AND membership.role = ? ORDER BY number LIMIT 1"
     )
-    for role in (RoomRole.OPERATOR, RoomRole.MEMBER):
-        row = connection.execute(query, (room_id, role)).fetchone()
-        if row:
-            return int(row[0]), str(row[1])
+    for roles in ((RoomRole.OPERATOR,), (RoomRole.VOICE, RoomRole.MEMBER)):
+        first = [connection.execute(query, (room_id, role)).fetchone() for role in roles]
+        if any(first):
+            _, account_id, name = min(filter(None, first))
+            return int(account_id), str(name)
     return None
 
 

@@ -16,7 +16,8 @@ export function noticeOf(object, isMe) {
       return `${by} invited ${username} to #${room}.`;
     case "role": {
       const place = room === undefined ? "the server" : `#${room}`;
-      const what = role === "member" ? "no operator of" : role === "owner" ? "the owner of" : "an operator of";
+      const roles = { member: "an ordinary member of", voice: "a member with a voice in", owner: "the owner of" };
+      const what = roles[role] ?? "an operator of";
       return `${username} is now ${what} ${place}${by === undefined ? "" : ` (${by})`}.`;
     }
     case "kicked":
