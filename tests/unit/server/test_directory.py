@@ -7,7 +7,7 @@ import pytest
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import Counts, Infos, Relayed, SanctionKind, UserInfo
+from chatprotocol.events import Counts, Infos, Relayed, RoomModes, RoomRole, SanctionKind, UserInfo
 from chatprotocol.limits import AWAY_MAX_BYTES, REALNAME_MAX_BYTES
 from chatprotocol.rules import not_a_member
 from chatserver.chat.directory import Directory
@@ -15,7 +15,7 @@ from chatserver.store.accounts import Account
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import LOBBY_ID
 
-ALICE: Any = SimpleNamespace(account_id=1, name="alice")
+ALICE: Any = SimpleNamespace(account_id=1, name="alice", is_operator=False)
 INFOS = [
     UserInfo(username="Bob", is_online=True, realname="Robert [b]"),
     UserInfo(username="carol", is_online=True),
@@ -48,9 +48,11 @@ class Server:
         return Account(2, "Bob", "", 0) if name.lower() == "bob" else None
 
     def _find_room(self, _: object, name: str) -> SimpleNamespace:
-        if name != "dev":
+        if name == "ops":
             raise not_a_member(name)
-        return SimpleNamespace(room_id=5, name="dev")
+        return SimpleNamespace(
+            room_id=5, name=name, role=RoomRole.MEMBER, modes=RoomModes(moderated=name == "moderated")
+        )
 
     def infos(self, _: object) -> list[UserInfo]:
         return INFOS
@@ -87,6 +89,7 @@ def test_relayed_event_goes_where_a_message_would(server: Server) -> None:
         (relay(to="bob"), True, ErrorCode.MUTED),
         (requests.SetAway("insults"), True, ErrorCode.MUTED),
         (requests.SetRealname("insults"), True, ErrorCode.MUTED),
+        (relay("moderated"), False, ErrorCode.MUTED),
         (relay("ops"), False, ErrorCode.NOT_A_MEMBER),
         (relay(to="nobody"), False, ErrorCode.UNKNOWN_USER),
         (requests.SetAway("x" * (AWAY_MAX_BYTES + 1)), False, ErrorCode.TOO_LONG),

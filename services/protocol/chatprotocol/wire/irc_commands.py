@@ -37,7 +37,7 @@ from chatprotocol.wire.irc_events import (
     mark_line,
 )
 from chatprotocol.wire.irc_info import MODES_MAX
-from chatprotocol.wire.irc_lines import format_line
+from chatprotocol.wire.irc_lines import format_line, remove_formatting
 from chatprotocol.wire.irc_messages import may_send, relayed_tags
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _topic(connection: IrcConnection, command: Command) -> Iterator[Request]:
     elif room == LOBBY:
         connection.reply("482", name, "You're not channel operator")
     else:
-        yield requests.SetTopic(room, command.params[1])
+        yield requests.SetTopic(room, remove_formatting(command.params[1]))
 
 
 def _invite(connection: IrcConnection, command: Command) -> Iterator[Request]:
@@ -664,8 +664,8 @@ def _tagmsg(connection: IrcConnection, command: Command) -> Iterator[Request]:
 
 
 def _cut(text: str, limit_bytes: int) -> str:
-    """Cut a text to a length in UTF-8."""
-    return text.encode()[:limit_bytes].decode(errors="ignore")
+    """Remove formatting codes, and cut a text to a length in UTF-8."""
+    return remove_formatting(text).encode()[:limit_bytes].decode(errors="ignore")
 
 
 COMMANDS: Final[Mapping[str, Handler]] = {

@@ -55,11 +55,15 @@ class Moderation:
         if ban is not None:
             raise sanction_error(ban)
 
-    def may_say_why(self, member: Member) -> bool:
-        """True if others may be told why the user leaves: not the words of a muted one. Never raises StoreError."""
+    def may_say_why(self, member: Member, room: str | None = None) -> bool:
+        """True if others may be told why the user leaves the server, or a room: not the words of a muted one.
+
+        Raises no errors.
+        """
         try:
-            return self._records.silence(member.account_id, None) is None
-        except StoreError:
+            room_id = None if room is None else self._rooms.find(member, room).room_id
+            return self._records.silence(member.account_id, room_id) is None
+        except (RequestError, StoreError):
             return False
 
     def answer(self, member: Member, request: requests.ModerationRequest) -> Bans | Audit | Ignored | None:

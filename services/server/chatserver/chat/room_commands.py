@@ -167,6 +167,7 @@ class RoomCommands:
         room_id = find(member, name).room_id
         match request:
             case requests.Part(reason=reason):
+                check_reason(reason)
                 return entries.PartRoom(*by, room_id, reason)
             case requests.SetTopic(topic=topic):
                 return entries.SetTopic(room_id, topic, *by)

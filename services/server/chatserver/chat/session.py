@@ -830,6 +830,9 @@ class Session:
                 self._wait_for_pending()
                 self._send_queue.put([modes])
                 return self._state
+        if isinstance(request, requests.Part) and request.reason:
+            may_say_why = self._services.moderation.may_say_why(self._show_rooms(), request.room)
+            request = request if may_say_why else requests.Part(request.room)
         made = self._services.limits.rooms if self._is_limited and not self._is_operator() else None
         self._services.rooms.change(self._show_rooms(), request, made)
         return self._state
