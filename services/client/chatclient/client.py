@@ -126,7 +126,7 @@ class ChatClient:
     With ``tls`` the connection is encrypted, and the server's certificate and name are checked. ``ca`` is a file with
     the certificates that are trusted instead of the system's; it implies ``tls``.
 
-    ``dialect`` is json, frames, register or datagram; docs/wire/ has the limits of each. ``ops`` and
+    ``dialect`` is json, websocket, irc, frames, register or datagram; docs/wire/ has the limits of each. ``ops`` and
     ``register_length`` are the settings ``--ops`` and ``--register-length``.
     """
 
@@ -582,7 +582,7 @@ class ChatClient:
     def _query(self, action: Action, kind: type[Answer]) -> Answer:
         """Make a query. The session repeats it on every new connection until it is answered."""
         self._check_logged_in()
-        if self._session.client_protocol.is_guest:
+        if self._session.client_protocol.connections > 1:
             raise RefusedError(ErrorCode.UNKNOWN_COMMAND, "The wire format register has no such request.")
         self._wait_until_ready()
         answer = self._wait_for_event(self._session.request(action), lambda each: self._is_answer(action, kind, each))

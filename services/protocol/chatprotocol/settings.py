@@ -249,8 +249,7 @@ _nats_urls = _urls(("nats", "tls"), "nats://a:4222,nats://b:4222")
 _http_urls = _urls(("http", "https"), "http://a:8222,http://b:8222")
 
 
-# The client does not speak irc yet.
-_PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS if each.name != "irc"]
+_PROTOCOL_NAMES: Final = [each.name for each in PROTOCOLS]
 
 _REGISTER_LENGTH: Final = Setting(
     "register_length",

@@ -155,7 +155,7 @@ def test_token_is_read_from_its_file(tmp_path: Path) -> None:
         (
             [],
             {"CHAT_DIALECT": "udp"},
-            "CHAT_DIALECT is 'udp'; it must be one of json, websocket, frames, register, datagram.",
+            "CHAT_DIALECT is 'udp'; it must be one of json, websocket, frames, register, irc, datagram.",
         ),
         (["--password", "secret"], {}, "nrecognized arguments"),  # all users of the machine could read it
         ([], {"CHAT_PASSWORD": "\udcfc"}, "The password is not text in UTF-8."),

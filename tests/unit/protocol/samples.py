@@ -397,7 +397,7 @@ SAMPLES = {
 }
 
 # The protocols of the server, and one that only the tests have.
-# Without irc, whose client half does not exist yet.
+# Without irc: an event is several lines there, and both halves keep state. Its tests are in files of their own.
 ALL_PROTOCOLS: tuple[WireProtocol, ...] = (*(each for each in PROTOCOLS if each.name != "irc"), Toy())
 
 # Each protocol with default settings, and the one with settings once more.

@@ -157,6 +157,15 @@ class OwnAnswer(Struct, frozen=True, gc=False):
     data: bytes
 
 
+class IrcLine(Struct, frozen=True):
+    """A line of a server of IRC. ``source`` has no colon; ``tags`` have unescaped values."""
+
+    name: str
+    params: tuple[str, ...]
+    source: str
+    tags: dict[str, str]
+
+
 class PossibleGap(NamedTuple):
     """Some missed messages may not be shown."""
 
@@ -180,7 +189,7 @@ class Outcome(NamedTuple):
 
 Action: TypeAlias = Request | OpenPublic | OpenDirect
 ClientEvent: TypeAlias = (
-    TaggedEvent | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | Opened | OwnAnswer
+    TaggedEvent | Ready | Online | Forwarded | PossibleGap | DeliveryUnknown | Outcome | Opened | OwnAnswer | IrcLine
 )
 
 

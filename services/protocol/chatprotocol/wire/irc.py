@@ -9,6 +9,7 @@
     irc_commands.py      commands about rooms and users
     irc_answers.py       answers to them
     irc_events.py        events of rooms and users
+    irc_client.py        the client's half
 
 This file puts them together. ``IrcServer.receive`` reads a line, finds the handler of its command, and yields the
 handler's requests one by one; own answers leave with ``data_to_send`` before the request that follows. The session's
@@ -29,6 +30,7 @@ from chatprotocol.rules import room_key
 from chatprotocol.wire import irc_answers, irc_commands, irc_events, irc_info, irc_messages, irc_registration
 from chatprotocol.wire.base import ServerProtocol, Sniff, WireProtocol, join_pieces, sniff_text
 from chatprotocol.wire.irc_capabilities import Encoding
+from chatprotocol.wire.irc_client import IrcClient
 from chatprotocol.wire.irc_connection import IrcConnection, IrcSettings
 from chatprotocol.wire.irc_lines import Command, LineError, encode_lines, format_line, parse_line
 from chatprotocol.wire.readers import LineBuffer
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, EventBatch, Message, Refused
     from chatprotocol.requests import Request
-    from chatprotocol.wire.base import ClientProtocol
     from chatprotocol.wire.irc_connection import Handler
 
 # Silence after which the server sends a PING.
@@ -290,5 +291,5 @@ class Irc(WireProtocol):
         numeric = [format_line(name, "465", "*", error.reason)] if error.code is ErrorCode.BANNED else []
         return encode_lines([*numeric, format_line("", "ERROR", f"Closing Link: {error.reason}")])
 
-    def client(self, keywords: str = DEFAULT_KEYWORDS) -> ClientProtocol:
-        raise NotImplementedError
+    def client(self, keywords: str = DEFAULT_KEYWORDS) -> IrcClient:  # noqa: ARG002
+        return IrcClient()
