@@ -26,7 +26,7 @@ class Irc:
         proof = base64.b64encode(f"\0{name}\0{password}".encode()).decode()
         self.ask(f"CAP REQ :{_CAPABILITIES}", f"NICK {name}", f"USER {name} 0 * :{name}", "AUTHENTICATE PLAIN")
         self.ask(f"AUTHENTICATE {proof}", "CAP END")
-        self.until(r"^\S+ (376|422) ", r" 90[2-8] ")
+        self.until(r"^\S+ (376|422|90[24-8]) ")
 
     def ask(self, *lines: str) -> None:
         for line in lines:

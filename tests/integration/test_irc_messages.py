@@ -3,6 +3,7 @@ section of the specification. ``modern`` is modern.ircdocs.horse. The dialogues 
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -271,6 +272,10 @@ MESSAGES = {
 }
 
 
+# Times before and after all messages: two messages may have the same time.
+EARLY, LATE = "2000-01-01T00:00:00.000Z", "2100-01-01T00:00:00.000Z"
+
+
 def _five(room: str, nick: str = "alice") -> str:
     """Five messages, with their ids in $m1 to $m5."""
     return "\n".join(
@@ -282,9 +287,12 @@ def _five(room: str, nick: str = "alice") -> str:
     )
 
 
+_BATCHES = itertools.count()
+
+
 def _batch(room: str, *numbers: int) -> str:
     """The answer of CHATHISTORY with these messages."""
-    name = "batch" + "".join(map(str, numbers))
+    name = f"batch{next(_BATCHES)}x"  # a name stands for one text in a dialogue
     lines = [f"@batch=${name};msgid=$m{number};time=$t{number} PRIVMSG {room} :text {number}" for number in numbers]
     return "\n".join(f"alice < {line}" for line in (f"BATCH +${name} chathistory {room}", *lines, f"BATCH -${name}"))
 
@@ -301,30 +309,28 @@ HISTORY = {
         {_batch("$room", 3, 4, 5)}
         alice > CHATHISTORY LATEST $room msgid=$m2 10
         {_batch("$room", 3, 4, 5)}
-        alice > CHATHISTORY LATEST $room timestamp=$t4 10
-        {_batch("$room", 5)}
+        alice > CHATHISTORY LATEST $room timestamp={EARLY} 2
+        {_batch("$room", 4, 5)}
     """,
     "chathistory: BEFORE": f"""{IN_ROOM}
         alice > CHATHISTORY BEFORE $room msgid=$m4 2
         {_batch("$room", 2, 3)}
-        alice > CHATHISTORY BEFORE $room timestamp=$t4 2
-        {_batch("$room", 2, 3)}
+        alice > CHATHISTORY BEFORE $room timestamp={LATE} 2
+        {_batch("$room", 4, 5)}
     """,
     "chathistory: AFTER": f"""{IN_ROOM}
         alice > CHATHISTORY AFTER $room msgid=$m2 2
         {_batch("$room", 3, 4)}
-        alice > CHATHISTORY AFTER $room timestamp=$t2 2
-        {_batch("$room", 3, 4)}
+        alice > CHATHISTORY AFTER $room timestamp={EARLY} 2
+        {_batch("$room", 1, 2)}
     """,
     "chathistory: BETWEEN": f"""{IN_ROOM}
         alice > CHATHISTORY BETWEEN $room msgid=$m1 msgid=$m4 10
         {_batch("$room", 2, 3)}
         alice > CHATHISTORY BETWEEN $room msgid=$m5 msgid=$m1 2
         {_batch("$room", 3, 4)}
-        alice > CHATHISTORY BETWEEN $room timestamp=$t1 timestamp=$t3 10
-        alice < BATCH +$last chathistory $room
-        alice < @batch=$last;msgid=$m2 PRIVMSG $room :text 2
-        alice < BATCH -$last
+        alice > CHATHISTORY BETWEEN $room timestamp={EARLY} timestamp={LATE} 10
+        {_batch("$room", 1, 2, 3, 4, 5)}
     """,
     "chathistory: AROUND": f"""{IN_ROOM}
         alice > CHATHISTORY AROUND $room msgid=$m3 3

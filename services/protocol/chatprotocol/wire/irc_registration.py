@@ -134,7 +134,7 @@ def user(connection: IrcConnection, command: Command) -> Iterator[Request]:
     """USER: give a description. The name in it has no meaning."""
     if connection.is_registered:
         connection.reply("462", "You may not reregister")
-    elif len(command.params) < 4 or not command.param(0):  # noqa: PLR2004 - name, mode, unused, description
+    elif len(command.params) < 4 or not (command.param(0) and command.param(3)):  # noqa: PLR2004 - and mode, unused
         connection.reply("461", "USER", "Not enough parameters")
     else:
         connection.user = command.param(0)
