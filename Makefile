@@ -43,6 +43,10 @@ test-long: $(VENV)/.installed ## Run the tests that wait or repeat, and all prop
 browser: ## Install the browser for the tests of the web page, on a Debian machine, as root
 	@command -v chromium chromedriver >/dev/null || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium chromium-driver; }
 
+.PHONY: irc-clients
+irc-clients: ## Install irssi and WeeChat for the tests with them, on a Debian machine, as root
+	@{ command -v irssi && command -v weechat; } >/dev/null || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends irssi weechat-curses; }
+
 .PHONY: mutants
 mutants: $(VENV)/.installed ## Break each promise on purpose, and check that a test notices
 	@PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
