@@ -19,7 +19,7 @@ from chatprotocol.events import (
     User,
     Welcome,
 )
-from chatprotocol.wire.base import ClientEvent, Opened, OwnAnswer, Ready
+from chatprotocol.wire.base import ClientEvent, IrcLine, Opened, OwnAnswer, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +58,7 @@ def test_events_table_has_all_events_and_fields() -> None:
 
 
 def test_every_event_is_in_the_table_or_handled_by_the_client() -> None:
-    handled = {Welcome, PasswordPrompt, PasswordChanged, Ready, Pong, User, Opened, OwnAnswer}
+    handled = {Welcome, PasswordPrompt, PasswordChanged, Ready, Pong, User, Opened, OwnAnswer, IrcLine}
     assert {*get_args(ClientEvent)} - {*get_args(ProgramEvent)} == handled
 
 
