@@ -62,7 +62,7 @@ _MULTILINE_LETTER: Final = "b"
 
 
 def offered(*, has_registration: bool) -> dict[str, Capability]:
-    """All capabilities by their names, sorted. ``has_registration``: everybody may register a name."""
+    """All capabilities by their names, sorted. ``has_registration``: all users may register a name."""
     return {each.name: each for each in _ALL if has_registration or each.name != ACCOUNT_REGISTRATION}
 
 

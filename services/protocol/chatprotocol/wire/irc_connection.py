@@ -89,7 +89,7 @@ class IrcSettings(Struct, frozen=True):
 
     name: str = "chat.local"
     motd: tuple[str, ...] = ()
-    # True if everybody may register a name.
+    # True if all users may register a name.
     has_registration: bool = True
     version: str = "chat"
     # The time of TIME, in milliseconds since 1970.

@@ -214,7 +214,7 @@ class Login:
 
     def _register_new(self, login: requests.Login, password: str, peer: Peer) -> Proof:
         """Register a name. RequestError: it is known, or can't be registered."""
-        if self._registration.is_closed:  # first, because then nobody may learn which names are known
+        if self._registration.is_closed:  # first: on a closed server the names must stay unknown
             raise RequestError(
                 ErrorCode.NOT_PERMITTED, "This server registers no new names; ask an operator for an account."
             )
