@@ -50,10 +50,16 @@ _NO_TAG = "\0"
 _PENDING = frozenset(Path(__file__).with_name("irc_pending.txt").read_text(encoding="utf-8").splitlines())
 
 
-def each(dialogues: dict[str, str]) -> list[object]:
-    """The parameters of a test: one for each dialogue."""
+def dialogues(scripts: dict[str, str], *, room: str = "shared_room") -> Callable[..., None]:
+    """A test that plays each dialogue in the room of this fixture. Put it into a variable ``test_...``."""
     skip = pytest.mark.skip(reason="the server does not fulfil it yet: see irc_pending.txt")
-    return [pytest.param(script, id=name, marks=skip if name in _PENDING else ()) for name, script in dialogues.items()]
+    rows = [pytest.param(script, id=name, marks=skip if name in _PENDING else ()) for name, script in scripts.items()]
+
+    @pytest.mark.parametrize("script", rows)
+    def play(request: pytest.FixtureRequest, fresh_name: Callable[[str], str], script: str) -> None:
+        Dialogue(request.getfixturevalue(room), fresh_name).play(script)
+
+    return play
 
 
 class Line(NamedTuple):

@@ -1,17 +1,7 @@
 """IRC in channels: JOIN, PART, KICK, INVITE, TOPIC, NAMES, LIST, MODE. Cases of irctest (tests/irctest), with the
-section of the specification. ``modern`` is modern.ircdocs.horse. The dialogues are explained in irc.py."""
+section of the specification. ``modern`` is modern.ircdocs.horse."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import pytest
-from integration.irc import Dialogue, each
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from integration.room import Room
+from integration.irc import dialogues
 
 # alice made the channel, and bob is in it.
 TWO = """
@@ -452,11 +442,4 @@ MODES = {
         alice .
     """,
 }
-CASES = {**COMING_AND_GOING, **MODES}
-
-
-@pytest.mark.parametrize("script", each(CASES))
-def test_channels_work_as_the_specification_says(
-    shared_room: Room, fresh_name: Callable[[str], str], script: str
-) -> None:
-    Dialogue(shared_room, fresh_name).play(script)
+test_channels_work_as_the_specification_says = dialogues({**COMING_AND_GOING, **MODES})

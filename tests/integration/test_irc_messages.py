@@ -1,18 +1,9 @@
 """IRC messages: PRIVMSG, NOTICE, tags, echoes, labels, batches, history. Cases of irctest (tests/irctest), with the
-section of the specification. ``modern`` is modern.ircdocs.horse. The dialogues are explained in irc.py."""
-
-from __future__ import annotations
+section of the specification. ``modern`` is modern.ircdocs.horse."""
 
 import itertools
-from typing import TYPE_CHECKING
 
-import pytest
-from integration.irc import Dialogue, each
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from integration.room import Room
+from integration.irc import dialogues
 
 ALL = "+message-tags +server-time +echo-message +batch +labeled-response"
 HISTORY_CAPS = f"{ALL} +draft/chathistory"
@@ -440,11 +431,4 @@ WEBSOCKET = {
     """
     for subprotocols in ("text.ircv3.net", "binary.ircv3.net", "binary.ircv3.net,text.ircv3.net")
 }
-CASES = {**MESSAGES, **HISTORY, **WEBSOCKET}
-
-
-@pytest.mark.parametrize("script", each(CASES))
-def test_messages_arrive_as_the_specification_says(
-    shared_room: Room, fresh_name: Callable[[str], str], script: str
-) -> None:
-    Dialogue(shared_room, fresh_name).play(script)
+test_messages_arrive_as_the_specification_says = dialogues({**MESSAGES, **HISTORY, **WEBSOCKET})

@@ -1,17 +1,7 @@
 """IRC before and around the login: registration, CAP, SASL. Cases of irctest (tests/irctest), with the section of the
-specification. ``modern`` is modern.ircdocs.horse. The dialogues are explained in irc.py."""
+specification. ``modern`` is modern.ircdocs.horse."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import pytest
-from integration.irc import Dialogue, each
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from integration.room import Room
+from integration.irc import dialogues
 
 REGISTRATION = {
     "modern, connection registration: 001 to 005, LUSERS and MOTD follow": """
@@ -412,11 +402,4 @@ SASL = {
         bob < FAIL REGISTER $code $alice :*
     """,
 }
-CASES = {**REGISTRATION, **CAPABILITIES, **SASL}
-
-
-@pytest.mark.parametrize("script", each(CASES))
-def test_server_answers_as_the_specification_says(
-    shared_room: Room, fresh_name: Callable[[str], str], script: str
-) -> None:
-    Dialogue(shared_room, fresh_name).play(script)
+test_server_answers_as_the_specification_says = dialogues({**REGISTRATION, **CAPABILITIES, **SASL})

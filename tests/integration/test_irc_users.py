@@ -1,17 +1,7 @@
 """IRC about users and the server: WHO, WHOIS, WHOWAS, MONITOR, AWAY, SETNAME, OPER, KILL and others. Cases of irctest
-(tests/irctest), with the section of the specification. ``modern`` is modern.ircdocs.horse. See irc.py."""
+(tests/irctest), with the section of the specification. ``modern`` is modern.ircdocs.horse."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-import pytest
-from integration.irc import Dialogue, each
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from integration.room import Room
+from integration.irc import dialogues
 
 USERS = {
     "modern, WHO message: a channel": """
@@ -319,16 +309,7 @@ SERVER = {
         bob .
     """,
 }
-CASES = {**USERS, **MONITOR, **SERVER}
-
-
-@pytest.mark.parametrize("script", each(CASES))
-def test_users_are_shown_as_the_specification_says(
-    shared_room: Room, fresh_name: Callable[[str], str], script: str
-) -> None:
-    Dialogue(shared_room, fresh_name).play(script)
-
-
+test_users_are_shown_as_the_specification_says = dialogues({**USERS, **MONITOR, **SERVER})
 OPERATORS = {
     "modern, OPER and KILL messages": """
         op : as=op
@@ -350,11 +331,5 @@ OPERATORS = {
         carol < :$bob!*@* QUIT :*
     """
 }
-
-
-@pytest.mark.parametrize("script", each(OPERATORS))
-def test_operator_ends_the_connections_of_a_user(
-    moderated: Room, fresh_name: Callable[[str], str], script: str
-) -> None:
-    """OPER is for an account that has this role."""
-    Dialogue(moderated, fresh_name).play(script)
+# OPER is for an account that has this role.
+test_operator_ends_the_connections_of_a_user = dialogues(OPERATORS, room="moderated")
