@@ -930,6 +930,20 @@ BREAKS = (
         _SHARED + "test_refusal_comes_after_what_is_in_flight",
     ),
     _break(
+        _NO_QUORUM,
+        _JOURNAL + "shared.py",
+        "            fence.complete(())  #",
+        "            self._failures.append(_Failure(self._number, fence, OSError()))  #",
+        _SHARED + "test_fence_does_not_wait_for_what_is_in_flight",
+    ),
+    _break(
+        _NO_QUORUM,
+        _CHAT + "session.py",
+        "self._wait_for_pending(_LEAVE_SECONDS)",
+        "self._wait_for_pending()",
+        "unit/server/test_session.py::test_user_whose_messages_stay_unconfirmed_goes_offline",
+    ),
+    _break(
         _ONE_LOG,
         _JOURNAL + "shared.py",
         "if self._is_run_over():",

@@ -279,16 +279,19 @@ class FakeIndexer:
 
 
 class FakeAppended(Appended[Any]):
-    """Notes the time limits of waiting threads, and never makes one wait that has a limit."""
+    """Notes the pauses of a thread that waits for less than a second; for others the journal commits."""
 
-    def __init__(self, entries: Sequence[Entry[Any]], origin: Any, pauses: list[float]) -> None:
+    def __init__(self, entries: Sequence[Entry[Any]], origin: Any, journal: "FakeJournal") -> None:
         super().__init__(entries, origin)
-        self._pauses = pauses
+        self._journal = journal
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
-        if timeout_seconds is None:
-            return super().wait()
-        self._pauses.append(timeout_seconds)
+        if timeout_seconds is not None and timeout_seconds < 1:
+            self._journal.pauses.append(timeout_seconds)
+        elif not self._journal.is_stuck:
+            self._journal.wait_for_pending()
+        elif timeout_seconds is None:
+            raise AssertionError("this wait never ends")
         return self.is_complete
 
 
@@ -312,6 +315,8 @@ class FakeJournal:
         # True while the disk is full: messages are refused.
         self.is_full = False
         self.holds_back = False
+        # True if nothing that is held back is ever committed.
+        self.is_stuck = False
         self._held: list[tuple[MessageBatch, int, Any]] = []
         self._incomplete: list[Appended[Any]] = []
         # The pauses of sessions before their next read, in seconds.
@@ -346,7 +351,7 @@ class FakeJournal:
     def append(self, entries: Sequence[Entry[Any]], origin: Any = None) -> Appended[Any]:
         if isinstance(self.fault, JournalClosedError):
             raise self.fault
-        appended = FakeAppended(entries, origin, self.pauses)
+        appended = FakeAppended(entries, origin, self)
         self.fences += not entries
         batches = [entry for entry in entries if isinstance(entry, MessageBatch)]
         with self._one_at_a_time:

@@ -663,6 +663,14 @@ def test_answer_waits_for_earlier_messages(services: ChatFixture, alice: Peer, r
         assert services.indexer.asked[-1][-3:-1] == (12, LOBBY_ID)
 
 
+def test_user_whose_messages_stay_unconfirmed_goes_offline(services: ChatFixture, alice: Peer) -> None:
+    """Without a quorum that may last; the connection is over."""
+    services.journal.holds_back = services.journal.is_stuck = True
+    alice.ask(Say("one"))
+    alice.session.end()
+    assert services.presence.names() == ()
+
+
 # --- several requests in one read ---
 def test_consecutive_messages_are_appended_together(services: ChatFixture, alice: Peer) -> None:
     """Public messages share a batch; a recipient, and another read, begin a new one."""

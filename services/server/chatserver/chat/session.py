@@ -94,6 +94,9 @@ _UNSOLICITED_ACKS_MAX = 1_000
 # Maximum pause before the next read, if messages of an earlier read are not committed yet: the client sends without
 # waiting for confirmations. The next read then gets more at once (docs/decisions/0009-batches-and-gathering.md).
 _PAUSE_SECONDS = 0.002
+# Time for the messages of a connection that has ended. In a cluster without a quorum they may stay unconfirmed for any
+# time, and the user is not online meanwhile.
+_LEAVE_SECONDS = 5.0
 # Time for a peer that is not logged in to read answers, if it left too much unread.
 _UNREAD_SECONDS = 5.0
 # Requests before the login that are never delayed. A login takes two at most, and there are three tries.
@@ -277,13 +280,13 @@ class Session:
             self._send_queue.put([Bye("not logged in")])
 
     def end(self) -> None:
-        """End the session after the peer's last request: wait for its messages, then leave."""
+        """End the session after the peer's last request: wait for its messages, but not for ever, then leave."""
         if self._pair is not None:
             self._services.guests.leave(self._pair, self._send_queue)
         if self._member is None:
             return
         try:
-            self._wait_for_pending()
+            self._wait_for_pending(_LEAVE_SECONDS)
         finally:
             # Messages that reached the peer must count as delivered before its next login.
             self._send_queue.check_acknowledged()
@@ -857,10 +860,13 @@ class Session:
             self._services.hub.show_rooms(self._member)
         return self._member
 
-    def _wait_for_pending(self) -> None:
-        """Wait until all messages of this user are confirmed or rejected."""
-        if self._appended is not None and not self._appended.is_complete:
-            self._services.journal.wait_for_pending()
+    def _wait_for_pending(self, timeout_seconds: float | None = None) -> None:
+        """Wait until all messages of this connection are confirmed or rejected, and not for those of others.
+
+        In a cluster without a quorum, the latter may take any time.
+        """
+        if self._appended is not None:
+            self._appended.wait(timeout_seconds)
 
     def _refuse(self, error: RequestError, nonce: str | None) -> None:
         """Send an error after the confirmations of all earlier messages."""

@@ -15,8 +15,9 @@ States: open, closed, ended.
 A small inbox with messages is given a few milliseconds more by the ``gather`` functions of the subscribers, and while
 the reserve of the disk is used up, appends that need space fail at once.
 
-An append without entries is a fence: it is over after all entries that were appended before it, and after the
-subscribers know of all entries that any reader of the database can see.
+An append without entries is a fence: it is over after the subscribers know of all entries that any reader of the
+database can see. In a LocalJournal, it is also over after all entries that were appended before it; in a SharedJournal
+these may be in flight for any time.
 
 Deferred entries are not urgent: delivery marks, and the ends of guests' claims. A commit for each would cost a sync
 each, so they wait for the next one, or for the end of the server. They come first in it, so a name that a guest has
@@ -297,7 +298,7 @@ class Journal(ABC):
             self._inbox.deferred[key] = entry
 
     def wait_for_pending(self) -> None:
-        """Wait until the subscribers know of every entry that was appended before."""
+        """Wait until the subscribers know of every entry that the database has."""
         try:
             self.append(()).wait()
         except JournalClosedError:

@@ -33,9 +33,9 @@ its own name means that another process has taken its place: it stops.
 that was confirmed before, and may serve clients.
 
 **No quorum.** While the log has a problem, appends fail with LogUnavailableError at once. Those in flight stay there:
-they may be stored, so they are neither confirmed nor failed until their records come back. Fences wait for those before
-them, and so do failed appends of an origin that has some in flight: a user gets the answers in the order of the
-messages.
+they may be stored, so they are neither confirmed nor failed until their records come back. Failed appends of an origin
+that has some in flight wait for these, because a user gets the answers in the order of the messages. Nothing else waits
+for them: a fence is over as soon as the subscribers know of all that the store has.
 
 An entry that can't be applied because of its values is skipped by all servers alike (see ``_apply_one_by_one``); an
 error of the disk is not skipped: the transaction is repeated until the disk works. Until then, appends fail.
@@ -138,12 +138,12 @@ class _Flight(NamedTuple):
     published_at: float = 0.0
 
 
-class _Fence(NamedTuple):
-    """An append that is over after the batch with this number: one without entries, or one that fails."""
+class _Failure(NamedTuple):
+    """An append that fails after the batch with this number."""
 
     number: int
     appended: Appended[Any]
-    error: OSError | None = None
+    error: OSError
 
 
 class _Result(NamedTuple):
@@ -197,8 +197,8 @@ class SharedJournal(Journal):
         self._checkpoints: dict[int, bytes] = {}
         self._number = self._attempt = 0
         self._in_flight: deque[_Flight] = deque()
-        # Fences, and the number of the batch after which each is over.
-        self._fences: deque[_Fence] = deque()
+        # The appends that fail after a batch in flight.
+        self._failures: deque[_Failure] = deque()
         # The reason why nothing can be published, as it was last seen.
         self._problem = ""
         # After the journal was closed: the time at which it stops to wait for the batches in flight.
@@ -294,7 +294,7 @@ class SharedJournal(Journal):
             for flight in self._in_flight:
                 for appended in flight.appends:
                     appended.fail(UnfinishedError())
-            taken.appends += [fence.appended for fence in self._fences]
+            taken.appends += [failure.appended for failure in self._failures]
             self._release_callers(taken)
 
     def wake(self) -> None:
@@ -336,7 +336,7 @@ class SharedJournal(Journal):
 
         Failed appends may have to wait, too; when they are many, the inbox fills up, and its callers wait.
         """
-        has_failed_few = len(self._fences) < self._inbox_max_entries
+        has_failed_few = len(self._failures) < self._inbox_max_entries
         return has_failed_few if self._problem else len(self._in_flight) < IN_FLIGHT_MAX
 
     def _has_work(self) -> bool:
@@ -355,7 +355,8 @@ class SharedJournal(Journal):
         """Publish what was taken, as one batch or several; or fail it, if the log can't take it."""
         if self._reserve.check():
             self._refuse_growth(taken)
-        fences = [each for each in taken.appends if not each.entries]
+        for fence in (each for each in taken.appends if not each.entries):
+            fence.complete(())  # the subscribers know of all that was applied before this call
         appends = [each for each in taken.appends if each.entries]
         deferred = dict(islice(taken.deferred.items(), _DEFERRED_MAX))
         with self._lock:
@@ -376,8 +377,6 @@ class SharedJournal(Journal):
         with self._lock:
             self._inbox.deferred = {**taken.deferred, **self._inbox.deferred}  # those that were not published
             self._deferred_until = self._clock() + self._defer_seconds if self._inbox.deferred else None
-        self._fences += [_Fence(self._number, each) for each in fences]
-        self._pass_fences()
 
     def _parts(self, appends: Iterable[Appended[Any]]) -> Iterator[tuple[list[Appended[Any]], list[Raw]]]:
         """Divide the appends, and their encoded entries, into batches that fit into a record.
@@ -451,7 +450,7 @@ class SharedJournal(Journal):
             self._number += 1
             self._in_flight.append(flight._replace(number=self._number))
         before = [flight.number for flight in flights]
-        self._fences = deque(each._replace(number=1 + bisect_right(before, each.number)) for each in self._fences)
+        self._failures = deque(each._replace(number=1 + bisect_right(before, each.number)) for each in self._failures)
         for flight in self._in_flight:
             self._publish(flight)
         self._shared_log.renew_lease(self.server, self.run)
@@ -497,7 +496,7 @@ class SharedJournal(Journal):
 
     def _refuse(self, error: Exception) -> None:
         """Fail the appends in the inbox while the disk fails. Those in flight may be stored already."""
-        if len(self._fences) >= self._inbox_max_entries:
+        if len(self._failures) >= self._inbox_max_entries:
             return
         with self._lock:
             appends, self._inbox.appends = self._inbox.appends, []
@@ -543,7 +542,7 @@ class SharedJournal(Journal):
 
     def _tell(self, results: Sequence[_Result]) -> None:
         """Tell subscribers and callers of applied batches: all at once, unless a refusal comes between two of them."""
-        step = 1 if any(each.error is not None for each in self._fences) else len(results)
+        step = 1 if self._failures else len(results)
         for start in range(0, len(results), step):
             self._tell_at_once(results[start : start + step])
 
@@ -572,7 +571,7 @@ class SharedJournal(Journal):
                 self._counters.confirmation_seconds.observe(self._clock() - flight.since)
             if flight.published_at:
                 self._counters.publish_seconds.observe(self._clock() - flight.published_at)
-        self._pass_fences()
+        self._report_failures()
 
     def _react(self, results: Sequence[_Result]) -> None:
         """React to batches and entries that are about this server."""
@@ -618,20 +617,17 @@ class SharedJournal(Journal):
     def _fail(self, appends: Sequence[Appended[Any]], make_error: Callable[[], OSError]) -> None:
         """Fail appends: those of an origin that has something in flight after it, because answers come in order."""
         busy = {id(each.origin) for flight in self._in_flight for each in flight.appends}
-        busy.update(id(fence.appended.origin) for fence in self._fences)
+        busy.update(id(failure.appended.origin) for failure in self._failures)
         busy.discard(id(None))
         super()._fail([each for each in appends if id(each.origin) not in busy], make_error)
-        self._fences += [_Fence(self._number, each, make_error()) for each in appends if id(each.origin) in busy]
+        self._failures += [_Failure(self._number, each, make_error()) for each in appends if id(each.origin) in busy]
 
-    def _pass_fences(self) -> None:
-        """Complete the fences before the first batch in flight."""
+    def _report_failures(self) -> None:
+        """Fail the appends that come before the first batch in flight."""
         first = self._in_flight[0].number if self._in_flight else None
-        while self._fences and (first is None or self._fences[0].number < first):
-            _, appended, error = self._fences.popleft()
-            if error is None:
-                appended.complete(())
-            else:
-                super()._fail([appended], partial(_same, error))
+        while self._failures and (first is None or self._failures[0].number < first):
+            _, appended, error = self._failures.popleft()
+            super()._fail([appended], partial(_same, error))
 
     def _is_closed(self) -> bool:
         with self._lock:
