@@ -361,7 +361,7 @@ HISTORY = {
         alice > CHATHISTORY LATEST $room * 10
         alice < :$S FAIL CHATHISTORY INVALID_TARGET LATEST $room :*
         alice > CHATHISTORY LATEST $room
-        alice < :$S FAIL CHATHISTORY NEED_MORE_PARAMS LATEST :*
+        alice < :$S FAIL CHATHISTORY INVALID_PARAMS LATEST :*
         alice > CHATHISTORY NONSENSE $room * 10
         alice < :$S FAIL CHATHISTORY INVALID_PARAMS NONSENSE :*
     """,

@@ -220,9 +220,9 @@ def test_chathistory(line: str, expected: requests.Request) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("", "NEED_MORE_PARAMS * :Missing parameters"),
-        ("LATEST #dev", "NEED_MORE_PARAMS LATEST :Missing parameters"),
-        ("NEXT #dev * 5", "UNKNOWN_COMMAND NEXT :Unknown command"),
+        ("", "INVALID_PARAMS * :Missing parameters"),
+        ("LATEST #dev", "INVALID_PARAMS LATEST :Missing parameters"),
+        ("NEXT #dev * 5", "INVALID_PARAMS NEXT :Unknown command"),
         ("BEFORE #dev * 5", "INVALID_PARAMS BEFORE #dev :Invalid parameters"),
         ("LATEST #dev msgid=x 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST #dev timestamp=1970-99-01T00:00:05.000Z 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),

@@ -511,11 +511,11 @@ def _chathistory(connection: IrcConnection, command: Command) -> Iterator[Reques
     subcommand = command.param(0).upper()
     needed = {"TARGETS": 4, "LATEST": 4, "BEFORE": 4, "AFTER": 4, "AROUND": 4, "BETWEEN": 5}.get(subcommand)
     if not subcommand:
-        connection.fail("CHATHISTORY", "NEED_MORE_PARAMS", "*", "Missing parameters")
+        connection.fail("CHATHISTORY", "INVALID_PARAMS", "*", "Missing parameters")
     elif needed is None:
-        connection.fail("CHATHISTORY", "UNKNOWN_COMMAND", subcommand, "Unknown command")
+        connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, "Unknown command")
     elif len(command.params) < needed:
-        connection.fail("CHATHISTORY", "NEED_MORE_PARAMS", subcommand, "Missing parameters")
+        connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, "Missing parameters")
     else:
         request = _targets(command) if subcommand == "TARGETS" else _log(subcommand, command)
         if request is None:
