@@ -17,6 +17,7 @@ from chatprotocol.wire import Irc
 from chatprotocol.wire.irc_connection import IrcSettings
 
 from .irc_connections import Dialogue, default_answer, logged_in
+from .samples import pieces
 
 NOON = TimeMs(1_769_860_800_123)
 TAGS = "time=2026-01-31T12:00:00.123Z;msgid="
@@ -416,6 +417,20 @@ def test_no_input_raises_or_breaks_a_line(data: bytes, begins_logged_in: bool) -
     for line in dialogue.send_bytes(data + b"\r\n"):
         assert not re.search("[\r\n\0]", line)
         assert len(re.sub(r"^@\S+ ", "", line).encode()) <= IRC_LINE_MAX_BYTES - 2
+
+
+@given(
+    st.lists(words | st.sampled_from([b"x" * 600, b"@a=" + b"x" * 4_090, b"@a=" + b"x" * 9_000]), max_size=12),
+    st.integers(1, 6_000),
+)
+def test_pieces_change_no_answer(parts: list[bytes], size: int) -> None:
+    """Also at the limits: a line that is too long is refused once, whatever it has before the limit."""
+    data = b"".join(parts) + b"\r\n"
+    whole, cut = logged_in(), logged_in()
+    whole.send_bytes(data)
+    for piece in pieces(data, size):
+        cut.send_bytes(piece)
+    assert (cut.said, cut.asked) == (whole.said, whole.asked)
 
 
 TYPING = events.Relayed("bob", "dev", None, "TAGMSG", "+typing=active", "")

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 # Silence after which the server sends a PING.
 IDLE_SECONDS: Final = 120.0
+# A line with its tags.
+_BUFFER_MAX_BYTES: Final = IRC_TAGS_MAX_BYTES + IRC_LINE_MAX_BYTES
 _OPENINGS: Final = (b"CAP ", b"NICK ", b"PASS ", b"USER ", b"PING ", b"QUIT ", b"AUTHENTICATE ")
 _BEFORE_LOGIN: Final = irc_registration.COMMANDS
 _COMMANDS: Final[Mapping[str, Handler]] = {
@@ -86,7 +88,7 @@ class IrcServer(ServerProtocol):
     idle_seconds = IDLE_SECONDS
 
     def __init__(self, settings: IrcSettings) -> None:
-        self._buffer = LineBuffer(IRC_TAGS_MAX_BYTES + IRC_LINE_MAX_BYTES)
+        self._buffer = LineBuffer(_BUFFER_MAX_BYTES)
         self._connection = IrcConnection(settings)
 
     def receive(self, data: bytes) -> Iterator[Request]:
@@ -94,7 +96,9 @@ class IrcServer(ServerProtocol):
         block = self._buffer.split(data)
         is_too_long = self._buffer.drop_overflow()
         for line in block.split(b"\n"):
-            if line and line != b"\r":
+            if len(line) > _BUFFER_MAX_BYTES:  # in pieces, the buffer would have dropped it
+                yield from self._refuse_line(LineError(is_long=True))
+            elif line and line != b"\r":
                 yield from self.receive_line(line.removesuffix(b"\r"))
         if is_too_long:
             yield from self._refuse_line(LineError(is_long=True))
