@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,6 +11,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integration.irc import IrcPeer
+from integration.room import leave
 
 from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import TaggedRequest
@@ -45,6 +48,19 @@ OF_ADMINISTRATORS: dict[tuple[str, str], dict[str, Any]] = {
     ("prune-step", "before_ms"): {"after_id": 0},
     ("prune-step", "after_id"): {"before_ms": 0},
 }
+# Every number of a line of irc, and every time; "%" is its place.
+OF_IRC = (
+    *("CAP LS %", "WHOWAS guest %", "LIST >%", "LIST C<%", "WHO * %%tn,%", "REDACT #numbers %", "REDACT watcher %"),
+    *("MODE #numbers +l %", "CHATHISTORY LATEST #numbers * %", "CHATHISTORY TARGETS timestamp=% timestamp=% 5"),
+    *(f"CHATHISTORY {word} #numbers msgid=% 5" for word in ("LATEST", "BEFORE", "AFTER", "AROUND")),
+    *(f"CHATHISTORY {word} #numbers timestamp=% 5" for word in ("LATEST", "BEFORE", "AFTER", "AROUND")),
+    *(
+        "CHATHISTORY BETWEEN #numbers msgid=% timestamp=% %",
+        "MARKREAD #numbers timestamp=%",
+        "MARKREAD watcher timestamp=%",
+    ),
+)
+TIMES = ["0000-00-00T00:00:00.000Z", "0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999999Z"]
 EDGES = [sign * (2**bits + more) for sign in (1, -1) for bits in (31, 32, 53, 63, 64, 200) for more in (-2, -1, 0, 1)]
 numbers = st.sampled_from([0, -1, 1.5, 1e300, 253_402_300_799_999, ID_MAX, *EDGES]) | st.integers()
 
@@ -95,6 +111,27 @@ def test_any_number_of_a_user_is_answered(moderated: Room) -> None:
     ask()
     assert is_answered(peer, command="CH", before=ID_MAX)
     peer.say("the journal goes on")
+
+
+@pytest.mark.parametrize("is_guest", [False, True], ids=["user", "guest"])
+def test_any_number_of_irc_is_answered(moderated: Room, is_guest: bool) -> None:
+    """The connection goes on, and others are told no time that is none."""
+    peer, other = moderated.connect(IrcPeer), moderated.connect(IrcPeer)
+    if not is_guest:
+        leave(moderated.enter("anna"))
+    for each in (peer, other):
+        name = "guest" if each is peer else "watcher"
+        each.register(name, caps="draft/read-marker batch server-time", account="" if is_guest else "anna")
+        each.put("JOIN #numbers")
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.sampled_from(OF_IRC), numbers.map(str) | st.sampled_from(TIMES))
+    def ask(line: str, number: str) -> None:
+        peer.put(line.replace("%%", "\0").replace("%", number).replace("\0", "%"))
+        said = "\n".join((*peer.sync(), *other.sync()))
+        assert not re.search(r"timestamp=(?!\d{4}-\d\d-\d\dT[\d:.]{12}Z)", re.sub(r"FAIL .*", "", said)), said
+
+    ask()
 
 
 def ask_as_administrator(room: Room, request: dict[str, Any]) -> dict[str, Any]:

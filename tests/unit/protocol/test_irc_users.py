@@ -291,6 +291,28 @@ def test_read_marks_of_a_guest_never_move_back() -> None:
         assert guest.say(f"MARKREAD #dev {time}") == ([], [f":chat.test MARKREAD #dev {LATER}"])
 
 
+@pytest.mark.parametrize(
+    ("time", "read"),
+    [
+        ("0001-01-01T00:00:00.000Z", "1970-01-01T00:00:00.000Z"),
+        ("9999-12-31T23:59:59.999999Z", "9999-12-31T23:59:59.999Z"),
+        ("2026-01-31T12:00:00.1239Z", "2026-01-31T12:00:00.123Z"),
+        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000Z"),
+        *(
+            (time, None)
+            for time in ("0000-01-01T00:00:00.000Z", "2026-02-30T00:00:00.000Z", "2016-12-31T23:59:60.000Z")
+        ),
+        *((time, None) for time in ("\u0662\u0660\u0662\u0666-01-31T12:00:00.000Z", "2026-01-31T12:00:00.000")),
+    ],
+)
+def test_any_time_of_the_calendar_is_read(time: str, read: str | None) -> None:
+    """Promise: no time ends the connection. One that can't be shown is not accepted."""
+    guest = Dialogue("draft/read-marker", is_guest=True)
+    refused_ = f"FAIL MARKREAD INVALID_PARAMS #dev timestamp={time} :Invalid parameters"
+    expected = refused_ if read is None else f"MARKREAD #dev timestamp={read}"
+    assert guest.say(f"MARKREAD #dev timestamp={time}") == ([], [f":chat.test {expected}"])
+
+
 def test_redact() -> None:
     """IRCv3, message-redaction: only in rooms that the connection is in."""
     alice = Dialogue("draft/message-redaction message-tags")

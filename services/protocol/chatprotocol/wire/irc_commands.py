@@ -7,7 +7,7 @@ handler itself. After each ``yield`` the request has been answered.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
@@ -59,6 +59,7 @@ _ISON_MAX: Final = 100
 _PAST_MAX: Final = 10
 
 _KEY: Final = re.compile(r"[!-+\--~\u0080-\U0010ffff]+")  # one word without a comma
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME: Final = re.compile(r"timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z")
 
 
@@ -577,7 +578,10 @@ def _bound(text: str) -> Bound | None:
 
 
 def _time_ms(text: str) -> int | None:
-    """Read timestamp=YYYY-MM-DDThh:mm:ss.sssZ; None if it is not valid."""
+    """Read timestamp=YYYY-MM-DDThh:mm:ss.sssZ; None if it is not valid. A time before 1970 is 1970.
+
+    Parts of milliseconds are dropped: rounded, the last moment of the calendar would be outside of it.
+    """
     found = _TIME.fullmatch(text)
     if found is None:
         return None
@@ -585,7 +589,7 @@ def _time_ms(text: str) -> int | None:
         moment = datetime.fromisoformat(found[1]).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return round(moment.timestamp() * 1000)
+    return max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
 
 
 def _limit(text: str) -> int | None:
