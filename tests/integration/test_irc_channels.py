@@ -203,12 +203,12 @@ COMING_AND_GOING = {
         bob < :$alice!*@* TOPIC $room T0P1C
         bob > TOPIC $room
         bob < :$S 332 $bob $room T0P1C
-        bob < :$S 333 $bob $room $alice* *
+        bob < :$S 333 $bob $room $alice!$alice@$S *
         carol :
         carol > JOIN $room
         carol < :$carol!*@* JOIN $room
         carol < :$S 332 $carol $room T0P1C
-        carol < :$S 333 $carol $room $alice* *
+        carol < :$S 333 $carol $room $alice!$alice@$S *
         carol < :$S 353 ...
         carol ..
         alice ..
@@ -428,8 +428,16 @@ MODES = {
         bob :
         bob > JOIN $room
         bob ..
+        carol :
+        alice > MODE $room +b $carol
+        alice ..
+        bob ..
         bob > MODE $room +b
+        bob < :$S 367 $bob $room $carol!*@* $alice *
         bob < :$S 368 $bob $room :*
+        carol ..
+        carol > MODE $room +b
+        carol < :$S 442 $carol $room :*
     """,
     "RFC 2812 3.1.5: modes of a user": """
         alice :

@@ -400,7 +400,7 @@ class SanctionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Bans(_Tagged, frozen=True, tag="bans"):
-    """The answer to AskBans, oldest first."""
+    """The answer to AskBans and AskRoomBans, oldest first."""
 
     bans: tuple[SanctionState, ...]
     room: str | None = None
@@ -520,6 +520,15 @@ class Members(Struct, frozen=True):
 
     room: str
     members: tuple[RoomMember, ...]
+
+
+class Topic(Struct, frozen=True, gc=False):
+    """The answer to AskTopic. ``by`` and ``time_ms`` are empty and 0 if it is not known who set it."""
+
+    room: str
+    topic: str
+    by: str = ""
+    time_ms: int = 0
 
 
 class Entered(Struct, frozen=True, kw_only=True):
@@ -745,6 +754,7 @@ TaggedEvent: TypeAlias = (
 DirectoryEvent: TypeAlias = (
     Authenticated
     | Members
+    | Topic
     | Entered
     | MemberJoined
     | MemberLeft

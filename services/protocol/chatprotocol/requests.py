@@ -507,6 +507,18 @@ class AskMembers(Struct, frozen=True, gc=False):
     room: str | None = None
 
 
+class AskTopic(Struct, frozen=True, gc=False):
+    """Request the topic of a room that the user may know of. The answer is Topic."""
+
+    room: str
+
+
+class AskRoomBans(Struct, frozen=True, gc=False):
+    """Request the bans in a room that the user is in, without mutes and reasons. The answer is Bans."""
+
+    room: str
+
+
 class AskInfo(Struct, frozen=True, gc=False):
     """Request what is known of users who are online or have an account. The answer is Infos, in this order."""
 
@@ -647,7 +659,18 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 # Requests about the members of rooms, and other users.
 DirectoryRequest: TypeAlias = (
-    AskMembers | AskInfo | AskWho | AskPast | AskCounts | SetAway | SetRealname | SetBot | Watch | Relay
+    AskMembers
+    | AskTopic
+    | AskRoomBans
+    | AskInfo
+    | AskWho
+    | AskPast
+    | AskCounts
+    | SetAway
+    | SetRealname
+    | SetBot
+    | Watch
+    | Relay
 )
 # Requests about stored messages that json has no form of.
 LogRequest: TypeAlias = AskLog | AskActive | MarkRead

@@ -43,7 +43,7 @@ def test_join_shows_topic_and_names() -> None:
         [
             ":alice!alice@chat.test JOIN #dev",
             ":chat.test 332 alice #dev :all of it",
-            ":chat.test 333 alice #dev bob 1",
+            ":chat.test 333 alice #dev bob!bob@chat.test 1",
             ":chat.test 353 alice = #dev :@alice @bob",
             ":chat.test 366 alice #dev :End of /NAMES list",
         ],
@@ -118,7 +118,8 @@ def test_join_0_leaves_all_rooms() -> None:
         ("MODE #dev +o bob", "not_permitted", "482 alice #dev :You're not channel operator"),
         ("MODE #dev +m", "not_permitted", "482 alice #dev :You're not channel operator"),
         ("MODE #dev", "unknown_room", "403 alice #dev :No such channel"),
-        ("MODE #dev +b", "not_permitted", "482 alice #dev :You're not channel operator"),
+        ("MODE #dev +b", "not_a_member", "442 alice #dev :You're not on that channel"),
+        ("MODE #lobby +b", "not_permitted", "482 alice #lobby :You're not channel operator"),
         ("NAMES #dev", "unknown_room", "366 alice #dev :End of /NAMES list"),
         ("NAMES #dev", "not_a_member", "366 alice #dev :End of /NAMES list"),
         ("WHO #dev", "unknown_room", "315 alice #dev :End of /WHO list"),
@@ -188,7 +189,8 @@ def test_line_that_the_protocol_answers_alone(line: str, expected: str) -> None:
         ("MODE #dev +o-v bob bob", [requests.MakeOperator("dev", "bob"), requests.TakeVoice("dev", "bob")]),
         ("MODE #dev +b bob!*@*", [requests.Ban(room="dev", username="bob")]),
         ("MODE #dev -b bob", [requests.Unban(room="dev", username="bob")]),
-        ("MODE #dev b", [requests.AskBans(room="dev")]),
+        ("MODE #dev b", [requests.AskRoomBans("dev")]),
+        ("MODE #lobby b", [requests.AskBans()]),
         ("MODE #lobby +b *!*@192.0.2.0/24", [requests.Ban(address="192.0.2.0/24")]),
         ("MODE #dev", [requests.SetModes(room="dev")]),
         ("MODE alice +B", [requests.SetBot(is_bot=True)]),
@@ -248,16 +250,18 @@ def test_list(line: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "expected"),
+    ("answer", "expected"),
     [
-        ("#DEV", "332 alice #dev code"),
-        ("#ops", "331 alice #ops :No topic is set"),
-        ("#x", "403 alice #x :No such channel"),
+        (events.Topic("dev", "code", "bob", 5_000), ["332 alice #dev code", "333 alice #dev bob!bob@chat.test 5"]),
+        (events.Topic("dev", "code"), ["332 alice #dev code"]),
+        (events.Topic("dev", "", "bob", 5_000), ["331 alice #dev :No topic is set"]),
+        (refused("unknown_room"), ["403 alice #dev :No such channel"]),
     ],
 )
-def test_question_for_a_topic(room: str, expected: str) -> None:
+def test_question_for_a_topic(answer: events.Event, expected: list[str]) -> None:
     """TOPIC message without a topic."""
-    assert Dialogue().say(f"TOPIC {room}", ROOMS).lines == [f":chat.test {expected}"]
+    said = Dialogue().say("TOPIC #dev", answer)
+    assert said == ([requests.AskTopic("dev")], [f":chat.test {each}" for each in expected])
 
 
 def test_list_of_invitations() -> None:

@@ -7,7 +7,18 @@ import pytest
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import Counts, Infos, Relayed, RoomModes, RoomRole, SanctionKind, UserInfo
+from chatprotocol.events import (
+    Bans,
+    Counts,
+    Infos,
+    Relayed,
+    RoomModes,
+    RoomRole,
+    SanctionKind,
+    SanctionState,
+    TimeMs,
+    UserInfo,
+)
 from chatprotocol.limits import AWAY_MAX_BYTES, REALNAME_MAX_BYTES
 from chatprotocol.rules import not_a_member
 from chatserver.chat.directory import Directory
@@ -20,6 +31,9 @@ INFOS = [
     UserInfo(username="Bob", is_online=True, realname="Robert [b]"),
     UserInfo(username="carol", is_online=True),
 ]
+SANCTIONS = tuple(
+    SanctionState(kind=kind, username="dave", by="erin", time_ms=TimeMs(7), reason="spam") for kind in SanctionKind
+)
 
 
 class Server:
@@ -37,9 +51,11 @@ class Server:
             accounts=SimpleNamespace(find=self._find),  # type: ignore[arg-type]
             guests=SimpleNamespace(find=lambda _: None),  # type: ignore[arg-type]
             rooms=server,
-            commands=SimpleNamespace(find=self._find_room),  # type: ignore[arg-type]
+            commands=SimpleNamespace(find=self._find_room, find_to_run=self._find_room),  # type: ignore[arg-type]
             records=SimpleNamespace(  # type: ignore[arg-type]
-                silence=lambda *_: self.silence, is_ignored=lambda *ids: ids in self.ignored
+                silence=lambda *_: self.silence,
+                is_ignored=lambda *ids: ids in self.ignored,
+                sanctions=lambda room_id: SANCTIONS if room_id == 5 else (),
             ),
             count=lambda: counts,
         )
@@ -91,6 +107,7 @@ def test_relayed_event_goes_where_a_message_would(server: Server) -> None:
         (requests.SetRealname("insults"), True, ErrorCode.MUTED),
         (relay("moderated"), False, ErrorCode.MUTED),
         (relay("ops"), False, ErrorCode.NOT_A_MEMBER),
+        (requests.AskRoomBans("ops"), False, ErrorCode.NOT_A_MEMBER),
         (relay(to="nobody"), False, ErrorCode.UNKNOWN_USER),
         (requests.SetAway("x" * (AWAY_MAX_BYTES + 1)), False, ErrorCode.TOO_LONG),
         (requests.SetRealname("x" * (REALNAME_MAX_BYTES + 1)), False, ErrorCode.TOO_LONG),
@@ -104,6 +121,11 @@ def test_request_is_refused(
         server.directory.answer(ALICE, request_)
     assert refusal.value.code is code
     assert server.relayed == []
+
+
+def test_members_see_the_bans_of_their_room_without_mutes_and_reasons(server: Server) -> None:
+    ban = SanctionState(kind=SanctionKind.BAN, username="dave", by="erin", time_ms=TimeMs(7))
+    assert server.directory.answer(ALICE, requests.AskRoomBans("dev")) == Bans((ban,), "dev")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from chatprotocol.wire.irc_events import (
     is_inside,
     mark_line,
     name_lines,
+    topic_lines,
 )
 from chatprotocol.wire.irc_lines import add_tag, format_line
 from chatprotocol.wire.json import to_iso
@@ -31,7 +32,7 @@ from chatprotocol.wire.json import to_iso
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from chatprotocol.events import RoomRole, RoomSummary, UserInfo
+    from chatprotocol.events import RoomRole, UserInfo
     from chatprotocol.wire.irc_connection import IrcConnection
 
 # The fields of WHOX, in the order of an answer. "d" and "o" are not standard, but old clients ask for them.
@@ -189,29 +190,20 @@ def _members(connection: IrcConnection, event: events.Members) -> list[str]:
 
 
 def _rooms(connection: IrcConnection, event: events.Rooms) -> list[str]:
-    """The answer to LIST, to TOPIC without a topic, or to INVITE without parameters."""
-    match connection.command.name:
-        case "TOPIC":
-            return [_topic(connection, event.rooms)]
-        case "INVITE":
-            return [connection.numeric("336", channel(each.room)) for each in event.rooms if each.invited]
-        case _:
-            return [
-                connection.numeric("322", channel(each.room), str(each.members), each.topic)
-                for each in event.rooms
-                if _is_listed(connection, each.room, each.members)
-            ]
+    """The answer to LIST, or to INVITE without parameters."""
+    if connection.command.name == "INVITE":
+        return [connection.numeric("336", channel(each.room)) for each in event.rooms if each.invited]
+    return [
+        connection.numeric("322", channel(each.room), str(each.members), each.topic)
+        for each in event.rooms
+        if _is_listed(connection, each.room, each.members)
+    ]
 
 
-def _topic(connection: IrcConnection, rooms: Iterable[RoomSummary]) -> str:
-    asked = connection.command.param(0)
-    for each in rooms:
-        room = channel(each.room)
-        if room_key(room) == room_key(asked):
-            if each.topic:
-                return connection.numeric("332", room, each.topic)
-            return connection.numeric("331", room, "No topic is set")
-    return connection.numeric("403", asked, "No such channel")
+def _topic(connection: IrcConnection, event: events.Topic) -> list[str]:
+    """RPL_TOPIC (332) and RPL_TOPICWHOTIME (333), or RPL_NOTOPIC (331)."""
+    lines = topic_lines(connection, event.room, event.topic, event.by, event.time_ms)
+    return lines or [connection.numeric("331", channel(event.room), "No topic is set")]
 
 
 def _is_listed(connection: IrcConnection, room: str | None, users: int) -> bool:
@@ -426,6 +418,7 @@ _ANSWERS: Final[dict[type, Callable[[IrcConnection, Any], list[str]]]] = {
     events.Counts: _counts,
     events.Members: _members,
     events.Rooms: _rooms,
+    events.Topic: _topic,
     events.Bans: _bans,
     events.Active: _active,
     events.Refused: _refused,

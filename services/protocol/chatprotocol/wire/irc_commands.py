@@ -176,7 +176,7 @@ def _topic(connection: IrcConnection, command: Command) -> Iterator[Request]:
         if room == LOBBY:
             connection.reply("331", name, "No topic is set")
         else:
-            yield requests.AskRooms()
+            yield requests.AskTopic(room)
     elif room == LOBBY:
         connection.reply("482", name, "You're not channel operator")
     else:
@@ -366,7 +366,7 @@ class _ModeChange:
         mask = self._take()
         room = None if self._room == LOBBY else self._room
         if not mask:
-            self._others.append(requests.AskBans(room=room))
+            self._others.append(requests.AskBans() if room is None else requests.AskRoomBans(room))
             return
         kind = requests.Ban if is_set else requests.Unban
         nick, _, host = mask.partition("!")

@@ -87,12 +87,7 @@ def _entered(connection: IrcConnection, event: events.Entered) -> list[str]:
         username=connection.nick, is_online=True, is_guest=connection.is_guest, realname=connection.realname
     )
     lines = [_join(event.room, infos[0] if infos else own, connection.encoding)]
-    if event.topic:
-        room = channel(event.room)
-        lines.append(connection.numeric("332", room, event.topic))
-        if event.topic_ms:
-            setter = event.topic_by or connection.settings.name
-            lines.append(connection.numeric("333", room, setter, str(event.topic_ms // 1000)))
+    lines += topic_lines(connection, event.room, event.topic, event.topic_by, event.topic_ms)
     if _NO_NAMES.isdisjoint(connection.enabled):
         lines += name_lines(connection, event.room, event.members, is_private=event.modes.private)
         if READ_MARKER not in connection.enabled:
@@ -145,6 +140,17 @@ def _renamed(encoding: Encoding, event: events.Renamed) -> list[str]:
 
 
 # --- names and topics ---
+
+
+def topic_lines(connection: IrcConnection, room: str, topic: str, by: str, time_ms: int) -> list[str]:
+    """RPL_TOPIC (332), and RPL_TOPICWHOTIME (333) if it is known when it was set; none without a topic."""
+    if not topic:
+        return []
+    lines = [connection.numeric("332", channel(room), topic)]
+    if time_ms:
+        setter = connection.encoding.prefix(by) if by else connection.settings.name
+        lines.append(connection.numeric("333", channel(room), setter, str(time_ms // 1000)))
+    return lines
 
 
 def name_lines(

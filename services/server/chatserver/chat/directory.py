@@ -13,7 +13,19 @@ from msgspec.structs import replace
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import Counts, Infos, Members, Past, Relayed, RoomMember, RoomRole, UserInfo
+from chatprotocol.events import (
+    Bans,
+    Counts,
+    Infos,
+    Members,
+    Past,
+    Relayed,
+    RoomMember,
+    RoomRole,
+    SanctionKind,
+    Topic,
+    UserInfo,
+)
 from chatprotocol.limits import AWAY_MAX_BYTES, PAST_USERS_MAX, REALNAME_MAX_BYTES
 from chatprotocol.rules import LOBBY, is_lobby, unknown_user
 from chatserver.chat.problems import problem_error, sanction_error
@@ -63,6 +75,11 @@ class Directory:
         match request:
             case requests.AskMembers():
                 return self._list_members(member, request.room)
+            case requests.AskTopic():
+                room = self._commands.find_visible(member, request.room)
+                return Topic(room.name, room.topic, room.topic_by, room.topic_ms)
+            case requests.AskRoomBans():
+                return self._list_bans(member, request.room)
             case requests.AskInfo():
                 return Infos(tuple(self._info(member, name) for name in request.usernames))
             case requests.AskWho():
@@ -111,6 +128,12 @@ class Directory:
             roles = self._rooms.roles([room_id]).get(room_id, {})
         infos = self._hub.infos(self._presence.members(room_id))
         return Members(label, tuple(RoomMember(info, roles.get(info.username, RoomRole.MEMBER)) for info in infos))
+
+    def _list_bans(self, member: Member, name: str) -> Bans:
+        """What all members of a room may know of its bans."""
+        room = self._commands.find_to_run(member, name)
+        sanctions = self._records.sanctions(room.room_id)
+        return Bans(tuple(replace(each, reason="") for each in sanctions if each.kind is SanctionKind.BAN), room.name)
 
     def _info(self, member: Member, name: str) -> UserInfo | None:
         account = self._find(name)

@@ -102,15 +102,21 @@ class RoomCommands:
             raise unknown_room(name)
         return room
 
+    def find_visible(self, member: Member, name: str) -> RoomView:
+        """Return a room that the user may know of; for an operator of the server any room."""
+        check_room_name(name)
+        room = self._rooms.find(member.account_id, name)
+        if room is None and member.is_operator:
+            room = self._rooms.find_any(name)
+        if room is None:
+            raise unknown_room(name)
+        return room
+
     def modes(self, member: Member, request: requests.SetModes) -> Modes | None:
         """Answer a request without any mode; None if it has one. RequestError: the user may not know of the room."""
         if _given_modes(request):
             return None
-        check_room_name(request.room)
-        find = self._rooms.find(member.account_id, request.room)
-        room = find or (self._rooms.find_any(request.room) if member.is_operator else None)
-        if room is None:
-            raise unknown_room(request.room)
+        room = self.find_visible(member, request.room)
         modes = room.modes if room.role is not None else replace(room.modes, key="")
         return ModesMoved(room=room.name, modes=modes, created_ms=room.created_ms)
 

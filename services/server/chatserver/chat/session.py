@@ -115,6 +115,7 @@ _QUERIES = frozenset(
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
         # A read mark costs as little as a message, and clients ask for one of each room at once.
         *(requests.AskLog, requests.AskActive, requests.Rename),
+        *(requests.AskTopic, requests.AskRoomBans),
         *(requests.AskMembers, requests.AskInfo, requests.AskWho, requests.AskPast, requests.AskCounts),
         # The answer lists all users; and a watch looks up each name.
         *(requests.EnterLobby, requests.Watch),
