@@ -169,6 +169,17 @@ class WebIrcPeer(IrcPeer):
                 return payload.decode()
 
 
+def enter_irc(room: Room, nick: str, *, account: str = "", caps: str = "", over: str = "") -> IrcPeer:
+    """A user in the lobby. The password of an account is PASSWORD; ``over``: the subprotocols of a WebSocket."""
+    peer = room.connect(WebIrcPeer if over else IrcPeer)
+    if isinstance(peer, WebIrcPeer):
+        peer.shake_hands(over)
+    peer.register(nick, caps=caps, account=account)
+    peer.put("JOIN #lobby")
+    peer.sync()
+    return peer
+
+
 def plain(account: str, password: str = PASSWORD) -> str:
     """The message of SASL PLAIN (RFC 4616) in base64."""
     return base64.b64encode(f"\0{account}\0{password}".encode()).decode()

@@ -4,63 +4,105 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import Peer, c, d
+from integration.irc import IrcPeer, enter_irc, parse
+from integration.room import FramesPeer, Guest, Peer, c, d, leave
+from integration.web import enter_web
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from integration.room import FramesPeer, Room
+    from integration.room import Room
 
     Name = Callable[[str], str]
 
 
-def heard(peer: Peer | FramesPeer, count: int) -> list[tuple[str, str]]:
-    """Kind and text of the next messages. Nothing else may follow them."""
-    if isinstance(peer, Peer):
-        found = [(each["type"], each["message"]) for each in (peer.next("broadcast", "direct") for _ in range(count))]
-        assert {each["type"] for each in peer.until_fence()} <= {"users"}
-    else:
-        words = [peer.next_message() for _ in range(count)]
-        found = [({"PUBLIC": "broadcast", "DIRECT": "direct"}[each[0]], each[-1]) for each in words]
-        assert peer.until_fence() == []
+AnyPeer = Peer | FramesPeer | IrcPeer | Guest
+
+
+def received(peer: AnyPeer, count: int) -> list[tuple[str, str]]:
+    """Kind and text of the next messages; of a guest of register all are ``any``. Nothing else may follow."""
+    match peer:
+        case Peer():
+            objects = [peer.next("broadcast", "direct") for _ in range(count)]
+            found = [(each["type"], each["message"]) for each in objects]
+            assert {each["type"] for each in peer.until_fence()} <= {"users", "sent"}
+        case IrcPeer():
+            lines = [peer.until("PRIVMSG") for _ in range(count)]
+            assert {parse(line).command for line in peer.sync()} <= {"JOIN"}
+            found = [("broadcast" if each.params[0] == "#lobby" else "direct", each.params[1]) for each in lines]
+        case Guest():
+            found = [("any", peer.take()[1]) for _ in range(count)]
+        case _:
+            frames: list[str] = []
+            while len(frames) < count:
+                text = peer.frame()
+                assert text, f"the server closed after {frames}"
+                frames += [text] * text.startswith("D ")
+            assert all(text.split(" ")[1] in ("READY", "SENT", "ONLINE") for text in peer.until_fence())
+            kinds = {"PUBLIC": "broadcast", "DIRECT": "direct"}
+            found = [(kinds[text.split(" ")[1]], text.partition("\n")[2]) for text in frames]
     return found
+
+
+def send(peer: AnyPeer, text: str, to: str | None = None, *, keywords: tuple[str, str] = ("PM", "DM")) -> None:
+    """Send a message to all or to a user, without waiting. ``keywords`` are those of frames."""
+    match peer:
+        case Peer():
+            peer.ask(command="PM", message=text) if to is None else peer.ask(command="DM", to=to, message=text)
+        case IrcPeer():
+            peer.put(f"PRIVMSG {to or '#lobby'} :{text}")
+        case Guest():
+            peer.send(to or "ALL", text)
+        case _:
+            peer.send(c(keywords[0]) + d(text) if to is None else c(keywords[1]) + c(to) + d(text))
 
 
 @pytest.mark.parametrize("has_tls", [False, True])
 def test_messages_reach_users_of_every_protocol(
     open_room: Callable[..., Room], open_tls_room: Callable[..., Room], *, has_tls: bool
 ) -> None:
-    """A public message reaches all others, a direct one its recipient only; the sender gets the confirmation.
+    """A public message reaches all others, each once and in one order; a direct one its recipient only.
 
     With TLS the same, also between encrypted and other users.
     """
     room = open_tls_room() if has_tls else open_room()
-    alice, bob, carol = room.enter("alice"), room.enter_frames("bob"), room.enter_frames("carol bm-pm")
-    dave, erin = room.enter_datagram("dave"), room.enter_guest("erin")
-    users = [alice, bob, carol, dave]
-    for sender in (alice, bob, dave):
-        sender.say("hello")
-        assert erin.take()[1] == "hello"
-        for peer in users:
-            assert heard(peer, int(peer is not sender)) == [("broadcast", "hello")] * (peer is not sender)
-    assert erin.say("ALL", "from register") == b"SEND ALL\n\n"
-    for peer in users:
-        assert heard(peer, 1) == [("broadcast", "from register")]
+    leave(room.enter("gina"))
+    users: dict[str, AnyPeer] = {
+        "alice": room.enter("alice"),
+        "bob": room.enter_frames("bob"),
+        "carol": room.enter_frames("carol bm-pm"),
+        "dave": room.enter_datagram("dave"),
+        "erin": room.enter_guest("erin"),
+        "fred": enter_web(room, "fred"),
+        "gina": enter_irc(room, "gina", account="gina"),
+        "hugo": enter_irc(room, "hugo", over="text.ircv3.net"),
+    }
+    keywords = defaultdict(lambda: ("PM", "DM"), carol=("BM", "PM"))
 
-    alice.ask(command="DM", to="BOB", message="json to frames")
-    assert alice.next("sent")["status"] == "sent"
-    assert heard(bob, 1) == [("direct", "json to frames")]
-    bob.whisper("dave", "frames to datagram")
-    assert heard(dave, 1) == [("direct", "frames to datagram")]
-    dave.whisper("erin", "datagram to register")
-    assert erin.take() == ("dave", "datagram to register")
-    assert erin.say("alice", "register to json") == b"SEND alice\n\n"
-    assert heard(alice, 1) == [("direct", "register to json")]
-    for peer in users:
-        assert heard(peer, 0) == []
+    for name, peer in users.items():
+        for number in range(3):
+            send(peer, f"{name} {number}", keywords=keywords[name])
+    seen = {name: received(peer, 3 * (len(users) - 1)) for name, peer in users.items()}
+    alice = users["alice"]
+    assert isinstance(alice, Peer)
+    alice.ask(command="CH")
+    history = [each["message"] for each in alice.next("history")["messages"]]
+    assert len(history) == 3 * len(users)
+    for name, messages in seen.items():
+        kind = "any" if name == "erin" else "broadcast"
+        assert messages == [(kind, text) for text in history if not text.startswith(name)], name
+
+    for name, peer in users.items():
+        for other in users.keys() - {name}:
+            send(peer, f"{name} to {other}", other, keywords=keywords[name])
+    for name, peer in users.items():
+        kind = "any" if name == "erin" else "direct"
+        wanted = [(kind, f"{other} to {name}") for other in users if other != name]
+        assert sorted(received(peer, len(wanted))) == sorted(wanted), name
 
 
 def test_history_during_a_flood_has_no_gap(room: Room) -> None:
