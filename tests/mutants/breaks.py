@@ -56,6 +56,8 @@ _IRC_ERRORS = "In irc, a refused request has the numeric of its command."
 _IRC_LINES = "In irc, no text or name of another protocol makes a second line, or one over the limit."
 _IRC_LABELS = "In irc, a labelled command is answered exactly once, and an echo has the label of its message."
 _IRC_CAPABILITIES = "In irc, capabilities are enabled all together or not at all."
+_IRC_MISSED = "In irc, a member of a room who comes back gets what it missed, and then what is new."
+_IRC_CUT = "In irc, long texts and several lines arrive as lines cut at words, or as one draft/multiline batch."
 _IRC_LOGIN = "In irc, only the login is possible before the login."
 _CLOSED = "Closed registration admits existing accounts only."
 
@@ -2686,5 +2688,33 @@ BREAKS = (
         "            return _BEFORE_LOGIN.get(name, _refuse_unregistered)",
         "            return _COMMANDS.get(name, _refuse_unregistered)",
         "unit/protocol/test_irc.py::test_nothing_but_the_login_is_possible_before_it",
+    ),
+    _break(
+        _IRC_HIDDEN,
+        _STORE + "rooms.py",
+        " AND (room.is_private = 0 OR own.role NOTNULL) ORDER BY room.name_key",
+        " ORDER BY room.name_key",
+        "integration/test_irc.py::test_rooms_are_hidden",
+    ),
+    _break(
+        _IRC_MISSED,
+        _CHAT + "entering.py",
+        "self._missed(member, room_id, after_id, joined.last_id)",
+        "()",
+        "integration/test_irc.py::test_missed_lines_come_before_live_ones",
+    ),
+    _break(
+        _IRC_CUT,
+        _WIRE + "irc_lines.py",
+        'line.rfind(b" ", start + limit_bytes // 2, start + limit_bytes) + 1',
+        "0",
+        "integration/test_irc.py::test_long_text_and_several_lines_arrive_in_lines_of_irc",
+    ),
+    _break(
+        _IRC_CUT,
+        _WIRE + "irc_messages.py",
+        "f\"@batch={batch}{';' + _CONCAT if piece.continues else ''} {form.body}{piece.text}\"",
+        'f"@batch={batch} {form.body}{piece.text}"',
+        "integration/test_irc.py::test_long_text_and_several_lines_arrive_in_lines_of_irc",
     ),
 )
