@@ -14,6 +14,7 @@ from chatprotocol.events import (
     Parted,
     PublicMessage,
     RoleChanged,
+    RoomModes,
     RoomRole,
     RoomSummary,
     TopicChanged,
@@ -64,6 +65,31 @@ def test_calls_about_rooms_return_their_answers(room: Room, enter: Enter) -> Non
     assert [next_of(phone, Joined).room for _ in range(2)] == ["Dev", "secret"]
     bob.part("SECRET")
     assert next_of(phone, Parted) == Parted("secret")
+
+
+def test_modes_of_a_room_decide_who_joins_and_writes(room: Room, enter: Enter) -> None:
+    """A key, a limit, moderation; and voices in a moderated room."""
+    alice, bob = (enter(room.server.port, name) for name in ("alice", "bob"))
+    alice.join("dev")
+    modes = RoomModes(key="sesame", moderated=True, members_max=2)
+    assert alice.modes("dev", key="sesame", moderated=True, members_max=2) == modes
+
+    def assert_refused(code: str, call: Callable[[], object]) -> None:
+        with pytest.raises(RefusedError) as refused:
+            call()
+        assert refused.value.code == code
+
+    assert_refused("wrong_key", lambda: bob.join("dev"))
+    assert_refused("wrong_key", lambda: bob.join("dev", key="open"))
+    bob.join("dev", key="sesame")
+    assert bob.modes("dev") == modes
+    assert_refused("muted", lambda: bob.say("hello", room="dev"))
+    alice.voice("dev", "bob")
+    bob.say("hello", room="dev")
+    alice.devoice("dev", "bob")
+    assert_refused("not_permitted", lambda: bob.modes("dev", key=""))
+    assert_refused("bad_request", lambda: alice.modes("dev", key="two words"))
+    assert alice.modes("dev", key="", members_max=0, moderated=False) == RoomModes()
 
 
 def test_websocket_has_all_that_json_has(room: Room, enter: Enter) -> None:

@@ -9,7 +9,7 @@ from integration.fake_server import FakeServer, serve
 from integration.proxies import TcpProxy
 from integration.terminals import is_connected, rows_with, status, texts_with
 
-from ops.window import ENTER, ESCAPE
+from ops.window import ENTER, ESCAPE, TAB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +88,28 @@ def test_user_talks_in_two_rooms_and_the_lobby_over_a_lost_connection(
     assert len(rows_with(alice, "bob #ops │ missed ")) == 100
     for text in ("half a line", "and another", "hello dev", "three"):
         assert texts_with(alice, f"│ {text}") == [text]
+
+
+def test_room_with_a_key_is_entered_with_it(bob: Peer, terminals: Terminals) -> None:
+    """The error says what to type; the modes of the room are shown and changed."""
+    bob.ask(command="modes", room="dev", key="sesame")
+    bob.next("modes")
+    alice = terminals.log_in()
+    alice.type("/join dev open", ENTER)
+    alice.until_shows("#dev needs a key, or an invitation: type /join #dev KEY.")
+    alice.type("/join #dev sesame", ENTER)
+    alice.until_line("alice #dev>")
+    alice.type("/modes", ENTER)
+    alice.until_shows("#dev is: key sesame.")
+    alice.type("/modes moderated", ENTER)
+    alice.until_shows("Only the owner and the operators of the room dev may do this")
+    bob.ask(command="op", room="dev", username="alice")
+    bob.next("role")
+    alice.until_shows("bob made alice an operator of #dev.")
+    alice.type("/modes moderated -k", TAB)
+    alice.until_line("alice #dev> /modes moderated -key")
+    alice.type("limit 5", ENTER)
+    alice.until_shows("#dev is now: moderated, 5 members at most (alice).")
 
 
 def test_removed_user_does_not_write_to_another_room(bob: Peer, proxy: TcpProxy, terminals: Terminals) -> None:

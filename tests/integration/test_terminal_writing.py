@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ops.window import Window
 
 
+BEES = ["bob", "barbara", "bertha"]
+
+
 def clear(window: Window) -> None:
     window.type(control("c"))
     window.until_line("alice>")
@@ -59,6 +62,13 @@ def test_tab_completes_names_and_commands(room: Room, terminals: Terminals) -> N
     alice.until_line("alice> DM bob")
     alice.type("hello", ENTER)
     assert bob.next("direct")["message"] == "hello"
+    alice.type("so b")
+    alice.until_line("alice> so b")
+    alice.type(TAB)
+    alice.until(lambda: [row.strip() for row in alice.rows() if row.strip() in BEES] == BEES, "the speaker is first")
+    alice.type(TAB)
+    alice.until_line("alice> so bob")
+    clear(alice)
     alice.type("DM", ENTER)
     alice.until_line("recipient:")
     alice.type("bo")

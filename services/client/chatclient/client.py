@@ -52,7 +52,15 @@ from chatprotocol.address import ban_network, is_address, read_addresses
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.keywords import DEFAULT_KEYWORDS, KEYWORD_SETS
 from chatprotocol.limits import HISTORY_DEFAULT_MESSAGES
-from chatprotocol.rules import check_label, check_reason, check_room_name, check_topic, check_username, is_lobby
+from chatprotocol.rules import (
+    check_label,
+    check_reason,
+    check_room_key,
+    check_room_name,
+    check_topic,
+    check_username,
+    is_lobby,
+)
 from chatprotocol.wire import JSON_DIALECTS, PROTOCOLS, Datagram
 from chatprotocol.wire.base import Action, ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 from chatprotocol.wire.json import Json
@@ -367,12 +375,13 @@ class ChatClient:
         self._check_json()
         return self._query(requests.AskRooms(), events.Rooms).rooms
 
-    def join(self, room: str, *, private: bool = False) -> events.Joined:
+    def join(self, room: str, *, private: bool = False, key: str | None = None) -> events.Joined:
         """Become a member of a room. An unused name makes one; ``private`` applies only then.
 
-        Raises RefusedError if the room can't be entered or made. A private room can't be told from a missing one.
+        ``key`` is the word that a room with a key demands. Raises RefusedError if the room can't be entered or made. A
+        private room can't be told from a missing one.
         """
-        return self._ask_about(requests.Join(room, bool(private)), events.Joined)
+        return self._ask_about(requests.Join(room, bool(private), key), events.Joined)
 
     def part(self, room: str) -> None:
         """Leave a room. A room ends when its last member leaves."""
@@ -381,7 +390,7 @@ class ChatClient:
     def set_topic(self, room: str, topic: str) -> None:
         """Replace the topic of a room; an empty one removes it.
 
-        This method and the next three are for the owner and the operators of the room.
+        This method and the next ones are for the owner and the operators of the room.
         """
         check_str("topic", topic)
         _refused_as_error(check_unicode, topic)
@@ -399,6 +408,35 @@ class ChatClient:
     def deop(self, room: str, username: str) -> None:
         """Take the role of an operator from a member."""
         self._ask_about(requests.MakeMember(room, username), events.RoleChanged)
+
+    def voice(self, room: str, username: str) -> None:
+        """Let a member write in a moderated room."""
+        self._ask_about(requests.GiveVoice(room, username), events.RoleChanged)
+
+    def devoice(self, room: str, username: str) -> None:
+        """Take this right from a member."""
+        self._ask_about(requests.TakeVoice(room, username), events.RoleChanged)
+
+    def modes(
+        self,
+        room: str,
+        *,
+        private: bool | None = None,
+        moderated: bool | None = None,
+        open_topic: bool | None = None,
+        key: str | None = None,
+        members_max: int | None = None,
+    ) -> events.RoomModes:
+        """Change the modes of a room, and return all of them. Without a change anybody in the room may ask.
+
+        ``key`` is a word that users must know to join (``""``: none), ``members_max`` a limit (0: none).
+        """
+        if members_max is not None:
+            check_whole("members_max", members_max)
+        given = {"private": private, "moderated": moderated, "open_topic": open_topic}
+        switches = {name: bool(value) for name, value in given.items() if value is not None}
+        action = requests.SetModes(room=room, key=key, members_max=members_max, **switches)
+        return self._ask_about(action, events.Modes).modes
 
     # --- moderation: only in the protocol json ---
 
@@ -572,9 +610,14 @@ class ChatClient:
     def _ask_about(self, action: requests.RoomRequest, kind: type[Answer]) -> Answer:
         """Make a request about a room, or about a user in a room."""
         check_str("room", action.room)
-        if isinstance(action, requests.Invite | requests.MakeOperator | requests.MakeMember):
-            check_str("username", action.username)
-            _refused_as_error(check_username, action.username)
+        username, key = (getattr(action, each, None) for each in ("username", "key"))
+        if username is not None:
+            check_str("username", username)
+            _refused_as_error(check_username, username)
+        if key is not None:
+            check_str("key", key)
+            _refused_as_error(check_unicode, key)
+            _refused_as_error(check_room_key, key)
         self._check_json()
         _refused_as_error(check_room_name, action.room)
         return self._query(action, kind)

@@ -39,6 +39,9 @@ _OWN_MAX_MESSAGES = 50
 # Maximum number of names kept for completion: the server's default limit of connections.
 _ONLINE_MAX_USERS = 10_000
 
+# Number of users to remember as speakers of each room: completion names them first.
+_SPEAKERS_MAX_USERS = 50
+
 # Maximum number of rooms: the next login names each of them, the lobby and direct messages.
 _ROOMS_MAX = SINCE_MAX_NAMES - 2
 _DIRECT = "direct"
@@ -164,6 +167,8 @@ class Model:
         self._ignored: frozenset[str] = frozenset()
         # Ids of the user's own messages, ascending, by room key; the lobby and direct messages have the empty key.
         self._own_ids: dict[str, list[int]] = {}
+        # Id of the last public message of each speaker, by the key of the name, by room key.
+        self._speakers: dict[str, dict[str, int]] = {}
         # Messages that are neither confirmed nor finally rejected, by nonce, in the order of typing.
         self.unconfirmed: dict[str, requests.Say | requests.Whisper] = {}
 
@@ -217,6 +222,11 @@ class Model:
         ids = self._own_ids.get(_key(room))
         return ids[-1] if ids else None
 
+    def speakers(self, room: str) -> tuple[str, ...]:
+        """Keys of the names of others who spoke in this room, the last one first."""
+        ids = self._speakers.get(_key(room), {})
+        return tuple(sorted(ids, key=ids.__getitem__, reverse=True))
+
     def is_me(self, username: str) -> bool:
         return name_key(username) == name_key(self.username)
 
@@ -255,6 +265,7 @@ class Model:
             case events.Parted(room):
                 self.rooms.pop(room_key(room), None)
                 self._own_ids.pop(room_key(room), None)
+                self._speakers.pop(room_key(room), None)
             case events.Deleted(message_id, room=room):
                 self._deleted[message_id] = None
                 if len(self._deleted) > _DELETED_MAX_MESSAGES:
@@ -287,6 +298,7 @@ class Model:
         if is_other or is_reset or event.since is not None:  # the ids may belong to other messages now
             self._deleted.clear()
             self._own_ids.clear()
+            self._speakers.clear()
         if event.since is not None:
             self.last_seen_id = event.since
         # A smaller id means that the server's history was reset and has none of the seen messages.
@@ -321,6 +333,18 @@ class Model:
         self._remember(message.id, fingerprint, room)
         if self.is_own(message):
             self._note_own(message.id, room)
+        elif isinstance(message, events.PublicMessage):
+            self._note_speaker(message)
+
+    def _note_speaker(self, message: events.PublicMessage) -> None:
+        key = _key(message.room)
+        if key and key not in self.rooms:
+            return
+        ids = self._speakers.setdefault(key, {})
+        name = name_key(message.sender)
+        ids[name] = max(message.id, ids.get(name, 0))
+        if len(ids) > _SPEAKERS_MAX_USERS:
+            del ids[min(ids, key=ids.__getitem__)]
 
     def _note_own(self, message_id: int, room: str | None) -> None:
         key = _key(room)

@@ -49,6 +49,8 @@ def room_events_with(text: str) -> list[Shown]:
         events.Parted(text),
         events.Parted(text, text),
         events.TopicChanged(text, text, text),
+        events.Modes(room=text, modes=events.RoomModes(key=text), by=text),
+        events.Refused(ErrorCode.WRONG_KEY, text, None, text),
         events.Invited(text, text, text),
         events.Kicked(room=text, username=text, by=text),
         events.RoleChanged(room=text, username=text, role=events.RoomRole.OPERATOR, by=text),

@@ -20,6 +20,7 @@ from chatprotocol.requests import (
     AskUsers,
     Ban,
     Delete,
+    GiveVoice,
     Ignore,
     Invite,
     Join,
@@ -34,7 +35,9 @@ from chatprotocol.requests import (
     Revoke,
     Say,
     Search,
+    SetModes,
     SetTopic,
+    TakeVoice,
     Unban,
     Unignore,
     Unmute,
@@ -307,7 +310,8 @@ def test_command_is_parsed(sends_plain_lines: bool, line: str, parsed: ParsedInp
 ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
     ("/rooms", ParsedInput(AskRooms()), None),
     ("/join new", ParsedInput(Join("new")), None),
-    ("/JOIN #new PRIVATE", ParsedInput(Join("new", private=True)), None),
+    ("/JOIN #new PRIVATE", ParsedInput(Join("new", private=True, key="PRIVATE")), None),
+    ("/join #new Sesame", ParsedInput(Join("new", key="Sesame")), None),
     ("/join lobby", ParsedInput(enters=""), None),
     ("/room #ops", ParsedInput(enters="Ops"), None),
     ("/room Lobby", ParsedInput(enters=""), None),
@@ -354,6 +358,8 @@ ROOM_LINES: list[tuple[str, ParsedInput, ParsedInput | None]] = [
     ("/REVOKE all", ParsedInput(Revoke("all")), None),
     ("/op bob ops", ParsedInput(MakeOperator("ops", "bob")), None),
     ("/deop bob ops", ParsedInput(MakeMember("ops", "bob")), None),
+    ("/voice bob ops", ParsedInput(GiveVoice("ops", "bob")), None),
+    ("/devoice bob ops", ParsedInput(TakeVoice("ops", "bob")), None),
     ("PM hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),
     ("@ALL hello", ParsedInput(Say("hello")), ParsedInput(Say("hello", room="dev"))),
     ("/me waves", ParsedInput(Say("/me waves")), ParsedInput(Say("/me waves", room="dev"))),
@@ -366,6 +372,7 @@ LOBBY_ERRORS = {
     "/part": "Every user is in the lobby",
     "/topic tea": "The lobby has no topic",
     "/op bob": "name a room after the user",
+    "/modes private": "The lobby has no modes",
     "/kick": "name a user",
     "/ban": "name a user",
     "/ban bob.": "'bob.' is not an address or a network",
@@ -390,7 +397,13 @@ LOBBY_ERRORS = {
 REMOVED_ERRORS = dict.fromkeys(("/room", "/topic"), "You are not in #gone; /join enters it")
 ROOM_ERRORS = {
     "/join": "type /join ROOM",
-    "/join a b": "type /join ROOM",
+    "/join a b c": "type /join ROOM [KEY]",
+    "/join a b,c": "The key of a room is a word",
+    "/modes secret": "no mode 'secret'. The modes are private, moderated, open-topic, key WORD and limit NUMBER",
+    "/modes private key": "Type /modes key WORD, or -key to end it",
+    "/modes key " + "x" * 33: "The key of a room has 32 bytes at most",
+    "/modes limit 0": "A limit is a number from 1 to 10,000, not '0'",
+    "/modes limit ten": "A limit is a number from 1 to 10,000, not 'ten'",
     "/join a/b": "A room's name is",
     "/join direct": "reserved",
     "/room nosuch": "You are not in #nosuch",
@@ -450,6 +463,19 @@ def test_topic_is_shown_changed_and_removed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "request_"),
+    [
+        ("", SetModes(room="dev")),
+        ("Moderated -private", SetModes(room="dev", moderated=True, private=False)),
+        ("+open-topic key Sesame limit 20", SetModes(room="dev", open_topic=True, key="Sesame", members_max=20)),
+        ("key -x -limit -key", SetModes(room="dev", key="", members_max=0)),
+    ],
+)
+def test_modes_are_asked_for_and_changed(changes: str, request_: SetModes) -> None:
+    assert in_rooms("dev").parse_line(f"/modes {changes}") == ParsedInput(request_)
+
+
+@pytest.mark.parametrize(
     ("room", "line", "error"),
     [
         *(("", *each) for each in LOBBY_ERRORS.items()),
@@ -485,6 +511,10 @@ def test_rooms_need_json() -> None:
         ("/report ", ["bob", "eve"]),
         ("/ignore e", ["eve"]),
         ("/op bob dev ", []),
+        ("/voice b", ["bob "]),
+        ("/modes m", ["moderated "]),
+        ("/modes -P", ["-private "]),
+        ("/modes key x -k", ["-key "]),
         ("/topic d", []),
     ],
 )
@@ -512,7 +542,10 @@ def test_alias_does_the_same_and_is_in_the_help(alias: str, word: str) -> None:
 
 
 OWN_COMMANDS = ["/password", "/sessions", "/revoke"]
-ROOM_COMMANDS = ["/rooms", "/join", "/room", "/part", "/topic", "/invite", "/op", "/deop"]
+ROOM_COMMANDS = [
+    *("/rooms", "/join", "/room", "/part", "/topic", "/invite", "/op", "/deop"),
+    *("/voice", "/devoice", "/modes"),
+]
 MODERATION_COMMANDS = [
     *("/kick", "/ban", "/unban", "/mute", "/unmute", "/bans", "/delete", "/report", "/audit"),
     *("/ignore", "/unignore", "/ignored"),
@@ -566,6 +599,8 @@ NAMES = ["alice", "bob", "Carol"]
         ([], "@", ["@ALL ", "@alice ", "@bob ", "@Carol "]),
         ([], "hello al", ["alice"]),
         ([], "hello @al", []),
+        ([], "/me hugs c", ["Carol"]),
+        ([], "/nosuch c", []),
         (["DM"], "", NAMES),
         (["DM"], "bob c", []),
         (["PM"], "hello c", ["Carol"]),
@@ -575,6 +610,13 @@ NAMES = ["alice", "bob", "Carol"]
 def test_commands_and_names_are_completed(steps: list[str], before: str, found: list[str]) -> None:
     length = len(before.rpartition(" ")[2])
     assert at_terminal("pm-dm", *steps).completions(before) == (length, found)
+
+
+def test_last_speakers_are_completed_first() -> None:
+    made = at_terminal()
+    made.speakers = ("carol", "gone", "bob")
+    for before, found in (("@", ["@Carol ", "@bob ", "@alice "]), ("hello ", ["Carol", "bob", "alice"])):
+        assert [each for each in made.completions(before)[1] if each != "@ALL "] == found
 
 
 @pytest.mark.parametrize("line", ["", "/repl", "/reply ", " /reply", "hello /reply", "/users"])

@@ -20,11 +20,13 @@ from chatprotocol.events import (
     Invited,
     Joined,
     Kicked,
+    Modes,
     Muted,
     Parted,
     Refused,
     Reported,
     RoleChanged,
+    RoomModes,
     RoomRole,
     Rooms,
     RoomState,
@@ -45,6 +47,7 @@ from chatprotocol.requests import (
     AskUsers,
     Ban,
     Delete,
+    GiveVoice,
     Ignore,
     Invite,
     Join,
@@ -57,6 +60,7 @@ from chatprotocol.requests import (
     Request,
     Revoke,
     Say,
+    SetModes,
     SetTopic,
     Unban,
     Whisper,
@@ -164,6 +168,25 @@ def test_invitations_and_listed_rooms_are_completed_until_they_are_left() -> Non
     assert model.other_rooms == ("b",)
 
 
+def test_speakers_of_a_room_are_known_the_last_one_first() -> None:
+    """Up to a limit; also from the history, which arrives later. The user's own messages don't count."""
+    model = Model((("localhost", 9999),), "alice", "secret")
+    model.apply(welcome(DEV))
+    for event in (public(20), in_room(21, sender="Carol"), public(22, sender="ALICE"), direct(23, sender="dora")):
+        model.apply(event)
+    model.apply(History((in_room(17, sender="eve", room="Dev"), public(18, sender="eve"), public(19))))
+    assert (model.speakers(""), model.speakers("DEV"), model.speakers("other")) == (
+        ("bob", "eve"),
+        ("carol", "eve"),
+        (),
+    )
+    for number in range(30, 130):
+        model.apply(in_room(number, sender=f"user{number}"))
+    assert model.speakers("dev") == tuple(f"user{number}" for number in range(129, 79, -1))
+    model.apply(Parted("dev"))
+    assert model.speakers("dev") == ()
+
+
 # --- the session ---
 
 
@@ -269,6 +292,16 @@ def test_name_of_a_room_is_checked_before_a_message_is_kept(session: ClientSessi
             MakeOperator("dev", "bob"),
             RoleChanged(room="dev", username="bob", role=RoomRole.OPERATOR, by="alice"),
             [RoleChanged(room="dev", username="bob", role=RoomRole.OPERATOR, by="eve")],
+        ),
+        (
+            GiveVoice("dev", "bob"),
+            RoleChanged(room="dev", username="bob", role=RoomRole.VOICE, by="alice"),
+            [RoleChanged(room="dev", username="eve", role=RoomRole.VOICE, by="alice")],
+        ),
+        (
+            SetModes(room="dev", moderated=True),
+            Modes(room="dev", modes=RoomModes(moderated=True), by="alice"),
+            [Modes(room="dev", modes=RoomModes(moderated=True), by="eve"), Modes(room="ops", modes=RoomModes())],
         ),
         (
             MakeMember("dev", "bob"),

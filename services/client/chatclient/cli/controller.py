@@ -154,6 +154,7 @@ class Controller:
         parser.names, parser.last_sender = model.online, model.last_sender
         parser.room, parser.other_rooms = self._rooms.target, model.other_rooms
         parser.rooms = tuple(room.name for room in model.rooms.values())
+        parser.speakers = model.speakers(parser.room)
 
     def on_deadline(self) -> None:
         """End the connection if the goodbye was not answered in time, and the client if that is not reported."""

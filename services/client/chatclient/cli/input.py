@@ -22,9 +22,9 @@ import difflib
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias, get_args
 
-from chatclient.cli import moderation
+from chatclient.cli import moderation, modes
 from chatclient.cli.words import InputError, checked_recipient, checked_room, checked_user, first_word
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
@@ -68,6 +68,7 @@ class Completes(Enum):
     OWN_ROOM = "rooms that the user is in"
     TARGET = "the same, and the lobby"
     VISIBLE_ROOM = "the same as OWN_ROOM, and rooms that the user is not in"
+    MODE = "modes of a room"
 
 
 class Command(NamedTuple):
@@ -84,7 +85,12 @@ class Command(NamedTuple):
 
 
 # Commands that only json has, those for a terminal, and those that need no server.
-_ROOM_COMMANDS: Final = frozenset({"/join", "/part", "/rooms", "/room", "/topic", "/invite", "/op", "/deop"})
+_ROOM_COMMANDS: Final = frozenset(
+    {
+        *("/join", "/part", "/rooms", "/room", "/topic", "/invite", "/op", "/deop"),
+        *("/voice", "/devoice", "/modes"),
+    }
+)
 _MODERATION_COMMANDS: Final = frozenset(
     {
         *("/kick", "/ban", "/unban", "/mute", "/unmute", "/bans", "/delete", "/report", "/audit"),
@@ -94,11 +100,18 @@ _MODERATION_COMMANDS: Final = frozenset(
 _JSON_COMMANDS: Final = _ROOM_COMMANDS | _MODERATION_COMMANDS | {"/search", "/password", "/sessions", "/revoke"}
 _TERMINAL_COMMANDS: Final = frozenset({"/ids", "/joins", "/quiet"})
 _LOCAL_COMMANDS: Final = frozenset({"/room", "/ids", "/joins", "/quiet", "/help"})
+# Arguments in which any word may be a name.
+_TEXTS: Final = ("ACTION", "[MESSAGE]")
 # Removes the topic of a room.
 _NO_TOPIC: Final = "-"
 # Commands of other programs, and our command. Alone on a line such a word is probably not meant as a message.
 _FOREIGN_WORDS: Final = {"EXIT": "/quit", "QUIT": "/quit", "LOGOUT": "/quit", "HELP": "/help", "?": "/help"}
 _LEAVE: Final = ParsedInput(requests.Leave())
+# Requests of an operator of a room about a user, in the order of their commands.
+_AboutUser: TypeAlias = (
+    requests.Invite | requests.MakeOperator | requests.MakeMember | requests.GiveVoice | requests.TakeVoice
+)
+_ABOUT_USER: Final[tuple[type[_AboutUser], ...]] = get_args(_AboutUser)
 
 
 class InputParser:
@@ -120,6 +133,8 @@ class InputParser:
         self._recipient = ""
         # Users online, and the sender of the last direct message. Set by the controller.
         self.names: tuple[str, ...] = ()
+        # Keys of the names of those who spoke in the current room, the last one first. Set by the controller.
+        self.speakers: tuple[str, ...] = ()
         self.last_sender = ""
         # The current room, the rooms that the user is in, and others that are known. Set by the controller.
         self.room = ""
@@ -207,7 +222,11 @@ class InputParser:
         return None
 
     def completions(self, before: str) -> tuple[int, list[str]]:
-        """Length of the word before the cursor, and its completions."""
+        """Length of the word before the cursor, and its completions.
+
+        Names of users online, those who spoke in the room first, the last one at the top; the others by name. The page
+        (completion.js) has the same order.
+        """
         first, _, last = before.rpartition(" ")
         if self.next_line in (LineMeaning.PUBLIC_TEXT, LineMeaning.DIRECT_TEXT):
             found = self._names_like(last, "")
@@ -218,7 +237,8 @@ class InputParser:
         elif first.strip().upper() == self._words.direct:
             found = self._names_like(last, " ")
         elif first:
-            found = [] if first.startswith("/") else self._names_like(last, "")
+            is_text = not first.startswith("/") or (command is not None and command.arguments in _TEXTS)
+            found = self._names_like(last, "") if is_text else []
         elif last.startswith("@"):
             everyone = [f"@{EVERYONE} "] if EVERYONE.startswith(last[1:].upper()) else []
             found = everyone + [f"@{name}" for name in self._names_like(last[1:], " ")]
@@ -234,6 +254,10 @@ class InputParser:
         end = " " if number + 1 < len(completes) else ""
         if completes[number] is Completes.USER:
             return self._names_like(beginning, end)
+        if completes[number] is Completes.MODE:
+            sign = beginning[:1] if beginning[:1] in ("+", "-") else ""
+            word = beginning[len(sign) :].lower()
+            return [f"{sign}{each}{end}" for each in modes.MODE_WORDS if each.startswith(word)]
         more = {Completes.TARGET: [LOBBY] if self.rooms else [], Completes.VISIBLE_ROOM: self.other_rooms}
         rooms = [*self.rooms, *more.get(completes[number], ())]
         mark = "#" if beginning.startswith("#") else ""
@@ -244,9 +268,10 @@ class InputParser:
 
     def _names_like(self, beginning: str, end: str) -> list[str]:
         key = rules.name_key(beginning)
-        return [
-            f"{name}{end}" for name in sorted(self.names, key=rules.name_key) if rules.name_key(name).startswith(key)
-        ]
+        ranks = {speaker: rank for rank, speaker in enumerate(self.speakers)}
+        names = {rules.name_key(name): name for name in self.names}
+        found = sorted(names, key=lambda each: (ranks.get(each, len(ranks)), each))
+        return [f"{names[each]}{end}" for each in found if each.startswith(key)]
 
     def _table(self) -> list[Command]:
         """All commands, in the order of the help; also those that this parser lacks."""
@@ -255,9 +280,7 @@ class InputParser:
         by_key = " (also: Alt-1 to Alt-9)" if self.sends_plain_lines else ""
         own, target, visible = (Completes.OWN_ROOM,), (Completes.TARGET,), (Completes.VISIBLE_ROOM,)
         user = (Completes.USER, Completes.OWN_ROOM)
-        invite, op, deop = (
-            partial(self._about_user, kind) for kind in (requests.Invite, requests.MakeOperator, requests.MakeMember)
-        )
+        invite, op, deop, voice, devoice = (partial(self._about_user, kind) for kind in _ABOUT_USER)
         at = partial(partial, self._moderate)
         ignore, unignore = (partial(self._ignore, kind) for kind in (requests.Ignore, requests.Unignore))
         person, someone = (Completes.USER,), (Completes.USER, Completes.TARGET)
@@ -277,13 +300,19 @@ class InputParser:
             ),
             Command("/revoke", "ID", "end one of them; /revoke all: all but this one", self._revoke),
             Command("/rooms", "", "list the rooms", lambda _: ParsedInput(requests.AskRooms())),
-            Command("/join", "ROOM", "enter or make a room; /join ROOM private: by invitation", self._join, visible),
+            Command("/join", "ROOM [KEY]", "enter or make a room; ROOM private: by invitation", self._join, visible),
             Command("/room", "[ROOM]", f"change to this room or the {LOBBY}{by_key}", self._room, target),
             Command("/part", "[ROOM]", "leave a room; ends your membership", self._part, own),
             Command("/topic", "[TEXT]", f"show the room's topic, or change it ({_NO_TOPIC} removes it)", self._topic),
             Command("/invite", "USER [ROOM]", "let a user join a room", invite, user),
             Command("/op", "USER [ROOM]", "make a member an operator of the room", op, user),
             Command("/deop", "USER [ROOM]", "make an operator an ordinary member", deop, user),
+            Command("/voice", "USER [ROOM]", "let a member write in a moderated room", voice, user),
+            Command("/devoice", "USER", "take this right back; also USER ROOM", devoice, user),
+            Command(
+                *("/modes", "[CHANGES]", "show or change the modes, as in /modes moderated -key"),
+                *(self._modes, (Completes.MODE,) * len(modes.MODE_WORDS)),
+            ),
             Command(
                 "/kick",
                 "USER [WHY]",
@@ -475,11 +504,11 @@ class InputParser:
     def _join(self, rest: str) -> ParsedInput:
         room, options = first_word(rest)
         room = room.removeprefix("#")
-        if not room or options.lower() not in ("", "private"):
-            raise InputError("Nothing was done; type /join ROOM, or /join ROOM private for a new private room.")
+        if not room or len(options.split()) > 1:
+            raise InputError("Nothing was done; type /join ROOM [KEY], or /join ROOM private for a new private room.")
         if rules.is_lobby(room):
             return ParsedInput(enters="")
-        return ParsedInput(requests.Join(checked_room(room), bool(options)))
+        return ParsedInput(modes.join(checked_room(room), options))
 
     def _room(self, rest: str) -> ParsedInput:
         room = rest.removeprefix("#") or self.room
@@ -508,9 +537,12 @@ class InputParser:
             raise InputError(refused.reason) from None
         return ParsedInput(requests.SetTopic(self.room, topic))
 
-    def _about_user(
-        self, request: type[requests.Invite | requests.MakeOperator | requests.MakeMember], rest: str
-    ) -> ParsedInput:
+    def _modes(self, rest: str) -> ParsedInput:
+        if not self.room:
+            raise InputError("The lobby has no modes. /room ROOM changes to another room.")
+        return ParsedInput(modes.set_modes(self.room, rest))
+
+    def _about_user(self, request: type[_AboutUser], rest: str) -> ParsedInput:
         user, room = first_word(rest)
         user, room = user.removeprefix("@"), room.removeprefix("#") or self.room
         if not user:

@@ -285,6 +285,8 @@ class Timeline:
         reason = error.reason
         if rejected and error.room and error.code in (ErrorCode.UNKNOWN_ROOM, ErrorCode.NOT_A_MEMBER):
             reason = f"You are not in {_named(error.room)}; /join {_named(error.room)} enters it."
+        if error.room and error.code is ErrorCode.WRONG_KEY:
+            reason = f"{_named(error.room)} needs a key, or an invitation: type /join {_named(error.room)} KEY."
         return Remark(f"{reason} It was: {rejected.text}" if rejected else reason, is_error=True)
 
     def _deleted(self, event: events.Deleted) -> list[Entry]:
@@ -591,7 +593,8 @@ def _room_remark(event: _RoomEvent) -> Remark:
         case events.TopicChanged():
             text = f"{by} changed the topic of {room}: {topic}" if topic else f"{by} removed the topic of {room}."
         case events.Modes(modes=modes):
-            text = f"{room} is now: {', '.join(view.mode_words(modes))}{f' ({by})' if by else ''}."
+            words = ", ".join(view.mode_words(modes))
+            text = f"{room} is now: {words} ({by})." if by else f"{room} is: {words}."
         case events.Invited():
             text = f"{by} invited {name} to {room}."
         case events.Kicked():

@@ -140,12 +140,12 @@ def room_traits(room: events.Joined | events.RoomState | events.RoomSummary) -> 
 
 
 def mode_words(modes: events.RoomModes) -> list[str]:
-    """The modes of a room in words; ``public`` if it has none."""
+    """The modes of a room in words, with its key; ``public`` if it has none."""
     words = {
         "private": modes.private,
         "moderated": modes.moderated,
         "topic open to all": modes.open_topic,
-        "a key": bool(modes.key),
+        f"key {escape(modes.key)}": bool(modes.key),
         f"{modes.members_max} members at most": modes.members_max > 0,
     }
     return [word for word, is_set in words.items() if is_set] or ["public"]
