@@ -415,11 +415,18 @@ MODES = {
         alice & :$S 367 $alice $room $bob!*@* ...
         alice & :$S 368 $alice $room :*
         bob > JOIN $room
-        bob < :$S 474 $bob $room :*
+        bob < :$S 474 $bob $room :*You are banned*
         alice > MODE $room -b $bob!*@*
         alice < :$alice!*@* MODE $room -b $bob!*@*
         bob > JOIN $room
         bob < :$bob!*@* JOIN $room
+        bob ..
+        alice < :$bob!*@* JOIN $room
+        alice > MODE $room +b $bob
+        alice < :$alice!*@* KICK $room $bob $alice
+        alice < :$alice!*@* MODE $room +b $bob!*@*
+        bob < :$alice!*@* KICK $room $bob $alice
+        bob .
     """,
     "modern, ban channel mode: the list is for everybody": """
         alice :

@@ -102,7 +102,7 @@ def test_join_0_leaves_all_rooms() -> None:
     ("line", "code", "expected"),
     [
         ("JOIN #dev", "unknown_room", "473 alice #dev :Cannot join channel (+i)"),
-        ("JOIN #dev", "banned", "474 alice #dev :Cannot join channel (+b)"),
+        ("JOIN #dev", "banned", "474 alice #dev :Cannot join channel (+b): A reason."),
         ("JOIN #dev", "too_many_rooms", "405 alice #dev :You have joined too many channels"),
         ("JOIN #a!b", "bad_request", "403 alice #a!b :No such channel"),
         ("JOIN #dev", "rate_limited", "263 alice JOIN :Please wait a while and try again."),

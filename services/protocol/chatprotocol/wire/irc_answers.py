@@ -408,7 +408,8 @@ def _error_line(connection: IrcConnection, event: events.Refused) -> str:
     if error is None:
         return connection.numeric("400", connection.command.name or "*", event.reason)
     words = {"room": channel(room), "nick": nick, "command": connection.command.name}
-    return connection.numeric(error.code, *(words[each] for each in error.about.split()), error.text)
+    text = f"{error.text}: {event.reason}" if event.code is ErrorCode.BANNED else error.text
+    return connection.numeric(error.code, *(words[each] for each in error.about.split()), text)
 
 
 _ANSWERS: Final[dict[type, Callable[[IrcConnection, Any], list[str]]]] = {

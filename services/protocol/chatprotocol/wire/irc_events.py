@@ -307,8 +307,13 @@ def ban_mask(username: str | None, address: str | None) -> str:
 
 
 def _sanctioned(connection: IrcConnection, event: events.Banned | events.Unbanned) -> list[str]:
-    """MODE for the others in the room. Operators outside of it, and the user itself, get a notice."""
+    """MODE for the others in the room. Operators outside of it get a notice, and the user itself about the server.
+
+    About a room the user gets nothing, as from other servers: if it was inside, KICK, and at the next JOIN an error.
+    """
     is_target = event.username is not None and is_me(connection, event.username)
+    if is_target and event.room is not None:
+        return []
     if is_target or not is_inside(connection, event.room):
         return [_notice(connection, _sanction_text(event))]
     change = "+b" if isinstance(event, events.Banned) else "-b"
