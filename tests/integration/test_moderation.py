@@ -235,7 +235,10 @@ def test_report_reaches_the_operators_and_the_audit_has_every_act(moderated: Roo
 
 
 def test_ignored_user_does_not_learn_it(moderated: Room, fresh_name: Name) -> None:
-    """The direct messages of an ignored user are confirmed as ever, and come neither live nor later."""
+    """The direct messages of an ignored user are confirmed as ever, and come neither live nor later.
+
+    An invitation is answered as ever, and the user finds it only among the rooms.
+    """
     name, bob = fresh_name("alice"), aware(moderated, fresh_name("bob"))
     alice = aware(moderated, name)
     bob.ask(command="DM", to=name, message="before")
@@ -244,6 +247,9 @@ def test_ignored_user_does_not_learn_it(moderated: Room, fresh_name: Name) -> No
     assert answer(alice, "ignored", command="ignore", username=bobs) == {"type": "ignored", "users": [bobs]}
     bob.ask(command="DM", to=name, message="one")
     assert bob.next("sent")["status"] == "sent"
+    room = fresh_name("room")
+    bob.ask(command="join", room=room)
+    assert answer(bob, "invited", command="invite", room=room, username=name)["username"] == name
     bob.say("public")
     assert [each["message"] for each in events(alice)] == ["public"]
     alice.close()

@@ -322,7 +322,10 @@ class Modes(_Tagged, frozen=True, kw_only=True, tag="modes"):
 
 
 class Invited(_Tagged, frozen=True, gc=False, tag="invited"):
-    """A user may join the room: for the user, and for the one who invited it."""
+    """A user may join the room: for the user, and for the one who invited it.
+
+    Connections that track members get it in their rooms as well.
+    """
 
     room: str
     username: str
@@ -658,6 +661,10 @@ class RoleMoved(RoleChanged, frozen=True, kw_only=True):
     """RoleChanged, with the earlier role. The wire format json does not send it."""
 
     old_role: RoomRole = RoomRole.MEMBER
+
+
+class InvitedMember(Invited, frozen=True, gc=False):
+    """Invited, of a user who is in the room already. The wire format json does not tell it from Invited."""
 
 
 class ModesMoved(Modes, frozen=True, kw_only=True):

@@ -236,6 +236,7 @@ JSON = Samples(
             ),
             (events.RoleChanged(room="dev", username="bob", role=events.RoomRole.MEMBER, by="alice"),),
         ),
+        (events.InvitedMember("dev", "bob", "alice"), (events.Invited("dev", "bob", "alice"),)),
         (events.DirectDeleted(19, "bob", sender="bob", recipient="alice"), (events.Deleted(19, "bob"),)),
     ),
 )

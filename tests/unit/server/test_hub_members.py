@@ -16,6 +16,7 @@ from chatprotocol.events import (
     Entered,
     Event,
     EventBatch,
+    Invited,
     IsAway,
     Kicked,
     MemberJoined,
@@ -431,6 +432,16 @@ def test_relayed_event_reaches_the_others_that_track_members(house: House) -> No
     direct = Relayed("alice", None, "bob", "TAGMSG", "+typing=active", "")
     house.hub.relay(alice, direct, bob.account_id, is_room=False)
     assert [told(member, Relayed) for member in (alice, again, bob, json)] == [[], [typing], [typing, direct], []]
+
+
+def test_invitation_is_told_to_members_who_track_members(house: House) -> None:
+    """Once, and to no other connection of a member."""
+    (alice, bob), json = (house.log_in(name, "toy/", dev()) for name in NAMES[:2]), house.log_in("carol", "json", dev())
+    dave = house.log_in("dave", "json")
+    entry = entries.InviteUser(DEV, dave.account_id, "dave", alice.account_id, "alice")
+    house.hub.handle_applied([Applied(entry, RoomChange(DEV, "dev", "", False, 0), alice, 7)])
+    invited = [Invited("dev", "dave", "alice")]
+    assert [told(each, Invited) for each in (alice, bob, json, dave)] == [invited, invited, [], invited]
 
 
 def test_users_who_left_are_remembered(house: House) -> None:

@@ -17,6 +17,7 @@ from chatprotocol.events import (
     DirectDeleted,
     Event,
     Invited,
+    InvitedMember,
     Joined,
     Kicked,
     ModesMoved,
@@ -315,6 +316,12 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
         (
             entries.InviteUser(2, 1, "bob", 0, "alice"),
             change(RoomRole.MEMBER, is_changed=False),
+            [InvitedMember("dev", "bob", "alice")],
+            [],
+        ),
+        (
+            entries.InviteUser(2, 1, "bob", 0, "alice"),
+            replace(change(), is_ignored=True),
             [Invited("dev", "bob", "alice")],
             [],
         ),

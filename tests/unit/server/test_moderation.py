@@ -330,13 +330,18 @@ def test_lists_have_limits(store: Store) -> None:
 
 
 def test_ignored_sender_gets_the_usual_outcome(store: Store) -> None:
-    """The message is stored; only the hub learns that it is ignored."""
+    """The message and the invitation are stored; only the hub learns that they are ignored."""
     store.do(SetIgnored(MEMBER, OTHER, is_ignored=True))
     (part,) = store.whisper(OTHER, MEMBER)
     assert part == Stored(0, 1, store.last_id, is_ignored=True)
     assert store.whisper(MEMBER, OTHER)[0].is_ignored is False
     store.do(SetIgnored(MEMBER, OTHER, is_ignored=False))
     assert store.whisper(OTHER, MEMBER)[0].is_ignored is False
+    store.do(SetIgnored(STRANGER, OWNER, is_ignored=True))
+    invited = store.do(InviteUser(ROOM, STRANGER, "stranger", OWNER, "owner"))
+    assert (invited.is_changed, invited.is_ignored) == (True, True)
+    assert store.do(KickMember(ROOM, STRANGER, "stranger", OWNER, "owner")).old_role is None
+    assert store.do(InviteUser(ROOM, STRANGER, "stranger", RUNNER, "runner")).is_ignored is False
 
 
 def test_deleted_message_keeps_its_id_and_nonce(store: Store) -> None:

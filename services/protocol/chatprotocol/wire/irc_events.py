@@ -197,7 +197,9 @@ def _invited(encoding: Encoding, event: events.Invited) -> list[str]:
 
 
 def _own_invited(connection: IrcConnection, event: events.Invited) -> list[str]:
-    """INVITE for the user, RPL_INVITING (341) for the one who invited."""
+    """INVITE for the user; RPL_INVITING (341) or ERR_USERONCHANNEL (443) for the one who invited."""
+    if isinstance(event, events.InvitedMember):
+        return [connection.numeric("443", event.username, channel(event.room), "is already on channel")]
     if is_me(connection, event.by):
         return [connection.numeric("341", event.username, channel(event.room))]
     return [_invite(connection.encoding, event)]
@@ -431,6 +433,7 @@ _OWN: Final[dict[type, Callable[[IrcConnection, Any], list[str]]]] = {
     events.Parted: _parted,
     events.Kicked: _own_kicked,
     events.Invited: _own_invited,
+    events.InvitedMember: _own_invited,
     events.Modes: _own_modes,
     events.ModesMoved: _own_modes,
     events.RoleChanged: _own_role_changed,

@@ -42,6 +42,8 @@ from chatprotocol.events import (
     Deleted,
     DirectDeleted,
     Event,
+    Invited,
+    InvitedMember,
     Modes,
     ModesMoved,
     PublicBatch,
@@ -128,6 +130,8 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             lines.append(RoleChanged(room=event.room, username=event.username, role=event.role, by=event.by))
         elif isinstance(event, ModesMoved):
             lines.append(Modes(room=event.room, modes=event.modes, by=event.by))
+        elif isinstance(event, InvitedMember):
+            lines.append(Invited(event.room, event.username, event.by))
         elif isinstance(event, DirectDeleted):
             lines.append(Deleted(event.id, event.by, event.room))
     return _ENCODER.encode_lines(lines)

@@ -743,12 +743,19 @@ class Hub:
         self._tell_changed(change, moved, origin)
 
     def _publish_invitation(self, entry: entries.InviteUser, change: RoomChange, origin: _Origin) -> None:
-        invited = events.Invited(change.name, entry.username, entry.by)
+        """Tell the one who invited, the user, and those of the members who track members."""
+        kind = events.Invited if change.role is None else events.InvitedMember
+        invited = kind(change.name, entry.username, entry.by)
         self._tell_origin(origin, invited)
-        if change.is_changed:
-            for member in self._members_of(entry.account_id):
-                if member.knows_rooms:
-                    member.send_queue.insert([invited])
+        if not change.is_changed:
+            return
+        for member in () if change.is_ignored else self._members_of(entry.account_id):
+            if member.knows_rooms:
+                member.send_queue.insert([invited])
+        room = self._rooms.get(change.room_id)
+        if room is not None:
+            room.append_tracking([invited], [origin] if isinstance(origin, Member) else (), is_for_own=False)
+            room.flush()
 
     def _publish_rename(self, _: entries.RenameGuest, renamed: GuestRenamed, origin: _Origin) -> None:
         if not isinstance(origin, Member):  # a guest of another server, whose presence comes from there

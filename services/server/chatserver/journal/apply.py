@@ -542,7 +542,7 @@ def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView)
     if _is_full(transaction, room.room_id):
         return Problem.TOO_MANY_ROOMS
     rooms.insert_invitation(connection, room.room_id, entry.account_id)
-    return _change(room, None, None)
+    return replace(_change(room, None, None), is_ignored=transaction.ignores(entry.account_id, entry.by_id))
 
 
 def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) -> RoomOutcome:

@@ -267,6 +267,8 @@ class RoomChange(Struct, frozen=True, gc=False):
     # The user who set the topic, and the time; empty and 0 if it is not known.
     topic_by: str = ""
     topic_ms: int = 0
+    # Of an InviteUser: the target ignores the user who invited it, who does not learn that.
+    is_ignored: bool = False
     # Of a JoinRoom: the members with a role above MEMBER, by name.
     roles: dict[str, RoomRole] = {}
 
