@@ -563,12 +563,14 @@ class SetBot(Struct, frozen=True, gc=False):
 class Watch(Struct, frozen=True, gc=False):
     """Get CameOnline and WentOffline for these users, too; if ``clears``, in place of all earlier ones.
 
-    ``removed`` are no longer watched. The answer is Watched; above WATCHED_MAX names, Refused with TOO_LONG.
+    ``removed`` are no longer watched. ``is_extended``: from now on the connection also gets AwayChanged and
+    RealnameChanged of all users that it watches. The answer is Watched; above WATCHED_MAX names, Refused with TOO_LONG.
     """
 
     usernames: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     clears: bool = False
+    is_extended: bool = False
 
 
 class Bound(Struct, frozen=True, gc=False):

@@ -153,6 +153,20 @@ def test_monitor() -> None:
     ]
 
 
+def test_extended_monitor() -> None:
+    """IRCv3, extended-monitor: also for the names that were watched before the capability."""
+    alice = Dialogue("away-notify")
+    assert alice.say("CAP REQ extended-monitor").requests == []
+    assert alice.say("MONITOR + bob", events.Watched(("bob",), (), ("bob",))).requests == [
+        requests.Watch(("bob",), is_extended=True)
+    ]
+    assert alice.hear(events.AwayChanged("bob", "lunch")) == [":bob!bob@chat.test AWAY lunch"]
+    for request, is_extended in (("-extended-monitor", False), ("extended-monitor", True)):
+        said = alice.say(f"CAP REQ :{request} away-notify", events.Watched((), (), ("bob",)))
+        assert said.requests == [requests.Watch(is_extended=is_extended)]
+        assert said.lines == [f":chat.test CAP alice ACK :{request} away-notify"]
+
+
 def test_operators_of_the_server() -> None:
     """OPER message: the account has the role, or not. KILL message: a kick from the server."""
     alice, operator = Dialogue(), Dialogue(is_operator=True)

@@ -424,6 +424,28 @@ def test_change_of_a_user_is_told_once_to_all_who_share_a_room(house: House) -> 
     assert (info.away, info.realname) == ("lunch", "Alice A.")
 
 
+def test_watcher_is_told_what_a_user_does_if_it_wants_that(house: House) -> None:
+    """Once, although it shares a room with the user, and until it no longer wants it, or looks away."""
+    alice, again = house.log_in("alice", "toy/", dev()), house.log_in("alice", "toy/", dev())
+    watchers = [house.log_in("bob", "toy/", dev()), house.log_in("carol"), house.log_in("dave")]
+    for member, is_extended in zip((*watchers, again), (True, True, False, True), strict=True):
+        house.hub.watch(member, ["alice"], [], clears=False, is_extended=is_extended)
+    house.hub.set_away(alice, "lunch")
+    house.hub.set_realname(alice, "Alice A.")
+    changes = [AwayChanged("alice", "lunch"), RealnameChanged("alice", "Alice A.")]
+    kinds = (AwayChanged, RealnameChanged)
+    assert [told(each, *kinds) for each in (*watchers, again)] == [changes, changes, [], changes]
+    house.hub.watch(watchers[1], [], [], clears=False, is_extended=False)
+    house.hub.watch(watchers[0], [], ["alice"], clears=False, is_extended=True)
+    house.hub.watch(watchers[2], [], [], clears=False, is_extended=True)
+    house.hub.set_away(alice, "")
+    back = [AwayChanged("alice", "")]
+    assert [told(each, *kinds) for each in watchers] == [changes + back, changes, back]
+    house.hub.leave(watchers[2])
+    house.hub.set_away(alice, "again")
+    assert told(watchers[2], *kinds) == back
+
+
 def test_relayed_event_reaches_the_others_that_track_members(house: House) -> None:
     alice, again = house.log_in("alice", "toy/", dev()), house.log_in("alice", "toy/", dev())
     bob, json = house.log_in("bob", "toy/t", dev()), house.log_in("carol", "json", dev())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SASL_MECHANISMS: Final = ("PLAIN",)
 ACCOUNT_REGISTRATION: Final = "draft/account-registration"
+EXTENDED_MONITOR: Final = "extended-monitor"
 
 
 class Capability(NamedTuple):
@@ -45,7 +46,7 @@ _ALL: Final = (
     Capability("draft/read-marker"),
     Capability("echo-message"),
     Capability("extended-join", letter="e"),
-    Capability("extended-monitor"),
+    Capability(EXTENDED_MONITOR),
     Capability("invite-notify", letter="i"),
     Capability("labeled-response"),
     Capability("message-tags", letter="g"),

@@ -27,6 +27,7 @@ from chatprotocol.limits import (
 from chatprotocol.requests import Bound, HistoryOrder
 from chatprotocol.rules import LOBBY, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.irc_answers import end_of_who
+from chatprotocol.wire.irc_capabilities import EXTENDED_MONITOR
 from chatprotocol.wire.irc_events import (
     READ_MARKER,
     channel,
@@ -453,18 +454,19 @@ def _monitor(connection: IrcConnection, command: Command) -> Iterator[Request]:
         return
     nicks = tuple(nick for nick in dict.fromkeys(command.param(1).split(",")) if _is_nick(nick))
     watched = set(map(name_key, connection.watched))
+    is_extended = EXTENDED_MONITOR in connection.enabled
     added = tuple(nick for nick in nicks if name_key(nick) not in watched)
     if action == "+" and added:
-        yield requests.Watch(usernames=added)
+        yield requests.Watch(usernames=added, is_extended=is_extended)
     elif action == "-" and nicks:
-        yield requests.Watch(removed=nicks)
+        yield requests.Watch(removed=nicks, is_extended=is_extended)
     elif action == "C":
-        yield requests.Watch(clears=True)
+        yield requests.Watch(clears=True, is_extended=is_extended)
     elif action == "L":
         connection.put(*filled(connection, ("732",), connection.watched, ","))
         connection.reply("733", "End of MONITOR list")
     elif action == "S" and watched:
-        yield requests.Watch(usernames=connection.watched)
+        yield requests.Watch(usernames=connection.watched, is_extended=is_extended)
 
 
 def _lusers(_: IrcConnection, __: Command) -> Iterator[Request]:

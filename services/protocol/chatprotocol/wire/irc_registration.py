@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import PASSWORD_MAX_BYTES, REALNAME_MAX_BYTES, USERNAME_MAX_BYTES
-from chatprotocol.requests import Authenticate, Barrier, ChangeEncoding, Enter, Leave, Quit, Rename
+from chatprotocol.requests import Authenticate, Barrier, ChangeEncoding, Enter, Leave, Quit, Rename, Watch
 from chatprotocol.rules import check_username, name_key
-from chatprotocol.wire.irc_capabilities import ACCOUNT_REGISTRATION, SASL_MECHANISMS, Encoding, letters_of
+from chatprotocol.wire.irc_capabilities import (
+    ACCOUNT_REGISTRATION,
+    EXTENDED_MONITOR,
+    SASL_MECHANISMS,
+    Encoding,
+    letters_of,
+)
 from chatprotocol.wire.irc_commands import finish_entering
 from chatprotocol.wire.irc_lines import clip, format_line, wrap_words
 
@@ -99,10 +105,13 @@ def _request(connection: IrcConnection, text: str) -> Iterator[Request]:
         (enabled.add if word == name else enabled.discard)(name)
     connection.put(_cap_line(connection, "CAP", connection.target, "ACK", " ".join(words)))
     before = (connection.variant, connection.echoes)
+    is_watch_changed = EXTENDED_MONITOR in enabled.symmetric_difference(connection.enabled)
     connection.enabled = enabled
     connection.encoding = Encoding(connection.settings.name, letters_of(enabled))
     if connection.is_registered and before != (connection.variant, connection.echoes):
         yield ChangeEncoding(connection.variant, connection.echoes)
+    if connection.watched and is_watch_changed:
+        yield Watch(is_extended=EXTENDED_MONITOR in enabled)
 
 
 # --- nick, user, password ---

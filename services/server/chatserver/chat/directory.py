@@ -111,7 +111,8 @@ class Directory:
                 self._hub.set_bot(member, is_bot=request.is_bot)
             case requests.Watch():
                 names = [self._spelling(name) for name in request.usernames]
-                self._hub.watch(member, names, request.removed, clears=request.clears)
+                is_extended = request.is_extended
+                self._hub.watch(member, names, request.removed, clears=request.clears, is_extended=is_extended)
             case requests.Relay():
                 self._relay(member, request)
             case _:

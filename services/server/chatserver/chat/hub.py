@@ -398,10 +398,12 @@ class Hub:
         with self._lock:
             self._users[member.account_id].is_bot = member.is_bot = is_bot
 
-    def watch(self, member: Member, names: Sequence[str], removed: Sequence[str], *, clears: bool) -> None:
+    def watch(
+        self, member: Member, names: Sequence[str], removed: Sequence[str], *, clears: bool, is_extended: bool = False
+    ) -> None:
         """Answer requests.Watch. RequestError: too many names."""
         with self._lock:
-            watched = self._tracking.watch(member, names, removed, clears=clears)
+            watched = self._tracking.watch(member, names, removed, clears=clears, is_extended=is_extended)
             member.send_queue.insert([watched])
 
     def relay(self, member: Member, event: events.Relayed, target_id: int, *, is_room: bool) -> None:

@@ -83,6 +83,8 @@ class Tracking:
         # By the key of the name; and the names that each member watches, by key.
         self._watches: dict[str, _Watch] = {}
         self._watched: dict[Member, dict[str, str]] = {}
+        # The members that are told of what the users whom they watch do, too: see requests.Watch.
+        self._extended: set[Member] = set()
         # The users who went offline last, oldest first.
         self._past: deque[PastUser] = deque(maxlen=PAST_USERS_MAX)
         # Users of this server who went offline, and of whom presence has not told yet.
@@ -208,12 +210,20 @@ class Tracking:
         self._tell_watchers(user.name)
 
     def tell_about(self, user: User, event: Event) -> None:
-        """Send an event once to each connection that shares a room with the user, and to the user's own."""
-        self._tell(self._rooms_of(user.name), event, user)
+        """Send an event once to each connection that shares a room with the user or watches it, and to its own."""
+        rooms = self._rooms_of(user.name)
+        self._tell(rooms, event, user)
+        watch = self._watches.get(name_key(user.name)) if self._extended else None
+        for member in watch.members if watch is not None else ():
+            is_told = member in user.members or any(room.is_followed_by(member) for room in rooms)
+            if member in self._extended and not is_told:
+                member.send_queue.insert([event])
 
     # --- watches ---
 
-    def watch(self, member: Member, names: Sequence[str], removed: Iterable[str], *, clears: bool) -> Watched:
+    def watch(
+        self, member: Member, names: Sequence[str], removed: Iterable[str], *, clears: bool, is_extended: bool = False
+    ) -> Watched:
         """See requests.Watch. RequestError: too many names. Then nothing has changed."""
         watched = {} if clears else dict(self._watched.get(member, {}))
         for name in removed:
@@ -231,6 +241,7 @@ class Tracking:
                 watch = self._watches[key] = _Watch({}, online)
             watch.members[member] = None
         self._watched[member] = watched
+        (self._extended.add if is_extended else self._extended.discard)(member)
         told = {name: self._watches[name_key(name)].online for name in names}
         return Watched(
             tuple(online[0] for online in told.values() if online),
@@ -240,6 +251,7 @@ class Tracking:
 
     def forget(self, member: Member) -> None:
         """Forget the watches of a connection that has ended."""
+        self._extended.discard(member)
         for key in self._watched.pop(member, ()):
             self._unwatch(member, key)
 
