@@ -107,7 +107,8 @@ def test_websocket_has_all_that_json_has(room: Room, enter: Enter) -> None:
 
 @TCP_PROTOCOLS
 def test_bad_arguments_about_rooms_are_refused(room: Room, enter: Enter, protocol: str) -> None:
-    """Frames have no rooms."""
+    """Frames have no rooms, and the client none with irc."""
+    has_rooms = protocol not in ("frames", "irc")
     alice: Any = enter(room.server.port, "alice", protocol)
     for call in (
         lambda room: alice.say("x", room),
@@ -117,10 +118,10 @@ def test_bad_arguments_about_rooms_are_refused(room: Room, enter: Enter, protoco
         lambda room: alice.kick(room, "bob"),
     ):
         with pytest.raises(RefusedError) as refused:
-            call("dev" if protocol == "frames" else "a b")
-        assert refused.value.code == ("unknown_command" if protocol == "frames" else "bad_request")
+            call("a b" if has_rooms else "dev")
+        assert refused.value.code == ("bad_request" if has_rooms else "unknown_command")
         with pytest.raises(UsageError, match="room is of the type int"):
             call(7)
     with pytest.raises(RefusedError):
-        alice.rooms() if protocol == "frames" else alice.set_topic("dev", "a\nb")
+        alice.set_topic("dev", "a\nb") if has_rooms else alice.rooms()
     alice.say("still here")

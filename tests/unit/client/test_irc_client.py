@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.protocol.samples import held_bytes
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
@@ -183,6 +184,54 @@ def test_any_lines_are_read_or_skipped(lines: list[bytes]) -> None:
         for line in lines:
             for event in talk.client.event_decoder().decode(line + b"\n"):
                 talk.do(talk.client.handle_event(event))
+
+
+LONG = "x" * 15_000
+
+
+@pytest.mark.parametrize("state", ["registering", "resuming", "logged in"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        f":s CAP * LS * :%d{LONG}",
+        f":s CAP * ACK :%d{LONG}",
+        f":s 353 alice = #lobby :%d{LONG}",
+        f":s 353 alice = #lobby :{' '.join('n' * 60 + '%d' for _ in range(200))}",
+        f":%d{LONG}!u@h JOIN #lobby",
+        f"@batch=b :bob!u@h PRIVMSG #lobby :%d{LONG}",
+        f"@batch=h;msgid=%d;{TIME} :bob!u@h PRIVMSG #lobby :{LONG}",
+        f"@msgid=%d;{TIME} :bob!u@h PRIVMSG #lobby :{LONG}",
+        f":s BATCH +%d{LONG} chathistory #lobby",
+        f"@batch=h :s BATCH +c%d draft/multiline #lobby\n@batch=c%d :bob!u@h PRIVMSG #lobby :{LONG}\n:s BATCH -c%d",
+        f"@label=%d :s 401 alice x :{LONG}",
+    ],
+)
+def test_endless_lines_are_kept_up_to_a_limit(line: str, state: str) -> None:
+    """Promise: memory stays bounded, whatever a server sends."""
+    talk = Talk(Login("alice", "secret", 5)) if state == "registering" else entered(Login("alice", "secret", 5))
+    if state == "logged in":
+        talk.hear(":s BATCH +e chathistory #lobby", ":s BATCH -e")
+    talk.hear(":s BATCH +h chathistory #lobby", ":s BATCH +b draft/multiline #lobby")
+    for number in range(2_000):
+        talk.hear(line.replace("%d", str(number)))
+        talk.shown.clear()
+    assert held_bytes(talk.client) < 20 * 1024 * 1024
+
+
+def test_client_reads_what_a_server_writes() -> None:
+    """Only a space ends a word: another server need not write a colon before a text of one word."""
+    (shown,) = entered(Login("alice", "secret")).hear(message(7, "one\u00a0word\u2028\x1f").replace(" :one", " one"))
+    assert isinstance(shown, PublicMessage)
+    assert shown.text == "one\u00a0word\u2028\x1f"
+
+
+def test_wrong_password_of_a_name_that_is_taken_is_told() -> None:
+    talk = Talk(Login("alice", "wrong"))
+    capabilities = f"{ALL} draft/account-registration"
+    talk.hear(f":s CAP * LS :{capabilities}", f":s CAP * ACK :{ALL}", "AUTHENTICATE +", ":s 904 a :Wrong password")
+    assert talk.sent[-1] == "REGISTER * * wrong"
+    refused = talk.hear(":s FAIL REGISTER ACCOUNT_EXISTS alice :The name belongs to an account")
+    assert refused == [events.Refused(ErrorCode.WRONG_PASSWORD, "Wrong password")]
 
 
 def test_line_over_the_limit_is_an_error() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from logging import Logger
@@ -482,8 +483,10 @@ def held_bytes(thing: object) -> int:
         return 0
     if isinstance(thing, (bytes, bytearray, str)):
         return len(thing)
-    if isinstance(thing, (list, tuple)):
+    if isinstance(thing, (list, tuple, set, frozenset, deque)):
         return sum(map(held_bytes, thing))
+    if isinstance(thing, dict):
+        return sum(map(held_bytes, (*thing, *thing.values())))
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
     members = [*getattr(thing, "__dict__", {}).values(), *(getattr(thing, name, None) for name in slots)]
     return sum(map(held_bytes, members))

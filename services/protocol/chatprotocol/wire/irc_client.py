@@ -26,6 +26,7 @@ from msgspec import Struct
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import YOU_LEFT, AccountKind, DirectMessage, PublicMessage, Sent, SentStatus
+from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.rules import is_lobby, name_key
 from chatprotocol.wire.base import (
     DeliveryUnknown,
@@ -55,8 +56,11 @@ _CHANNEL: Final = "#lobby"
 EVENT_LINE_MAX_BYTES: Final = 16 * 1024
 # Bytes of a text in one line: the server puts a prefix of at most 150 bytes, PRIVMSG and the target before it.
 _TEXT_MAX_BYTES: Final = 300
-# Limits of what a server can make the client keep: users of the lobby, batches that are open, and messages in them.
+# Limits of what a server can make the client keep: users of the lobby and their names, batches that are open, messages
+# in them, and the texts in all of them and of missed messages.
 _USERS_MAX: Final = 30_000
+_NICK_MAX_CHARACTERS: Final = 64
+_KEPT_MAX_BYTES: Final = 16 * 1024 * 1024
 _BATCHES_MAX: Final = 64
 _BATCH_MAX_MESSAGES: Final = 5_000
 # Messages in a page of missed ones, and of messages missed that are asked for: beyond, PossibleGap is told.
@@ -76,6 +80,7 @@ _WANTED: Final = (
     "sasl",
     "server-time",
 )
+_KNOWN: Final = frozenset((*_WANTED, _REGISTRATION))
 _CODES: Final = {
     "263": ErrorCode.RATE_LIMITED,
     "401": ErrorCode.UNKNOWN_USER,
@@ -143,7 +148,7 @@ def _read_line(line: bytes) -> IrcLine | None:
     if text.startswith(":"):
         source, _, text = text[1:].partition(" ")
     head, colon, trailing = text.lstrip(" ").partition(" :")
-    words = head.split()
+    words = [word for word in head.split(" ") if word]
     if not words:
         return None
     params = (*words[1:], trailing) if colon else tuple(words[1:])
@@ -156,8 +161,11 @@ class _Batch(Struct):
     opening: IrcLine
     label: str
     parent: str
-    texts: list[tuple[IrcLine, bool]]
-    messages: list[Message]
+    # The lines of a message: the first one, and each text with True if it goes on with the one before.
+    first: IrcLine | None = None
+    texts: list[tuple[str, bool]] = []
+    messages: list[Message] = []
+    size_bytes: int = 0
 
 
 class IrcClient:
@@ -181,6 +189,8 @@ class IrcClient:
         self._login = login
         self._name = login.username
         self._is_new = self._is_registered = self._is_logged_in = self._is_leaving = False
+        # The line that refused the password, while the name may be a new one.
+        self._denial: IrcLine | None = None
         self._refusal: events.Refused | None = None
         self._offered: set[str] = set()
         self._enabled: set[str] = set()
@@ -194,6 +204,8 @@ class IrcClient:
         # While missed messages are asked for: these, and those that have arrived since.
         self._missed: list[Message] = []
         self._held: list[ClientEvent] = []
+        # The size of all this, and of the batches.
+        self._kept_bytes = 0
 
     @property
     def is_busy(self) -> bool:
@@ -231,8 +243,7 @@ class IrcClient:
                 self._asked = action
                 return _send(format_line("", "NAMES", _CHANNEL))
             case requests.AskHistory() if "draft/chathistory" in self._enabled:
-                self._asked = action
-                return _send(_history_line(action))
+                return self._ask_history(action)
             case requests.Delete() if "draft/message-redaction" in self._enabled:
                 return _send(format_line("", "REDACT", _CHANNEL, str(action.id)))
             case requests.Password(password):
@@ -261,6 +272,13 @@ class IrcClient:
         )
         said = () if self._is_confirming else (Outcome(message, has_come=True),)
         return Effects((Outgoing(encode_lines(lines)),), said)
+
+    def _ask_history(self, asked: requests.AskHistory) -> Effects:
+        if not 1 <= asked.limit <= HISTORY_MAX_MESSAGES:  # a server of irc would return as many as it can
+            reason = f"The limit is a number from 1 to {HISTORY_MAX_MESSAGES}; nothing was done."
+            return _refuse(asked, reason, ErrorCode.BAD_REQUEST)
+        self._asked = asked
+        return _send(_history_line(asked))
 
     @property
     def _is_confirming(self) -> bool:
@@ -295,8 +313,10 @@ class IrcClient:
             return self._on_batch(event)
         if event.name in ("PRIVMSG", "NOTICE"):
             if batch is not None and "multiline" in "".join(batch.opening.params[1:2]):
-                if len(batch.texts) < _BATCH_MAX_MESSAGES:
-                    batch.texts.append((event, "draft/multiline-concat" in event.tags))
+                text = event.params[-1] if event.params else ""
+                if len(batch.texts) < _BATCH_MAX_MESSAGES and self._may_keep(text, batch):
+                    batch.first = batch.first or event
+                    batch.texts.append((text, "draft/multiline-concat" in event.tags))
                 return Effects()
             return self._on_message(event, batch)
         label = event.tags.get("label") or (batch.label if batch else "")
@@ -308,13 +328,13 @@ class IrcClient:
         """The lines before the end of the registration."""
         match line.name, line.params:
             case "CAP", (_, "LS" | "NEW", *rest) if rest:
-                self._offered |= {word.partition("=")[0] for word in rest[-1].split()}
+                self._offered |= _KNOWN.intersection(word.partition("=")[0] for word in rest[-1].split())
                 if len(rest) > 1:  # further lines follow
                     return Effects()
                 wanted = [name for name in _WANTED if name in self._offered]
                 return _send(format_line("", "CAP", "REQ", " ".join(wanted))) if wanted else _send("CAP END")
             case "CAP", (_, "ACK", names):
-                self._enabled |= set(names.split())
+                self._enabled |= _KNOWN.intersection(names.split())
                 return self._authenticate() if self._login.password is not None else _send("CAP END")
             case "CAP", (_, "NAK", *_):
                 return _send("CAP END")
@@ -323,15 +343,16 @@ class IrcClient:
             case "903", _:  # after 433 the server has forgotten the nick
                 return _send("CAP END", *([] if self._may_register else [format_line("", "NICK", self._name)]))
             case "904", _ if self._registers:
-                self._may_register = False
+                self._may_register, self._denial = False, line
                 return _send(format_line("", "REGISTER", "*", "*", self._login.password or ""))
             case "REGISTER", ("SUCCESS", *_):
                 self._is_new = True
                 return _send("CAP END")
             case "FAIL", ("REGISTER", code, *_):
                 taken = code in ("ACCOUNT_EXISTS", "USERNAME_EXISTS")
-                known = ErrorCode.WRONG_PASSWORD if taken else ErrorCode.INVITATION_REQUIRED
-                return self._refuse_login(known, line)
+                if taken:
+                    return self._refuse_login(ErrorCode.WRONG_PASSWORD, self._denial or line)
+                return self._refuse_login(ErrorCode.INVITATION_REQUIRED, line)
             case "433", _ if "sasl" in self._enabled and self._login.password is None and not self._was_logged_in:
                 self.is_guest = self._may_register = False
                 return Effects(events=(events.PasswordPrompt(account=AccountKind.EXISTING),))
@@ -368,7 +389,9 @@ class IrcClient:
         match line.name, line.params:
             case "353", (_, _, channel, names) if _is_lobby_channel(channel):
                 for name in names.split()[: _USERS_MAX - len(self._listed)]:
-                    self._listed[name.lstrip("~&@%+").partition("!")[0]] = None
+                    nick = name.lstrip("~&@%+").partition("!")[0]
+                    if len(nick) <= _NICK_MAX_CHARACTERS:
+                        self._listed[nick] = None
             case "366", (_, channel, *_) if _is_lobby_channel(channel):
                 self._users, self._listed = self._listed, {}
                 return self._on_names()
@@ -380,7 +403,7 @@ class IrcClient:
                 return self._on_moved((), (kicked,))
             case "QUIT", _ if not self._is_me(nick):
                 return self._on_moved((), (nick,))
-            case "NICK", (new, *_) if self._is_me(nick):
+            case "NICK", (new, *_) if self._is_me(nick) and len(new) <= _NICK_MAX_CHARACTERS:
                 self._name = new
             case "NICK", (new, *_):
                 return self._on_moved((new,), (nick,))
@@ -423,7 +446,8 @@ class IrcClient:
 
     def _on_moved(self, joined: tuple[str, ...], left: tuple[str, ...]) -> Effects:
         gone = tuple(name for name in left if self._users.pop(name, self) is None)
-        come = tuple(name for name in joined if name not in self._users and len(self._users) < _USERS_MAX)
+        is_possible = len(self._users) < _USERS_MAX and all(len(name) <= _NICK_MAX_CHARACTERS for name in joined)
+        come = tuple(name for name in joined if name not in self._users and is_possible)
         self._users.update(dict.fromkeys(come))
         if not self._is_logged_in or not (come or gone):
             return Effects()
@@ -455,6 +479,7 @@ class IrcClient:
             else:
                 shown.append(DeliveryUnknown(message))
         held, self._held = self._held, []
+        self._kept_bytes = sum(batch.size_bytes for batch in self._batches.values())
         return Effects(tuple(again), (welcome, *gap, *missed, *held, *shown))
 
     def _is_stored(self, message: Message, own_message: requests.Say | requests.Whisper) -> bool:
@@ -465,9 +490,19 @@ class IrcClient:
         """Show the event, or hold it until the missed messages have come."""
         if self._is_logged_in:
             return Effects(events=(event,))
-        if len(self._held) < _MISSED_MAX_MESSAGES:
+        if len(self._held) < _MISSED_MAX_MESSAGES and self._may_keep(getattr(event, "text", "")):
             self._held.append(event)
         return Effects()
+
+    def _may_keep(self, text: str, batch: _Batch | None = None) -> bool:
+        """True if there is room for a text that is kept, in this batch or until the end of the login."""
+        size_bytes = len(text.encode(errors="replace"))
+        if self._kept_bytes + size_bytes > _KEPT_MAX_BYTES:
+            return False
+        self._kept_bytes += size_bytes
+        if batch is not None:
+            batch.size_bytes += size_bytes
+        return True
 
     # --- messages ---
 
@@ -477,7 +512,7 @@ class IrcClient:
         if message is None:
             return Effects()
         if batch is not None and _is_history(batch) and not isinstance(message, Forwarded):
-            if len(batch.messages) < _BATCH_MAX_MESSAGES:
+            if len(batch.messages) < _BATCH_MAX_MESSAGES and self._may_keep(message.text, batch):
                 batch.messages.append(message)
             return Effects()
         if self._is_me(message.sender) and not isinstance(message, Forwarded):
@@ -494,19 +529,16 @@ class IrcClient:
             parent = line.tags.get("batch", "")
             outer = self._batches.get(parent)
             label = line.tags.get("label") or (outer.label if outer else "")
-            if len(self._batches) < _BATCHES_MAX:
-                self._batches[name] = _Batch(line, label, parent, [], [])
+            if len(self._batches) < _BATCHES_MAX and name not in self._batches:
+                self._batches[name] = _Batch(line, label, parent)
             return Effects()
         batch = self._batches.pop(name, None)
         if batch is None:
             return Effects()
-        if batch.texts:
-            parts = [
-                part.params[-1] if joins or not number else "\n" + part.params[-1]
-                for number, (part, joins) in enumerate(batch.texts)
-                if part.params
-            ]
-            first, target = batch.texts[0][0], batch.opening.params[2:3]
+        self._kept_bytes -= batch.size_bytes
+        first, target = batch.first, batch.opening.params[2:3]
+        if first is not None:
+            parts = [text if joins or not number else "\n" + text for number, (text, joins) in enumerate(batch.texts)]
             tags = {**batch.opening.tags, "label": batch.label}
             whole = IrcLine(first.name, (*target, ""), batch.opening.source or first.source, tags)
             return self._on_message(whole, self._batches.get(batch.parent), "".join(parts))
@@ -515,7 +547,7 @@ class IrcClient:
     def _on_history(self, messages: tuple[Message, ...]) -> Effects:
         """A page of missed messages, or the answer to AskHistory."""
         if not self._is_logged_in:
-            self._missed += messages
+            self._missed += [message for message in messages if self._may_keep(message.text)]
             if messages and len(self._missed) < _MISSED_MAX_MESSAGES:
                 return _send(_page_line(messages[-1].id))
             return self._come_in(is_complete=not messages)
@@ -532,9 +564,9 @@ def _send(*lines: str) -> Effects:
     return Effects((Outgoing(encode_lines(list(lines))),))
 
 
-def _refuse(action: Action, reason: str) -> Effects:
+def _refuse(action: Action, reason: str, code: ErrorCode = ErrorCode.UNKNOWN_COMMAND) -> Effects:
     nonce, room = getattr(action, "nonce", None), getattr(action, "room", None)
-    return Effects(events=(events.Refused(ErrorCode.UNKNOWN_COMMAND, reason, nonce, room),))
+    return Effects(events=(events.Refused(code, reason, nonce, room),))
 
 
 def _code_of(word: str) -> ErrorCode:
