@@ -37,7 +37,7 @@ def name_of(server: TcpProxy | FakeServer) -> str:
     return f"127.0.0.1:{server.port}"
 
 
-@pytest.mark.parametrize("protocol", ["json", "frames"])
+@pytest.mark.parametrize("protocol", ["json", "frames", "irc"])
 def test_client_resumes_at_another_server_and_tells_it_once(
     shared_room: Room, fresh_name: Callable[[str], str], proxies: tuple[TcpProxy, TcpProxy], protocol: str
 ) -> None:

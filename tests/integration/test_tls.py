@@ -33,6 +33,7 @@ REFUSED = [
     (b"GET / HTTP/1.1\r\nHost: chat\r\n\r\n", b"In a browser, begin the address with https://."),
     (c("alice"), b"ERROR tls_required The server requires TLS"),
     (b"REGISTER TOSEND alice\n\n", b"ERROR 101 TLS required\n\n"),
+    (b"CAP LS 302\r\nNICK alice\r\n", b"ERROR :Closing Link: The server requires TLS"),
     (b"\xffrubbish", b"The server requires TLS: connect with TLS (chatclient --tls).\n"),
 ]
 
@@ -44,7 +45,9 @@ def answer_of(port: int, first: bytes) -> bytes:
         return b"".join(iter(lambda: sock.recv(65_536), b""))
 
 
-@pytest.mark.parametrize(("first", "answer"), REFUSED, ids=["json", "websocket", "frames", "register", "unknown"])
+@pytest.mark.parametrize(
+    ("first", "answer"), REFUSED, ids=["json", "websocket", "frames", "register", "irc", "unknown"]
+)
 def test_required_tls_refuses_others_in_their_protocol(
     open_tls_room: Callable[..., Room], log: ServerLog, first: bytes, answer: bytes
 ) -> None:
@@ -274,7 +277,7 @@ def test_many_handshakes_delay_no_user(
 # --- the client ---
 
 
-@pytest.mark.parametrize("dialect", ["json", "websocket", "frames", "register"])
+@pytest.mark.parametrize("dialect", ["json", "websocket", "frames", "register", "irc"])
 def test_client_talks_over_tls_and_reconnects(
     open_tls_room: Callable[..., Room], authority: Authority, tmp_path: Path, dialect: str
 ) -> None:

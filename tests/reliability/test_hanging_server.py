@@ -55,7 +55,11 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
     assert any(line.startswith(beginning) for line in process.stdout), f"it ended without {beginning}"
 
 
-PROTOCOLS = ["json", "datagram", *(pytest.param(name, marks=LONG) for name in ("websocket", "frames", "register"))]
+PROTOCOLS = [
+    "json",
+    "datagram",
+    *(pytest.param(name, marks=LONG) for name in ("websocket", "frames", "register", "irc")),
+]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -67,7 +71,9 @@ def test_client_reports_that_a_message_got_no_answer(server: Program, protocol: 
     assert "the server gave no answer" in output
 
 
-@pytest.mark.parametrize("protocol", ["json", "websocket", pytest.param("frames", marks=LONG)])
+@pytest.mark.parametrize(
+    "protocol", ["json", "websocket", *(pytest.param(name, marks=LONG) for name in ("frames", "irc"))]
+)
 def test_listening_client_notices_silence_and_reconnects(server: Program, protocol: str) -> None:
     with client(server.port, f"listens{protocol}", "--dialect", protocol) as process:
         assert process.stdin is not None
