@@ -55,6 +55,7 @@ _IRC_HIDDEN = "In irc, an error never tells a private room from one that does no
 _IRC_ERRORS = "In irc, a refused request has the numeric of its command."
 _IRC_LINES = "In irc, no text or name of another protocol makes a second line, or one over the limit."
 _IRC_LABELS = "In irc, a labelled command is answered exactly once, and an echo has the label of its message."
+_IRC_READS = "In irc, the lines of one read mean what each of them means alone."
 _IRC_CAPABILITIES = "In irc, capabilities are enabled all together or not at all."
 _IRC_MISSED = "In irc, a member of a room who comes back gets what it missed, and then what is new."
 _IRC_CUT = "In irc, long texts and several lines arrive as lines cut at words, or as one draft/multiline batch."
@@ -2674,6 +2675,20 @@ BREAKS = (
         "connection.sending.popleft() if",
         "connection.sending.pop() if",
         "unit/protocol/test_irc.py::test_message_with_a_label_is_acknowledged_or_echoed_in_the_order_of_the_messages",
+    ),
+    _break(
+        _IRC_READS,
+        _WIRE + "irc_messages.py",
+        "if has_controls or len",
+        "if len",
+        "unit/protocol/test_irc.py::test_lines_of_one_read_mean_what_each_means_alone",
+    ),
+    _break(
+        _IRC_READS,
+        _WIRE + "irc_messages.py",
+        "connection.is_registered and LOBBY in connection.rooms",
+        "connection.is_registered",
+        "unit/protocol/test_irc.py::test_lines_of_one_read_mean_what_each_means_alone",
     ),
     _break(
         _IRC_CAPABILITIES,

@@ -1,6 +1,6 @@
 """Connections of irc without a server, whose requests a function answers: bytes and lines in, lines out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from chatprotocol import events, requests
@@ -48,8 +48,12 @@ class Dialogue:
 
     def send_bytes(self, data: bytes) -> list[str]:
         """Send bytes; returns the lines that the server says until all of them are answered."""
+        return self.handle(self.server.receive(data))
+
+    def handle(self, found: Iterable[Any]) -> list[str]:
+        """Answer requests; returns the lines that the server says until all of them are answered."""
         before = len(self.said)
-        for request in self.server.receive(data):
+        for request in found:
             self._hear(self.server.data_to_send())
             if not isinstance(request, requests.Handled):
                 self.asked.append(request)

@@ -12,7 +12,19 @@ from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, PublicBatch, PublicMessage, Refused, Sent, SentBatch, SentStatus, TimeMs
 from chatprotocol.limits import IRC_LINE_MAX_BYTES
-from chatprotocol.requests import Authenticate, ChangeEncoding, Enter, Leave, Quit, Relay, Rename, Say, Whisper
+from chatprotocol.requests import (
+    Authenticate,
+    ChangeEncoding,
+    Enter,
+    Leave,
+    Quit,
+    Relay,
+    Rename,
+    Say,
+    SayBatch,
+    Whisper,
+)
+from chatprotocol.rules import check_text
 from chatprotocol.wire import Irc
 from chatprotocol.wire.irc_connection import IrcSettings
 
@@ -431,6 +443,66 @@ def test_pieces_change_no_answer(parts: list[bytes], size: int) -> None:
     for piece in pieces(data, size):
         cut.send_bytes(piece)
     assert (cut.said, cut.asked) == (whole.said, whole.asked)
+
+
+def singly(requests: list[Any]) -> list[Any]:
+    """The requests, with single messages in place of several; the texts of several are valid."""
+    found: list[Any] = []
+    for request in requests:
+        if isinstance(request, SayBatch):
+            for text in request.texts:
+                check_text(text)
+            found += request
+        else:
+            found.append(request)
+    return found
+
+
+def in_lobby() -> Dialogue:
+    dialogue = logged_in()
+    dialogue.tell(events.Entered(room="lobby", username="bob", last_id=0, members=()))
+    return dialogue
+
+
+TO_LOBBY = b"PRIVMSG #lobby :"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            TO_LOBBY + text
+            for text in (b"hi", b"/me waves", "Grüße".encode(), b" : ", b"x\0y", b"x\ry", b"\xff", b"x\ty")
+        ),
+        *(TO_LOBBY + text for text in (b"", b" ", b"x" * 494, b"x" * 495, b"\x02b\x02", b"\x01ACTION waves\x01")),
+        *(
+            b"PRIVMSG #dev :hi",
+            b"PRIVMSG #lobby,bob :hi",
+            b"NOTICE #lobby :hi",
+            b"@label=x " + TO_LOBBY + b"hi",
+            b"PING x",
+        ),
+    ],
+)
+def test_lines_of_one_read_mean_what_each_means_alone(line: bytes) -> None:
+    lines = [TO_LOBBY + b"first", line, TO_LOBBY + b"last"]
+    for begin in (in_lobby, logged_in):
+        together, alone = begin(), begin()
+        together.send_bytes(b"".join(each + b"\r\n" for each in lines))
+        for each in lines:
+            alone.handle(alone.server.receive_line(each))
+        assert singly(together.asked) == singly(alone.asked)
+        assert together.said == alone.said
+
+
+def test_many_messages_in_one_read_are_one_request() -> None:
+    """Line by line they would take 25 times as long."""
+    dialogue = in_lobby()
+    dialogue.send_bytes((TO_LOBBY + "Grüße\r\n".encode()) * 1_000)
+    assert dialogue.last() == SayBatch(["Grüße"] * 1_000)
+    dialogue.send("@label=x PRIVMSG #dev :hi")
+    assert dialogue.tell(SentBatch(9, [None] * 1_000)) == []
+    assert dialogue.tell(Sent(1_009, SentStatus.SENT)) == ["@label=x :chat.local ACK"]
 
 
 TYPING = events.Relayed("bob", "dev", None, "TAGMSG", "+typing=active", "")

@@ -95,6 +95,10 @@ class IrcServer(ServerProtocol):
         """The requests of all complete lines."""
         block = self._buffer.split(data)
         is_too_long = self._buffer.drop_overflow()
+        texts = irc_messages.read_plain_texts(self._connection, block)
+        if texts:
+            yield from irc_messages.say_all(self._connection, texts)
+            block = b""
         for line in block.split(b"\n"):
             if len(line) > _BUFFER_MAX_BYTES:  # in pieces, the buffer would have dropped it
                 yield from self._refuse_line(LineError(is_long=True))
