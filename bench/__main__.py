@@ -25,6 +25,7 @@ from bench.servers import (
     OURS,
     OURS_IN_DATAGRAMS,
     OURS_IN_FRAMES,
+    OURS_IN_IRC,
     OURS_IN_TLS,
     OURS_IN_WEBSOCKET,
     PEERS,
@@ -69,6 +70,7 @@ OURS_IN: Final = {
     OURS_IN_TLS: "json-tls",
     OURS_IN_FRAMES: "frames",
     OURS_IN_DATAGRAMS: "datagram",
+    OURS_IN_IRC: "irc",
 }
 ALL_SERVERS: Final = (*OURS_IN, BASELINE, *PEERS)
 

@@ -311,7 +311,7 @@ def _frame_nats(message: bytes) -> bytes:
     return b"PUB c %d\r\n%b\r\n" % (len(message), message)
 
 
-# --- irc: RFC 2812, with one channel ---
+# --- irc: RFC 2812, with one channel, which is the room of all users in our server ---
 
 _MOTD_ENDS: Final = (b"376", b"422")
 _NAMES_END: Final = b"366"
@@ -329,14 +329,14 @@ def _log_in_irc(name: str, _role: Role) -> Login:
             elif words[0] == b"ERROR":
                 raise RefusedError(line.decode(errors="replace"))
             elif words[1] in _MOTD_ENDS:
-                answer += b"JOIN #c\r\n"
+                answer += b"JOIN #lobby\r\n"
             elif words[1] == _NAMES_END:
                 return
         data = yield answer
 
 
 def _frame_irc(message: bytes) -> bytes:
-    return b"PRIVMSG #c :" + message + b"\r\n"
+    return b"PRIVMSG #lobby :" + message + b"\r\n"
 
 
 # --- mqtt: MQTT 5.0, with one topic and quality of service 0 ---

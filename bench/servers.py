@@ -42,6 +42,7 @@ OURS_IN_FRAMES: Final = "chatserver-frames"
 OURS_IN_DATAGRAMS: Final = "chatserver-datagram"
 OURS_IN_TLS: Final = "chatserver-tls"
 OURS_IN_WEBSOCKET: Final = "chatserver-websocket"
+OURS_IN_IRC: Final = "chatserver-irc"
 # The same server with its log on NATS: one server with one replica, and three with three.
 OURS_ON_NATS: Final = "chatserver-nats"
 OURS_ON_NATS_3: Final = "chatserver-nats-3"

@@ -44,16 +44,16 @@ LOGINS = {
     ),
     "irc without a message of the day": (
         "irc",
-        (b"NICK anna\r\nUSER anna 0 * :anna\r\n", b"JOIN #c\r\n"),
+        (b"NICK anna\r\nUSER anna 0 * :anna\r\n", b"JOIN #lobby\r\n"),
         (
             b":irc 001 anna :Welcome\r\n:irc 422 anna :MOTD File is missing\r\n",
-            b":anna!a@h JOIN :#c\r\n:irc 353 anna = #c :anna\r\n:irc 366 anna #c :End of NAMES list\r\n",
+            b":anna!a@h JOIN :#lobby\r\n:irc 353 anna = #lobby :anna\r\n:irc 366 anna #lobby :End of NAMES list\r\n",
         ),
     ),
     "irc with a ping": (
         "irc",
-        (b"NICK anna\r\nUSER anna 0 * :anna\r\n", b"PONG :366\r\n", b"JOIN #c\r\n"),
-        (b":irc NOTICE * :hello\r\nPING :366\r\n", b":irc 376 anna :End of MOTD\r\n", b":irc 366 anna #c :End\r\n"),
+        (b"NICK anna\r\nUSER anna 0 * :anna\r\n", b"PONG :366\r\n", b"JOIN #lobby\r\n"),
+        (b":irc NOTICE * :hello\r\nPING :366\r\n", b":irc 376 anna :End of MOTD\r\n", b":irc 366 anna #lobby :End\r\n"),
     ),
     "mqtt": (
         "mqtt",
@@ -82,7 +82,7 @@ FRAMES = {
     "datagram": b"C\0\0\0\2PMD\0\0\0\x40" + TEXT,
     "raw": TEXT + b"\n",
     "nats": b"PUB c 64\r\n" + TEXT + b"\r\n",
-    "irc": b"PRIVMSG #c :" + TEXT + b"\r\n",
+    "irc": b"PRIVMSG #lobby :" + TEXT + b"\r\n",
     "mqtt": b"\x30\x44\0\1c\0" + TEXT,
 }
 
