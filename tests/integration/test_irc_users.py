@@ -238,6 +238,17 @@ MONITOR = {
         bob ..
         alice < 731 $alice $nobody
     """,
+    "monitor: NICK in another case": """
+        alice :
+        bob : nick=x$nobody
+        alice > MONITOR + $bob
+        alice < 730 $alice :x$nobody!*
+        bob > NICK X$nobody
+        bob ..
+        alice .
+        bob > QUIT
+        alice < 731 $alice X$nobody
+    """,
     "extended-monitor: with away-notify": """
         alice : +extended-monitor +away-notify
         bob :

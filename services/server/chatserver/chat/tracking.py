@@ -206,8 +206,11 @@ class Tracking:
         self._left_here.discard(user.name)
         self._left_here.add(before)
         self._past.append(PastUser(before, user.realname, self._now_ms()))
-        self._tell_watchers(before)
-        self._tell_watchers(user.name)
+        if name_key(before) != name_key(user.name):
+            self._tell_watchers(before)
+            self._tell_watchers(user.name)
+        elif (watch := self._watches.get(name_key(before))) is not None:
+            watch.online[:] = [user.name]  # for the watchers it is the same name
 
     def tell_about(self, user: User, event: Event) -> None:
         """Send an event once to each connection that shares a room with the user or watches it, and to its own."""
