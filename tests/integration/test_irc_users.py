@@ -302,8 +302,18 @@ SERVER = {
         alice < :$S 704 $alice * :*
         alice <<
         alice & :$S 706 $alice * :*
+        alice > HELP privmsg
+        alice < :$S 704 $alice privmsg :*
+        alice < :$S 705 $alice privmsg :PRIVMSG *
+        alice < :$S 706 $alice privmsg :*
         alice > HELP nonsense
         alice < :$S 524 $alice nonsense :*
+    """,
+    "RFC 2812 3.4.5: LINKS shows no servers": """
+        alice :
+        alice > LINKS
+        alice < :$S 365 $alice * :*
+        alice .
     """,
     "modern, OPER message: errors": """
         alice :

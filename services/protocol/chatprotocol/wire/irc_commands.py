@@ -474,8 +474,7 @@ def _lusers(_: IrcConnection, __: Command) -> Iterator[Request]:
 
 
 def _links(connection: IrcConnection, _: Command) -> Iterator[Request]:
-    name = connection.settings.name
-    connection.reply("364", name, name, "0 A chat server")
+    """LINKS: the servers of a cluster are not shown."""
     connection.reply("365", "*", "End of /LINKS list")
     yield from ()
 

@@ -17,6 +17,7 @@ from chatprotocol.limits import (
     USERNAME_MAX_BYTES,
     WATCHED_MAX,
 )
+from chatprotocol.wire.irc_lines import wrap_words
 from chatprotocol.wire.irc_messages import RELAYED_TAGS, TARGETS_MAX
 from chatprotocol.wire.json import to_iso
 
@@ -58,17 +59,49 @@ _SUPPORTED: Final = (
     f"NICKLEN={USERNAME_MAX_BYTES}",
     "PREFIX=(ov)@+",
     "SAFELIST",
-    f"TARGMAX=JOIN:,KICK:1,LIST:1,NAMES:,NOTICE:{TARGETS_MAX},PART:,PRIVMSG:{TARGETS_MAX},WHOIS:1",
+    f"TARGMAX=JOIN:,KICK:{TARGETS_MAX},LIST:1,NAMES:1,NOTICE:{TARGETS_MAX},PART:,PRIVMSG:{TARGETS_MAX},WHOIS:1",
     f"TOPICLEN={TOPIC_MAX_BYTES}",
     f"USERLEN={USERNAME_MAX_BYTES}",
     "UTF8ONLY",
     "WHOX",
 )
+_HELP_OF: Final[Mapping[str, str]] = {
+    "AWAY": "AWAY :TEXT. You are away; without a text you are back.",
+    "CHATHISTORY": "CHATHISTORY LATEST|BEFORE|AFTER|AROUND TARGET msgid=ID|timestamp=TIME COUNT. Earlier messages.",
+    "INVITE": "INVITE NICK #CHANNEL. Without parameters: the channels that you are invited to.",
+    "ISON": "ISON NICK NICK. Which of the users are online.",
+    "JOIN": "JOIN #CHANNEL KEY. Enter a channel. If there is none of this name, it is made.",
+    "KICK": "KICK #CHANNEL NICK :REASON. Remove a user from a channel.",
+    "LIST": "LIST MASK. The channels; >10 has those with more than ten users.",
+    "LUSERS": "LUSERS. The number of users.",
+    "MARKREAD": "MARKREAD TARGET timestamp=TIME. What you have read.",
+    "MODE": "MODE #CHANNEL +m. Modes: o v (members), b (bans), i k l m t. Without modes: those that are set.",
+    "MONITOR": "MONITOR + NICK,NICK. Be told when users come online; - ends it, L lists them, C clears the list.",
+    "MOTD": "MOTD. The message of the day.",
+    "NAMES": "NAMES #CHANNEL. The users of a channel.",
+    "NICK": "NICK NAME. Another name, for guests.",
+    "NOTICE": "NOTICE TARGET :TEXT. A message that no program answers.",
+    "PART": "PART #CHANNEL :REASON. Leave a channel.",
+    "PRIVMSG": "PRIVMSG TARGET :TEXT. A message to a user or a channel.",
+    "QUIT": "QUIT :REASON. End the connection.",
+    "REDACT": "REDACT TARGET MSGID. Delete a message.",
+    "SETNAME": "SETNAME :TEXT. Describe yourself.",
+    "TAGMSG": "TAGMSG TARGET. Pass tags on to the programs of others.",
+    "TIME": "TIME. The time of the server.",
+    "TOPIC": "TOPIC #CHANNEL :TEXT. Change the topic; without a text: show it.",
+    "USERHOST": "USERHOST NICK NICK. Whether the users are away.",
+    "VERSION": "VERSION. The program of the server, and its limits.",
+    "WHO": "WHO #CHANNEL|MASK. Who is there.",
+    "WHOIS": "WHOIS NICK. What is known of a user.",
+    "WHOWAS": "WHOWAS NICK COUNT. Users who were online.",
+}
+# A line of names is short enough for each terminal.
+_NAMES_BYTES: Final = 72
 _HELP: Final = (
     "Channels are rooms; JOIN #lobby is where everybody is.",
-    "Commands: AWAY CHATHISTORY INVITE ISON JOIN KICK LIST LUSERS MARKREAD MODE MONITOR MOTD NAMES NICK NOTICE PART",
-    "PRIVMSG QUIT REDACT SETNAME TAGMSG TIME TOPIC USERHOST VERSION WHO WHOIS WHOWAS",
     "Log in with SASL PLAIN, or PASS account:password; without a password you are a guest.",
+    "HELP COMMAND has the parameters of one of these commands:",
+    *wrap_words(_HELP_OF, _NAMES_BYTES),
 )
 
 
@@ -171,15 +204,17 @@ def admin(connection: IrcConnection, command: Command) -> Iterator[Request]:
 
 
 def show_help(connection: IrcConnection, command: Command) -> Iterator[Request]:
-    """HELP: there is one page."""
+    """HELP: of the server, or of a command."""
     subject = command.param(0) or "*"
-    if command.param(0) and command.param(0).upper() != "INDEX":
-        connection.reply("524", subject, "No help available on this topic")
-    else:
+    name = subject.upper()
+    lines = _HELP if name in ("*", "INDEX") else (_HELP_OF[name],) if name in _HELP_OF else ()
+    if lines:
         connection.reply("704", subject, "Help of this server")
-        for line in _HELP:
+        for line in lines:
             connection.reply("705", subject, line)
         connection.reply("706", subject, "End of /HELP")
+    else:
+        connection.reply("524", subject, "No help available on this topic")
     yield from ()
 
 
