@@ -240,6 +240,30 @@ MESSAGES = {
         alice <<
         alice & FAIL BATCH MULTILINE_INVALID_TARGET ...
     """,
+    "multiline: a line of another batch, and one of none": f"""
+        alice : {ALL} +draft/multiline
+        alice > JOIN $room
+        alice ..
+        alice > @batch=7 PRIVMSG $room :hello
+        alice < FAIL BATCH MULTILINE_INVALID :*
+        alice > BATCH +123 draft/multiline $room
+        alice > @batch=231 PRIVMSG $room :hello
+        alice < FAIL BATCH MULTILINE_INVALID :*
+        alice > @batch=123 PRIVMSG $room :too late
+        alice > BATCH -123
+        alice .
+    """,
+    "multiline: a blank line that continues another one": f"""
+        alice : {ALL} +draft/multiline
+        alice > JOIN $room
+        alice ..
+        alice > @label=x BATCH +123 draft/multiline $room
+        alice > @batch=123 PRIVMSG $room :hello
+        alice > @batch=123;draft/multiline-concat PRIVMSG $room :
+        alice < @label=x FAIL BATCH MULTILINE_INVALID :*
+        alice > BATCH -123
+        alice .
+    """,
     "message-redaction": f"""
         alice : {ALL} +draft/message-redaction
         bob : {ALL} +draft/message-redaction

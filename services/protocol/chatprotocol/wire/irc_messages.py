@@ -259,8 +259,8 @@ def send(connection: IrcConnection, command: Command) -> Iterator[Request]:
     """PRIVMSG and NOTICE."""
     is_notice = command.name == "NOTICE"
     targets, text = command.param(0), command.param(1)
-    if connection.draft is not None and command.tags.get("batch") == connection.draft.name:
-        _add_line(connection, connection.draft, command)
+    if "batch" in command.tags and _MULTILINE in connection.enabled:
+        _add_line(connection, command)
         return
     if not targets:
         if not is_notice:
@@ -405,8 +405,12 @@ def batch(connection: IrcConnection, command: Command) -> Iterator[Request]:
     yield from _send(connection, [draft.target], text.replace(CTCP, ""), is_notice=draft.is_notice)
 
 
-def _add_line(connection: IrcConnection, draft: _Draft, command: Command) -> None:
+def _add_line(connection: IrcConnection, command: Command) -> None:
     """Add a line to a batch. It costs nothing yet, because the limits of the batch are small."""
+    draft = connection.draft
+    if draft is None:
+        connection.fail("BATCH", "MULTILINE_INVALID", "There is no such batch")
+        return
     if draft.has_failed:
         return
     target, text = command.param(0), command.param(1)
@@ -414,7 +418,11 @@ def _add_line(connection: IrcConnection, draft: _Draft, command: Command) -> Non
     joint = "" if is_first or _CONCAT in command.tags else "\n"
     draft.lines += 1
     draft.size_bytes += len(text.encode()) + len(joint)
-    if room_key(target) != room_key(draft.target):
+    if command.tags["batch"] != draft.name:
+        _fail(connection, draft, "INVALID", "There is no such batch")
+    elif not text and _CONCAT in command.tags:
+        _fail(connection, draft, "INVALID", "A blank line can't continue another one")
+    elif room_key(target) != room_key(draft.target):
         _fail(connection, draft, "INVALID_TARGET", draft.target, target, "Invalid multiline target")
     elif not is_first and draft.is_notice != (command.name == "NOTICE"):
         _fail(connection, draft, "INVALID", "All lines have the same command")
