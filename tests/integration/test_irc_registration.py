@@ -257,6 +257,11 @@ CAPABILITIES = {
         alice > CAP END
         alice < 001 $alice :*
     """,
+    "chathistory: no playback of events": """
+        alice : raw
+        alice > CAP REQ :draft/event-playback
+        alice < CAP * NAK :draft/event-playback
+    """,
     "capability-negotiation, CAP REQ: removed by a minus": """
         alice : +server-time +echo-message
         bob :
@@ -332,6 +337,11 @@ SASL = {
         alice > AUTHENTICATE FOO
         alice < :$S 908 * PLAIN :*
         alice < :$S 904 * :*
+    """,
+    "sasl: a guest, after the registration": """
+        alice : +sasl
+        alice > AUTHENTICATE PLAIN
+        alice < :$S 462 $alice :*
     """,
     "sasl: aborted": """
         alice : raw

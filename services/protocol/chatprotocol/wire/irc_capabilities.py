@@ -39,7 +39,6 @@ _ALL: Final = (
     Capability("chghost"),
     Capability(ACCOUNT_REGISTRATION, "before-connect"),
     Capability("draft/chathistory"),
-    Capability("draft/event-playback"),
     Capability("draft/message-redaction", letter="r"),
     Capability("draft/multiline", f"max-bytes={BODY_MAX_BYTES},max-lines={IRC_MESSAGE_LINES_MAX}"),
     Capability("draft/no-implicit-names"),

@@ -249,7 +249,7 @@ def authenticate(connection: IrcConnection, command: Command) -> Iterator[Reques
     elif connection.account:
         connection.reply("907", "You have already authenticated using SASL")
     elif connection.is_registered:
-        connection.reply("904", "SASL authentication failed: reconnect, and log in before the end of registration")
+        connection.reply("462", "You may not reregister: reconnect, and log in before CAP END")
     elif connection.sasl is None:
         if word.upper() in SASL_MECHANISMS:
             connection.sasl = []
