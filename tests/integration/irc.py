@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import base64
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -46,16 +45,10 @@ _SYNC = "sync"
 _NO_TAG = "\0"
 
 
-# Names of dialogues that the server does not fulfil yet.
-_PENDING = frozenset(Path(__file__).with_name("irc_pending.txt").read_text(encoding="utf-8").splitlines())
-
-
 def dialogues(scripts: dict[str, str], *, room: str = "shared_room") -> Callable[..., None]:
     """A test that plays each dialogue in the room of this fixture. Put it into a variable ``test_...``."""
-    skip = pytest.mark.skip(reason="the server does not fulfil it yet: see irc_pending.txt")
-    rows = [pytest.param(script, id=name, marks=skip if name in _PENDING else ()) for name, script in scripts.items()]
 
-    @pytest.mark.parametrize("script", rows)
+    @pytest.mark.parametrize("script", scripts.values(), ids=scripts)
     def play(request: pytest.FixtureRequest, fresh_name: Callable[[str], str], script: str) -> None:
         Dialogue(request.getfixturevalue(room), fresh_name).play(script)
 

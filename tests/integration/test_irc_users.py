@@ -171,6 +171,20 @@ USERS = {
         alice & 335 $alice $bob :*
         bob > PRIVMSG $alice :beep
         alice < @bot :$bob!*@* PRIVMSG $alice beep
+        alice > WHO $bob
+        alice < 352 $alice * * * * $bob HB :*
+        alice ..
+        alice > JOIN $room
+        alice ..
+        bob > JOIN $room
+        bob ..
+        alice < @bot :$bob!*@* JOIN $room
+        bob > NOTICE $room :beep
+        alice < @bot :$bob!*@* NOTICE $room beep
+        bob > MODE $bob -B
+        bob < MODE $bob -B
+        bob > PRIVMSG $room :done
+        alice < @!bot :$bob!*@* PRIVMSG $room done
     """,
 }
 MONITOR = {

@@ -132,6 +132,8 @@ class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
     # True if the sender has no account, and if no program may answer the message by itself.
     guest: bool = False
     notice: bool = False
+    # True if the sender has said that it is a program: not in a history, nor from another server.
+    bot: bool = False
 
 
 class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
@@ -144,6 +146,7 @@ class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
     text: str = field(name="message")
     guest: bool = False
     notice: bool = False
+    bot: bool = False
 
 
 Message: TypeAlias = PublicMessage | DirectMessage
@@ -162,9 +165,10 @@ class PublicBatch(Struct, frozen=True, gc=False):
     room: str | None = None
     guest: bool = False
     notice: bool = False
+    bot: bool = False
 
     def __iter__(self) -> Iterator[PublicMessage]:
-        members = (repeat(self.room), repeat(self.guest), repeat(self.notice))
+        members = (repeat(self.room), repeat(self.guest), repeat(self.notice), repeat(self.bot))
         return map(
             PublicMessage, count(self.id), repeat(TimeMs(self.time_ms)), repeat(self.sender), self.texts, *members
         )

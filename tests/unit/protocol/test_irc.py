@@ -307,6 +307,16 @@ MESSAGE = PublicMessage(18, NOON, "alice", "hello", "dev")
             [f"@{TAGS}18 :alice!alice@chat.local NOTICE #lobby :x"],
         ),
         (
+            "ag",
+            PublicMessage(18, NOON, "alice", "x", bot=True),
+            ["@msgid=18;account=alice;bot :alice!alice@chat.local PRIVMSG #lobby :x"],
+        ),
+        (
+            "",
+            DirectMessage(18, NOON, "alice", "bob", "x", bot=True),
+            [":alice!alice@chat.local PRIVMSG bob :x"],
+        ),
+        (
             "",
             PublicMessage(18, NOON, "alice", "a\n\nb"),
             [f":alice!alice@chat.local PRIVMSG #lobby :{x}" for x in "ab"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from chatprotocol import events
 from chatprotocol.events import RoomModes, RoomRole, TimeMs, UserInfo
@@ -25,6 +26,11 @@ SHARED: tuple[tuple[events.Event | events.Modes, str, list[str]], ...] = (
         events.MemberJoined(room="dev", info=BOB, role=RoomRole.VOICE),
         "",
         [f"{FROM_BOB} JOIN #dev", ":chat.test MODE #dev +v bob"],
+    ),
+    (
+        events.MemberJoined(room="dev", info=structs.replace(BOB, is_bot=True, away="")),
+        "ag",
+        [f"@account=bob;bot {FROM_BOB} JOIN #dev"],
     ),
     (events.MemberLeft("dev", "bob"), "", [f"{FROM_BOB} PART #dev"]),
     (events.MemberLeft("dev", "bob", "bye all"), "", [f"{FROM_BOB} PART #dev :bye all"]),

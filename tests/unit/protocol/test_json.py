@@ -385,6 +385,7 @@ EVENTS: list[tuple[Event, bytes]] = [
     (PSST, PSST_JSON),
     (replace(HELLO, guest=True), HELLO_JSON[:-1] + b',"guest":true}'),
     (replace(PSST, guest=True, notice=True), PSST_JSON[:-1] + b',"guest":true,"notice":true}'),
+    (replace(PSST, bot=True), PSST_JSON[:-1] + b',"bot":true}'),
     (
         PublicMessage(1, TimeMs(0), "bob", 'a"b\\c\n\0\x1b\x7f\u20ac\U0001f600'),
         (

@@ -175,6 +175,17 @@ def test_own_messages_follow_their_confirmation_on_a_connection_that_echoes(hous
     assert messages(received(bob)) == [*both, direct, third]
 
 
+def test_messages_of_a_connection_that_is_a_program_say_so(house: House) -> None:
+    alice, bob = house.log_in("alice", "toy/", dev(), echoes=True), house.log_in("bob", "json", dev())
+    for first_id, is_bot in ((11, True), (21, False)):
+        house.hub.set_bot(alice, is_bot=is_bot)
+        house.say(alice, DEV, first_id, "one")
+        house.whisper(alice, "bob", first_id + 1)
+    flags = [True, True, False, False]
+    for member in (alice, bob):
+        assert [each.bot for each in messages(received(member)) if not isinstance(each, Sent)] == flags
+
+
 @pytest.mark.parametrize("echoes", [False, True])
 def test_message_to_the_lobby_is_confirmed_outside_of_it(house: House, *, echoes: bool) -> None:
     """A connection that has not entered it gets none of its messages, and counts as a member nevertheless."""

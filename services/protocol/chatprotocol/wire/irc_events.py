@@ -68,8 +68,9 @@ def _notice(connection: IrcConnection, text: str, room: str | None = None) -> st
 def _join(room: str, info: events.UserInfo, encoding: Encoding) -> str:
     account = "*" if info.is_guest else info.username
     params = (account, info.realname or info.username) if encoding.has_extended_join else ()
-    tags = f"account={escape_tag(account)}" if encoding.has_account and not info.is_guest else ""
-    return format_line(encoding.prefix(info.username), "JOIN", channel(room), *params, tags=tags)
+    tags = [f"account={escape_tag(account)}"] if encoding.has_account and not info.is_guest else []
+    tags += ["bot"] if info.is_bot and encoding.has_tags else []
+    return format_line(encoding.prefix(info.username), "JOIN", channel(room), *params, tags=";".join(tags))
 
 
 def _part(room: str, username: str, reason: str, encoding: Encoding) -> str:

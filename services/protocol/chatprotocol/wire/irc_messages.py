@@ -91,12 +91,12 @@ def _form_of(encoding: Encoding, message: Message | PublicBatch) -> _Form:
     prefix = encoding.prefix(message.sender)
     tags = [f"time={to_iso(message.time_ms)}"] if encoding.has_time else []
     before_id = f"@{';'.join([*tags, 'msgid='])}"
-    account = f"account={message.sender}" if encoding.has_account and not message.guest else ""
+    later_tags = _tags_of_sender(encoding, message.sender, is_guest=message.guest, is_bot=message.bot)
     body = f":{prefix} {'NOTICE' if message.notice else 'PRIVMSG'} {to} :"
-    all_tags = [*tags, account] if account else tags
+    all_tags = tags + later_tags
     return _Form(
         before_id,
-        f";{account} " if account else " ",
+        f";{';'.join(later_tags)} " if later_tags else " ",
         f"@{';'.join(all_tags)} " if all_tags else "",
         body,
         IRC_LINE_MAX_BYTES - LINE_END_BYTES - len(body.encode(errors="replace")),
@@ -104,6 +104,11 @@ def _form_of(encoding: Encoding, message: Message | PublicBatch) -> _Form:
         to,
         encoding.has_tags,
     )
+
+
+def _tags_of_sender(encoding: Encoding, sender: str, *, is_guest: bool, is_bot: bool) -> list[str]:
+    tags = [f"account={sender}"] if encoding.has_account and not is_guest else []
+    return [*tags, "bot"] if is_bot and encoding.has_tags else tags
 
 
 def message_lines(encoding: Encoding, message: Message) -> list[str]:

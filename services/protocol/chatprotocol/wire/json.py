@@ -120,7 +120,8 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             time: Any = repeat(to_iso(event.time_ms))  # once, not in the hook for each message
             sender, room = repeat(event.sender), repeat(event.room)
             # Few messages have a flag, and each argument costs time.
-            flags = (repeat(event.guest), repeat(event.notice)) if event.guest or event.notice else ()
+            has_flag = event.guest or event.notice or event.bot
+            flags = (repeat(event.guest), repeat(event.notice), repeat(event.bot)) if has_flag else ()
             lines += map(PublicMessage, count(event.id), time, sender, event.texts, room, *flags)
         elif isinstance(event, SentBatch):
             lines += event

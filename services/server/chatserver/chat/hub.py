@@ -566,7 +566,8 @@ class Hub:
         texts, nonces = batch.texts, batch.nonces
         if count < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
-        public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name, batch.is_guest, batch.is_notice)
+        is_bot = isinstance(origin, Member) and origin.is_bot
+        public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name, batch.is_guest, batch.is_notice, is_bot)
         is_confirmed = not isinstance(origin, Member)
         for buffer, seen_versions, _ in room.followers.values():
             start, end = buffer.append([public])
@@ -598,9 +599,9 @@ class Hub:
             return
         self._last_id = part.id
         (text,) = message.texts
-        event = events.DirectMessage(
-            part.id, TimeMs(time_ms), message.sender, message.recipient, text, message.is_guest, message.is_notice
-        )
+        is_bot = isinstance(origin, Member) and origin.is_bot
+        flags = (message.is_guest, message.is_notice, is_bot)
+        event = events.DirectMessage(part.id, TimeMs(time_ms), message.sender, message.recipient, text, *flags)
         recipients = self._recipients_of(message)
         members = [] if part.is_ignored else recipients
         # The sender's other connections receive the message too: it is in their history.
