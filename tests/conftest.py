@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ def pytest_configure(config: pytest.Config) -> None:
     All workers must collect the same tests.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in commands that end with &
+    # The tests start some hundred programs: each would compile all its modules again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     seed = os.environ.get("CHAT_TEST_SEED")
     if seed is not None and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = seed
