@@ -161,7 +161,10 @@ def test_user_who_is_not_in_the_room_of_the_operator(line: str) -> None:
         ("MODE #dev +l 0", "696 alice #dev l 0 :A limit is a number from 1 to 10000"),
         ("MODE #dev +l abc", "696 alice #dev l abc :A limit is a number from 1 to 10000"),
         ("MODE #dev +o", "696 alice #dev o * :A nick is needed"),
-        ("MODE #dev +b *!*@host", "696 alice #dev b *!*@host :Only nicks can be banned, as nick!*@*"),
+        *(
+            (f"MODE #dev +b {mask}", f"696 alice #dev b {mask} :Only nicks can be banned, as nick!*@*")
+            for mask in ("*!*@host", "*", "*!*@192.0.2.1", "bob!carol@*", "bob!*@other", "b*!*@*", "*!*@*.test")
+        ),
         ("MODE bob", "502 alice :Can't change mode for other users"),
         ("MODE alice +x", "501 alice :Unknown MODE flag"),
         ("MODE alice", "221 alice +"),
@@ -187,7 +190,10 @@ def test_line_that_the_protocol_answers_alone(line: str, expected: str) -> None:
         ("MODE #dev +kl word 5", [requests.SetModes(room="dev", key="word", members_max=5)]),
         ("MODE #dev -kl word", [requests.SetModes(room="dev", key="", members_max=0)]),
         ("MODE #dev +o-v bob bob", [requests.MakeOperator("dev", "bob"), requests.TakeVoice("dev", "bob")]),
-        ("MODE #dev +b bob!*@*", [requests.Ban(room="dev", username="bob")]),
+        *(
+            (f"MODE #dev +b {mask}", [requests.Ban(room="dev", username="bob")])
+            for mask in ("bob", "bob!*@*", "bob!BOB@chat.test", "*!bob@*", "*!*bob@*.test")
+        ),
         ("MODE #dev -b bob", [requests.Unban(room="dev", username="bob")]),
         ("MODE #dev b", [requests.AskRoomBans("dev")]),
         ("MODE #lobby b", [requests.AskBans()]),

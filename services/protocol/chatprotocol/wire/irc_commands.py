@@ -370,13 +370,28 @@ class _ModeChange:
             self._others.append(requests.AskBans() if room is None else requests.AskRoomBans(room))
             return
         kind = requests.Ban if is_set else requests.Unban
-        nick, _, host = mask.partition("!")
-        if nick == "*" and room is None and (address := host.partition("@")[2]) and _is_network(address):
-            self._others.append(kind(room=room, address=address))
-        elif _is_nick(nick) and (not host or host == "*" or host.endswith("@*")):
+        name, _, host = mask.partition("@")
+        if name == "*!*" and room is None and _is_network(host):
+            self._others.append(kind(room=room, address=host))
+        elif (nick := _banned_nick(mask, self._connection.settings.name)) is not None:
             self._others.append(kind(room=room, username=nick))
         else:
             self._refuse("b", mask, "Only nicks can be banned, as nick!*@*")
+
+
+def _banned_nick(mask: str, server_name: str) -> str | None:
+    """The nick that a mask is about; None if it is about more than one user, or none.
+
+    The ident of a user is its nick, and the host is the server's name. Clients make masks of them: ``*!*bob@*.local``.
+    """
+    nick, _, rest = mask.partition("!")
+    ident, _, host = rest.partition("@")
+    found = {name_key(name): name for name in (ident.removeprefix("*"), nick) if name not in ("", "*")}
+    is_here = host in ("", "*") or (host[0] == "*" and server_name.endswith(host[1:].lower())) or host == server_name
+    if len(found) != 1 or not is_here:
+        return None
+    (name,) = found.values()
+    return name if _is_nick(name) else None
 
 
 def _is_nick(nick: str) -> bool:
