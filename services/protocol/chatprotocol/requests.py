@@ -477,7 +477,7 @@ class ChangeEncoding(Struct, frozen=True, gc=False):
 
 
 class Rename(Struct, frozen=True, gc=False):
-    """A guest takes another name. The answer is Renamed, or Refused with BAD_USERNAME."""
+    """A guest takes another name. The answer is Renamed, or Refused with BAD_USERNAME; a muted one: NOT_PERMITTED."""
 
     username: str
 

@@ -223,6 +223,8 @@ def refused_login(connection: IrcConnection, error: Refused) -> list[str]:
             return [connection.numeric("904", f"SASL authentication failed: {error.reason}")]
         case Authenticate(), _:
             return [connection.numeric("464", f"Password incorrect: {error.reason}")]
+        case Rename(name), ErrorCode.NOT_PERMITTED:
+            return [connection.numeric("447", name, f"Can't change nickname: {error.reason}")]
         case Rename(name), _:
             return [connection.numeric("433", name, f"Nickname is already in use: {error.reason}")]
         case _, ErrorCode.BAD_USERNAME | ErrorCode.WRONG_PASSWORD:

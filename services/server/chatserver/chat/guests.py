@@ -249,7 +249,7 @@ class Guests:
                     del self._by_key[former_key if isinstance(outcome, GuestRenamed) else key]
         if outcome is Problem.NOT_PERMITTED:
             reason = f"You are muted or banned, or the name {name} is; your name was not changed."
-            raise RequestError(ErrorCode.BAD_USERNAME, reason)
+            raise RequestError(ErrorCode.NOT_PERMITTED, reason)
         if isinstance(outcome, Problem):
             raise _name_taken(name)
         _log.info("guest renamed", user=old.name, name=name)
