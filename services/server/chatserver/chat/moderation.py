@@ -132,7 +132,8 @@ class Moderation:
             ):  # a guest has no account that could be banned from the server
                 target = {"network": _read_network(member, request, guest_address, room_id)}
             case _:
-                account = self._find_user(request.username or "")
+                is_end = isinstance(request, requests.Unban | requests.Unmute)
+                account = self._find_user(request.username or "", may_have_left=is_end)
                 if isinstance(request, requests.Ban) and account.is_guest and member.is_operator and room_id is None:
                     raise RequestError(
                         ErrorCode.BAD_REQUEST,
@@ -166,8 +167,11 @@ class Moderation:
     def _find_room_id(self, member: Member, room: str | None) -> int | None:
         return None if room is None or is_lobby(room) else self._rooms.find_to_run(member, room).room_id
 
-    def _find_user(self, username: str) -> Account:
+    def _find_user(self, username: str, *, may_have_left: bool = False) -> Account:
+        """Return the account or the guest. ``may_have_left``: also a guest who is not online, in this spelling."""
         account = self._accounts.find(username) or self._guests.find(username)
+        if account is None and may_have_left:
+            account = self._accounts.find_writer(username)
         if account is None:
             raise unknown_user(username, "nothing was done")
         return account
