@@ -29,6 +29,7 @@ from chatprotocol.events import (
 from chatprotocol.limits import AWAY_MAX_BYTES, PAST_USERS_MAX, REALNAME_MAX_BYTES
 from chatprotocol.rules import LOBBY, is_lobby, unknown_user
 from chatserver.chat.problems import problem_error, sanction_error
+from chatserver.chat.room_commands import is_voiceless
 from chatserver.journal.entries import Problem
 from chatserver.store.rooms import LOBBY_ID
 
@@ -160,7 +161,7 @@ class Directory:
             found = None if is_lobby(room) else self._commands.find(member, room)
             room_id, label = (LOBBY_ID, LOBBY) if found is None else (found.room_id, found.name)
             self._check_silence(member, room_id, None if found is None else room)
-            if found is not None and found.modes.moderated and found.role is RoomRole.MEMBER and not member.is_operator:
+            if found is not None and is_voiceless(member, found):
                 raise problem_error(Problem.MODERATED, room)
             event = Relayed(member.name, label, None, request.kind, request.tags, request.text)
             self._hub.relay(member, event, room_id, is_room=True)

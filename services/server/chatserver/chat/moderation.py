@@ -16,6 +16,7 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Audit, Bans, Ignored, RoomRole, SanctionKind
 from chatprotocol.rules import check_reason, is_lobby, unknown_user
 from chatserver.chat.problems import problem_error, sanction_error, write_error
+from chatserver.chat.room_commands import is_voiceless
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
 from chatserver.store.errors import StoreError
@@ -56,13 +57,15 @@ class Moderation:
             raise sanction_error(ban)
 
     def may_say_why(self, member: Member, room: str | None = None) -> bool:
-        """True if others may be told why the user leaves the server, or a room: not the words of a muted one.
+        """True if others may be told why the user leaves the room or the server: it may write wherever it leaves.
 
         Raises no errors.
         """
         try:
-            room_id = None if room is None else self._rooms.find(member, room).room_id
-            return self._records.silence(member.account_id, room_id) is None
+            rooms = self._rooms.joined(member) if room is None else [self._rooms.find(member, room)]
+            places = {None, *(each.room_id for each in rooms)}
+            is_muted = any(self._records.silence(member.account_id, place) is not None for place in places)
+            return not (is_muted or any(is_voiceless(member, each) for each in rooms))
         except (RequestError, StoreError):
             return False
 

@@ -82,6 +82,10 @@ class RoomCommands:
         """Return all rooms that the user may know of."""
         return self._rooms.visible_to(member.account_id)
 
+    def joined(self, member: Member) -> list[RoomView]:
+        """Return the rooms that the user is in."""
+        return self._rooms.of_account(member.account_id)
+
     def find(self, member: Member, name: str) -> RoomView:
         """Return a room that the user is in. RequestError: the user is not."""
         check_room_name(name)
@@ -192,6 +196,11 @@ class RoomCommands:
 
     def _may_make(self, member: Member) -> bool:
         return self._makers == "open" or (self._makers == "operators" and member.is_operator)
+
+
+def is_voiceless(member: Member, room: RoomView) -> bool:
+    """True if the room is moderated, and the user has no role in it that lets it write."""
+    return room.modes.moderated and room.role is RoomRole.MEMBER and not member.is_operator
 
 
 def _given_modes(request: requests.SetModes) -> dict[str, Any]:
