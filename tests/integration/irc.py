@@ -18,13 +18,20 @@ A dialogue is a text. Each line is about one client:
 A pattern is compared part by part. ``*`` stands for any characters of a part, ``...`` for any further parameters. A
 pattern without a source, or without a tag, says nothing about it; ``!name`` among the tags means that there is none.
 ``$name`` is the nick of a client or another name of the dialogue; an unknown one takes the text that it stands for.
-``$room`` and ``$room2`` are fresh channels, ``$nobody`` is a fresh nick. ``$plain`` and ``$wrong`` are the credentials
-of the account that was registered last.
+``$room`` and ``$room2`` are fresh channels, ``$nobody`` is a fresh nick, ``$dev`` is a fresh room, for ``#$dev`` too.
+``$plain`` and ``$wrong`` are the credentials of the account that was registered last.
+
+A client may also be one of json, which knows rooms and moderation. It has the same steps, except ``<+`` and ``<<``:
+
+    olga : json
+    olga > invite room=$dev username=$gus       send this command
+    olga < invited username=$gus by=$olga       the next object, without lists of users, has this type and these members
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,7 +43,7 @@ from web_bytes import BINARY, TEXT, frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from integration.room import Room
+    from integration.room import Peer, Room
 
 SERVER_NAME = "chat.local"
 PASSWORD = "secret"
@@ -185,7 +192,8 @@ class Dialogue:
         self._room = room
         self._fresh_name = fresh_name
         self._peers: dict[str, IrcPeer] = {}
-        self._names = {"S": SERVER_NAME, "nobody": fresh_name("nobody")}
+        self._json_peers: dict[str, Peer] = {}
+        self._names = {"S": SERVER_NAME, "nobody": fresh_name("nobody"), "dev": fresh_name("dev")}
         self._names |= {name: f"#{fresh_name(name)}" for name in ("room", "room2")}
         self._said: list[str] = []
 
@@ -210,6 +218,9 @@ class Dialogue:
     def _play_step(self, step: str, wanted: list[str]) -> None:  # noqa: C901 -- a table of steps
         name, kind, *rest = step.split(maxsplit=2)
         text = rest[0] if rest else ""
+        if name in self._json_peers:
+            self._play_json(name, kind, self._fill(text))
+            return
         match kind:
             case ":":
                 self._connect(name, text)
@@ -238,6 +249,24 @@ class Dialogue:
             case _:
                 raise ValueError(step)
 
+    def _play_json(self, name: str, kind: str, text: str) -> None:
+        peer, (word, *members) = self._json_peers[name], text.split() or [""]
+        wanted = dict(member.split("=") for member in members)
+        if kind == ">":
+            self._said.append(f"{name} > {text}")
+            peer.ask(command=word, **wanted)
+        elif kind == "<":
+            while (found := json.loads(peer.line()))["type"] == "users":
+                pass
+            self._said.append(f"{name} < {found}")
+            assert {"type": word, **wanted}.items() <= found.items(), "the next object is another one"
+        elif kind in (".", ".."):
+            objects = [each for each in peer.until_fence() if each["type"] != "users"]
+            self._said += [f"{name} < {each}" for each in objects]
+            assert kind == ".." or objects == [], "something has come"
+        else:
+            raise ValueError(kind)
+
     def _sync(self, name: str) -> list[str]:
         lines = self._peers[name].sync()
         self._said += [f"{name} < {line}" for line in lines]
@@ -246,9 +275,14 @@ class Dialogue:
     def _connect(self, name: str, options: str) -> None:
         """Options, separated by spaces:
 
-        raw: do not log in. account: log in with an account, which is registered. +capability: request it.
-        nick=...: another nick. as=...: an account that exists. over=...: the subprotocols of a WebSocket.
+        json, alone: a client of json. raw: do not log in. account: log in with an account, which is registered.
+        +capability: request it. nick=...: another nick. as=...: an account that exists.
+        over=...: the subprotocols of a WebSocket.
         """
+        if options == "json":
+            self._names[name] = self._fresh_name(name)
+            self._json_peers[name] = self._room.enter(self._names[name], rooms=True, moderation=True)
+            return
         words = options.split()
         caps = " ".join(word[1:] for word in words if word.startswith("+"))
         values = dict(word.split("=") for word in words if "=" in word)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from integration.irc import IrcPeer, dialogues, enter_irc, parse
+import pytest
+from integration.irc import SERVER_NAME, IrcPeer, dialogues, enter_irc, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,32 @@ def test_missed_lines_come_before_live_ones(shared_room: Room, fresh_name: Name)
     assert told[begin:] == ["JOIN", "353", "366", "missed 0", "missed 1", "missed 2", "for you", "live"]
 
 
+@pytest.mark.parametrize("place", ["the server", "the room", "a moderated room"])
+def test_silenced_user_gives_no_reason(moderated: Room, fresh_name: Name, place: str) -> None:
+    """Whoever may not write in a room leaves it without a word, also by QUIT."""
+    olga, op = enter_rooms(moderated, fresh_name("olga")), enter_rooms(moderated, "op")
+    dev, name = fresh_name("dev"), fresh_name("gus")
+    olga.ask(command="join", room=dev)
+    olga.next("joined")
+    irene, gus = (enter_irc(moderated, each) for each in (fresh_name("irene"), name))
+    for peer in (irene, gus):
+        peer.put(f"JOIN #{dev}")
+        peer.sync()
+    match place:
+        case "the server":
+            op.ask(command="mute", username=name)
+            op.next("muted")
+        case "the room":
+            olga.ask(command="mute", username=name, room=dev)
+            olga.next("muted")
+        case _:
+            olga.ask(command="modes", room=dev, moderated=True)
+            olga.next("modes")
+    gus.put(f"PART #{dev} :insults", f"JOIN #{dev}", "QUIT :insults")
+    assert irene.until("PART") == ({}, f"{name}!{name}@{SERVER_NAME}", "PART", [f"#{dev}"])
+    assert irene.until("QUIT") == ({}, f"{name}!{name}@{SERVER_NAME}", "QUIT", [])
+
+
 # Commands about a private room, and their answers; those about a room that does not exist are the same.
 _REFUSED = [
     ("NAMES ROOM", "366 $bob ROOM :*"),
@@ -126,3 +153,87 @@ HIDDEN = {
     """,
 }
 test_rooms_are_hidden = dialogues(HIDDEN)
+BY_NAME = {
+    "a guest is invited, muted, kicked and banned by name": """
+        olga : json
+        ian : account
+        gus :
+        olga > join room=$dev
+        olga < joined room=$dev
+        ian > JOIN #$dev
+        ian ..
+        olga > op room=$dev username=$ian
+        olga < role username=$ian role=operator by=$olga
+        ian < :$olga!*@* MODE #$dev +o $ian
+
+        olga > invite room=$dev username=$gus
+        olga < invited username=$gus by=$olga
+        gus < :$olga!*@* INVITE $gus #$dev
+        gus > JOIN #$dev
+        gus < :$gus!*@* JOIN #$dev
+        gus ..
+        ian < :$gus!*@* JOIN #$dev
+        olga > op room=$dev username=$gus
+        olga < role username=$gus role=operator by=$olga
+        gus < :$olga!*@* MODE #$dev +o $gus
+        ian < :$olga!*@* MODE #$dev +o $gus
+        ian > MODE #$dev -o+v $gus $gus
+        ian < :$ian!*@* MODE #$dev -o $gus
+        ian < :$ian!*@* MODE #$dev +v $gus
+        gus < :$ian!*@* MODE #$dev -o $gus
+        gus < :$ian!*@* MODE #$dev +v $gus
+        olga < role username=$gus role=member by=$ian
+        olga < role username=$gus role=voice by=$ian
+
+        olga > mute room=$dev username=$gus
+        olga < muted room=$dev username=$gus by=$olga
+        gus < :$S NOTICE #$dev :$olga muted $gus*
+        ian < :$S NOTICE #$dev :$olga muted $gus*
+        gus > PRIVMSG #$dev :hello
+        gus < :$S 404 $gus #$dev :*
+        gus > NICK $nobody
+        gus < :$S 447 $gus $nobody :*
+        olga > unmute room=$dev username=$gus
+        olga < unmuted room=$dev username=$gus by=$olga
+        gus < :$S NOTICE #$dev *
+        ian < :$S NOTICE #$dev *
+
+        ian > KICK #$dev $gus :out
+        ian < :$ian!*@* KICK #$dev $gus out
+        gus < :$ian!*@* KICK #$dev $gus out
+        olga < kicked room=$dev username=$gus by=$ian reason=out
+        olga > op room=$dev username=$gus
+        olga < error code=not_a_member
+        ian > MODE #$dev +v $gus
+        ian < :$S 441 $ian $gus #$dev :*
+
+        ian > MODE #$dev +b *!*$gus@*.local
+        ian < :$ian!*@* MODE #$dev +b $gus!*@*
+        gus .
+        olga < banned room=$dev username=$gus by=$ian
+        gus > JOIN #$dev
+        gus < :$S 474 $gus #$dev :*banned*
+        gus > QUIT
+        gus < ERROR :*
+        gus $
+        ian > MODE #$dev b
+        ian < :$S 367 $ian #$dev $gus!*@* ...
+        ian < 368 ...
+        ian > MODE #$dev -b $gus!*@*
+        ian < :$ian!*@* MODE #$dev -b $gus!*@*
+        olga < unbanned room=$dev username=$gus by=$ian
+        gus : nick=$gus
+        gus > JOIN #$dev
+        gus < :$gus!*@* JOIN #$dev
+        ian < :$gus!*@* JOIN #$dev
+        olga > ban room=$dev username=$gus reason=noise
+        olga < banned room=$dev username=$gus by=$olga reason=noise
+        ian < :$olga!*@* KICK #$dev $gus noise
+        ian < :$olga!*@* MODE #$dev +b $gus!*@*
+        gus <+ :$olga!*@* KICK #$dev $gus noise
+        gus .
+        ian .
+        olga .
+    """,
+}
+test_guests_are_moderated_by_name = dialogues(BY_NAME)
