@@ -90,8 +90,8 @@ MESSAGES = {
         alice .
     """,
     "message-tags: client-only tags reach those who know tags": """
-        alice : +message-tags
-        bob : +message-tags
+        alice : account +message-tags +echo-message +server-time
+        bob : +message-tags +server-time +account-tag
         carol :
         alice > JOIN $room
         alice ..
@@ -102,10 +102,15 @@ MESSAGES = {
         bob ..
         alice ..
         alice > @+typing=paused;secret=no TAGMSG $room
-        bob < @+typing=paused;!secret :$alice!*@* TAGMSG $room
+        alice < @time=$t;+typing=paused;!secret :$alice!*@* TAGMSG $room
+        bob < @time=$t;account=$alice;+typing=paused;!secret :$alice!*@* TAGMSG $room
         carol .
         alice > @+typing=active TAGMSG $bob
         bob < @+typing=active :$alice!*@* TAGMSG $bob
+        alice > PRIVMSG $bob :\x01VERSION\x01
+        bob < @time=*Z;account=$alice :$alice!*@* PRIVMSG $bob :\x01VERSION\x01
+        alice > PRIVMSG $carol :\x01VERSION\x01
+        carol < @!time;!account :$alice!*@* PRIVMSG $carol :\x01VERSION\x01
     """,
     "message-tags, message-ids: one id for all": f"""
         alice : {ALL}

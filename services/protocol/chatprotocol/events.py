@@ -716,7 +716,10 @@ class ReadMarked(Struct, frozen=True, gc=False):
 
 
 class Relayed(Struct, frozen=True, gc=False):
-    """What a user passes on: see requests.Relay. ``room`` is None if it is for the user ``to``."""
+    """What a user passes on: see requests.Relay. ``room`` is None if it is for the user ``to``.
+
+    It has no id, because it is not stored.
+    """
 
     sender: str
     room: str | None
@@ -724,6 +727,13 @@ class Relayed(Struct, frozen=True, gc=False):
     kind: str
     tags: str
     text: str
+    time_ms: int = 0
+    guest: bool = False
+    bot: bool = False
+
+
+class RelayedBack(Relayed, frozen=True):
+    """The answer to Relay on a connection that gets its own messages."""
 
 
 # Events of json.
@@ -784,6 +794,7 @@ DirectoryEvent: TypeAlias = (
     | Active
     | ReadMarked
     | Relayed
+    | RelayedBack
 )
 Event: TypeAlias = TaggedEvent | DirectoryEvent
 # A batch, equivalent to several events.

@@ -629,7 +629,8 @@ class MarkRead(Struct, frozen=True, gc=False):
 class Relay(Struct, frozen=True, gc=False, kw_only=True):
     """Pass ``data`` on to the connections of the protocol irc that are in a room, or those of a user. Not stored.
 
-    It has no answer; an unknown room or user is an error.
+    The answer is RelayedBack if the connection gets its own messages, and otherwise there is none. An unknown room or
+    user is an error.
     """
 
     room: str | None = None

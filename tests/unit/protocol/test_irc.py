@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
@@ -516,7 +517,7 @@ def test_many_messages_in_one_read_are_one_request() -> None:
 
 
 TYPING = events.Relayed("bob", "dev", None, "TAGMSG", "+typing=active", "")
-PROBE = events.Relayed("bob", None, "alice", "PRIVMSG", "+typing=done", "\x01PING 1\x01")
+PROBE = events.Relayed("bob", None, "alice", "PRIVMSG", "+typing=done", "\x01PING 1\x01", NOON, bot=True)
 
 
 @pytest.mark.parametrize(
@@ -525,6 +526,9 @@ PROBE = events.Relayed("bob", None, "alice", "PRIVMSG", "+typing=done", "\x01PIN
         (TYPING, "g", "@+typing=active {} TAGMSG #dev"),
         (TYPING, "", ""),
         (PROBE, "", "{} PRIVMSG alice :\x01PING 1\x01"),
+        (PROBE, "at", "@time=2026-01-31T12:00:00.123Z;account=bob {} PRIVMSG alice :\x01PING 1\x01"),
+        (PROBE, "ag", "@account=bob;bot;+typing=done {} PRIVMSG alice :\x01PING 1\x01"),
+        (structs.replace(TYPING, guest=True), "ag", "@+typing=active {} TAGMSG #dev"),
     ],
 )
 def test_what_programs_pass_on_reaches_those_who_know_it(event: events.Event, letters: str, expected: str) -> None:

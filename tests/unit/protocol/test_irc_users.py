@@ -197,12 +197,27 @@ def test_setname() -> None:
 def test_tagmsg() -> None:
     """IRCv3, message-tags: the sender with echo-message gets it back; tags that the server denies are not passed on."""
     alice = Dialogue("message-tags echo-message")
-    said = alice.say("@+typing=active;+x=y;label=1 TAGMSG #dev")
+    echo = events.RelayedBack("alice", "dev", None, "TAGMSG", "+typing=active", "")
+    said = alice.say("@+typing=active;+x=y;label=1 TAGMSG #dev", echo)
     assert said.requests == [requests.Relay(room="dev", kind="TAGMSG", tags="+typing=active")]
     assert said.lines == ["@+typing=active :alice!alice@chat.test TAGMSG #dev"]
     assert alice.say("@+x=y TAGMSG bob") == ([], [])
     assert alice.say("@+typing=done TAGMSG bob", refused(ErrorCode.UNKNOWN_USER)).lines == []
     assert alice.say("@+typing=done TAGMSG #lobby") == ([], []), "it has not joined the lobby"
+
+
+def test_label_of_what_is_passed_on_is_answered_by_its_echo() -> None:
+    """IRCv3, labeled-response: not by what another device of the user passes on at the same time."""
+    alice = Dialogue("message-tags echo-message labeled-response batch")
+    other = events.Relayed("alice", "dev", None, "TAGMSG", "+typing=done", "")
+    probe = events.RelayedBack("alice", None, "bob", "PRIVMSG", "", "\x01PING 1\x01")
+    assert alice.say("@label=1 PRIVMSG bob :\x01PING 1\x01", [other, probe]).lines == [
+        "@+typing=done :alice!alice@chat.test TAGMSG #dev",
+        "@label=1 :alice!alice@chat.test PRIVMSG bob :\x01PING 1\x01",
+    ]
+    assert alice.say("@label=2;+typing=done TAGMSG bob", refused(ErrorCode.UNKNOWN_USER)).lines == [
+        "@label=2 :chat.test ACK"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from chatprotocol.events import (
     Counts,
     Infos,
     Relayed,
+    RelayedBack,
     RoomModes,
     RoomRole,
     SanctionKind,
@@ -26,7 +27,7 @@ from chatserver.store.accounts import Account
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import LOBBY_ID
 
-ALICE: Any = SimpleNamespace(account_id=1, name="alice", is_operator=False)
+ALICE: Any = SimpleNamespace(account_id=1, name="alice", is_operator=False, echoes=False, is_guest=False, is_bot=False)
 INFOS = [
     UserInfo(username="Bob", is_online=True, realname="Robert [b]"),
     UserInfo(username="carol", is_online=True),
@@ -58,6 +59,7 @@ class Server:
                 sanctions=lambda room_id: SANCTIONS if room_id == 5 else (),
             ),
             count=lambda: counts,
+            now_ms=lambda: 1_500,
         )
 
     def _find(self, name: str) -> Account | None:
@@ -95,6 +97,19 @@ def test_relayed_event_goes_where_a_message_would(server: Server) -> None:
     server.ignored.append((2, 1))
     server.directory.answer(ALICE, relay(to="bob"))
     assert len(server.relayed) == 3
+
+
+@pytest.mark.parametrize("echoes", [False, True])
+def test_what_is_passed_on_says_of_whom_and_when(server: Server, *, echoes: bool) -> None:
+    """The sender gets the same back, if it wants that, also from a user who ignores it."""
+    bot: Any = SimpleNamespace(account_id=3, name="dave", is_operator=False, echoes=echoes, is_guest=True, is_bot=True)
+    server.ignored.append((2, 3))
+    texts = ("TAGMSG", "+typing=active", "", 1_500)
+    for request, place in ((relay("dev"), ("dev", None)), (relay(to="bob"), (None, "Bob"))):
+        answer = server.directory.answer(bot, request)
+        assert answer == (RelayedBack("dave", *place, *texts, guest=True, bot=True) if echoes else None)
+    ((event, *_),) = server.relayed
+    assert event == Relayed("dave", "dev", None, *texts, guest=True, bot=True)
 
 
 @pytest.mark.parametrize(

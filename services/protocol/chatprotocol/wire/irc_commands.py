@@ -679,8 +679,6 @@ def _tagmsg(connection: IrcConnection, command: Command) -> Iterator[Request]:
             yield requests.Relay(room=target[1:], kind="TAGMSG", tags=tags)
         else:
             yield requests.Relay(to=target, kind="TAGMSG", tags=tags)
-        if connection.echoes and not connection.was_refused:
-            connection.put(format_line(connection.prefix, "TAGMSG", target, tags=tags))
 
 
 def _cut(text: str, limit_bytes: int) -> str:

@@ -175,8 +175,10 @@ def relayed_lines(encoding: Encoding, event: events.Relayed) -> list[str]:
         return []
     to = event.to if event.room is None else f"#{event.room}"
     params = (to or "*", event.text) if event.text else (to or "*",)
-    tags = event.tags if encoding.has_tags else ""
-    return [format_line(encoding.prefix(event.sender), event.kind, *params, tags=tags)]
+    tags = [f"time={to_iso(event.time_ms)}"] if encoding.has_time else []
+    tags += _tags_of_sender(encoding, event.sender, is_guest=event.guest, is_bot=event.bot)
+    tags += [event.tags] if event.tags and encoding.has_tags else []
+    return [format_line(encoding.prefix(event.sender), event.kind, *params, tags=";".join(tags))]
 
 
 def log_lines(connection: IrcConnection, messages: Iterable[Message]) -> Iterator[str]:
@@ -328,8 +330,6 @@ def _relay(connection: IrcConnection, command: Command, targets: Sequence[str], 
             continue
         room, to = (target[1:], None) if target.startswith("#") else (None, target)
         yield Relay(room=room, to=to, kind=command.name, tags=tags, text=text)
-        if connection.echoes and not connection.was_refused:
-            connection.put(format_line(connection.prefix, command.name, target, text, tags=tags))
 
 
 def relayed_tags(command: Command) -> str:

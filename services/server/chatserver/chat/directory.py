@@ -9,7 +9,7 @@ import fnmatch
 import re
 from typing import TYPE_CHECKING, assert_never
 
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
@@ -20,6 +20,7 @@ from chatprotocol.events import (
     Members,
     Past,
     Relayed,
+    RelayedBack,
     RoomMember,
     RoomRole,
     SanctionKind,
@@ -30,6 +31,7 @@ from chatprotocol.limits import AWAY_MAX_BYTES, PAST_USERS_MAX, REALNAME_MAX_BYT
 from chatprotocol.rules import LOBBY, is_lobby, unknown_user
 from chatserver.chat.problems import problem_error, sanction_error
 from chatserver.chat.room_commands import is_voiceless
+from chatserver.clock import wall_ms
 from chatserver.journal.entries import Problem
 from chatserver.store.rooms import LOBBY_ID
 
@@ -60,6 +62,7 @@ class Directory:
         commands: RoomCommands,
         records: ModerationRecords,
         count: Callable[[], Counts],
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         """``count`` returns the numbers of users and rooms."""
         self._hub = hub
@@ -70,6 +73,7 @@ class Directory:
         self._commands = commands
         self._records = records
         self._count = count
+        self._now_ms = now_ms
 
     def answer(self, member: Member, request: requests.DirectoryRequest) -> Event | None:
         """Return the answer; None if the hub has answered, or there is none."""
@@ -89,13 +93,16 @@ class Directory:
                 return Past(request.username, self._hub.past(request.username, min(request.limit, PAST_USERS_MAX)))
             case requests.AskCounts():
                 return self._count()
+            case requests.Relay():
+                relayed = self._relay(member, request)
+                return RelayedBack(*astuple(relayed)) if member.echoes else None
         self._change(member, request)
         return None
 
     def _change(
         self,
         member: Member,
-        request: requests.SetAway | requests.SetRealname | requests.SetBot | requests.Watch | requests.Relay,
+        request: requests.SetAway | requests.SetRealname | requests.SetBot | requests.Watch,
     ) -> None:
         """Do what is asked. The hub answers, if there is an answer."""
         match request:
@@ -114,8 +121,6 @@ class Directory:
                 names = [self._spelling(name) for name in request.usernames]
                 is_extended = request.is_extended
                 self._hub.watch(member, names, request.removed, clears=request.clears, is_extended=is_extended)
-            case requests.Relay():
-                self._relay(member, request)
             case _:
                 assert_never(request)
 
@@ -154,25 +159,27 @@ class Directory:
         infos = self._hub.infos(self._presence.members(LOBBY_ID))
         return Infos(tuple(info for info in infos if matches(info.username.lower()) or matches(info.realname.lower())))
 
-    def _relay(self, member: Member, request: requests.Relay) -> None:
-        """Pass something on, if a message would be passed on as well."""
+    def _relay(self, member: Member, request: requests.Relay) -> Relayed:
+        """Pass something on, if a message would be passed on as well. Return what was passed on."""
         room = request.room
+        what = (request.kind, request.tags, request.text, self._now_ms(), member.is_guest, member.is_bot)
         if room is not None:
             found = None if is_lobby(room) else self._commands.find(member, room)
             room_id, label = (LOBBY_ID, LOBBY) if found is None else (found.room_id, found.name)
             self._check_silence(member, room_id, None if found is None else room)
             if found is not None and is_voiceless(member, found):
                 raise problem_error(Problem.MODERATED, room)
-            event = Relayed(member.name, label, None, request.kind, request.tags, request.text)
+            event = Relayed(member.name, label, None, *what)
             self._hub.relay(member, event, room_id, is_room=True)
-            return
+            return event
         recipient = self._find(request.to or "")
         if recipient is None:
             raise unknown_user(request.to or "")
         self._check_silence(member, LOBBY_ID, None)
+        event = Relayed(member.name, None, recipient.name, *what)
         if not self._records.is_ignored(recipient.id, member.account_id):
-            event = Relayed(member.name, None, recipient.name, request.kind, request.tags, request.text)
             self._hub.relay(member, event, recipient.id, is_room=False)
+        return event
 
     def _check_silence(self, member: Member, room_id: int, room: str | None) -> None:
         silence = self._records.silence(member.account_id, None if room_id == LOBBY_ID else room_id)
