@@ -275,31 +275,29 @@ class Dialogue:
     def _connect(self, name: str, options: str) -> None:
         """Options, separated by spaces:
 
-        json, alone: a client of json. raw: do not log in. account: log in with an account, which is registered.
-        +capability: request it. nick=...: another nick. as=...: an account that exists.
+        json: a client of json. raw: do not log in. account: log in with an account, which is registered.
+        +capability: request it. nick=...: another nick. as=...: an account that exists. at=...: another address.
         over=...: the subprotocols of a WebSocket.
         """
-        if options == "json":
-            self._names[name] = self._fresh_name(name)
-            self._json_peers[name] = self._room.enter(self._names[name], rooms=True, moderation=True)
-            return
         words = options.split()
         caps = " ".join(word[1:] for word in words if word.startswith("+"))
         values = dict(word.split("=") for word in words if "=" in word)
         nick = self._names.setdefault(name, self._fill(values["nick"]) if "nick" in values else self._fresh_name(name))
-        if "over" in values:
-            peer = self._room.connect(WebIrcPeer)
+        if "json" in words:
+            self._names[name] = values.get("as", nick)
+            self._json_peers[name] = self._room.enter(self._names[name], rooms=True, moderation=True)
+            return
+        peer = self._room.connect(WebIrcPeer if "over" in values else IrcPeer, values.get("at"))
+        if isinstance(peer, WebIrcPeer):
             peer.shake_hands(values["over"].replace(",", ", "))
-            self._peers[name] = peer
-        else:
-            self._peers[name] = self._room.connect(IrcPeer)
+        self._peers[name] = peer
         if "account" in words:
             leave(self._room.enter(nick))
             self._names |= {"plain": plain(nick), "wrong": plain(nick, "wrong")}
         account = values.get("as", nick if "account" in words else "")
         self._names[name] = account or nick
         if "raw" not in words:
-            self._peers[name].register(nick, caps=caps, account=account)
+            peer.register(nick, caps=caps, account=account)
 
     def _fill(self, text: str) -> str:
         """Replace known names."""

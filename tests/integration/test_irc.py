@@ -237,3 +237,89 @@ BY_NAME = {
     """,
 }
 test_guests_are_moderated_by_name = dialogues(BY_NAME)
+BY_OPERATORS = {
+    "a guest is banned by name from the server, as its address": """
+        op : json as=op
+        ron : as=op
+        ron > JOIN #lobby
+        ron ..
+        gus : at=127.0.0.80
+        gus > JOIN #lobby
+        gus ..
+        ron < :$gus!*@* JOIN #lobby
+        op > ban username=$gus reason=spam
+        op < banned address=127.0.0.80 by=op reason=spam
+        gus <<<
+        gus & ERROR :*you are banned: spam*
+        ron < :op!*@* MODE #lobby +b *!*@127.0.0.80
+        ron < :$gus!*@* QUIT :*
+        other : raw at=127.0.0.80
+        other > NICK $other
+        other > USER other 0 * :Other
+        other < :$S 465 $other :*spam*
+        other < ERROR :*
+        other $
+        ron > MODE #lobby -b *!*@127.0.0.80
+        ron < :op!*@* MODE #lobby -b *!*@127.0.0.80
+        op < unbanned address=127.0.0.80 by=op
+
+        gus : nick=$gus at=127.0.0.80
+        ron < :$gus!*@* JOIN #lobby
+        ron > MODE #lobby +b $gus!*@*
+        ron < :op!*@* MODE #lobby +b *!*@127.0.0.80
+        op < banned address=127.0.0.80 by=op
+        gus <<<
+        gus & ERROR :*banned*
+        ron < :$gus!*@* QUIT :*
+        ron > MODE #lobby b
+        ron < :$S 367 op #lobby *!*@127.0.0.80 op *
+        ron < 368 ...
+        ron > MODE #lobby -b *!*@127.0.0.80
+        ron < :op!*@* MODE #lobby -b *!*@127.0.0.80
+        op < unbanned address=127.0.0.80 by=op
+    """,
+    "an account is banned from the server": """
+        ann : account
+        op : json as=op
+        ron : as=op
+        ron > JOIN #lobby
+        ron ..
+        ron > MODE #lobby +b *!$ann@$S
+        ron < :op!*@* MODE #lobby +b $ann!*@*
+        op < banned username=$ann by=op
+        ann <<<
+        ann & ERROR :*banned*
+        again : raw
+        again > PASS $ann:secret
+        again > NICK $ann
+        again > USER again 0 * :Again
+        again <+ 465 * :*banned*
+        again < ERROR :*
+        again $
+        ron < :$ann!*@* QUIT :*
+        ron > MODE #lobby -b $ann
+        ron < :op!*@* MODE #lobby -b $ann!*@*
+        op < unbanned username=$ann by=op
+    """,
+    "bans from the server that are refused": """
+        ann : account
+        ron : as=op
+        ron > MODE #lobby +b *!*@*
+        ron < :$S 696 op #lobby b *!*@* :*
+        ron > MODE #lobby +b *!*@0.0.0.0/0
+        ron < :$S 400 op MODE :*too large*
+        ron > MODE #lobby +b *!*@127.0.0.1
+        ron < :$S 482 op #lobby :*
+        ron > MODE #lobby +b $nobody
+        ron < :$S 401 op $nobody :*
+        ron > MODE #lobby -b $ann
+        ron < :$S 400 op MODE :*no such ban*
+        ann > MODE #lobby +b op!*@*
+        ann < :$S 482 $ann #lobby :*
+        ann > MODE #lobby +b *!*@192.0.2.1
+        ann < :$S 482 $ann #lobby :*
+        ann > MODE #lobby b
+        ann < :$S 482 $ann #lobby :*
+    """,
+}
+test_users_are_banned_from_the_server = dialogues(BY_OPERATORS, room="moderated")
