@@ -225,6 +225,14 @@ def test_client_reads_what_a_server_writes() -> None:
     assert shown.text == "one\u00a0word\u2028\x1f"
 
 
+@pytest.mark.parametrize("text", ["\1VERSION\1", "/me \1waves", "\1one\ntwo"])
+def test_text_of_a_user_is_no_request_to_programs(text: str) -> None:
+    """It would get no confirmation: CTCP is not stored."""
+    talk = entered(Login("alice", "secret"))
+    talk.say(Say(text, "n1"))
+    assert not any(":\1V" in line or " \1V" in line or "\1w" in line or "\1o" in line for line in talk.sent)
+
+
 def test_wrong_password_of_a_name_that_is_taken_is_told() -> None:
     talk = Talk(Login("alice", "wrong"))
     capabilities = f"{ALL} draft/account-registration"

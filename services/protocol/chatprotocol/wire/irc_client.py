@@ -609,11 +609,11 @@ def _history_line(asked: requests.AskHistory) -> str:
 def _message_lines(command: str, target: str, text: str, tags: str, *, has_batches: bool) -> list[str]:
     """The lines of a message; several are one batch, or else several messages, of which the last has the label."""
     if text.startswith(ACTION_PREFIX) and "\n" not in text and len(text.encode()) <= _TEXT_MAX_BYTES:
-        action = f"{CTCP}ACTION {text.removeprefix(ACTION_PREFIX)}{CTCP}"
+        action = f"{CTCP}ACTION {text.removeprefix(ACTION_PREFIX).replace(CTCP, '')}{CTCP}"
         return [format_line("", command, target, action, tags=tags)]
     pieces = list(cut_text(text, _TEXT_MAX_BYTES))
     if len(pieces) == 1:
-        return [format_line("", command, target, text, tags=tags)]
+        return [format_line("", command, target, pieces[0].text, tags=tags)]
     if not has_batches:
         lines = [format_line("", command, target, piece.text) for piece in pieces if piece.text]
         return [*lines[:-1], f"@{tags} {lines[-1]}"] if tags and lines else lines
