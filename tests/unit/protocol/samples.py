@@ -1,26 +1,28 @@
 """Samples of every protocol, one of each kind and shape, and helpers to cut byte streams into pieces."""
 
 import itertools
+import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from logging import Logger
 from typing import NamedTuple, TypeVar
 
 from hypothesis import strategies as st
-from msgspec import structs
-from raw_steps import Command, CommandBatch, Data, new_server, receive
+from msgspec.structs import replace
+from raw_steps import Command, CommandBatch, Data, Line, new_server, receive
 from toy_protocol import Toy
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import Event
+from chatprotocol.events import Event, EventBatch
 from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.requests import Request, Side
 from chatprotocol.rules import unknown_user
-from chatprotocol.wire import PROTOCOLS, Decoder, Register, WireProtocol
-from chatprotocol.wire.base import Forwarded
+from chatprotocol.wire import PROTOCOLS, Decoder, Irc, Register, WireProtocol
+from chatprotocol.wire.base import ClientEvent, Forwarded
+from chatprotocol.wire.irc_lines import remove_formatting
 
 T = TypeVar("T")
 
@@ -41,13 +43,18 @@ class Samples(NamedTuple):
     # The steps of one short public message.
     message: tuple[Request, ...]
     # A request just over the size limit, and the limit as the error names it.
-    too_long: Request
+    too_long: Request | Line
     limit: str
     requests: tuple[Request, ...]
     # Events that arrive unchanged.
     events: tuple[Event, ...]
     # Other events, each with the events that arrive for it.
-    changed: tuple[tuple[Event, tuple[Event, ...]], ...]
+    changed: tuple[tuple[Event, tuple[ClientEvent, ...]], ...]
+    # Other requests, each with the request that arrives for it.
+    becoming: tuple[tuple[Request, Request], ...] = ()
+    # A text as it arrives, from a client and from a server; None if it is refused.
+    arriving_text: Callable[[str], str | None] = lambda text: text
+    shown_text: Callable[[str], str] = lambda text: text
 
     @property
     def said(self) -> tuple[Event, ...]:
@@ -55,7 +62,7 @@ class Samples(NamedTuple):
         return (*self.events, *(event for event, _ in self.changed))
 
     @property
-    def arrivals(self) -> tuple[tuple[Event, tuple[Event, ...]], ...]:
+    def arrivals(self) -> tuple[tuple[Event, tuple[ClientEvent, ...]], ...]:
         """All events, each with the events that arrive for it."""
         return (*((event, (event,)) for event in self.events), *self.changed)
 
@@ -142,7 +149,7 @@ JSON = Samples(
         ),
         events.Welcome(account=events.AccountKind.EXISTING, username="alice", users=(), last_id=0, token="dG9rZW4"),
         events.Tokens(()),
-        events.Tokens((TOKEN, structs.replace(TOKEN, current=True))),
+        events.Tokens((TOKEN, replace(TOKEN, current=True))),
         PUBLIC,
         DIRECT,
         events.Users(None, ("alice", "bob"), ("bob",), ()),
@@ -366,6 +373,92 @@ REGISTER = Samples(
     ),
 )
 
+
+def text_for_irc(text: str) -> str:
+    """No NUL, no byte of CTCP, and one kind of line break."""
+    return re.sub("\r\n?", "\n", text.replace("\0", "").replace("\1", ""))
+
+
+def text_from_irc(text: str) -> str | None:
+    """Formatting codes are removed. Refused are blank lines, and what is too long."""
+    text = remove_formatting(text_for_irc(text))
+    return text if (text.strip() or (text and "\n" not in text)) and len(text.encode()) <= BODY_MAX_BYTES else None
+
+
+# Without capabilities. Only messages have a form for all connections that this client shows.
+IRC = Samples(
+    login=requests.Say("the login is before"),
+    message=(requests.Say("hello"),),
+    too_long=Line("PRIVMSG #lobby :" + "h" * 600),
+    limit="512",
+    requests=(
+        requests.Say("hello"),
+        requests.Say("line\nfeed, {brace} and \u20ac"),
+        requests.Say(":) two  blanks "),
+        requests.Say("/me waves"),
+        requests.Say("x" * BODY_MAX_BYTES),
+        requests.Whisper("bob", "what looks like a line:\nQUIT"),
+        requests.Whisper("bob", "\u0645\u0631\u062d\u0628\u0627 " * 100),
+        requests.Delete(17),
+    ),
+    events=(),
+    changed=(
+        (PUBLIC, (Forwarded("bob", "hello"),)),
+        (DIRECT, tuple(Forwarded("bob", line) for line in DIRECT.text.split("\n"))),
+        (IN_ROOM, (Forwarded("bob", "hello"),)),
+        (PUBLIC_HEADER, tuple(Forwarded("bob", line) for line in PUBLIC_HEADER.text.split("\n") if line)),
+        (events.TopicChanged("dev", 'with "quotes"', "bob"), ()),
+        (events.Kicked(room="dev", username="bob", by="alice", reason="spam"), ()),
+        (events.RoleChanged(room="dev", username="bob", role=events.RoomRole.OPERATOR, by="alice"), ()),
+        (
+            events.RoleMoved(
+                room="dev", username="bob", role=events.RoomRole.MEMBER, by="alice", old_role=events.RoomRole.OPERATOR
+            ),
+            (),
+        ),
+    ),
+    becoming=(
+        (requests.AskUsers(), requests.AskMembers(None)),
+        (requests.AskHistory(20), requests.AskLog(room="lobby", order=requests.HistoryOrder.NEWEST, limit=20)),
+        (
+            requests.AskHistory(500, 17, with_user="bob"),
+            requests.AskLog(
+                with_user="bob", order=requests.HistoryOrder.NEWEST, before=requests.Bound(id=17), limit=500
+            ),
+        ),
+        (requests.Ping(), requests.Barrier()),
+        (requests.Leave(), requests.Quit("")),
+    ),
+    arriving_text=text_from_irc,
+    shown_text=lambda text: text_for_irc(text).rstrip("\n") or " ",
+)
+
+# With capabilities for times, ids and messages of several lines.
+IRCV3 = IRC._replace(
+    events=(
+        PUBLIC,
+        DIRECT,
+        events.PublicMessage(18, NOON_MS, "bob", "x" * BODY_MAX_BYTES),
+        events.PublicMessage(18, NOON_MS, "bob", "/me waves", notice=True),
+        events.DirectMessage(19, NOON_MS, "bob", "alice", "two  blanks " * 90),
+    ),
+    changed=(
+        (IN_ROOM, ()),
+        (PUBLIC_HEADER, (replace(PUBLIC_HEADER, text=PUBLIC_HEADER.text.rstrip("\n")),)),
+        *IRC.changed[4:],
+    ),
+)
+
+
+class Ircv3(Irc):
+    """The protocol irc, as the connections of one variant see it."""
+
+    name = "irc with capabilities"
+
+    def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
+        return self.encoder("irc/abgt")(items)
+
+
 TOY = Samples(
     login=requests.Login("alice", "secret"),
     message=(requests.Say("hello"),),
@@ -396,16 +489,18 @@ SAMPLES = {
     "register": REGISTER,
     "datagram": DATAGRAM,
     "toy": TOY,
+    "irc": IRC,
+    "irc with capabilities": IRCV3,
 }
 
 # The protocols of the server, and one that only the tests have.
-# Without irc: an event is several lines there, and both halves keep state. Its tests are in files of their own.
-ALL_PROTOCOLS: tuple[WireProtocol, ...] = (*(each for each in PROTOCOLS if each.name != "irc"), Toy())
+ALL_PROTOCOLS: tuple[WireProtocol, ...] = (*PROTOCOLS, Toy())
 
 # Each protocol with default settings, and the one with settings once more.
 SETTINGS: dict[str, WireProtocol] = {
     **{protocol.name: protocol for protocol in ALL_PROTOCOLS},
     "register, SENT and characters": Register("SENT", "characters"),
+    "irc with capabilities": Ircv3(),
 }
 
 

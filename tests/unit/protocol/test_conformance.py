@@ -1,5 +1,6 @@
 """Promises of every wire protocol, whatever its bytes are. A new protocol is tested by being in the table."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,12 +15,16 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import (
     YOU_LEFT,
     AccountKind,
+    Authenticated,
     Bye,
     DirectMessage,
+    Entered,
     Event,
     EventBatch,
     Found,
     History,
+    Log,
+    Members,
     PasswordPrompt,
     PublicBatch,
     PublicMessage,
@@ -33,17 +38,23 @@ from chatprotocol.events import (
 from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
 from chatprotocol.requests import (
     AskHistory,
+    AskLog,
+    AskMembers,
     AskUsers,
+    Authenticate,
+    Enter,
+    EnterLobby,
     GuestLogin,
     Leave,
     Login,
     Password,
+    Quit,
     Request,
     Say,
     Unreadable,
     Whisper,
 )
-from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, WireProtocol, by_name, sniff
+from chatprotocol.wire import SNIFF_MAX_BYTES, Irc, Sniff, WireProtocol, by_name, sniff
 from chatprotocol.wire.base import Effects, Forwarded, Online, Outcome
 
 from .samples import ALL_PROTOCOLS, DIRECT, PUBLIC, SAMPLES, SETTINGS, held_bytes, pieces, unfold
@@ -73,17 +84,18 @@ batches = st.one_of(
 )
 
 
-def samples_of(protocol: WireProtocol) -> tuple[Request, ...]:
+def samples_of(protocol: WireProtocol) -> list[tuple[Request, Request]]:
+    """The requests, and those that arrive for them."""
     samples = SAMPLES[protocol.name]
-    return (samples.login, *samples.requests)
+    return [*((each, each) for each in (samples.login, *samples.requests)), *samples.becoming]
 
 
 @every_protocol
 def test_requests_arrive_as_sent(protocol: WireProtocol) -> None:
-    for request in samples_of(protocol):
-        assert receive(new_server(protocol), encode_request(protocol, request)) == [request]
-    together = receive(new_server(protocol), b"".join(map(partial(encode_request, protocol), samples_of(protocol))))
-    assert unfold(together) == list(samples_of(protocol))
+    for request, arriving in samples_of(protocol):
+        assert receive(new_server(protocol), encode_request(protocol, request)) == [arriving]
+    together = b"".join(encode_request(protocol, request) for request, _ in samples_of(protocol))
+    assert unfold(receive(new_server(protocol), together)) == [arriving for _, arriving in samples_of(protocol)]
 
 
 @every_protocol
@@ -99,7 +111,7 @@ def test_request_over_the_limit_is_refused_with_the_limit(protocol: WireProtocol
 @every_protocol
 def test_incomplete_request_is_reported_at_the_end(protocol: WireProtocol) -> None:
     """``is_incomplete`` is True from the first byte of a request to its last."""
-    for request in samples_of(protocol):
+    for request, arriving in samples_of(protocol):
         encoded = encode_request(protocol, request)
         for size in (1, 2, len(encoded) // 2, len(encoded) - 2):  # the last byte may be an optional line end
             ended, goes_on = new_server(protocol), new_server(protocol)
@@ -108,7 +120,7 @@ def test_incomplete_request_is_reported_at_the_end(protocol: WireProtocol) -> No
                 assert receive(decoder, encoded[:size]) == []
                 assert decoder.is_incomplete, (request, size)
             assert [type(each) for each in ended.receive_end()] == [Unreadable], (request, size)
-            assert receive(goes_on, encoded[size:]) == [request]
+            assert receive(goes_on, encoded[size:]) == [arriving]
             assert not goes_on.is_incomplete
             assert goes_on.receive_end() == []
             receive(goes_on, encoded[:2])
@@ -117,7 +129,7 @@ def test_incomplete_request_is_reported_at_the_end(protocol: WireProtocol) -> No
 
 @every_protocol
 def test_request_of_another_protocol_cannot_be_encoded(protocol: WireProtocol) -> None:
-    ours = set(map(type, SAMPLES[protocol.name].requests))
+    ours = {type(request) for request, _ in samples_of(protocol)}
     for request in (*EVERY_REQUEST, CommandBatch("PM", ("hello",)), Unreadable(ErrorCode.BAD_JSON, "not JSON")):
         if type(request) not in ours:
             with pytest.raises(TypeError):
@@ -146,7 +158,8 @@ def test_long_answer_in_pieces_has_the_same_bytes(protocol: WireProtocol, texts:
     messages = tuple(
         PublicMessage(number, 0, "alice", text * (300 if long else 1)) for number, text in enumerate(texts)
     )
-    for answer in (History(messages), Found('"messages":[]', messages, 17)):
+    log = [Log(messages, "lobby")] if protocol.name.startswith("irc") else []
+    for answer in (History(messages), Found('"messages":[]', messages, 17), *log):
         parts = list(new_server(protocol).encode_long(replace(answer, messages=()), messages))
         assert b"".join(parts) == new_server(protocol).encode([answer])
         assert max(map(len, parts), default=0) < 100_000
@@ -188,26 +201,29 @@ def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: by
 # --- both halves against each other ---
 
 
+WELCOME = Welcome(account=AccountKind.EXISTING, username="alice", users=("alice", "bob"), last_id=10)
+ANSWERS: dict[type, Callable[[Any], tuple[Event, ...]]] = {
+    Login: lambda asked: (PasswordPrompt(account=AccountKind.EXISTING),) if asked.password is None else (WELCOME,),
+    Password: lambda _: (WELCOME,),
+    Say: lambda asked: (Sent(18, SentStatus.SENT, asked.nonce),),
+    Whisper: lambda asked: (Sent(18, SentStatus.SENT, asked.nonce),),
+    AskUsers: lambda _: (Users(users=("alice", "bob")),),
+    AskHistory: lambda _: (History((PUBLIC,)),),
+    Leave: lambda _: (Bye(YOU_LEFT),),
+    GuestLogin: lambda asked: (Welcome(account=AccountKind.GUEST, username=asked.username, users=(), last_id=None),),
+    # Of irc.
+    Authenticate: lambda asked: (Authenticated(asked.username),),
+    Enter: lambda _: (WELCOME,),
+    EnterLobby: lambda _: (Entered(room="lobby", username="alice", last_id=10, members=()),),
+    AskMembers: lambda _: (Members("lobby", ()),),
+    AskLog: lambda _: (Log((PUBLIC,), "lobby"),),
+    Quit: lambda _: (Bye(YOU_LEFT),),
+}
+
+
 def answers(request: Any) -> tuple[Event, ...]:
     """The answers of a session."""
-    match request:
-        case Login(password=None):
-            return (PasswordPrompt(account=AccountKind.EXISTING),)
-        case Login() | Password():
-            users = ("alice", "bob")
-            return (Welcome(account=AccountKind.EXISTING, username="alice", users=users, last_id=10),)
-        case Say(nonce=nonce) | Whisper(nonce=nonce):
-            return (Sent(18, SentStatus.SENT, nonce),)
-        case AskUsers():
-            return (Users(users=("alice", "bob")),)
-        case AskHistory():
-            return (History((PUBLIC,)),)
-        case Leave():
-            return (Bye(YOU_LEFT),)
-        case GuestLogin(username=username):
-            return (Welcome(account=AccountKind.GUEST, username=username, users=(), last_id=None),)
-        case _:
-            return ()
+    return next((answer(request) for kind, answer in ANSWERS.items() if isinstance(request, kind)), ())
 
 
 class Conversation:
@@ -215,6 +231,7 @@ class Conversation:
 
     def __init__(self, protocol: WireProtocol, size: int) -> None:
         self.client = protocol.client()
+        self._echoes = isinstance(protocol, Irc)
         self._servers = [protocol.server() for _ in range(self.client.connections)]
         self._decoders = [self.client.event_decoder() for _ in self._servers]
         self._size = size
@@ -232,10 +249,19 @@ class Conversation:
             for part in pieces(data, self._size):
                 for request in server.receive(part):
                     self.requests.append(request)
-                    said += server.data_to_send() + server.encode(answers(request))
+                    said += server.data_to_send() + server.encode(self._answers(request))
                 said += server.data_to_send()
             self.hear(said, number)
         return self.shown[before:]
+
+    def _answers(self, request: Any) -> tuple[Event, ...]:
+        """In irc a confirmation is followed by the echo."""
+        match request:
+            case Say(text) if self._echoes:
+                return (*answers(request), PublicMessage(18, 0, "alice", text))
+            case Whisper(to, text) if self._echoes:
+                return (*answers(request), DirectMessage(18, 0, "alice", to, text))
+        return answers(request)
 
     def push(self, *said: Event) -> None:
         """The server sends events that answer nothing."""
@@ -271,7 +297,9 @@ def test_both_halves_understand_each_other_in_any_pieces(protocol: WireProtocol)
     assert kinds.count(Bye) == 1
     assert sum(kind in (Sent, Outcome) for kind in kinds) == len(texts)
     assert sum(kind in (PublicMessage, DirectMessage, Forwarded) for kind in kinds) in (5, 8, 10)
-    assert (Online in kinds, History in kinds) == ((AskUsers in map(type, whole.requests)),) * 2
+    assert (Online in kinds, History in kinds) == (
+        any(isinstance(each, AskUsers | AskMembers) for each in whole.requests),
+    ) * 2
 
 
 # --- detection ---
@@ -296,7 +324,7 @@ def test_documented_opening_is_detected_and_is_a_request(protocol: WireProtocol)
     assert (protocol.opening is None) is (protocol.name == "datagram")
     if protocol.opening is not None:
         assert sniff(protocol.opening.encode(), ALL_PROTOCOLS) is protocol
-    if protocol.opening is not None and protocol.name != "websocket":  # which begins with a handshake
+    if protocol.opening is not None and protocol.name not in ("websocket", "irc"):  # whose login comes later
         decoder = new_server(protocol)
         (request,) = receive(decoder, protocol.opening.encode())
         assert type(request) is type(SAMPLES[protocol.name].login)
