@@ -8,35 +8,49 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 from enum import Enum
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from integration.irc import IrcPeer
 from integration.room import Peer, wait_for
 from integration.web import WebPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+JUNKDRAWER = SimpleNamespace(random_name=lambda base: f"{base}-1")
 CONTROLLER = Path(__file__).parents[1] / "irctest" / "chatserver_controller.py"
 LOCALHOST = "127.0.0.1"
+HAS_OPENSSL = shutil.which("openssl") is not None
+NO_CHECKS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+NO_CHECKS.check_hostname, NO_CHECKS.verify_mode = False, ssl.CERT_NONE
 
 
 class Refused(Exception):  # noqa: N818
     """NotImplementedByController of irctest."""
 
 
+class CaseConfig(NamedTuple):
+    """irctest's TestCaseControllerConfig: what a test asks for."""
+
+    account_registration_before_connect: bool = False
+    account_registration_requires_email: bool = False
+
+
 class _BaseController:
     """irctest's: a process."""
 
     port: int
+    openssl_bin = "openssl"
 
-    def __init__(self, test_config: object) -> None:
+    def __init__(self, test_config: CaseConfig) -> None:
         self.test_config = test_config
         self.proc: subprocess.Popen[bytes] | None = None
 
@@ -69,6 +83,17 @@ class DirectoryBasedController(_BaseController):
     def create_config(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
 
+    def gen_ssl(self) -> None:
+        """A certificate without names, signed by itself."""
+        assert self.directory is not None
+        self.key_path, self.pem_path = self.directory / "ssl.key", self.directory / "ssl.pem"
+        request = self.directory / "ssl.csr"
+        for command in (
+            ["req", "-new", "-newkey", "rsa", "-nodes", "-out", request, "-keyout", self.key_path, "-batch"],
+            ["x509", "-req", "-in", request, "-signkey", self.key_path, "-out", self.pem_path],
+        ):
+            subprocess.run([self.openssl_bin, *command], check=True, capture_output=True)
+
     def kill(self) -> None:
         super().kill()
         if self.directory is not None:
@@ -89,10 +114,9 @@ class OptionalBehaviors(Enum):
     NO_CTCP = "+C no-CTCP mode"
 
 
-@pytest.fixture
-def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    # Python looks for the folder of temporary files once.
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The file of the controller, with stand-ins for what it imports."""
     modules: dict[str, dict[str, object]] = {
         "irctest": {},
         "irctest.basecontrollers": {
@@ -100,19 +124,28 @@ def controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]
             "DirectoryBasedController": DirectoryBasedController,
             "NotImplementedByController": Refused,
         },
+        "irctest.irc_utils": {"junkdrawer": JUNKDRAWER},
         "irctest.patma": {"ANYSTR": object()},
         "irctest.specifications": {"Capabilities": Capabilities, "OptionalBehaviors": OptionalBehaviors},
     }
-    for name, members in modules.items():
-        module = ModuleType(name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, name, module)
-    spec = importlib.util.spec_from_file_location("chatserver_controller", CONTROLLER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made = module.get_irctest_controller_class()(object())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        # Python looks for the folder of temporary files once.
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("irctest")))
+        for name, members in modules.items():
+            stand_in = ModuleType(name)
+            vars(stand_in).update(members)
+            monkeypatch.setitem(sys.modules, name, stand_in)
+        spec = importlib.util.spec_from_file_location("chatserver_controller", CONTROLLER)
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(loaded)
+        yield loaded
+
+
+@pytest.fixture
+def controller(module: ModuleType) -> Iterator[Any]:
+    made = module.get_irctest_controller_class()(CaseConfig())
     yield made
     if made.proc is not None:
         made.kill()
@@ -136,11 +169,15 @@ def test_server_starts_with_accounts_and_a_second_port_and_leaves_nothing(contro
     run(controller, run_services=True, websocket_hostname=LOCALHOST, websocket_port=websocket_port)
     controller.wait_for_services()
     controller.registerUser(None, "alice", "wonderland")
-    logins = [("alice", "wonderland"), ("operuser", "operpassword")]
-    for name, password in logins:
+    for name, password in [("alice", "wonderland"), ("operuser", "operpassword")]:
         peer = Peer(controller.port)
         assert peer.login(name, password)["account"] == "existing"
         peer.close()
+    guest = IrcPeer(controller.port)
+    guest.put("CAP LS", "NICK bob", "USER bob 0 * :Bob", "CAP END")
+    assert "account-registration" not in guest.until("CAP").params[-1]
+    guest.until("001")
+    guest.close()
     browser = WebPeer(websocket_port)
     assert browser.shake_hands().status == 101
     browser.close()
@@ -148,10 +185,12 @@ def test_server_starts_with_accounts_and_a_second_port_and_leaves_nothing(contro
     controller.kill()
     assert not folder.exists()
     assert controller.proc is None
-    run(controller)
-    peer = Peer(controller.port)
-    assert peer.login("alice", "another")["account"] == "new"
-    peer.close()
+    controller.test_config = CaseConfig(account_registration_before_connect=True)
+    run(controller, ssl=HAS_OPENSSL)
+    alice = IrcPeer(controller.port, tls=NO_CHECKS if HAS_OPENSSL else None)
+    alice.put("CAP REQ draft/account-registration", "NICK alice", "REGISTER * * another")
+    assert alice.until("REGISTER").params[0] == "SUCCESS"
+    alice.close()
 
 
 def test_only_what_this_irctest_knows_is_declared(controller: Any) -> None:
@@ -163,3 +202,19 @@ def test_only_what_this_irctest_knows_is_declared(controller: Any) -> None:
 def test_password_of_the_server_is_declined(controller: Any) -> None:
     with pytest.raises(Refused):
         run(controller, password="secret")
+
+
+def test_addresses_of_accounts_are_declined(controller: Any) -> None:
+    controller.test_config = CaseConfig(account_registration_requires_email=True)
+    with pytest.raises(Refused):
+        run(controller)
+    with pytest.raises(Refused):
+        controller.registerUser(None, "alice", "wonderland", vhost="example.org")
+
+
+def test_random_names_are_names_of_users(controller: Any) -> None:
+    """The names of irctest have a hyphen."""
+    assert controller is not None
+    names = [JUNKDRAWER.random_name("alice") for _ in range(10)]
+    assert all(name.startswith("alice") and name.isalnum() for name in names)
+    assert len(set(names)) == len(names)

@@ -6,6 +6,7 @@ irctest imports this file and calls get_irctest_controller_class. It makes one c
 from __future__ import annotations
 
 import functools
+import secrets
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, ClassVar
 
 from irctest.basecontrollers import BaseServerController, DirectoryBasedController, NotImplementedByController
+from irctest.irc_utils import junkdrawer
 from irctest.patma import ANYSTR
 from irctest.specifications import Capabilities, OptionalBehaviors
 
@@ -29,6 +31,7 @@ _SETTINGS = {"CHAT_IRC_NAME": "My.Little.Server"}
 # irctest's own name and password.
 _OPERATOR, _OPERATOR_PASSWORD = "operuser", "operpassword"
 _READ_BYTES = 65_536
+_RANDOM_BYTES = 5
 _POLL_SECONDS = 0.02
 
 _CAPABILITIES = (
@@ -50,6 +53,11 @@ _CAPABILITIES = (
 )
 _BEHAVIORS = (
     "CAP_REQ_MINUS",
+    "ELIST_M",
+    "ELIST_N",
+    "ELIST_U",
+    "INVITE_LIST",
+    "INVITE_OVERRIDES_LIMIT",
     "MULTI_JOIN",
     "MULTI_KICK",
     "MULTI_PRIVMSG",
@@ -67,8 +75,10 @@ class ChatserverController(BaseServerController, DirectoryBasedController):
     capabilities = frozenset(each for each in Capabilities if each.value in _CAPABILITIES)
     optional_behaviors = frozenset(each for each in OptionalBehaviors if each.name in _BEHAVIORS)
     isupport: ClassVar = {
+        "BOT": "B",
         "CASEMAPPING": "ascii",
         "CHATHISTORY": ANYSTR,
+        "ELIST": "MNU",
         "MONITOR": ANYSTR,
         "MSGREFTYPES": "msgid,timestamp",
         "PREFIX": "(ov)@+",
@@ -90,13 +100,18 @@ class ChatserverController(BaseServerController, DirectoryBasedController):
         password: str | None,
         ssl: bool,
         run_services: bool,  # noqa: ARG002
-        faketime: str | None,
+        faketime: str | None,  # noqa: ARG002
         websocket_hostname: str | None = None,
         websocket_port: int | None = None,
     ) -> None:
-        """Start the server. It has accounts of its own, so services need nothing."""
+        """Start the server. It has accounts of its own, so services need nothing.
+
+        ``faketime`` is for searches by time in LIST, which are not there.
+        """
         if password is not None:
             raise NotImplementedByController("password of the server")
+        if self.test_config.account_registration_requires_email:
+            raise NotImplementedByController("addresses of accounts")
         assert self.proc is None
         self.port, self.hostname = port, hostname
         self.create_config()
@@ -106,11 +121,10 @@ class ChatserverController(BaseServerController, DirectoryBasedController):
         if ssl:
             self.gen_ssl()
             tls = ["--tls", "required", "--tls-cert", str(self.pem_path), "--tls-key", str(self.key_path)]
-        clock = []
-        if faketime and shutil.which("faketime"):
-            clock = ["faketime", "-f", faketime]
-            self.faketime_enabled = True
-        command = [*clock, *_SERVER, str(port), "--host", hostname, "--data", self._data, *_FLAGS, *tls]
+        # Names are registered before the end of the registration, or not at all.
+        registration = "open" if self.test_config.account_registration_before_connect else "closed"
+        policy = ["--registration", registration, "--guests", "on"]
+        command = [*_SERVER, str(port), "--host", hostname, "--data", self._data, *_FLAGS, *policy, *tls]
         settings = [f"{name}={value}" for name, value in _SETTINGS.items()]
         self.proc = self.execute(["env", *settings, *command], proc_name="chatserver")
         if websocket_port is not None:
@@ -120,9 +134,12 @@ class ChatserverController(BaseServerController, DirectoryBasedController):
         """Wait for the server, whose accounts need no services."""
         self.wait_for_port()
 
-    def registerUser(self, case: Any, username: str, password: str | None = None) -> None:  # noqa: ARG002, N802
+    def registerUser(self, case: Any, username: str, password: str | None = None, **more: Any) -> None:  # noqa: ARG002, N802
         """Register an account with the administrator's command."""
+        if more:
+            raise NotImplementedByController("accounts with " + ", ".join(more))
         assert password is not None, "an account has a password"
+        self.wait_for_port()
         _administer(self._data, "add", username, password=password)
 
     def kill(self) -> None:
@@ -194,5 +211,12 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
+def _random_name(base: str) -> str:
+    """A name that a user and a channel may have. irctest's own random names have a hyphen, which no user may have."""
+    return base + secrets.token_hex(_RANDOM_BYTES)
+
+
 def get_irctest_controller_class() -> type[ChatserverController]:
+    """Called before irctest imports its tests, which then get their names from here."""
+    junkdrawer.random_name = _random_name
     return ChatserverController
