@@ -206,6 +206,21 @@ REGISTRATION = {
         alice < :$S 417 $alice :*
         bob .
     """,
+    "modern, ERR_INPUTTOOLONG: a line that others would get with more than 512 bytes": f"""
+        alice :
+        bob :
+        alice > JOIN #lobby
+        alice ..
+        bob > JOIN #lobby
+        bob ..
+        alice > PRIVMSG #lobby :{"x" * 490}
+        alice < :$S 417 $alice :*
+        alice > PRIVMSG $bob :{"x" * 480}
+        alice < :$S 417 $alice :*
+        alice > PRIVMSG $bob :{"x" * 400}
+        bob < PRIVMSG $bob :{"x" * 400}
+        bob .
+    """,
     "message-tags, size limit: more than 4,094 bytes of client tags": f"""
         alice : +message-tags
         bob : +message-tags

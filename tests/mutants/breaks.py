@@ -2679,8 +2679,8 @@ BREAKS = (
     _break(
         _IRC_READS,
         _WIRE + "irc_messages.py",
-        "if has_controls or len",
-        "if len",
+        "if has_controls or _bytes",
+        "if _bytes",
         "unit/protocol/test_irc.py::test_lines_of_one_read_mean_what_each_means_alone",
     ),
     _break(

@@ -485,7 +485,8 @@ TO_LOBBY = b"PRIVMSG #lobby :"
             TO_LOBBY + text
             for text in (b"hi", b"/me waves", "Grüße".encode(), b" : ", b"x\0y", b"x\ry", b"\xff", b"x\ty")
         ),
-        *(TO_LOBBY + text for text in (b"", b" ", b"x" * 494, b"x" * 495, b"\x02b\x02", b"\x01ACTION waves\x01")),
+        *(TO_LOBBY + text for text in (b"", b" ", b"\x02b\x02", b"\x01ACTION waves\x01")),
+        *(TO_LOBBY + b"x" * size for size in (474, 475, 495)),
         *(
             b"PRIVMSG #dev :hi",
             b"PRIVMSG #lobby,bob :hi",

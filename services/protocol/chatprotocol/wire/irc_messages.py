@@ -282,12 +282,21 @@ def send(connection: IrcConnection, command: Command) -> Iterator[Request]:
     if len(names) > TARGETS_MAX:
         connection.reply("407", names[TARGETS_MAX], f"Too many targets; there are {TARGETS_MAX} at most")
         return
+    head = f"{command.name} {max(names, key=len, default='')} :"
+    if _bytes_for_others(connection, len(head.encode()) + len(text.encode())) > IRC_LINE_MAX_BYTES:
+        connection.reply("417", "Input line was too long")
+        return
     if text.startswith(CTCP):
         if not text.startswith(_ACTION):
             yield from _relay(connection, command, names, text)
             return
         text = ACTION_PREFIX + remove_formatting(text.removeprefix(_ACTION).removesuffix(CTCP))
     yield from _send(connection, names, text, is_notice=is_notice)
+
+
+def _bytes_for_others(connection: IrcConnection, size_bytes: int) -> int:
+    """The size of a line that others get, with the source before it and its end."""
+    return len(f":{connection.prefix} ") + size_bytes + LINE_END_BYTES
 
 
 def _send(connection: IrcConnection, targets: Sequence[str], text: str, *, is_notice: bool) -> Iterator[Request]:
@@ -354,7 +363,7 @@ def read_plain_texts(connection: IrcConnection, block: bytes) -> Sequence[str]:
         return ()
     texts = block[len(_TO_LOBBY) : -LINE_END_BYTES].split(_LINE_END + _TO_LOBBY)
     has_controls = len(block.translate(None, _CONTROLS)) != len(block) - LINE_END_BYTES * len(texts)
-    if has_controls or len(_TO_LOBBY) + len(max(texts, key=len)) + LINE_END_BYTES > IRC_LINE_MAX_BYTES:
+    if has_controls or _bytes_for_others(connection, len(_TO_LOBBY + max(texts, key=len))) > IRC_LINE_MAX_BYTES:
         return ()
     try:
         found = b"\n".join(texts).decode().split("\n")
