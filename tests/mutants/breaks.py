@@ -56,6 +56,9 @@ _IRC_ERRORS = "In irc, a refused request has the numeric of its command."
 _IRC_LINES = "In irc, no text or name of another protocol makes a second line, or one over the limit."
 _IRC_LABELS = "In irc, a labelled command is answered exactly once, and an echo has the label of its message."
 _IRC_READS = "In irc, the lines of one read mean what each of them means alone."
+_IRC_VARIANTS = (
+    "In irc, an event has the lines of the client's capabilities, and is encoded once for all that share them."
+)
 _IRC_CAPABILITIES = "In irc, capabilities are enabled all together or not at all."
 _IRC_MISSED = "In irc, a member of a room who comes back gets what it missed, and then what is new."
 _IRC_CUT = "In irc, long texts and several lines arrive as lines cut at words, or as one draft/multiline batch."
@@ -2689,6 +2692,34 @@ BREAKS = (
         "connection.is_registered and LOBBY in connection.rooms",
         "connection.is_registered",
         "unit/protocol/test_irc.py::test_lines_of_one_read_mean_what_each_means_alone",
+    ),
+    _break(
+        _IRC_VARIANTS,
+        _WIRE + "irc_capabilities.py",
+        'events.MemberJoined: "aen"',
+        'events.MemberJoined: "ae"',
+        "unit/protocol/test_irc_events.py::test_event_has_in_each_variant_the_lines_of_its_capabilities",
+    ),
+    _break(
+        _IRC_VARIANTS,
+        _WIRE + "base.py",
+        "        if last is not event:\n            found = {}\n            self._last = event, found\n",
+        "        self._last = event, found\n",
+        "unit/protocol/test_irc_events.py::test_event_has_in_each_variant_the_lines_of_its_capabilities",
+    ),
+    _break(
+        _IRC_VARIANTS,
+        _WIRE + "irc.py",
+        "self._last.encode(items[0], found[0],",
+        "self._last.encode(items[0], letters,",
+        "unit/protocol/test_irc_events.py::test_message_is_encoded_once_for_all_variants_with_the_same_lines",
+    ),
+    _break(
+        _IRC_VARIANTS,
+        _WIRE + "websocket_inner.py",
+        "        if len(items) != 1:\n",
+        "        if items:\n",
+        "unit/protocol/test_irc_events.py::test_message_is_encoded_once_for_all_variants_with_the_same_lines",
     ),
     _break(
         _IRC_CAPABILITIES,

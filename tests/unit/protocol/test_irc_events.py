@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
 from chatprotocol import events
-from chatprotocol.events import RoomModes, RoomRole, TimeMs, UserInfo
-from chatprotocol.wire.irc_capabilities import Encoding
+from chatprotocol.events import PublicBatch, PublicMessage, RoomModes, RoomRole, TimeMs, UserInfo
+from chatprotocol.wire import Irc, WebSocket
+from chatprotocol.wire.irc_capabilities import Encoding, letters_of, offered
+from chatprotocol.wire.irc_connection import IrcSettings
 from chatprotocol.wire.irc_events import shared_lines
 
 from .irc_dialogue import NAME, Dialogue
@@ -80,6 +84,39 @@ SHARED: tuple[tuple[events.Event | events.Modes, str, list[str]], ...] = (
 @pytest.mark.parametrize(("event", "letters", "expected"), SHARED)
 def test_shared_lines(event: events.Event, letters: str, expected: list[str]) -> None:
     assert shared_lines(event, Encoding(NAME, letters)) == expected
+
+
+# Of all variants.
+LETTERS = "abeginst"
+VARIANTS = ["".join(letters) for count in range(len(LETTERS) + 1) for letters in combinations(LETTERS, count)]
+MESSAGES = (
+    PublicMessage(18, TimeMs(0), "bob", "a\nb"),
+    PublicMessage(18, TimeMs(0), "bob", "hi", "dev", guest=True),
+    PublicBatch(18, 0, "bob", ["/me waves", "b" * 600]),
+    events.Relayed("bob", "dev", None, "TAGMSG", "+typing=active", ""),
+    events.Relayed("bob", "dev", None, "PRIVMSG", "+typing=done", "\x01PING 1\x01"),
+)
+
+
+def test_event_has_in_each_variant_the_lines_of_its_capabilities() -> None:
+    """Also if variants share its bytes: see irc_capabilities.letters_for."""
+    assert letters_of({*offered(has_registration=True)}) == LETTERS
+    irc = Irc(IrcSettings(name=NAME))
+    for event in (*MESSAGES, *dict.fromkeys(each[0] for each in SHARED)):
+        for letters in VARIANTS:
+            encode = irc.encoder(f"irc/{letters}")
+            # Several events are encoded for the variant alone.
+            assert encode([event]) * 2 == encode([event, event]), (event, letters)
+
+
+def test_message_is_encoded_once_for_all_variants_with_the_same_lines() -> None:
+    """The encoding is under the hub's lock, and users choose their capabilities."""
+    irc = Irc()
+    websocket = WebSocket(irc=irc)
+    for protocol, prefix in ((irc, "irc"), (websocket, "websocket/text.ircv3.net")):
+        for event, encodings in ((PublicBatch(18, 0, "bob", ["hi", "you"]), 16), (events.MemberLeft("dev", "bob"), 1)):
+            encoded = [protocol.encoder(f"{prefix}/{letters}")([event]) for letters in VARIANTS]
+            assert len({id(each) for each in encoded}) <= encodings
 
 
 NOTICE = ":chat.test NOTICE alice :"
@@ -162,7 +199,7 @@ def test_deletion_is_a_redaction_for_those_who_know_it() -> None:
 def test_no_text_makes_a_second_line_or_a_long_one(text: str, name: str) -> None:
     """Texts and names of other protocols can't speak for the server."""
     info = UserInfo(username=name, is_online=True, realname=text, away=text)
-    encoding = Encoding(NAME, "abceginrst")
+    encoding = Encoding(NAME, LETTERS)
     said = [
         events.MemberJoined(room=name, info=info),
         events.MemberLeft(name, name, text),

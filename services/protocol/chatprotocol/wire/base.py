@@ -1,7 +1,7 @@
 """The interfaces of a wire protocol: its two halves, and detection by the first bytes. All of it is pure."""
 
 import codecs
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -254,6 +254,29 @@ def is_other_history(login: Login, welcome: Welcome) -> bool:
     """True if the history id differs from the id that the client knows. False if the server sends no id."""
     known_id, history_id = login.history_id, welcome.history_id
     return known_id is not None and history_id is not None and known_id != history_id
+
+
+class LastEncoded:
+    """The bytes of the last event, by what else they depend on, so that several variants share them. For any thread.
+
+    They are kept until the next event: a batch of messages has about the size of a read.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: tuple[object, dict[Hashable, bytes]] = (None, {})
+
+    def encode(self, event: object, key: Hashable, encode: Callable[[], bytes]) -> bytes:
+        """The result of ``encode`` for this event and key. Two threads at a time may both encode."""
+        last, found = self._last
+        if last is not event:
+            found = {}
+            self._last = event, found
+        data = found.get(key)
+        if data is None:
+            data = found[key] = encode()
+        return data
 
 
 class WireProtocol(Protocol):

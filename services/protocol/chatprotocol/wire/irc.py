@@ -28,8 +28,8 @@ from chatprotocol.limits import IRC_LINE_MAX_BYTES, IRC_TAGS_MAX_BYTES
 from chatprotocol.requests import Unreadable
 from chatprotocol.rules import room_key
 from chatprotocol.wire import irc_answers, irc_commands, irc_events, irc_info, irc_messages, irc_registration
-from chatprotocol.wire.base import ServerProtocol, Sniff, WireProtocol, join_pieces, sniff_text
-from chatprotocol.wire.irc_capabilities import Encoding
+from chatprotocol.wire.base import LastEncoded, ServerProtocol, Sniff, WireProtocol, join_pieces, sniff_text
+from chatprotocol.wire.irc_capabilities import Encoding, letters_for
 from chatprotocol.wire.irc_client import IrcClient
 from chatprotocol.wire.irc_connection import IrcConnection, IrcSettings
 from chatprotocol.wire.irc_lines import Command, LineError, encode_lines, format_line, parse_line
@@ -278,6 +278,7 @@ class Irc(WireProtocol):
 
     def __init__(self, settings: IrcSettings | None = None) -> None:
         self.settings = settings or IrcSettings()
+        self._last = LastEncoded()
 
     def sniff(self, first: bytes) -> Sniff:
         """Recognize the first commands of clients."""
@@ -290,8 +291,23 @@ class Irc(WireProtocol):
         return _encode_shared(Encoding(self.settings.name), items)
 
     def encoder(self, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:
-        encoding = Encoding(self.settings.name, variant.partition("/")[2])
-        return lambda items: _encode_shared(encoding, items)
+        """See WireProtocol. The variants share the bytes of an event if it has the same lines in them."""
+        name, letters = self.settings.name, variant.partition("/")[2]
+        encoding = Encoding(name, letters)
+        # The encoding that has the same lines, and its letters, by the type of the event.
+        encodings: dict[type, tuple[str, Encoding]] = {}
+
+        def encode(items: Sequence[Event | EventBatch]) -> bytes:
+            if len(items) != 1:
+                return _encode_shared(encoding, items)
+            kind = type(items[0])
+            found = encodings.get(kind)
+            if found is None:
+                needed = letters_for(kind, letters)
+                found = encodings[kind] = needed, Encoding(name, needed)
+            return self._last.encode(items[0], found[0], lambda: _encode_shared(found[1], items))
+
+        return encode
 
     def refusal(self, error: Refused) -> bytes:
         """Encode the error, and the end of the connection."""

@@ -1,22 +1,25 @@
 """The capabilities of IRCv3 that the server offers, and the variants of the encoding that follow from them.
 
 A variant is the text "irc/" and a letter for each capability that changes the bytes that connections share, sorted.
-:class:`Encoding` reads it. See requests.Enter.
+:class:`Encoding` reads it. See requests.Enter. There are 256 variants, but an event depends on few of the letters:
+:func:`letters_for` returns them, so that the lobby's messages are encoded 16 times at most.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from chatprotocol import events
 from chatprotocol.limits import BODY_MAX_BYTES, IRC_MESSAGE_LINES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
 SASL_MECHANISMS: Final = ("PLAIN",)
 ACCOUNT_REGISTRATION: Final = "draft/account-registration"
 EXTENDED_MONITOR: Final = "extended-monitor"
+MESSAGE_REDACTION: Final = "draft/message-redaction"
 
 
 class Capability(NamedTuple):
@@ -31,7 +34,7 @@ class Capability(NamedTuple):
 
 
 _ALL: Final = (
-    Capability("account-notify", letter="c"),
+    Capability("account-notify"),
     Capability("account-tag", letter="a"),
     Capability("away-notify", letter="n"),
     Capability("batch"),
@@ -39,7 +42,7 @@ _ALL: Final = (
     Capability("chghost"),
     Capability(ACCOUNT_REGISTRATION, "before-connect"),
     Capability("draft/chathistory"),
-    Capability("draft/message-redaction", letter="r"),
+    Capability(MESSAGE_REDACTION),
     Capability("draft/multiline", f"max-bytes={BODY_MAX_BYTES},max-lines={IRC_MESSAGE_LINES_MAX}"),
     Capability("draft/no-implicit-names"),
     Capability("draft/read-marker"),
@@ -59,6 +62,26 @@ _ALL: Final = (
 # Both together change the form of long messages.
 _MULTILINE: Final = frozenset({"batch", "draft/multiline"})
 _MULTILINE_LETTER: Final = "b"
+_OF_MESSAGES: Final = "abgt"
+# The letters that the shared lines of each kind of event depend on; an event that is not listed depends on all.
+_LETTERS_OF: Final[Mapping[type, str]] = {
+    events.PublicBatch: _OF_MESSAGES,
+    events.PublicMessage: _OF_MESSAGES,
+    events.Relayed: "g",
+    events.MemberJoined: "aen",
+    events.AwayChanged: "n",
+    events.RealnameChanged: "s",
+    events.Invited: "i",
+    events.MemberLeft: "",
+    events.UserQuit: "",
+    events.Renamed: "",
+    events.Kicked: "",
+    events.TopicChanged: "",
+    events.Modes: "",
+    events.ModesMoved: "",
+    events.RoleChanged: "",
+    events.RoleMoved: "",
+}
 
 
 def offered(*, has_registration: bool) -> dict[str, Capability]:
@@ -74,17 +97,21 @@ def letters_of(enabled: AbstractSet[str]) -> str:
     return "".join(sorted(letters))
 
 
+def letters_for(kind: type, letters: str) -> str:
+    """Those of the letters that the shared lines of this kind of event depend on."""
+    needed = _LETTERS_OF.get(kind)
+    return letters if needed is None else "".join([each for each in letters if each in needed])
+
+
 class Encoding:
     """What the encoding of events depends on: the name of the server, and the letters of a variant."""
 
     __slots__ = (
         "has_account",
-        "has_account_notify",
         "has_away_notify",
         "has_extended_join",
         "has_invite_notify",
         "has_multiline",
-        "has_redaction",
         "has_setname",
         "has_tags",
         "has_time",
@@ -96,12 +123,10 @@ class Encoding:
         self.server_name = server_name
         self.has_account = "a" in flags
         self.has_multiline = _MULTILINE_LETTER in flags
-        self.has_account_notify = "c" in flags
         self.has_extended_join = "e" in flags
         self.has_tags = "g" in flags
         self.has_invite_notify = "i" in flags
         self.has_away_notify = "n" in flags
-        self.has_redaction = "r" in flags
         self.has_setname = "s" in flags
         self.has_time = "t" in flags
 

@@ -13,6 +13,7 @@ from chatprotocol import events
 from chatprotocol.events import RoomRole
 from chatprotocol.limits import IRC_LINE_MAX_BYTES
 from chatprotocol.rules import LOBBY, name_key, room_key
+from chatprotocol.wire.irc_capabilities import MESSAGE_REDACTION
 from chatprotocol.wire.irc_lines import escape_tag, format_line
 from chatprotocol.wire.json import to_iso
 
@@ -352,7 +353,7 @@ def _deleted(connection: IrcConnection, event: events.Deleted) -> list[str]:
     room = None if is_direct else event.room or LOBBY
     if room is not None and not is_inside(connection, room):
         return []
-    if not connection.encoding.has_redaction:
+    if MESSAGE_REDACTION not in connection.enabled:
         return [_notice(connection, f"{event.by} deleted the message {event.id}", room)]
     target = event.recipient if isinstance(event, events.DirectDeleted) else channel(room)
     return [format_line(connection.encoding.prefix(event.by), "REDACT", target, str(event.id))]

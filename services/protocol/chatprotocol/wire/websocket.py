@@ -44,6 +44,7 @@ from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.limits import FRAGMENTS_MAX, LINE_MAX_BYTES
 from chatprotocol.requests import Leave, Ping, Unreadable
 from chatprotocol.wire.base import (
+    LastEncoded,
     ServerProtocol,
     Sniff,
     WireProtocol,
@@ -390,6 +391,7 @@ class WebSocket(WireProtocol):
         self.origins = frozenset(origins)
         self.keeps_alive = keeps_alive
         self._irc = irc
+        self._last = LastEncoded()
         # The protocols inside, by subprotocol. The first one is that of a client that names none.
         self.inners = inner_protocols(irc)
 
@@ -406,7 +408,9 @@ class WebSocket(WireProtocol):
         return encode_lines(Json.encode_all(items))
 
     def encoder(self, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:
-        return self.encode_all if self._irc is None or "/" not in variant else irc_encoder(self._irc, variant)
+        return (
+            self.encode_all if self._irc is None or "/" not in variant else irc_encoder(self._irc, variant, self._last)
+        )
 
     def refusal(self, error: Refused) -> bytes:
         """Encode an error before the handshake as an answer of HTTP, with the object of json as its body."""

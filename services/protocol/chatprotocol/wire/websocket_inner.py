@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event, EventBatch, Message
     from chatprotocol.requests import Request
-    from chatprotocol.wire.base import ServerProtocol, WireProtocol
+    from chatprotocol.wire.base import LastEncoded, ServerProtocol, WireProtocol
 
 _LINE_END: Final = b"\r\n"
 # The name of this wire protocol begins the names of its variants.
@@ -119,9 +119,16 @@ def inner_protocols(irc: WireProtocol | None) -> dict[str, Callable[[], Inner]]:
     return found
 
 
-def irc_encoder(irc: WireProtocol, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:
-    """The encoder of a variant: ``websocket/``, the subprotocol, and the flags of irc."""
+def irc_encoder(irc: WireProtocol, variant: str, last: LastEncoded) -> Callable[[Sequence[Event | EventBatch]], bytes]:
+    """The encoder of a variant: ``websocket/``, the subprotocol, and the flags of irc. The variants share ``last``."""
     _, subprotocol, flags = variant.split("/")
     encode_lines_of = irc.encoder(f"{irc.name}/{flags}")
     is_binary = subprotocol == IRC_BINARY
-    return lambda items: encode_irc_lines(encode_lines_of(items), is_binary=is_binary)
+
+    def encode(items: Sequence[Event | EventBatch]) -> bytes:
+        lines = encode_lines_of(items)
+        if len(items) != 1:
+            return encode_irc_lines(lines, is_binary=is_binary)
+        return last.encode(items[0], (is_binary, lines), lambda: encode_irc_lines(lines, is_binary=is_binary))
+
+    return encode
