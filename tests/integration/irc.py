@@ -229,13 +229,10 @@ class Dialogue:
                 self._said.append(f"{name} > {line}")
                 self._peers[name].put(line)
             case "<":
-                line = self._peers[name].line()
-                self._said.append(f"{name} < {line}")
-                assert self._matches(text, line), "the next line is another one"
+                assert self._matches(text, self._next(name)), "the next line is another one"
             case "<+":
-                while not self._matches(text, line := self._peers[name].line()):
-                    self._said.append(f"{name} < {line}")
-                    assert line, "the server closed"
+                while not self._matches(text, self._next(name)):
+                    pass
             case "<<" | "<<<":
                 lines = iter(self._sync(name) if kind == "<<" else self._peers[name].rest())
                 for pattern in wanted:
@@ -266,6 +263,12 @@ class Dialogue:
             assert kind == ".." or objects == [], "something has come"
         else:
             raise ValueError(kind)
+
+    def _next(self, name: str) -> str:
+        line = self._peers[name].line()
+        self._said.append(f"{name} < {line}")
+        assert line, "the server closed"
+        return line
 
     def _sync(self, name: str) -> list[str]:
         lines = self._peers[name].sync()

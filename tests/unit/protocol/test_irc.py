@@ -144,7 +144,7 @@ def test_wrong_password_is_refused() -> None:
     assert dialogue.asked == [Authenticate(username="alice", password="x:y"), Leave()]
     assert said == [
         ":chat.local 464 bob :Password incorrect: No.",
-        "ERROR :Closing Link: bob (Password incorrect)",
+        "ERROR :Closing Link: bob (Access denied)",
     ]
 
 
@@ -162,11 +162,12 @@ def test_taken_nick_may_be_replaced() -> None:
     assert [each.username for each in dialogue.asked] == ["bob", "bob2"]
 
 
+@pytest.mark.parametrize("request_", [Enter, Authenticate])
 @pytest.mark.parametrize(("code", "numeric"), [(ErrorCode.BANNED, "465"), (ErrorCode.NOT_PERMITTED, "NOTICE")])
-def test_refused_login_ends_the_connection(code: ErrorCode, numeric: str) -> None:
-    dialogue = Dialogue(refuse_with(code, Enter))
-    said = dialogue.send("NICK bob", "USER b 0 * :B")
-    assert (said[0].split()[1], said[1].split()[0]) == (numeric, "ERROR")
+def test_refused_login_ends_the_connection(request_: type, code: ErrorCode, numeric: str) -> None:
+    dialogue = Dialogue(refuse_with(code, request_))
+    said = dialogue.send("PASS secret", "NICK bob", "USER b 0 * :B")
+    assert (said[-2].split()[1], said[-1].split()[0]) == (numeric, "ERROR")
     assert dialogue.last() == Leave()
 
 

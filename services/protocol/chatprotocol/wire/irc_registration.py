@@ -173,7 +173,7 @@ def _enter(connection: IrcConnection) -> Iterator[Request]:
             name, password = connection.nick, connection.password
         yield Authenticate(username=name, password=password)
         if connection.was_refused:
-            yield from close(connection, "Password incorrect")
+            yield from close(connection, "Access denied")
             return
         _greet_account(connection)
     yield Enter(
@@ -221,7 +221,7 @@ def refused_login(connection: IrcConnection, error: Refused) -> list[str]:
             return [format_line(connection.settings.name, "FAIL", *words)]
         case Authenticate(), _ if connection.command.name == "AUTHENTICATE":
             return [connection.numeric("904", f"SASL authentication failed: {error.reason}")]
-        case Authenticate(), _:
+        case Authenticate(), ErrorCode.WRONG_PASSWORD | ErrorCode.TOO_MANY_ATTEMPTS | ErrorCode.BAD_USERNAME:
             return [connection.numeric("464", f"Password incorrect: {error.reason}")]
         case Rename(name), ErrorCode.NOT_PERMITTED:
             return [connection.numeric("447", name, f"Can't change nickname: {error.reason}")]
