@@ -1,7 +1,11 @@
-"""Draws a terminal with the client, from a real run: docs/pictures/terminal.svg for the README."""
+"""Draws terminals for the README, from real runs: the client (terminal.svg), and WeeChat in the same room (weechat.svg).
+
+WeeChat is Debian's weechat-curses: ``make irc-clients`` installs it. Without it, its picture is left as it is.
+"""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from html import escape
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
     from ops.window import Place
 
-PICTURE: Final = TOP / "docs" / "pictures" / "terminal.svg"
+PICTURES: Final = TOP / "docs" / "pictures"
 COLUMNS: Final = 84
 ROWS: Final = 24
 PASSWORD: Final = "wonderland"  # noqa: S105 - for a server that lives a second
@@ -33,24 +37,32 @@ _FOREGROUND: Final = "#d4d7dd"
 # The usual colours of a terminal with a dark background.
 _COLOURS: Final = {
     "default": _FOREGROUND,
+    "black": "#30353f",
     "brightblack": "#7d8590",
     "red": "#ff6b68",
     "green": "#7ec07e",
+    "brown": "#d8b45a",
+    "blue": "#6f9cf0",
     "magenta": "#cf8ef4",
     "cyan": "#5fc4d6",
+    "white": "#f0f2f5",
 }
 
 
 def main() -> int:
-    """Run the conversation, and draw the terminal of alice at its end."""
-    with tempfile.TemporaryDirectory(prefix="chatroom-picture-") as folder:
-        server = start(folder, "chatserver", "0", "--host", "127.0.0.1", "--data", f"{folder}/data")
-        try:
-            drawn = _converse_and_draw(int(await_port(server, [])), folder)
-        finally:
-            end(server)
-    PICTURE.write_text(drawn, encoding="utf-8")
-    print(f"Drawn: {PICTURE.relative_to(TOP)}")
+    """Run a conversation for each picture, and draw the terminal of alice at its end."""
+    conversations = {"terminal.svg": _talk_in_chatclient}
+    if shutil.which("weechat"):
+        conversations["weechat.svg"] = _talk_in_weechat
+    for name, talk in conversations.items():
+        with tempfile.TemporaryDirectory(prefix="chatroom-picture-") as folder:
+            server = start(folder, "chatserver", "0", "--host", "127.0.0.1", "--data", f"{folder}/data")
+            try:
+                drawn = talk(int(await_port(server, [])), folder)
+            finally:
+                end(server)
+        (PICTURES / name).write_text(drawn, encoding="utf-8")
+        print(f"Drawn: docs/pictures/{name}")
     return 0
 
 
@@ -64,7 +76,7 @@ def log_in(port: int, name: str) -> ChatClient:
     return client
 
 
-def _converse_and_draw(port: int, folder: str) -> str:
+def _talk_in_chatclient(port: int, folder: str) -> str:
     bob, carol = log_in(port, "bob"), log_in(port, "carol")
     bob.say("Morning! The train is late again, I'll be there at ten.")
     carol.say("Take your time. Coffee is on me ☕")
@@ -99,15 +111,66 @@ def _converse_and_draw(port: int, folder: str) -> str:
         window.until_shows("message found")
         window.type("@mia bob has them, he is at the sta")
         window.until_line("alice> @mia bob has them, he is at the sta")
-        rows = [[window.cell(row, column) for column in range(COLUMNS)] for row in range(ROWS)]
         # The port differs in each run. The picture has the default one.
-        drawn = _draw([_replaced(row, f"127.0.0.1:{port}", "localhost:9999") for row in rows], window.cursor)
+        rows = [_replaced(row, f"127.0.0.1:{port}", "localhost:9999") for row in _cells(window)]
+        drawn = _draw("chatclient", rows, window.cursor)
     for user in (bob, carol, mia):
         user.close()
     return drawn
 
 
+def _talk_in_weechat(port: int, folder: str) -> str:
+    settings = {
+        "irc.server.chat.nicks": "alice",
+        "irc.server.chat.sasl_username": "alice",
+        "irc.server.chat.sasl_password": PASSWORD,
+        "irc.server.chat.autojoin": "#lobby",
+        "irc.look.server_buffer": "independent",
+        "irc.look.smart_filter": "off",
+        "weechat.look.buffer_time_format": "%H:%M",
+        "weechat.look.prefix_align_max": "8",
+        "weechat.bar.buflist.size": "13",
+    }
+    environment = {**inherited(), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HOME": folder, "NCURSES_NO_UTF8_ACS": "1"}
+    bob, carol = log_in(port, "bob"), log_in(port, "carol")
+    alice = log_in(port, "alice")
+    for user in (alice, bob):
+        user.join("trip")
+    alice.set_topic("trip", "Kyoto in November")
+    alice.close()
+    command = ["weechat", "--dir", f"{folder}/weechat", "-r", f"/server add chat 127.0.0.1/{port}"]
+    for name, value in settings.items():
+        command += ["-r", f"/set {name} {value}"]
+    command += ["-r", "/connect chat"]
+    with Window(command, columns=COLUMNS, rows=14, environment=environment, folder=folder, is_shown=False) as window:
+        window.until_shows("#trip", "#lobby")
+        window.type("/buffer #lobby", ENTER)
+        window.until_shows("3:#lobby")
+        window.type("/buffer clear", ENTER)
+        carol.say("alice, did you see the pictures from Kyoto? 京都の秋はきれいです")
+        window.until_shows("Kyoto?")
+        window.type("I did! The third one is my favourite.", ENTER)
+        window.until_shows("I did!")
+        carol.say("/me makes coffee")
+        window.until_shows("makes coffee")
+        bob.say("Three trains are late:\nthe 8:12, the 8:40,\nand mine")
+        window.until_shows("and mine")
+        bob.say("the hotel is booked", room="trip")
+        bob.whisper("alice", "psst: it's carol's birthday on Friday")
+        window.until_shows("5:bob")
+        window.type("carol: what a pity, ")
+        window.until(lambda: "what a pity," in window.cursor_row, "the line is typed")
+        drawn = _draw("weechat", _cells(window), window.cursor)
+    for user in (bob, carol):
+        user.close()
+    return drawn
+
+
 # --- the picture ---
+
+
+def _cells(window: Window) -> list[list[Char]]:
+    return [[window.cell(row, column) for column in range(COLUMNS)] for row in range(len(window.rows()))]
 
 
 def _replaced(cells: list[Char], old: str, new: str) -> list[Char]:
@@ -120,12 +183,12 @@ def _replaced(cells: list[Char], old: str, new: str) -> list[Char]:
     return [*cells[:start], *others, *[blank] * COLUMNS][:COLUMNS]
 
 
-def _draw(rows: list[list[Char]], cursor: Place) -> str:
+def _draw(title: str, rows: list[list[Char]], cursor: Place) -> str:
     width = round(COLUMNS * _CELL_WIDTH + 2 * _MARGIN)
-    height = _TITLE_HEIGHT + ROWS * _CELL_HEIGHT + 2 * _MARGIN
+    height = _TITLE_HEIGHT + len(rows) * _CELL_HEIGHT + 2 * _MARGIN
     row, column = cursor
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    about = f'role="img" aria-label="chatclient in a terminal" font-family="{_FONT}" font-size="14"'
+    about = f'role="img" aria-label="{title} in a terminal" font-family="{_FONT}" font-size="14"'
     bar = f"M0 {_TITLE_HEIGHT}V10A10 10 0 0 1 10 0H{width - 10}A10 10 0 0 1 {width} 10V{_TITLE_HEIGHT}Z"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} {about}>',
@@ -135,7 +198,7 @@ def _draw(rows: list[list[Char]], cursor: Place) -> str:
             f'<circle cx="{20 + 20 * number}" cy="17" r="6" fill="{colour}"/>'
             for number, colour in enumerate(("#ff5f57", "#febc2e", "#28c840"))
         ),
-        f'<text x="{width / 2:g}" y="22" fill="#9aa3af" text-anchor="middle" font-size="13">chatclient</text>',
+        f'<text x="{width / 2:g}" y="22" fill="#9aa3af" text-anchor="middle" font-size="13">{title}</text>',
         f'<rect x="{_x(column)}" y="{_y(row) - 13}" width="{_CELL_WIDTH}" height="17" fill="{_FOREGROUND}"/>',
         *(line for number, cells in enumerate(rows) for line in _draw_row(number, cells)),
         "</svg>",
@@ -146,6 +209,12 @@ def _draw(rows: list[list[Char]], cursor: Place) -> str:
 def _draw_row(row: int, cells: list[Char]) -> list[str]:
     """A row as pieces of one style each. Each wide letter is a separate piece, so that no font moves other letters."""
     drawn = []
+    for background, piece in groupby(enumerate(cells), lambda place: place[1].bg):
+        columns = [column for column, _ in piece]
+        if background != "default":
+            size = f'width="{len(columns) * _CELL_WIDTH:g}" height="{_CELL_HEIGHT}"'
+            fill = f'fill="{_colour(background)}" fill-opacity="0.4"'
+            drawn.append(f'<rect x="{_x(columns[0])}" y="{_y(row) - 13}" {size} {fill}/>')
     for (is_wide, style), piece in groupby(
         enumerate(cells), lambda place: (_is_wide(cells, place[0]), _style(place[1]))
     ):
@@ -154,9 +223,9 @@ def _draw_row(row: int, cells: list[Char]) -> list[str]:
             text = "".join(cell.data for _, cell in part)
             start = part[0][0] + len(text) - len(text.lstrip())
             if text.strip():
-                columns = 2 if is_wide else len(text.strip())
+                width = 2 if is_wide else len(text.strip())
                 drawn.append(
-                    f'<text x="{_x(start)}" y="{_y(row)}" textLength="{columns * _CELL_WIDTH:g}" '
+                    f'<text x="{_x(start)}" y="{_y(row)}" textLength="{width * _CELL_WIDTH:g}" '
                     f'lengthAdjust="spacingAndGlyphs" xml:space="preserve"{style}>{escape(text.strip())}</text>'
                 )
     return drawn
@@ -168,8 +237,13 @@ def _is_wide(cells: list[Char], column: int) -> bool:
 
 
 def _style(cell: Char) -> str:
-    colour = _COLOURS.get(cell.fg, f"#{cell.fg}")
-    return f' fill="{colour}"' + ' font-weight="bold"' * cell.bold + ' font-style="italic"' * cell.italics
+    return f' fill="{_colour(cell.fg)}"' + ' font-weight="bold"' * cell.bold + ' font-style="italic"' * cell.italics
+
+
+def _colour(name: str) -> str:
+    """The colour of a name of pyte, which misspells one of the bright ones; these look like the others here."""
+    plain = name.removeprefix("bright").removeprefix("bfight")
+    return _COLOURS.get(name) or _COLOURS.get(plain, f"#{name}")
 
 
 def _x(column: int) -> str:
