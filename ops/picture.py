@@ -1,4 +1,4 @@
-"""Draws terminals for the README, from real runs: the client (terminal.svg), and WeeChat in the same room (weechat.svg).
+"""Draws terminals for the README, from real runs: the client (terminal.svg), and WeeChat (weechat.svg).
 
 WeeChat is Debian's weechat-curses: ``make irc-clients`` installs it. Without it, its picture is left as it is.
 """
@@ -131,7 +131,8 @@ def _talk_in_weechat(port: int, folder: str) -> str:
         "weechat.look.prefix_align_max": "8",
         "weechat.bar.buflist.size": "13",
     }
-    environment = {**inherited(), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HOME": folder, "NCURSES_NO_UTF8_ACS": "1"}
+    environment = {**inherited(), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "HOME": folder}
+    environment["NCURSES_NO_UTF8_ACS"] = "1"  # lines as letters, which the emulator knows
     bob, carol = log_in(port, "bob"), log_in(port, "carol")
     alice = log_in(port, "alice")
     for user in (alice, bob):

@@ -426,5 +426,48 @@ SASL = {
         bob > REGISTER $alice * :secret
         bob < FAIL REGISTER $code $alice :*
     """,
+    "account-registration: REGISTER by a guest who is online": """
+        alice : +account-notify
+        bob :
+        bob > JOIN #lobby
+        bob ..
+        alice > JOIN #lobby
+        alice > JOIN $room
+        alice > PRIVMSG $room :mine
+        alice ..
+        bob ..
+        alice > REGISTER * *
+        alice < 461 $alice REGISTER :*
+        alice > REGISTER $bob * :secret
+        alice < FAIL REGISTER ACCOUNT_NAME_MUST_BE_NICK $bob :*
+        alice .
+        alice > REGISTER * * :secret
+        alice <<
+        alice & 900 $alice ...
+        alice & REGISTER SUCCESS $alice :*
+        alice & :$alice!*@* PART $room :*
+        alice & :$alice!*@* ACCOUNT $alice
+        alice & :$alice!*@* JOIN #lobby
+        alice & 366 $alice #lobby :*
+        bob <+ :$alice!*@* QUIT :*
+        bob <+ :$alice!*@* JOIN #lobby
+        bob > WHOIS $alice
+        bob <+ 330 $bob $alice $alice :*
+        bob ..
+        alice > PRIVMSG #lobby :hello
+        bob < :$alice!*@* PRIVMSG #lobby hello
+        bob > PRIVMSG $alice :hi
+        alice < :$bob!*@* PRIVMSG $alice hi
+        alice > REGISTER * * :secret
+        alice < FAIL REGISTER ALREADY_AUTHENTICATED $alice :*
+        alice > QUIT
+        alice <+ ERROR :*
+        again : raw
+        again > PASS secret
+        again > NICK $alice
+        again > USER alice 0 * :Alice
+        again <<
+        again & 001 $alice :*
+    """,
 }
 test_server_answers_as_the_specification_says = dialogues({**REGISTRATION, **CAPABILITIES, **SASL})

@@ -936,6 +936,13 @@ BREAKS = (
         _SHARED + "test_refusal_comes_after_what_is_in_flight",
     ),
     _break(
+        _GUEST_NAMES,
+        _CHAT + "registration.py",
+        "self._journal.append([*given_up, account])",
+        "self._journal.append([account, *given_up])",
+        "integration/test_irc_registration.py::test_server_answers_as_the_specification_says",
+    ),
+    _break(
         _NO_QUORUM,
         _JOURNAL + "shared.py",
         "            fence.complete(())  #",

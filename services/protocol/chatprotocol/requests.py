@@ -446,7 +446,7 @@ class Authenticate(Struct, frozen=True, gc=False, kw_only=True):
     """Prove who the user is, before Enter. The answer is Authenticated.
 
     ``token`` replaces the password. An unknown name is an error, or with ``registers`` is registered; then a known one
-    is an error.
+    is an error. A guest with one connection may register its own name; it is offline then, until Enter.
     """
 
     username: str

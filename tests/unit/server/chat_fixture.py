@@ -386,7 +386,7 @@ class FakeJournal:
         while self._incomplete:
             self._incomplete.pop().complete([])
 
-    def _apply(self, entry: Entry[Any]) -> object:  # noqa: C901 - one case for each entry
+    def _apply(self, entry: Entry[Any]) -> object:  # noqa: C901, PLR0912 - one case for each entry
         self.when_appended(entry)
         match entry:
             case NewAccount():
@@ -410,6 +410,9 @@ class FakeJournal:
                 return GuestRenamed(account) if account else Problem.NAME_TAKEN
             case GuestClaim():
                 return self._accounts.claim(entry.name)
+            case GuestRelease():
+                self._accounts.claimed.discard(name_key(entry.name))
+                return None
             case PasswordChange():
                 self.changed_hashes.append((entry.account_id, entry.new_hash))
                 if not (entry.is_rehash or self.hash_is_another):

@@ -63,6 +63,10 @@ def guest(services: ChatFixture, name: str = "carol", address: str = "10.0.0.1")
     return peer
 
 
+def register(name: str, password: str = "secret") -> Authenticate:
+    return Authenticate(username=name, password=password, registers=True)
+
+
 def directs(peer: Peer) -> list[str]:
     return [each.text for each in peer.received() if isinstance(each, DirectMessage)]
 
@@ -96,6 +100,26 @@ def test_guest_that_quits_frees_its_name_at_once(services: ChatFixture) -> None:
     assert codes(services.connect().ask(Authenticate(username="carol", password="x", registers=True))) == [
         Authenticated
     ]
+
+
+def test_guest_registers_its_name_and_enters_as_the_account(services: ChatFixture) -> None:
+    """Promise: nobody else gets the name meanwhile, and a refused password changes nothing."""
+    carol, claimed = guest(services), set(services.accounts.claimed)
+    assert codes(carol.ask(register("carol", "secret" * 1_000))) == [ErrorCode.TOO_LONG]
+    assert codes(carol.ask(register("dave"))) == [ErrorCode.NOT_PERMITTED]
+    assert codes(carol.ask(Authenticate(username="carol", password="secret"))) == [ErrorCode.NOT_PERMITTED]
+    assert (services.presence.names(), services.accounts.claimed) == (("carol",), claimed)
+    assert codes(carol.ask(register("CAROL"))) == [Authenticated]
+    assert services.presence.names() == ()
+    (welcome, _) = carol.ask(enter("carol"))
+    assert isinstance(welcome, Welcome)
+    assert welcome.account == AccountKind.NEW
+    bob = services.connect()
+    bob.ask(Login("bob", "secret"))
+    bob.ask(Whisper("carol", "psst"))
+    assert directs(carol) == ["psst"]
+    carol.session.end()
+    assert services.presence.names() == ("bob",)
 
 
 @pytest.mark.parametrize("is_muted", [False, True])

@@ -164,8 +164,12 @@ class IrcServer(ServerProtocol):
                 case events.Welcome():
                     counts = following if isinstance(following, events.Counts) else None
                     position += counts is not None
+                    is_first = not connection.is_registered
                     _enter(connection, event)
-                    lines += connection.answer_lines(irc_info.welcome_lines(connection, event, counts))
+                    if is_first:
+                        lines += connection.answer_lines(irc_info.welcome_lines(connection, event, counts))
+                    elif "account-notify" in connection.enabled:
+                        lines.append(format_line(connection.prefix, "ACCOUNT", connection.account))
                 case _:
                     found = self._own_lines(event)
                     lines += connection.answer_lines(found) if connection.is_answer(event) else found

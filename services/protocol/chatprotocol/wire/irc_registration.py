@@ -15,8 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import PASSWORD_MAX_BYTES, REALNAME_MAX_BYTES, USERNAME_MAX_BYTES
-from chatprotocol.requests import Authenticate, Barrier, ChangeEncoding, Enter, Leave, Quit, Rename, Watch
-from chatprotocol.rules import check_username, name_key
+from chatprotocol.requests import (
+    Authenticate,
+    Barrier,
+    ChangeEncoding,
+    Enter,
+    EnterLobby,
+    Leave,
+    Quit,
+    Rename,
+    Watch,
+)
+from chatprotocol.rules import LOBBY, check_username, name_key
 from chatprotocol.wire.irc_capabilities import (
     ACCOUNT_REGISTRATION,
     EXTENDED_MONITOR,
@@ -25,6 +35,7 @@ from chatprotocol.wire.irc_capabilities import (
     letters_of,
 )
 from chatprotocol.wire.irc_commands import finish_entering
+from chatprotocol.wire.irc_events import is_inside, part_line
 from chatprotocol.wire.irc_lines import clip, format_line, wrap_words
 
 if TYPE_CHECKING:
@@ -176,17 +187,21 @@ def _enter(connection: IrcConnection) -> Iterator[Request]:
             yield from close(connection, "Access denied")
             return
         _greet_account(connection)
-    yield Enter(
-        username=connection.account or connection.nick,
-        variant=connection.variant,
-        realname=connection.realname or connection.nick,
-        echoes=connection.echoes,
-    )
+    yield _entrance(connection)
     if connection.is_registered:
         for room in sorted(connection.rooms):
             yield from finish_entering(connection, room)
     elif connection.nick:
         yield from close(connection, "Access denied")
+
+
+def _entrance(connection: IrcConnection) -> Enter:
+    return Enter(
+        username=connection.account or connection.nick,
+        variant=connection.variant,
+        realname=connection.realname or connection.nick,
+        echoes=connection.echoes,
+    )
 
 
 def _is_username(name: str) -> bool:
@@ -308,17 +323,35 @@ def register(connection: IrcConnection, command: Command) -> Iterator[Request]:
         connection.reply("461", "REGISTER", "Not enough parameters")
     elif connection.account:
         connection.fail("REGISTER", "ALREADY_AUTHENTICATED", connection.account, "You are logged in already")
-    elif connection.is_registered:
-        connection.fail("REGISTER", "TEMPORARILY_UNAVAILABLE", account, "Reconnect, and register before CAP END")
     elif not current:
         connection.fail("REGISTER", "NEED_NICK", account, "Send NICK first")
     elif account != "*" and name_key(account) != name_key(current):
         connection.fail("REGISTER", "ACCOUNT_NAME_MUST_BE_NICK", account, "The name of an account is your nick")
     else:
         yield from _log_in(connection, Authenticate(username=current, password=command.param(2), registers=True))
-        if not connection.was_refused:
-            words = ("SUCCESS", connection.account, "Account registered")
-            connection.put(format_line(connection.settings.name, "REGISTER", *words))
+        if connection.was_refused:
+            return
+        words = ("SUCCESS", connection.account, "Account registered")
+        connection.put(format_line(connection.settings.name, "REGISTER", *words))
+        if connection.is_registered:
+            yield from _enter_again(connection)
+
+
+def _enter_again(connection: IrcConnection) -> Iterator[Request]:
+    """Log in a guest as the account of its name, which it has just registered. Its memberships are over."""
+    was_in_lobby = is_inside(connection, None)
+    for room in sorted(connection.rooms):
+        connection.put(part_line(room, connection.nick, "You have an account now", connection.encoding))
+    connection.rooms.clear()
+    yield _entrance(connection)
+    if connection.was_refused:
+        yield from close(connection, "Access denied")
+        return
+    if connection.watched:
+        yield Watch(usernames=connection.watched, is_extended=EXTENDED_MONITOR in connection.enabled)
+    if was_in_lobby:
+        yield EnterLobby()
+        yield from finish_entering(connection, LOBBY)
 
 
 # --- the connection itself ---

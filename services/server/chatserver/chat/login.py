@@ -191,9 +191,10 @@ class Login:
                 raise name_in_use(login.username)
         return self._authenticate_password(login, password, peer, account, last_login_ms)
 
-    def prove(self, request: requests.Authenticate, peer: Peer, address: str) -> Proof:
+    def prove(self, request: requests.Authenticate, peer: Peer, address: str, guest: Account | None = None) -> Proof:
         """Find or register the account of a user who does not log in yet. Raises RequestError, also for a banned one.
 
+        ``guest``: the guest who registers its own name, and then has it no more.
         An unknown name takes the same time as a wrong password, and is answered by the same error.
         """
         name = request.username
@@ -204,7 +205,7 @@ class Login:
             check_password(request.password)
             login = requests.Login(name, request.password)
             if request.registers:
-                proof = self._register_new(login, request.password, peer)
+                proof = self._register_new(login, request.password, peer, guest)
             else:
                 proof = self._authenticate_password(
                     login, request.password, peer, *self._accounts.find_at(name, peer.network)
@@ -212,17 +213,19 @@ class Login:
         self._check_standing(self._records.standing(proof.account.id, address), proof)
         return proof
 
-    def _register_new(self, login: requests.Login, password: str, peer: Peer) -> Proof:
+    def _register_new(self, login: requests.Login, password: str, peer: Peer, guest: Account | None) -> Proof:
         """Register a name. RequestError: it is known, or can't be registered."""
         if self._registration.is_closed:  # first: on a closed server the names must stay unknown
             raise RequestError(
                 ErrorCode.NOT_PERMITTED, "This server registers no new names; ask an operator for an account."
             )
-        if self._accounts.find(login.username) is None and (proof := self._register(login, password, peer)) is not None:
-            return proof
+        if self._accounts.find(login.username) is None:
+            proof = self._register(login, password, peer, guest)
+            if proof is not None:
+                return proof
         raise RequestError(ErrorCode.BAD_USERNAME, f"The name {login.username} belongs to an account.")
 
-    def _register(self, login: requests.Login, password: str, peer: Peer) -> Proof | None:
+    def _register(self, login: requests.Login, password: str, peer: Peer, guest: Account | None = None) -> Proof | None:
         """Register a new name; None if it was taken meanwhile. Raises RequestError."""
         account = self._registration.register(
             login.username,
@@ -231,6 +234,7 @@ class Login:
             peer.network,
             is_exempt=peer.is_exempt,
             is_abandoned=peer.is_abandoned,
+            guest=guest,
         )
         return None if account is None else Proof(account, AccountKind.NEW, password)
 

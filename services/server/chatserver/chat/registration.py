@@ -12,7 +12,7 @@ from chatprotocol.limits import INVITATION_MAX_BYTES
 from chatprotocol.rules import name_key
 from chatserver.chat.passwords import Urgency
 from chatserver.chat.problems import write_error
-from chatserver.journal.entries import AccountProblem, NewAccount
+from chatserver.journal.entries import AccountProblem, GuestRelease, NewAccount
 from chatserver.store.accounts import Account, Role
 from chatserver.store.invitations import hash_code
 
@@ -141,9 +141,12 @@ class Registration:
         """True if no name can be registered. Unknown names must then look like known ones."""
         return self._mode == "closed"
 
-    def check(self, username: str, invitation: str | None) -> None:
-        """Check if an unknown name can be registered, before its password is known. Raises RequestError."""
-        if self._is_guest(username):
+    def check(self, username: str, invitation: str | None, *, is_own: bool = False) -> None:
+        """Check if an unknown name can be registered, before its password is known. Raises RequestError.
+
+        ``is_own``: the guest who has the name asks.
+        """
+        if not is_own and self._is_guest(username):
             raise name_in_use(username)
         is_reserved = name_key(username) in self._operators
         if self._mode == "open" and not is_reserved:
@@ -169,21 +172,25 @@ class Registration:
         *,
         is_exempt: bool,
         is_abandoned: Callable[[float], bool],
+        guest: Account | None = None,
     ) -> Account | None:
         """Return the new account, or None if the name was taken meanwhile. Raises RequestError.
 
-        ``is_exempt``: the limits don't apply to this network. See Passwords for ``is_abandoned``.
+        ``is_exempt``: the limits don't apply to this network. See Passwords for ``is_abandoned``. ``guest``: the guest
+        who has the name now, and gives it up for the account.
         """
-        self.check(username, invitation)
+        self.check(username, invitation, is_own=guest is not None)
         is_reserved = name_key(username) in self._operators
         code_hash = hash_code(invitation or "") if is_reserved or self._mode == "invite" else ""
         role = Role.OPERATOR if is_reserved else Role.USER
         if not is_exempt:
             self._limits.take(network)
-        outcome: Account | AccountProblem | None = None
+        outcome: object = None
         try:
             password_hash = self._passwords.hash(password, Urgency.REGISTRATION, is_abandoned)
-            (outcome,) = self._journal.append([NewAccount(username, password_hash, network, code_hash, role)]).result()
+            given_up = [GuestRelease(guest.name, guest.claim)] if guest is not None else []
+            account = NewAccount(username, password_hash, network, code_hash, role)
+            *_, outcome = self._journal.append([*given_up, account]).result()
         except OSError as error:
             raise write_error(error, "nothing was registered") from error
         finally:

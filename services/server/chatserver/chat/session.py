@@ -340,8 +340,8 @@ class Session:
         self._services.check_available()
         return self._try(partial(self._keep_proof, request))
 
-    def _keep_proof(self, request: requests.Authenticate) -> State:
-        proof = self._proof = self._services.login.prove(request, self._peer(), self._address)
+    def _keep_proof(self, request: requests.Authenticate, guest: Account | None = None) -> State:
+        proof = self._proof = self._services.login.prove(request, self._peer(), self._address, guest)
         self._send_queue.put([Authenticated(proof.account.name, is_new=proof.kind is AccountKind.NEW)])
         return State.AUTHENTICATED
 
@@ -373,6 +373,21 @@ class Session:
         self._guest = guest
         services.guests.join(guest, self._member)
         return State.GUEST
+
+    def _register_guest(self, request: requests.Authenticate) -> State:
+        """Register the name of this guest. The guest is gone then; Enter logs the account in."""
+        assert self._guest is not None
+        guest = self._guest.account
+        assert guest is not None
+        if not request.registers or name_key(request.username) != name_key(guest.name):
+            raise RequestError(ErrorCode.NOT_PERMITTED, "A guest can register its own name only.")
+        self._services.check_available()
+        state = self._keep_proof(request, guest)
+        assert self._member is not None
+        self._member.quit_reason = "Registered"
+        self.end()
+        self._guest = None
+        return state
 
     def _rename(self, request: requests.Rename) -> State:
         """Give a guest another name. The hub answers."""
@@ -960,6 +975,7 @@ class Session:
         State.GUEST: {
             **_ALWAYS,
             **_MEMBERS,
+            requests.Authenticate: _register_guest,
             requests.Rename: _rename,
         },
         State.GUEST_PAIR: {
