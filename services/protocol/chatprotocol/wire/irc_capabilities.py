@@ -67,8 +67,8 @@ _OF_MESSAGES: Final = "abgt"
 _LETTERS_OF: Final[Mapping[type, str]] = {
     events.PublicBatch: _OF_MESSAGES,
     events.PublicMessage: _OF_MESSAGES,
-    events.Relayed: "g",
-    events.MemberJoined: "aen",
+    events.Relayed: _OF_MESSAGES,
+    events.MemberJoined: "aegn",
     events.AwayChanged: "n",
     events.RealnameChanged: "s",
     events.Invited: "i",
