@@ -32,7 +32,7 @@ SHARED: tuple[tuple[events.Event | events.Modes, str, list[str]], ...] = (
         [f"{FROM_BOB} JOIN #dev", ":chat.test MODE #dev +v bob"],
     ),
     (
-        events.MemberJoined(room="dev", info=structs.structs.replace(BOB, is_bot=True, away="")),
+        events.MemberJoined(room="dev", info=structs.replace(BOB, is_bot=True, away="")),
         "ag",
         [f"@account=bob;bot {FROM_BOB} JOIN #dev"],
     ),
