@@ -12,6 +12,9 @@ STACK ?= auto
 MINUTES ?= 30
 PACKAGES := services/protocol services/server services/client
 SOURCES := services tests ops bench
+# The packages of The Lounge, a client of IRC.
+LOUNGE := tests/browser/lounge
+NPM_QUIETLY := --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
 
 export DOCKER_BUILDKIT := 1
 
@@ -44,7 +47,7 @@ browser: ## Install the browser for the tests of the web page, on a Debian machi
 	@command -v chromium chromedriver >/dev/null || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium chromium-driver; }
 
 .PHONY: irc-clients
-irc-clients: ## Install irssi and WeeChat for the tests with them, on a Debian machine, as root
+irc-clients: $(VENV)/irc/.installed ## Install irssi, WeeChat, The Lounge and bots for the tests of IRC, on a Debian machine, as root
 	@{ command -v irssi && command -v weechat; } >/dev/null || { apt-get -qq update && apt-get -qq install --yes --no-install-recommends irssi weechat-curses; }
 
 .PHONY: mutants
@@ -99,11 +102,15 @@ engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, 
 .PHONY: pin
 pin: $(VENV)/.installed ## Pin the newest versions of everything, with hashes
 	@$(BIN)/pip install --quiet uv
-	@for file in requirements-dev requirements-build requirements-bench requirements-audit ops/nats/requirements services/server/requirements services/client/requirements; do \
+	@for file in requirements-dev requirements-build requirements-bench requirements-audit requirements-irc ops/nats/requirements services/server/requirements services/client/requirements; do \
 	  echo "Pinning $$file.txt"; \
 	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$$file.txt" "$$file.in"; \
 	done
+	@$(MAKE) --no-print-directory $(VENV)/irc/.installed
+	@echo "Pinning $(LOUNGE)/package-lock.json"
+	@rm $(LOUNGE)/package-lock.json
+	@PATH="$$PWD/$(VENV)/irc/bin:$$PATH" npm install --prefix $(LOUNGE) $(NPM_QUIETLY) --package-lock-only --omit-lockfile-registry-resolved
 
 .PHONY: clean
 clean: ## Remove the virtual environment and all caches
@@ -124,6 +131,16 @@ $(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
 $(VENV)/audit/.installed: requirements-audit.txt
 	@$(PYTHON) -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
+	@touch $@
+
+# The same for clients of IRC. npm is a package of Python here: Debian's needs 360 others.
+$(VENV)/irc/.installed: requirements-irc.txt $(LOUNGE)/package.json $(LOUNGE)/package-lock.json
+	@echo "Installing clients of IRC (once; half a minute)"
+	@$(PYTHON) -m venv $(VENV)/irc
+	@$(VENV)/irc/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-irc.txt
+	@mkdir -p $(VENV)/irc/lounge
+	@cp $(LOUNGE)/package.json $(LOUNGE)/package-lock.json $(VENV)/irc/lounge
+	@PATH="$$PWD/$(VENV)/irc/bin:$$PATH" npm ci --prefix $(VENV)/irc/lounge $(NPM_QUIETLY)
 	@touch $@
 
 $(VENV)/.installed-bench: requirements-bench.txt $(VENV)/.installed

@@ -1,0 +1,101 @@
+"""irssi and WeeChat, started as docs/wire/irc.md tells their users. `make irc-clients` installs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Self
+
+import pytest
+
+from ops.window import ENTER, Window
+
+_TOP: Final = Path(__file__).parents[2]
+TERMINAL_CLIENTS: Final = ("irssi", "weechat")
+_TITLES: Final = {"irssi": "irssi", "weechat": "WeeChat"}
+# All that a test shows: these programs scroll a part of the window, and rows that leave it are lost.
+_ROWS: Final = 120
+
+
+def require(*programs: str | Path) -> None:
+    """Skip the test if one of the programs is not installed; or fail, if CHAT_TEST_IRC_CLIENTS is ``required``."""
+    for program in programs:
+        if shutil.which(program) is None:
+            reason = f"{program} is missing: see `make irc-clients`"
+            (pytest.fail if os.environ.get("CHAT_TEST_IRC_CLIENTS") == "required" else pytest.skip)(reason)
+
+
+def documented(client: str, port: int, name: str, password: str | None, *, tls: bool = False) -> list[str]:
+    """What docs/wire/irc.md tells the users of this client to type, for this server and user."""
+    page = (_TOP / "docs" / "wire" / "irc.md").read_text(encoding="utf-8")
+    row = next(line for line in page.splitlines() if line.startswith(f"| {_TITLES[client]} |"))
+    commands = re.findall(r"`([^`]+)`", row)
+    if password is None:
+        commands = [re.sub(r"-sasl_\w+ \S+ ", "", each) for each in commands if "server.chat.sasl_" not in each]
+    # The WeeChat of Debian 12 is older than 4.0.
+    tls_option = ("-ssl" if client == "weechat" else "-tls") if tls else ""
+    values = {"chat.example.org": "localhost", "9999": str(port), "SECRET": password or "", " -tls": f" {tls_option}"}
+    for word, value in {**values, "alice": name}.items():
+        commands = [each.replace(word, value) for each in commands]
+    return commands
+
+
+class TerminalClients:
+    """irssi and WeeChat in pseudo-terminals, each with a configuration of its own. Leaving the context kills them."""
+
+    def __init__(self, folder: Path, root_certificate: Path | None = None) -> None:
+        """``root_certificate`` is the one that they trust, besides those of the system."""
+        self._folder = folder
+        self._root_certificate = root_certificate
+        self._windows = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._windows.close()
+
+    def start(self, program: str, port: int, name: str, password: str | None = None, *, tls: bool = False) -> Window:
+        """Start a program, and type what connects it; the second time for a user, all is in its files."""
+        require(program)
+        folder = self._folder / f"{program}-{name}-{password}"
+        is_new = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        environment = {"TERM": "xterm", "LC_ALL": "C.UTF-8", "HOME": str(folder), "PATH": os.environ["PATH"]}
+        commands = documented(program, port, name, password, tls=tls)
+        if program == "irssi":
+            arguments = [f"--home={folder}"]
+            if is_new:
+                (folder / "config").write_text(_IRSSI_CONFIG, encoding="utf-8")
+            else:
+                commands = []  # it connects by itself: -auto
+            if self._root_certificate is not None:
+                environment["SSL_CERT_FILE"] = str(self._root_certificate)
+        else:
+            arguments = ["--dir", str(folder), "--plugins", "irc,buflist"]
+            settings = _WEECHAT_SETTINGS
+            if self._root_certificate is not None:
+                settings = (f"weechat.network.gnutls_ca_user {self._root_certificate}", *settings)
+            arguments += [word for setting in settings for word in ("--run-command", f"/set {setting}")]
+            if not is_new:
+                commands = ["/connect chat"]
+        command = [program, *arguments]
+        window = Window(command, columns=160, rows=_ROWS, environment=environment, folder=str(folder))
+        self._windows.enter_context(window)
+        window.until_shows("Irssi v" if program == "irssi" else _WEECHAT_SETTINGS[-1].split()[0])
+        for each in commands:
+            window.type(each, ENTER)
+        return window
+
+
+# Nobody waits for the protection against floods, and a test types faster than a person.
+_IRSSI_CONFIG: Final = 'settings = { "irc/core" = { cmds_max_at_once = "1000"; cmd_queue_speed = "0"; }; };\n'
+_WEECHAT_SETTINGS: Final = (
+    "irc.look.server_buffer independent",
+    "weechat.look.paste_max_lines -1",
+    "irc.server_default.anti_flood_prio_high 0",
+    "irc.server_default.anti_flood_prio_low 0",
+)
