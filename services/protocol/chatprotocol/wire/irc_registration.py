@@ -318,7 +318,12 @@ def register(connection: IrcConnection, command: Command) -> Iterator[Request]:
     """REGISTER: make an account with the nick as its name (draft/account-registration)."""
     account, current = command.param(0), connection.nick
     if ACCOUNT_REGISTRATION not in connection.offered:
-        connection.fail("REGISTER", "TEMPORARILY_UNAVAILABLE", account or "*", "New names need an invitation here")
+        connection.fail(
+            "REGISTER",
+            "TEMPORARILY_UNAVAILABLE",
+            account or "*",
+            "No new names here: get an account, or an invitation, from an operator",
+        )
     elif len(command.params) < 3:  # noqa: PLR2004 - account, address, password
         connection.reply("461", "REGISTER", "Not enough parameters")
     elif connection.account:
