@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import FramesPeer, Peer, c, d, typed_frame
+from integration.irc import IrcPeer, WebIrcPeer, parse, plain
+from integration.room import FramesPeer, Peer, c, d, leave, typed_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,6 +82,85 @@ def test_invalid_request_is_one_error_for_its_sender(shared_room: Room, fresh_na
     assert_unnoticed([witness])
     sender.say("still here")
     assert witness.next("broadcast")["message"] == "still here"
+
+
+# Each line, and the command and the first words of its answers. "$taken" is the nick of another user.
+IRC_BEFORE_LOGIN = [
+    ("NICK \x1b[2J", ["432"]),
+    ("PRIVMSG #lobby :x", ["451"]),
+    ("NICK " + "x" * 33, ["432"]),
+    ("USER x", ["461"]),
+    ("CAP REQ :sasl nonsense", ["CAP"]),
+    ("AUTHENTICATE PLAIN", ["AUTHENTICATE"]),
+    *[("AUTHENTICATE " + "QUFB" * 100, [])] * 3,
+    ("AUTHENTICATE " + "QUFB" * 100, ["905"]),
+    ("AUTHENTICATE QUFB", ["908", "904"]),
+]
+IRC_ERRORS = [
+    ("x" * 60_000, ["417"]),
+    ("PRIVMSG #lobby :" + "x" * 500, ["417"]),
+    ("@+typing=" + "x" * 8_191 + " TAGMSG #lobby", ["417"]),
+    ("@+typing=" + "x" * 4_086 + " PING 1", ["PONG"]),
+    ("PRIVMSG nobody\0body :x", ["412"]),
+    ("PRIVMSG nobody\rbody :x", ["412"]),
+    ("\0\0", []),
+    ("JOIN " + ",".join(f"#room{number}" for number in range(1_000)), ["417"]),
+    ("JOIN " + ",".join(["#"] * 200), ["403"] * 100),
+    ("NICK $taken", ["433"]),
+    ("MONITOR + " + ",".join(f"nick{number}" for number in range(50)), ["731"]),
+    ("MONITOR + " + ",".join(f"another{number}" for number in range(40)), ["731"]),
+    ("MONITOR + " + ",".join(f"third{number}" for number in range(40)), ["734"]),
+    ("BATCH +1 draft/multiline #lobby", []),
+    ("@batch=1 PRIVMSG #lobby", []),
+    *[("@batch=1 PRIVMSG #lobby :" + "x" * 400, [])] * 20,
+    ("@batch=1 PRIVMSG #lobby :" + "x" * 400, ["FAIL"]),
+    ("BATCH -1", []),
+    ("BATCH -1", ["FAIL"]),
+    ("MODE #lobby " + "+k" * 200, ["696"] * 200),
+    ("NONSENSE", ["421"]),
+]
+# A text message of WebSocket is UTF-8, and a message has 65,536 bytes at most.
+NOT_UTF8 = [("PRIVMSG #lobby :\udcff", ["FAIL"]), ("@+typing=\udcff TAGMSG #lobby", ["FAIL"])]
+OVER = {"tcp": [*NOT_UTF8, ("x" * 100_000, ["417"])], "text.ircv3.net": [], "binary.ircv3.net": NOT_UTF8}
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_invalid_line_of_irc_has_its_numeric(shared_room: Room, fresh_name: Name, over: str) -> None:
+    """And no other answer; the connection goes on, and others see nothing."""
+    taken = fresh_name("witness")
+    witness = shared_room.enter(taken)
+    if over == "tcp":
+        sender = shared_room.connect(IrcPeer)
+    else:
+        web = shared_room.connect(WebIrcPeer)
+        assert web.shake_hands(over) == over
+        sender = web
+    for line, answers in IRC_BEFORE_LOGIN:
+        sender.put(line)
+        assert [parse(said).command for said in sender.sync()] == answers, line
+    name = fresh_name("sender")
+    sender.register(name, caps="batch draft/multiline message-tags standard-replies")
+    for line, answers in [*IRC_ERRORS, *OVER[over]]:
+        sender.put(line.replace("$taken", taken))
+        assert [parse(said).command for said in sender.sync()] == answers, line[:60]
+    assert_unnoticed([witness])
+    sender.put("JOIN #lobby", "PRIVMSG #lobby :still here")
+    assert witness.next("broadcast")["message"] == "still here"
+
+
+@pytest.mark.parametrize("proves", [False, True], ids=["nick", "password"])
+def test_registration_of_irc_that_never_ends_is_closed(open_room: Callable[..., Room], *, proves: bool) -> None:
+    """Promise: a connection that does not log in is closed, whatever it has sent: also the right password."""
+    room = open_room(login_seconds=0.5)
+    leave(room.enter("alice"))
+    peer = room.connect(IrcPeer)
+    peer.put("CAP LS 302", "CAP REQ :sasl", "NICK bob", "USER b 0 * :b")
+    if proves:
+        peer.put("AUTHENTICATE PLAIN", f"AUTHENTICATE {plain('alice')}")
+    *_, told, last = peer.rest()
+    assert parse(told).params[-1].startswith("Nobody logged in within 0.5 s")
+    assert parse(last)[2:] == ("ERROR", ["Closing Link: bob (not logged in)"])
+    room.wait_for_connections(0)
 
 
 @pytest.mark.parametrize("first", [b"DELETE / HTTP/1.1\r\n\r\n", b"\n", b"\x00" * 70_000])

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from integration.irc import IrcPeer
 from integration.room import NOT_REGISTERED, c, deadline, leave, wait_for
 from integration.web import WebPeer
 from web_bytes import handshake, request
@@ -128,7 +129,10 @@ def test_last_slots_are_for_known_users(open_room: Callable[..., Room]) -> None:
     room.wait_for_connections(0)
     for name in ("alice", "bob"):
         room.enter(name)
-    stranger, guest = room.peer(), room.guest("guest")
+    stranger, guest, irc = room.peer(), room.guest("guest"), room.connect(IrcPeer)
+    irc.put("NICK gina", "USER g 0 * :g")
+    assert "known users only" in irc.line()
+    assert irc.is_closed()
     stranger.ask(command="login", username="stranger", password="secret")
     assert stranger.next("error")["code"] == "server_full"
     guest.sending.register("TOSEND", "guest")

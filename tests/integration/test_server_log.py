@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from integration.irc import IrcPeer, plain
 from integration.room import c, d, leave, message_to, typed_frame, wait_for
 from integration.web import WebPeer
 from web_bytes import PING, TEXT, frame, handshake, request
@@ -35,18 +36,29 @@ FRAMES = [
     c("DM") + c("carol") + d("pr1vate") + c("DM") + c("hunter2") + d("pr1vate") + c("DM") + c("carol") + c("pr1vate"),
 ]
 REGISTER = [b"REGISTER TOSEND hunter2!\n\n" + message_to("carol", "pr1vate") + b"REGISTER TOSEND carol\n\nhunter2\n\n"]
+IRC = [
+    b"CAP LS 302\r\nAUTHENTICATE PLAIN\r\nAUTHENTICATE hunter2\r\nREGISTER x * hunter2\r\nOPER hunter2 hunter2\r\n",
+    b"NICK hunter2!\r\nNICK carol\r\nUSER hunter2 hunter2 * :hunter2\r\nREGISTER * * hunter2\r\nhunter2\r\nCAP END\r\n",
+    b"PASS hunter2\r\nAUTHENTICATE PLAIN\r\nAUTHENTICATE hunter2\r\nOPER carol hunter2\r\nNICK hunter2!\r\n",
+    b"JOIN #dev,#pr1vate! pr1vate,pr1vate\r\nMODE #dev +k pr1vate\r\nTOPIC #x :pr1vate\r\nTOPIC #dev :pr1vate\r\n",
+    b"PRIVMSG #lobby :publ1c\r\nPRIVMSG #dev :\1publ1c\1\r\nPRIVMSG nobody :pr1vate\r\nPRIVMSG #x :pr1vate\r\n",
+    b"PRIVMSG #lobby :publ1c\xff\r\nPRIVMSG #lobby :" + b"publ1c" * 100 + b"\r\nNOTICE carol :pr1vate\r\n",
+    b"@label=pr1vate;+typing=pr1vate TAGMSG nobody\r\nAWAY :pr1vate\r\nSETNAME :pr1vate\r\nWHO pr1vate*\r\n",
+    b"KICK #dev x :pr1vate\r\nREDACT #dev pr1vate :pr1vate\r\nCHATHISTORY LATEST #x pr1vate\r\nMODE #x +k pr1vate\r\n",
+]
 GUESSES = {
     "json": b'{"command":"login","username":"carol","password":"wr0ng"}\n' * 3,
     "websocket": handshake() + frame(TEXT, b'{"command":"login","username":"carol","password":"wr0ng"}') * 3,
     "frames": c("carol") + c("wr0ng") * 3,
     "datagram": c("carol") + c("wr0ng") * 3,
+    "irc": f"AUTHENTICATE PLAIN\r\nAUTHENTICATE {plain('carol', 'wr0ng')}\r\n".encode() * 3,
 }
 WEBSOCKET = [
     handshake(X_Password="hunter2"),
     *(frame(TEXT, line) for each in JSON for line in each.splitlines()),
     frame(TEXT, b"hunter2") + frame(PING, b"hunter2"),
 ]
-SENT = {"json": JSON, "websocket": WEBSOCKET, "frames": FRAMES, "datagram": FRAMES, "register": REGISTER}
+SENT = {"json": JSON, "websocket": WEBSOCKET, "frames": FRAMES, "datagram": FRAMES, "register": REGISTER, "irc": IRC}
 
 
 @pytest.mark.parametrize("protocol", SENT)
@@ -58,6 +70,7 @@ def test_log_has_no_passwords_and_no_messages(room: Room, log: io.StringIO, prot
         "frames": room.frames_peer,
         "datagram": room.datagram_peer,
         "register": room.register_peer,
+        "irc": partial(room.connect, IrcPeer),
     }[protocol]
     peer: Any = connect()
     for sent in SENT[protocol]:
@@ -72,9 +85,9 @@ def test_log_has_no_passwords_and_no_messages(room: Room, log: io.StringIO, prot
         guesser.send(b"REGISTER TOSEND dave\n\nSEND carol\nContent-length: 7 pr1vate\n\n")
         assert guesser.is_closed()
     else:
-        peer.until_fence()
+        (peer.sync if protocol == "irc" else peer.until_fence)()
         peer.send(b"hunter2\n" if protocol != "datagram" else c("EX"))
-        if protocol not in ("json", "websocket"):
+        if protocol not in ("json", "websocket", "irc"):
             peer.rest()
         guesser = connect()
         guesser.send(GUESSES[protocol])

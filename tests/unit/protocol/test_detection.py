@@ -55,7 +55,8 @@ def test_first_bytes_select_the_protocol(first: bytes, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "first", [MARK, b"C", b"GET", b"PATCH", b"OPTIONS", b"REGISTER", b"SEND", b"RECEIVED", b"ERROR"]
+    "first",
+    [MARK, b"C", b"GET", b"PATCH", b"OPTIONS", b"REGISTER", b"SEND", b"RECEIVED", b"ERROR", b"nick", b"AUTHENTICATE"],
 )
 def test_prefix_of_an_opening_needs_more_bytes(first: bytes) -> None:
     for size in range(1, len(first) + 1):
@@ -99,7 +100,9 @@ def test_protocols_are_asked_independently_and_the_first_match_wins(first: bytes
 
 
 @given(
-    word=st.sampled_from([b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", b"PATCH ", MARK + b"{", b""]),
+    word=st.sampled_from(
+        [b"{", b"C\0", b"REGISTER ", b"SEND ", b"RECEIVED ", b"ERROR ", b"PATCH ", b"AUTHENTICATE ", MARK + b"{", b""]
+    ),
     size=st.integers(0, SNIFF_MAX_BYTES),
     rest=st.binary(min_size=1, max_size=SNIFF_MAX_BYTES),
 )

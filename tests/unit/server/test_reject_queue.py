@@ -18,6 +18,7 @@ from .helpers import DEADLINE_SECONDS
 FULL = Refused(ErrorCode.SERVER_FULL, "The server is full; try again later.")
 IN_JSON, IN_FRAMES = by_name("json").encode_all([FULL]), by_name("frames").encode_all([FULL])
 IN_HTTP = by_name("websocket").refusal(FULL)
+IN_IRC = b"ERROR :Closing Link: The server is full; try again later.\r\n"
 # Seconds that a peer has to say something, and then to read the answer.
 SPEAK, READ = 1.0, 1.0
 NOW = 1_000.0
@@ -84,6 +85,8 @@ def fixture() -> Iterator[Fixture]:
         (b"C", IN_JSON),
         (b"GET / HTTP/1.1", IN_HTTP),
         (b"GET", IN_JSON),
+        (b"NICK alice\r\nUSER a 0 * :a\r\n", IN_IRC),
+        (b"NICK", IN_JSON),
         (b"\x16\x03\x01\x02\x00", ALERT_FULL),
     ],
 )
