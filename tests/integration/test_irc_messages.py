@@ -284,8 +284,8 @@ MESSAGES = {
         bob < FAIL REDACT REDACT_FORBIDDEN ...
         alice > REDACT $room $id :oops
         alice <<
-        alice & :$alice!*@* REDACT $room $id ...
-        bob < :$alice!*@* REDACT $room $id ...
+        alice & :$alice!*@* REDACT $room $id oops
+        bob < :$alice!*@* REDACT $room $id oops
         alice > REDACT $room 999999999
         alice < FAIL REDACT UNKNOWN_MSGID $room 999999999 :*
     """,

@@ -265,6 +265,26 @@ def test_ignored_user_does_not_learn_it(moderated: Room, fresh_name: Name) -> No
     assert "one" in [each["message"] for each in answer(alice, "history", command="CH", limit=500)["messages"]]
 
 
+def test_reason_of_a_deletion_is_told_like_a_message(moderated: Room, op: Peer, fresh_name: Name) -> None:
+    """Not to a user who ignores its author, and not that of a muted user. The audit table has it."""
+    name, other = fresh_name("bob"), fresh_name("alice")
+    alice, bob = aware(moderated, other), aware(moderated, name)
+    first, second = (bob.say(text)["id"] for text in ("one", "two"))
+    bob.ask(command="DM", to=other, message="three")
+    third = bob.next("sent")["id"]
+    alice.ask(command="ignore", username=name)
+    alice.next("ignored")
+    told = {"type": "deleted", "id": first, "by": name, "reason": "a typo"}
+    assert answer(bob, "deleted", command="delete", id=first, reason="a typo") == told
+    assert alice.next("deleted") == told
+    assert answer(bob, "deleted", command="delete", id=third, reason="a typo")["reason"] == "a typo"
+    assert alice.next("deleted") == {"type": "deleted", "id": third, "by": name}
+    assert answer(op, "audit", command="audit", limit=1)["acts"][0]["reason"] == "a typo"
+    answer(op, "muted", command="mute", username=name)
+    assert "reason" not in answer(bob, "deleted", command="delete", id=second, reason="a typo")
+    assert code(bob, command="delete", id=first, reason="x" * 1_000) == "too_long"
+
+
 def test_deleted_message_is_gone_and_its_nonce_and_id_stay(moderated: Room, op: Peer, fresh_name: Name) -> None:
     """It is in no history, search, or since; those who know moderation are told, then or after their login."""
     name, word = fresh_name("bob"), fresh_name("xyzzy")

@@ -414,11 +414,12 @@ class Bans(_Tagged, frozen=True, tag="bans"):
 
 
 class Deleted(_Tagged, frozen=True, gc=False, tag="deleted"):
-    """The message ``id`` is deleted: show it no longer."""
+    """The message ``id`` is deleted: show it no longer. At a login there is no reason."""
 
     id: int
     by: str
     room: str | None = None
+    reason: str = ""
 
 
 class Reported(_Tagged, frozen=True, kw_only=True, gc=False, tag="reported"):

@@ -327,10 +327,14 @@ class AskBans(_Moderating, frozen=True, kw_only=True, tag="bans"):
 
 
 class Delete(_Tagged, frozen=True, tag="delete"):
-    """Delete a message. Without a room: of the lobby, or a direct message that the user sent."""
+    """Delete a message. Without a room: of the lobby, or a direct message that the user sent.
+
+    The reason is told with the deletion, and to those who are offline now not at all.
+    """
 
     id: _Id
     room: str | None = None
+    reason: str = ""
 
 
 class Report(_Tagged, frozen=True, kw_only=True, tag="report"):

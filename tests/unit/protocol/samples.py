@@ -122,6 +122,7 @@ JSON = Samples(
         requests.AskBans(room="dev"),
         requests.Delete(17),
         requests.Delete(17, "dev"),
+        requests.Delete(17, "dev", "spam"),
         requests.Report(id=17, reason="spam"),
         requests.Report(username="bob", room="dev"),
         requests.AskAudit(),
@@ -217,6 +218,7 @@ JSON = Samples(
         ),
         events.Deleted(17, "alice"),
         events.Deleted(17, "alice", "dev"),
+        events.Deleted(17, "alice", "dev", "spam"),
         events.Reported(id=17, by="alice", reason="spam"),
         events.Reported(username="bob", room="dev", by="alice"),
         events.Audit((events.AuditRow(number=1, time_ms=events.TimeMs(0), action="ban", by="alice", target="bob"),)),
@@ -245,7 +247,10 @@ JSON = Samples(
             (events.RoleChanged(room="dev", username="bob", role=events.RoomRole.MEMBER, by="alice"),),
         ),
         (events.InvitedMember("dev", "bob", "alice"), (events.Invited("dev", "bob", "alice"),)),
-        (events.DirectDeleted(19, "bob", sender="bob", recipient="alice"), (events.Deleted(19, "bob"),)),
+        (
+            events.DirectDeleted(19, "bob", reason="typo", sender="bob", recipient="alice"),
+            (events.Deleted(19, "bob", reason="typo"),),
+        ),
     ),
 )
 

@@ -141,6 +141,7 @@ OWN: tuple[tuple[events.Event, list[str]], ...] = (
     (events.Muted(room="dev", username="carol", by="bob"), [":chat.test NOTICE #dev :bob muted carol in #dev"]),
     (events.Unmuted(username="carol", by="bob"), [f"{NOTICE}bob ended the mute of carol"]),
     (events.Deleted(9, "bob", "dev"), [":chat.test NOTICE #dev :bob deleted the message 9"]),
+    (events.Deleted(9, "bob", "dev", "spam"), [":chat.test NOTICE #dev :bob deleted the message 9: spam"]),
     (events.Deleted(9, "bob", "ops"), []),
     (events.DirectDeleted(9, "bob", sender="bob", recipient="alice"), [f"{NOTICE}bob deleted the message 9"]),
     (events.Reported(id=9, by="bob", reason="spam"), [f"{NOTICE}bob reported the message 9 in #lobby: spam"]),

@@ -357,6 +357,8 @@ def test_redact() -> None:
     direct = events.DirectDeleted(9, "alice", sender="alice", recipient="bob")
     said = alice.say("REDACT bob 9", direct)
     assert said == ([requests.Delete(9)], [":alice!alice@chat.test REDACT bob 9"])
+    said = alice.say("REDACT #dev 9 :a \x02bold word", events.Deleted(9, "alice", "dev", "a bold word"))
+    assert said == ([requests.Delete(9, "dev", "a bold word")], [":alice!alice@chat.test REDACT #dev 9 :a bold word"])
 
 
 @pytest.mark.parametrize(

@@ -477,14 +477,17 @@ def test_login_reads_again_if_the_rights_of_its_user_changed_meanwhile(
 
 
 def test_deleted_direct_message_is_told_to_both_with_their_names(journal: Journal) -> None:
-    """Protocols such as irc show a deletion in the conversation."""
+    """Protocols such as irc show a deletion in the conversation. Who ignores the other one gets no reason."""
     alice, bob = (journal.log_in(name, knows_rooms=True) for name in ("alice", "bob"))
     bob.member.knows_moderation = True
-    delete = entries.DeleteMessage(message_id=11, by_id=0, by="alice")
-    journal.append(delete, DeletedMessage(DIRECT_ID, 0, 1, "text", None, "alice", "bob"), alice)
+    delete = entries.DeleteMessage(message_id=11, by_id=0, by="alice", reason="typo")
+    for is_ignored in (False, True):
+        outcome = DeletedMessage(DIRECT_ID, 0, 1, "text", None, "alice", "bob", is_ignored=is_ignored)
+        journal.append(delete, outcome, alice)
     journal.commit()
-    deleted = DirectDeleted(11, "alice", sender="alice", recipient="bob")
-    assert (alice.queue.received(), bob.queue.received()) == ([deleted], [deleted])
+    deleted = DirectDeleted(11, "alice", reason="typo", sender="alice", recipient="bob")
+    assert alice.queue.received() == [deleted, deleted]
+    assert bob.queue.received() == [deleted, replace(deleted, reason="")]
 
 
 def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal) -> None:

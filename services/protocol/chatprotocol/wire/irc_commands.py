@@ -645,7 +645,7 @@ def _may_mark(connection: IrcConnection, key: str) -> bool:
 
 
 def _redact(connection: IrcConnection, command: Command) -> Iterator[Request]:
-    """REDACT (IRCv3, message-redaction). The server keeps no reason."""
+    """REDACT (IRCv3, message-redaction)."""
     if not _needs(connection, command, 2):
         return
     target, message_id = command.params[:2]
@@ -656,7 +656,7 @@ def _redact(connection: IrcConnection, command: Command) -> Iterator[Request]:
     elif not (message_id.isascii() and message_id.isdecimal()) or int(message_id[:20]) > ID_MAX:
         connection.fail("REDACT", "UNKNOWN_MSGID", target, message_id, "This message does not exist or is too old")
     else:
-        yield requests.Delete(int(message_id[:20]), room)
+        yield requests.Delete(int(message_id[:20]), room, _cut(command.param(2), REASON_MAX_BYTES))
 
 
 # --- other messages ---

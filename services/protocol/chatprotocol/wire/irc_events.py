@@ -354,9 +354,10 @@ def _deleted(connection: IrcConnection, event: events.Deleted) -> list[str]:
     if room is not None and not is_inside(connection, room):
         return []
     if MESSAGE_REDACTION not in connection.enabled:
-        return [_notice(connection, f"{event.by} deleted the message {event.id}", room)]
+        return [_notice(connection, f"{event.by} deleted the message {event.id}{_because(event.reason)}", room)]
     target = event.recipient if isinstance(event, events.DirectDeleted) else channel(room)
-    return [format_line(connection.encoding.prefix(event.by), "REDACT", target, str(event.id))]
+    reason = [event.reason] if event.reason else []
+    return [format_line(connection.encoding.prefix(event.by), "REDACT", target, str(event.id), *reason)]
 
 
 def _reported(connection: IrcConnection, event: events.Reported) -> list[str]:

@@ -134,7 +134,7 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
         elif isinstance(event, InvitedMember):
             lines.append(Invited(event.room, event.username, event.by))
         elif isinstance(event, DirectDeleted):
-            lines.append(Deleted(event.id, event.by, event.room))
+            lines.append(Deleted(event.id, event.by, event.room, event.reason))
     return _ENCODER.encode_lines(lines)
 
 

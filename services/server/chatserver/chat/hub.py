@@ -26,6 +26,7 @@ from operator import ne
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
 from chatprotocol import events
 from chatprotocol.address import is_in_network
@@ -824,17 +825,20 @@ class Hub:
                 self._operators.pop(member, None)
 
     def _publish_deletion(self, entry: entries.DeleteMessage, message: DeletedMessage, origin: _Origin) -> None:
-        deleted = events.Deleted(entry.message_id, entry.by, message.room)
+        deleted = events.Deleted(entry.message_id, entry.by, message.room, entry.reason)
         if message.recipient:
             users = {"sender": message.sender, "recipient": message.recipient}
-            deleted = events.DirectDeleted(entry.message_id, entry.by, **users)
+            deleted = events.DirectDeleted(entry.message_id, entry.by, reason=entry.reason, **users)
         if not message.text:  # it was deleted before
             self._tell_origin(origin, deleted)
             return
         recipient_id = message.recipient_id
         was = IndexedMessage(entry.message_id, message.conversation_id, message.sender_id, recipient_id, message.text)
         self._later.append(partial(self._on_deleted, was))
-        if message.conversation_id == DIRECT_ID:
+        if message.conversation_id == DIRECT_ID and message.is_ignored:
+            self._tell(deleted, origin, message.sender_id)
+            self._tell(replace(deleted, reason=""), None, recipient_id or 0)
+        elif message.conversation_id == DIRECT_ID:
             self._tell(deleted, origin, message.sender_id, recipient_id or 0)
         else:
             room = self._rooms.get(message.conversation_id)

@@ -125,7 +125,8 @@ class Moderation:
         target: dict[str, Any]
         match request:
             case requests.Delete():
-                return entries.DeleteMessage(message_id=request.id, room_id=room_id or LOBBY_ID, **by)
+                reason = request.reason if self._may_write(member, request.room) else ""
+                return entries.DeleteMessage(message_id=request.id, room_id=room_id or LOBBY_ID, reason=reason, **by)
             case requests.Report(id=int(message_id)):
                 return entries.Report(message_id=message_id, room_id=room_id or LOBBY_ID, reason=request.reason, **by)
             case requests.Ban(address=str(address)) | requests.Unban(address=str(address)):
@@ -157,6 +158,13 @@ class Moderation:
                 kind = SanctionKind.BAN if isinstance(request, requests.Unban) else SanctionKind.MUTE
                 return entries.LiftSanction(kind=kind, room_id=room_id, **target, **by)
         assert_never(request)
+
+    def _may_write(self, member: Member, room: str | None) -> bool:
+        """True if the user may write in a room, or in the lobby."""
+        found = None if room is None or is_lobby(room) else self._rooms.find_to_run(member, room)
+        if found is not None and is_voiceless(member, found):
+            return False
+        return self._records.silence(member.account_id, None if found is None else found.room_id) is None
 
     def _append(self, member: Member, entry: entries.Entry[Any], room: str | None, username: str) -> None:
         """Wait until the entry is committed and published. Raises RequestError."""

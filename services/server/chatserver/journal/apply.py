@@ -734,11 +734,14 @@ def _delete(transaction: Transaction, entry: entries.DeleteMessage) -> DeletedMe
     name = message.room
     if message.text:
         moderation.insert_deletion(connection, entry.message_id, conversation_id, entry.by, transaction.time_ms)
-        _audit(transaction, entry, "delete", str(entry.message_id), room=name, detail=f"of {message.sender}")
-    users: tuple[str, ...] = ()
-    if message.recipient_id is not None:
-        users = (message.sender, read_name(connection, message.recipient_id) or "")
-    return DeletedMessage(conversation_id, message.sender_id, message.recipient_id, message.text, name, *users)
+        target, detail = str(entry.message_id), f"of {message.sender}"
+        _audit(transaction, entry, "delete", target, room=name, reason=entry.reason, detail=detail)
+    deleted = DeletedMessage(conversation_id, message.sender_id, message.recipient_id, message.text, name)
+    if message.recipient_id is None:
+        return deleted
+    recipient = read_name(connection, message.recipient_id) or ""
+    is_ignored = transaction.ignores(message.recipient_id, entry.by_id)
+    return replace(deleted, sender=message.sender, recipient=recipient, is_ignored=is_ignored)
 
 
 def _find_seen(transaction: Transaction, entry: entries.DeleteMessage | entries.Report) -> StoredMessage | Problem:

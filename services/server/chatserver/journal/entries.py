@@ -432,6 +432,8 @@ class DeletedMessage(Struct, frozen=True, gc=False):
     # The names of its users, if it was a direct message.
     sender: str = ""
     recipient: str = ""
+    # True if the recipient ignores the user who deleted it, and must not get the reason.
+    is_ignored: bool = False
 
 
 class ModerationEntry(Entry[_OutcomeT_co], frozen=True, gc=False, kw_only=True):
@@ -484,6 +486,7 @@ class DeleteMessage(ModerationEntry[DeletedMessage | Problem], frozen=True, gc=F
 
     message_id: int
     room_id: int = LOBBY_ID
+    reason: str = ""
 
 
 class Report(ModerationEntry[Moderated | Problem], frozen=True, gc=False, kw_only=True, tag="report"):
