@@ -1,21 +1,27 @@
-"""irssi and WeeChat, started as docs/wire/irc.md tells their users. `make irc-clients` installs them."""
+"""irssi, WeeChat and bots, started as docs/wire/irc.md tells their users. `make irc-clients` installs them."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from contextlib import ExitStack
+import subprocess
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import pytest
 
 from ops.window import ENTER, Window
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _TOP: Final = Path(__file__).parents[2]
+# The programs of `make irc-clients` that are no packages of Debian.
+INSTALLED: Final = _TOP / ".venv" / "irc"
 TERMINAL_CLIENTS: Final = ("irssi", "weechat")
-_TITLES: Final = {"irssi": "irssi", "weechat": "WeeChat"}
+_TITLES: Final = {"irssi": "irssi", "weechat": "WeeChat", "sopel": "sopel"}
 # All that a test shows: these programs scroll a part of the window, and rows that leave it are lost.
 _ROWS: Final = 120
 
@@ -99,3 +105,32 @@ _WEECHAT_SETTINGS: Final = (
     "irc.server_default.anti_flood_prio_high 0",
     "irc.server_default.anti_flood_prio_low 0",
 )
+
+
+_BOTS: Final = Path(__file__).parent / "irc_bots"
+_STOP_SECONDS: Final = 20.0
+
+
+@contextmanager
+def running_bot(bot: str, folder: Path, port: int, root_certificate: Path) -> Iterator[None]:
+    """Run sopel, or a bot of the package irc, as the account ``bot`` with the password ``secret``, over TLS.
+
+    It joins #lobby, says "ready" there, and repeats what follows the word "echo".
+    """
+    python = INSTALLED / "bin" / "python"
+    require(python)
+    if bot == "sopel":
+        settings = documented("sopel", port, bot, "secret")
+        files = [f"homedir = {folder}", f"logdir = {folder}/logs", f"extra = {_BOTS}", "enable = echo"]
+        lines = [*settings, f"ca_certs = {root_certificate}", *files, "owner = bob"]
+        (folder / "sopel.cfg").write_text("\n".join(["[core]", *lines, ""]), encoding="utf-8")
+        command = [_BOTS / "sopel_bot.py", "start", "--config-dir", folder, "--config", folder / "sopel.cfg"]
+    else:
+        command = [_BOTS / "irc_bot.py", "localhost", str(port), bot, "secret", root_certificate]
+    with (folder / "bot.log").open("w") as log, subprocess.Popen([python, *command], stdout=log, stderr=log) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+            process.wait(_STOP_SECONDS)
+            print((folder / "bot.log").read_text(encoding="utf-8"))  # shown when the test fails

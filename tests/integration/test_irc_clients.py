@@ -1,4 +1,4 @@
-"""irssi and WeeChat, as people use them, beside clients of json: all see the same.
+"""irssi, WeeChat and bots, as people use them, beside clients of json.
 
 The commands that connect them are those of docs/wire/irc.md.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from certificates import Authority
-from integration.irc_clients import TERMINAL_CLIENTS, TerminalClients
+from integration.irc_clients import TERMINAL_CLIENTS, TerminalClients, running_bot
 from integration.room import leave
 
 from ops.window import ENTER
@@ -136,3 +136,17 @@ def test_refused_login_is_told(program: str, tmp_path: Path, open_room: Callable
         windows[0].until_shows("That is not the password of alice")
         windows[1].until_shows("Welcome to the chat.local Network, alice2")
         windows[2].until_shows(SHOWN[program]["untrusted"])
+
+
+@pytest.mark.parametrize("bot", ["irc", "sopel"])
+def test_bot_answers(bot: str, tmp_path: Path, open_room: Callable[..., Room]) -> None:
+    authority = Authority()
+    files = authority.write(tmp_path)
+    room = open_room(tls_cert=files.certificate, tls_key=files.key)
+    leave(room.enter(bot))
+    bob = room.enter("bob")
+    with running_bot(bot, tmp_path, room.server.port, authority.write_root(tmp_path / "root.pem")):
+        ready = bob.next("broadcast")
+        assert (ready["from"], ready["message"]) == (bot, "ready")
+        bob.say("echo who is there?")
+        assert bob.next("broadcast")["message"] == "who is there?"
