@@ -59,6 +59,8 @@ export class FakeServer {
   historyId = "a".repeat(16);
   /** The rooms that the user of the page is in. */
   rooms = new Set(["dev"]);
+  /** The keys of rooms that have one. */
+  keys = {};
   /** What a prompt tells of the name. */
   account = "existing";
   /** All connections; and everything that reached the server. */
@@ -67,6 +69,8 @@ export class FakeServer {
   /** An error instead of the answer to a message: (request) => object | undefined. */
   refuse = () => undefined;
   acceptsConnections = true;
+  /** Why not: see explain.js. */
+  explanation = undefined;
   /** True if it does not know what another history has in common with its own. */
   isForgetful = false;
   #nonces = new Map();
@@ -104,7 +108,7 @@ export class FakeServer {
     const object = queue.shift();
     if (isUp) this.#onRequest(link, object);
     else if (object === "open") link.handlers.onOpen();
-    else if (object === "close") this.cut();
+    else if (object === "close") this.cut("refused", this.explanation);
     else link.handlers.onObject(object);
     return true;
   }
@@ -122,11 +126,11 @@ export class FakeServer {
     while (this.link.up.length === 0 && this.step(false)) await settle();
   }
 
-  cut() {
+  cut(reason = "cut", explanation = undefined) {
     const { link } = this;
     if (!link?.isOpen) return;
     link.isOpen = link.isIn = false;
-    link.handlers.onClose("cut");
+    link.handlers.onClose(explanation?.reason ?? reason, explanation);
   }
 
   /** Send an event to the page, if it is logged in. */
@@ -210,6 +214,9 @@ export class FakeServer {
       case "conversations":
         return answer({ type: "conversations", conversations: this.#conversations() });
       case "join":
+        if (request.key !== (this.keys[room] ?? request.key)) {
+          return answer({ type: "error", code: "wrong_key", message: "no", room });
+        }
         this.rooms.add(room);
         return answer(this.#joined(room));
       case "part":
@@ -276,13 +283,13 @@ export class FakeServer {
     return answer({ type: "sent", id, status: "sent", nonce });
   }
 
-  #history({ limit, before = Infinity, after = 0, room, with: other }) {
+  #history({ limit, before = Infinity, after = -1, room, with: other }) {
     const found = this.log.filter((event) => {
       if (!this.#isKept(event) || !this.isVisible(event) || event.id >= before || event.id <= after) return false;
       if (other !== undefined) return event.type === "direct" && [event.from, event.to].includes(other);
       return event.room === room;
     });
-    return after > 0 ? found.slice(0, limit) : found.slice(-limit);
+    return after >= 0 ? found.slice(0, limit) : found.slice(-limit);
   }
 
   #conversations() {

@@ -581,7 +581,15 @@ export const SCENARIOS = {
       "/me waves": { command: "PM", message: "/me waves", nonce: "n1", room: "dev" },
       "@bob: hi you": { command: "user", username: "bob" },
       "/msg bob": { command: "user", username: "bob" },
-      "/JOIN #Ops private": { command: "join", room: "Ops", private: true },
+      "/JOIN #Ops private": { command: "join", room: "Ops", private: true, key: "private" },
+      "/join #Ops Sesame": { command: "join", room: "Ops", key: "Sesame" },
+      "/voice bob": { command: "voice", username: "bob", room: "dev" },
+      "/devoice bob": { command: "devoice", username: "bob", room: "dev" },
+      "/modes Moderated -private": { command: "modes", moderated: true, private: false, room: "dev" },
+      "/modes +open-topic key Tea limit 20": {
+        ...{ command: "modes", open_topic: true, key: "Tea", members_max: 20, room: "dev" },
+      },
+      "/modes -key -limit": { command: "modes", key: "", members_max: 0, room: "dev" },
       "/part": { command: "part", room: "dev" },
       "/topic all new": { command: "topic", topic: "all new", room: "dev" },
       "/topic -": { command: "topic", topic: "", room: "dev" },
@@ -608,13 +616,13 @@ export const SCENARIOS = {
     }
     const world = await new World(modules).enter();
     equal(await world.chat.run("lobby", "/search late* train"), { dialog: "search", words: "late* train" });
-    for (const name of ["rooms", "bans", "audit", "ignored", "sessions", "password", "help"]) {
+    for (const name of ["modes", "rooms", "bans", "audit", "ignored", "sessions", "password", "help"]) {
       equal(await world.chat.run("lobby", `/${name}`), { dialog: name });
     }
     equal(await world.chat.run("lobby", "hello"), {});
     await world.server.run();
     const wrong = [
-      ...["/nope", "/help me", "/join", "/join a b", "/join /etc", "/topic x", "/kick", "/kick b-b", "/ban bob 7x"],
+      ...["/nope", "/help me", "/join", "/join a b c", "/join /etc", "/modes x", "/modes key", "/modes limit 0", "/topic x", "/kick", "/kick b-b", "/ban bob 7x"],
       ...["/ban bob 0s", "/delete x", "/me", " \n ", "x".repeat(8_193), "é".repeat(4_097)],
     ];
     for (const line of wrong) {
@@ -667,12 +675,185 @@ export const SCENARIOS = {
     Socket.last.onmessage({ data: "rubbish" });
     equal(log.splice(0).at(-1), "the server sent something that is not JSON");
     const lost = connect();
+    Socket.last.onopen();
     const { onmessage } = Socket.last;
     Socket.last.onclose({ reason: "" });
     equal(log.splice(0).at(-1), "the connection was lost");
     equal([onmessage !== null, Socket.last.onmessage === null], [true, true]);
     lost.send({ command: "late" });
     equal(log, []);
+  },
+
+  /** A connection that was refused ends with the server's reason, one that was open without asking for it. */
+  async refusedConnectionIsExplained({ Connection }) {
+    const clock = new Clock();
+    const ends = [];
+    const asked = [];
+    const why = async (url) => asked.push(url) && { reason: "The server is full.", code: "server_full", retrySeconds: 3 };
+    class Socket {
+      constructor() {
+        Socket.last = this;
+      }
+      close = () => {};
+    }
+    const handlers = { onOpen: () => {}, onObject: () => {}, onClose: (...end) => ends.push(end) };
+    const connect = () => new Connection("ws://here/", handlers, { WebSocket: Socket, schedule: clock.schedule, why });
+    connect();
+    Socket.last.onclose({ reason: "" });
+    await settle();
+    const explanation = { reason: "The server is full.", code: "server_full", retrySeconds: 3 };
+    equal([ends.splice(0), asked.splice(0)], [[["The server is full.", explanation]], ["ws://here/"]]);
+    connect();
+    Socket.last.onopen();
+    Socket.last.onclose({ reason: "shutting down" });
+    equal([ends.splice(0), asked], [[["shutting down", undefined]], []]);
+    const closed = connect();
+    Socket.last.onclose({ reason: "" });
+    closed.close();
+    await settle();
+    equal([ends, asked.length], [[], 1]);
+  },
+
+  /** What the page says for each answer of the server, or of a proxy before it. */
+  async answersAreExplained({ explain }) {
+    const json = (object, status, headers = {}) =>
+      new Response(JSON.stringify(object), { status, headers: { "Content-Type": "application/json", ...headers } });
+    const full = { type: "error", code: "server_full", message: "The server is full; try again later." };
+    const many = { type: "error", code: "rate_limited", message: "Too many." };
+    const answers = [
+      [json(full, 503), ["The server is full; try again later.", "server_full", 0]],
+      [json(many, 429, { "Retry-After": "7" }), ["Too many.", "rate_limited", 7]],
+      [json({ message: 7 }, 503), ["The proxy before the server answers 503", "", 0]],
+      [new Response("<h1>Bad Gateway</h1>", { status: 502 }), ["The proxy before the server answers 502", "", 0]],
+      [new Response("", { status: 429 }), ["There are too many requests from your address.", "", 0]],
+      [new Response("", { status: 500 }), ["The server answers 500: it has a fault.", "", 0]],
+      [new Response("", { status: 403 }), ["The server, or a proxy before it, refuses this browser (403).", "", 0]],
+      [new Response("page"), ["The server answers, but it or a proxy before it refuses the WebSocket", "", 0]],
+      [new Error("no network"), ["The server can't be reached. Try again in a moment.", "", 0]],
+    ];
+    for (const [answer, [begin, code, seconds]] of answers) {
+      const fetch = async (url) => {
+        equal(url, "https://chat.example/");
+        if (answer instanceof Error) throw answer;
+        return answer;
+      };
+      const found = await explain("wss://chat.example/", fetch);
+      equal([found.reason.slice(0, begin.length), found.code, found.retrySeconds], [begin, code, seconds]);
+    }
+    const { reason } = await explain("wss://chat.example/", async () => new Response("page"));
+    equal(reason.endsWith("CHAT_WEB_ORIGINS must have https://chat.example."), true, reason);
+  },
+
+  /** The page says why it is refused, and tries again when the server says; a ban ends the session. */
+  async refusedConnectionsWait(modules) {
+    const world = await new World(modules).enter({ remember: "here" });
+    world.server.acceptsConnections = false;
+    world.server.explanation = { reason: "Too many connections.", code: "rate_limited", retrySeconds: 7 };
+    world.server.cut();
+    world.clock.advance(100);
+    await world.server.run();
+    equal([world.state, world.chat.error, world.chat.retryAt - world.clock.ms], ["waiting", "Too many connections.", 7_000]);
+    world.server.explanation = { reason: "You are banned.", code: "banned", retrySeconds: 0 };
+    world.clock.advance(7_000);
+    await world.server.run();
+    world.clock.advance(60_000);
+    equal([world.state, world.chat.error, world.server.links.length], ["out", "You are banned.", 3]);
+    const done = refusalOf(world.chat.logIn({ username: "alice", password: "x" }));
+    world.server.explanation = { reason: "The server is full.", code: "server_full", retrySeconds: 0 };
+    await world.server.run();
+    equal([await done, world.state, world.chat.error], ["server_full", "out", "The server is full."]);
+  },
+
+  /** More is unread than is loaded: the window moves to where it begins. */
+  async oldestUnreadAreLoaded(modules) {
+    for (const others of [0, 150]) {
+      const world = new World(modules);
+      for (let id = 1; id <= 120; id++) world.server.say("bob", { room: "dev" }, `m${id}`);
+      await world.enter();
+      world.server.cut();
+      for (let id = 0; id < others; id++) world.server.say("bob", { to: "alice" }, "psst");
+      world.load();
+      for (let id = 0; id < 250; id++) world.server.say("bob", {}, `m${id}`);
+      await world.enter();
+      world.chat.open("lobby");
+      await world.server.run();
+      const lobby = world.chat.conversations.get("lobby");
+      const first = 121 + others;
+      equal([lobby.messages[0].id, lobby.mayHaveUnreadBefore], [first + 150, true]);
+      world.chat.loadUnread("lobby");
+      await world.server.run();
+      equal([lobby.mayHaveUnreadBefore, lobby.hasNewer, lobby.isMeant], [false, true, false]);
+      while (lobby.hasNewer) {
+        world.chat.loadNewer("lobby");
+        await world.server.run();
+      }
+      equal([lobby.messages[0].id, lobby.messages.length, lobby.unread], [first, 250, 250], others);
+    }
+  },
+
+  /** A room with a key asks for it; a wrong one is refused, and the right one opens the room. */
+  async keyIsAskedFor(modules) {
+    const world = await new World(modules).enter();
+    world.server.keys.ops = "Sesame";
+    for (const line of ["/join ops", "/join ops sesame"]) {
+      const asked = world.chat.run("lobby", line);
+      await world.server.run();
+      equal(await asked, { dialog: "key", room: "ops" });
+    }
+    const done = world.chat.run("lobby", "/join ops Sesame");
+    await world.server.run();
+    equal(await done, { open: "room:ops" });
+  },
+
+  async modesAreTold(modules) {
+    const world = await new World(modules).enter();
+    const modes = { private: true, moderated: true, open_topic: true, key: "tea", members_max: 1_000 };
+    world.server.tell({ type: "modes", room: "dev", modes, by: "bob" });
+    world.server.tell({ type: "modes", room: "dev", modes: {} });
+    await world.server.run();
+    const text = "private, moderated, topic open to all, key tea, 1,000 members at most";
+    equal(world.events, [["notice", `#dev is now: ${text} (bob).`]]);
+    equal(world.chat.conversations.get("room:dev").isPrivate, false);
+  },
+
+  /** Tab has the rule of the terminal client. */
+  async wordsAreCompleted({ completions, ...modules }) {
+    const world = await new World(modules).enter();
+    for (const from of ["eve", "bob", "Carol", "alice", "gone"]) world.server.say(from, { room: "dev" }, "hi");
+    const online = ["alice", "Bea", "bob", "b\u202eb", "Carol", "eve"];
+    world.server.tell({ type: "users", users: online, joined: [], left: [] });
+    await world.server.run();
+    world.chat.open("room:dev");
+    await world.server.run();
+    world.chat.listed = ["dev", "Design", "d\u202ed"];
+    const expected = {
+      "": [],
+      b: ["bob: ", "Bea: "],
+      "hello ": [],
+      "hello b": ["bob", "Bea"],
+      "hello bob": [],
+      "hello\ncar": ["Carol"],
+      "@": ["@Carol ", "@bob ", "@eve ", "@alice ", "@Bea "],
+      "@bob hello e": ["eve"],
+      "/deo": ["/deop "],
+      "/M": ["/me ", "/msg ", "/modes ", "/mute "],
+      "/KICK e": ["eve "],
+      "/kick eve b": [],
+      "/ignore e": ["eve"],
+      "/join d": ["Design ", "dev "],
+      "/join dev d": [],
+      "/part #d": ["#dev"],
+      "/me hugs car": ["Carol"],
+      "/msg bob car": ["Carol"],
+      "/topic car": [],
+      "/modes moderated -k": ["-key "],
+      "/nosuch b": [],
+      "/help b": [],
+    };
+    const dev = world.chat.conversations.get("room:dev");
+    for (const [before, found] of Object.entries(expected)) {
+      equal(completions(before, dev, world.chat), { length: /\S*$/.exec(before)[0].length, found }, before);
+    }
   },
 
   /** A browser that forbids storage, or whose storage has rubbish. */

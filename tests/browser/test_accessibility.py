@@ -17,8 +17,25 @@ if TYPE_CHECKING:
     from reliability.program import Program
 
 _AXE: Final = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+# The items of the menu of each button, and the dialogs that they open. A button without a menu opens a dialog.
+DIALOGS: Final = {
+    "Find or make a room": [("", "Rooms")],
+    "Write to a user": [("", "Write to a user")],
+    "Your account and settings": [
+        *(("Sessions", "Sessions"), ("Change password", "Change password")),
+        *(("Ignored users", "Ignored users"), ("Help", "Help")),
+    ],
+}
+SCHEMES: Final = ("dark", "light")
+ROOM_DIALOGS: Final = {
+    "Change topic": "Topic",
+    "Invite a user": "Invite to #ROOM",
+    "Change modes": "Modes of #ROOM",
+    "Bans and mutes of this room": "Bans and mutes",
+    "Leave the room": "Leave #ROOM?",
+}
 _RUN_AXE: Final = """
-axe.run({ reporter: "v2" }).then(
+axe.run(document.querySelector("dialog") ?? document, { reporter: "v2" }).then(
   ({ violations }) => done(violations.map(({ id, help, nodes }) => ({
     id, help, nodes: nodes.slice(0, 5).map((each) => `${each.html.slice(0, 200)}: ${each.failureSummary}`),
   }))),
@@ -34,7 +51,21 @@ def assert_accessible(page: Page, what: str) -> None:
     assert found == [], f"{what}: {json.dumps(found, indent=2)}"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+def assert_dialog_accessible(page: Page, menu: str, item: str, dialog: str) -> None:
+    """axe-core finds nothing in the open menu (if it has a name here), and in the dialog that its item opens."""
+    if item:
+        page.find("menuitem", item)
+        if menu:
+            assert_accessible(page, f"the menu {menu}")
+        page.click("menuitem", item)
+    page.find("dialog", dialog)
+    page.until(lambda: "Loading" not in page.text(), "it is loaded")
+    assert_accessible(page, dialog)
+    page.press(Keys.ESCAPE)
+    page.until(lambda: page.look_for("dialog", dialog) is None, "it is closed")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_axe_finds_nothing(
     server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str], scheme: str
 ) -> None:
@@ -57,27 +88,72 @@ def test_axe_finds_nothing(
     page.until(lambda: any(bob_name in each for each in page.conversations()), "bob's conversation is there")
     page.until_sent()
     assert_accessible(page, "room")
-    for button, item, dialog in (
-        ("Find or make a room", None, "Rooms"),
-        ("Write to a user", None, "Write to a user"),
-        ("Your account and settings", "Sessions", "Sessions"),
-        ("Your account and settings", "Change password", "Change password"),
-        ("Your account and settings", "Ignored users", "Ignored users"),
-        ("Your account and settings", "Help", "Help"),
-    ):
-        page.click("button", button)
-        if item is not None:
-            page.find("menuitem", item)
-            assert_accessible(page, button)
-            page.click("menuitem", item)
-        page.find("dialog", dialog)
-        page.until(lambda: "Loading" not in page.text(), "it is loaded")
-        assert_accessible(page, dialog)
-        page.press(Keys.ESCAPE)
-        page.until(lambda dialog=dialog: page.look_for("dialog", dialog) is None, "it is closed")
+    for button, items in DIALOGS.items():
+        for number, (item, dialog) in enumerate(items):
+            page.click("button", button)
+            assert_dialog_accessible(page, button if number == 0 else "", item, dialog)
     page.find("searchbox", "Search").send_keys("look", Keys.ENTER)
     page.until(lambda: page.run("return !document.querySelector('#results').hidden"), "there are results")
     assert_accessible(page, "search")
+    bob.close()
+
+
+def test_axe_finds_nothing_in_moderation(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """The menus of a room, of a user and of a message, their dialogs, notices and errors, for an operator.
+
+    The colour schemes take turns: each kind of dialog is examined in both.
+    """
+    page = open_page(server.port)
+    page.use_scheme("light")
+    name, room, bob_name = (fresh_name(each) for each in ("alice", "room", "bob"))
+    page.log_in(name)
+    assert server.administer("operator", name).returncode == 0
+    page.send(f"/join {room}")
+    page.until_shows(f"#{room}")
+    page.send("/modes key sesame")
+    page.until_shows("key sesame")
+    bob = Peer(server.port)
+    bob.login(bob_name)
+    bob.ask(command="join", room=room, key="sesame")
+    bob.next("joined")
+    page.send(f"/mute {bob_name} 7d spam")
+    page.until_shows("spam")
+    page.send("hello")
+    page.until_sent()
+    page.send("/nosuch")
+    page.until_shows("There is no /nosuch")
+    assert_accessible(page, "notices and an error")
+    page.find("textbox", "Message").clear()
+    for number, (item, dialog) in enumerate(ROOM_DIALOGS.items()):
+        page.use_scheme(SCHEMES[number % 2])
+        page.click("button", "About this conversation")
+        assert_dialog_accessible(page, "room" if number == 0 else "", item, dialog.replace("ROOM", room))
+    for number, item in enumerate(("Report…", "Mute…", "Kick…", "Ban…")):
+        page.use_scheme(SCHEMES[number % 2])
+        page.click("button", bob_name, page.find("list", "Online"))
+        assert_dialog_accessible(page, "user" if number == 0 else "", item, item.removesuffix("…"))
+    page.click("textbox", "Message")
+    page.press(Keys.ARROW_UP, Keys.ENTER)
+    assert_dialog_accessible(page, "message", "Delete…", "Delete this message?")
+    for item, dialog in (("Bans and mutes", "Bans and mutes"), ("Acts of operators", "Acts of operators")):
+        page.click("button", "Your account and settings")
+        assert_dialog_accessible(page, "", item, dialog)
+    page.click("button", "Find or make a room")
+    page.click("button", "Make a room", page.find("dialog", "Rooms"))
+    assert_dialog_accessible(page, "", "", "Make a room")
+    page.press(Keys.ESCAPE)
+    page.send(f"/part {room}")
+    page.until(lambda: room not in page.text(), "the room is left")
+    page.send(f"/join {room}")
+    page.find("textbox", "Key of the room").send_keys("open", Keys.ENTER)
+    page.until_shows("This is not the key.")
+    assert_dialog_accessible(page, "", "", f"#{room} needs a key")
+    page.send(f"/join {room} open")
+    page.find("textbox", "Key of the room").send_keys("sesame", Keys.ENTER)
+    page.until(lambda: page.look_for("dialog", f"#{room} needs a key") is None, "the room is entered")
+    page.until_shows(f"#{room}")
     bob.close()
 
 

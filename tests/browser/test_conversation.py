@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from integration.room import FramesPeer
+from integration.room import FramesPeer, Peer
 from integration.terminals import Terminals
+from selenium.webdriver.common.keys import Keys
 
 from ops.window import ENTER
 
@@ -46,6 +47,58 @@ def test_browsers_a_terminal_and_a_frames_client_share_a_room(
         tina.until_shows(f"alice │ {said[0]}", f"fred │ {said[2]}")
     alice.until(lambda: "tina" not in alice.online(), "tina is gone")
     fred.close()
+
+
+def test_tab_completes_names_and_leaves_an_empty_box(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """Those who spoke come first, as in the terminal client. The choice is read aloud, and Escape restores the text."""
+    page = open_page(server.port)
+    page.log_in(fresh_name("alice"))
+    names = [fresh_name("xbob") for _ in range(2)]
+    bobs = [Peer(server.port) for _ in names]
+    for bob, name in zip(bobs, names, strict=True):
+        bob.login(name)
+    bobs[1].say("hello")
+    page.until_last("hello")
+    box = page.find("textbox", "Message")
+    page.until(lambda: {*names} <= {*page.online()}, "both are online")
+    page.press("XB", Keys.TAB)
+    assert box.get_property("value") == f"{names[1]}: "
+    assert page.run("return document.querySelector('#composer [aria-live]').textContent").startswith(
+        f"{names[1]}:, 1 of 2."
+    )
+    page.press(Keys.TAB)
+    assert box.get_property("value") == f"{names[0]}: "
+    page.chord(Keys.SHIFT, Keys.TAB)
+    page.press("psst ", names[0][:-1], Keys.TAB, Keys.ESCAPE)
+    assert box.get_property("value") == f"{names[1]}: psst {names[0][:-1]}"
+    assert page.focused() == "Message"
+    page.press(Keys.TAB)
+    assert page.focused() != "Message"
+    box.clear()
+    box.send_keys("/deo", Keys.TAB)
+    assert box.get_property("value") == "/deop "
+    box.clear()
+    box.send_keys(Keys.TAB)
+    assert page.focused() == "Send"
+    for bob in bobs:
+        bob.close()
+
+
+def test_error_about_a_line_ends_with_the_next_action(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    page = open_page(server.port)
+    page.log_in(fresh_name("alice"))
+    for again in ("/help me", "hello"):
+        page.send("/nosuch")
+        page.until_shows("There is no /nosuch")
+        page.find("textbox", "Message").clear()
+        page.send(again)
+        page.until(lambda: "There is no /nosuch" not in page.text(), "the error is gone")
+        page.find("textbox", "Message").clear()
+    page.until_last("hello")
 
 
 def test_message_is_shown_at_once_and_becomes_solid_when_it_is_confirmed(

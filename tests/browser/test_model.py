@@ -21,8 +21,8 @@ _SCENARIOS: Final = re.findall(
     r"^  async (\w+)\((?:modules|{.*)\)", (_HERE / "model_scenarios.js").read_text(), re.MULTILINE
 )
 _MODULES: Final = """
-const [{ Chat }, { Storage }, { Connection }] = await Promise.all(
-  ["/chat.js", "/storage.js", "/connection.js"].map((path) => import(path)),
+const [{ Chat }, { Storage }, { Connection }, { explain }, { completions }] = await Promise.all(
+  ["chat", "storage", "connection", "explain", "completion"].map((name) => import(`/${name}.js`)),
 );
 """
 
@@ -56,7 +56,7 @@ def run(browsers: Browsers, server: Program) -> Iterator[_Run]:
 @pytest.mark.parametrize("name", _SCENARIOS)
 def test_scenario(run: _Run, name: str) -> None:
     """The promise that model_scenarios.js names."""
-    body = "await SCENARIOS[given[0]]({ Chat, Storage, Connection }); return '';"
+    body = "await SCENARIOS[given[0]]({ Chat, Storage, Connection, explain, completions }); return '';"
     assert run(("fake_server.js", "model_scenarios.js"), body, name) == ""
 
 

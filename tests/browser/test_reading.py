@@ -127,6 +127,25 @@ def test_no_keystroke_is_lost_in_a_busy_room(
     bob.close()
 
 
+def test_conversation_opens_at_the_oldest_unread_message(own_server: Program, open_page: Callable[[int], Page]) -> None:
+    """Also if more messages are unread than the page loads at once."""
+    fill(own_server.port, 20)
+    page = open_page(own_server.port)
+    page.log_in("alice", stays=True)
+    page.until(lambda: page.messages() and page.messages()[-1].id == 20, "the newest message is shown")
+    page.driver.get("about:blank")
+    fill(own_server.port, 250)
+    page.driver.get(page.url)
+    seen = """
+      const log = document.querySelector("[role=log]"), rule = log.querySelector(".rule.new");
+      const place = rule?.getBoundingClientRect(), { top, bottom } = log.getBoundingClientRect();
+      return rule && place.top >= top && place.bottom <= bottom && Number(rule.nextElementSibling.dataset.id);
+    """
+    assert page.until(lambda: page.run(seen), "the line New is shown") == 21
+    page.click("button", "200 new messages")
+    page.until(lambda: page.messages()[-1].id == 270, "the newest message is shown")
+
+
 def test_new_messages_do_not_move_what_is_read(own_server: Program, open_page: Callable[[int], Page]) -> None:
     """The reader of older messages sees that there are newer ones, and jumps to them."""
     fill(own_server.port, 200)

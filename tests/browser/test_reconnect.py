@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.room import Peer
+from reliability.program import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from browser.page import Page
-    from reliability.program import Program
 
 # Errors that chromium logs about a server that is gone.
 GONE = ("WebSocket connection to", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
@@ -81,6 +82,31 @@ def test_unsent_message_is_sent_after_a_reload(own_server: Program, open_page: C
     alice.until_texts("one", "typed before the reload")
     alice.until_sent()
     assert stored(own_server.port) == ["one", "typed before the reload"]
+
+
+def test_page_says_why_its_connection_is_refused(tmp_path: Path, open_page: Callable[[int], Page]) -> None:
+    """A browser hides the answer to a refused WebSocket. It is shown, and the user can try again."""
+    limit = 12
+    with Program(
+        tmp_path, CHAT_EXEMPT="none", CHAT_ADDRESS_CONNECTIONS=str(limit), CHAT_ADDRESS_NEW_CONNECTIONS="0"
+    ) as server:
+        page = open_page(server.port)
+        page.expect_errors(*GONE, "429")
+        page.find("form", "Log in")
+        others: list[Peer] = []
+
+        def is_refused() -> bool:
+            """Fill the places that the browser has left, and log in with a name that does not exist."""
+            others.extend(Peer(server.port) for _ in range(limit))
+            page.fill_in("alice", "secret")
+            page.click("button", "Log in")
+            alert = "return document.querySelector('[role=alert]').textContent"
+            return f"Your address has {limit} connections" in page.until(lambda: page.run(alert), "there is an answer")
+
+        page.until(is_refused, "it says why")
+        for each in others:
+            each.close()
+        page.log_in("alice")
 
 
 @pytest.mark.long

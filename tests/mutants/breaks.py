@@ -73,6 +73,9 @@ _SAME_STORE = "The same entries make the same store, whenever and in which trans
 _TRACKED = "A connection that tracks members is told the members of its rooms, and each change once."
 _RECONNECT = "No message is missed or repeated after a reconnect (json)."
 _PAGE = "The web page shows each message once and in order, and stores each typed one once, whatever breaks."
+_REFUSED_PAGE = "The web page says why its connection is refused, and tries again when the server allows it."
+_OLDEST_UNREAD = "A conversation of the web page opens at the oldest unread message."
+_SPEAKERS = "Tab completes the names of those first who spoke in the room last, in the web page and in the client."
 _TEXTS = "Texts of others are only texts in the web page: no script runs, and each stays in its row."
 _TOKEN_ONLY = "A browser keeps a session token, and never a password."
 _SMOOTH = "The web page shows a history of any length smoothly, in bounded memory."
@@ -2516,6 +2519,43 @@ BREAKS = (
         "if (this.#decide?.isTyped && this.#isPromptWanted) delete login.password;",
         "",
         f"{_MODEL}test_scenario",
+    ),
+    _break(
+        _REFUSED_PAGE,
+        _STATIC + "session.js",
+        "return this.#wait(retrySeconds * 1000);",
+        "return this.#wait(0);",
+        f"{_MODEL}test_scenario",
+    ),
+    _break(
+        _REFUSED_PAGE,
+        _STATIC + "connection.js",
+        "isRefused ? await why(url) : undefined",
+        "undefined",
+        "browser/test_reconnect.py::test_page_says_why_its_connection_is_refused",
+    ),
+    _break(
+        _OLDEST_UNREAD,
+        _STATIC + "conversation.js",
+        "return this.isLoaded && this.hasOlder && this.#from > this.readId;",
+        "return false;",
+        f"{_MODEL}test_scenario",
+        "browser/test_reading.py::test_conversation_opens_at_the_oldest_unread_message",
+    ),
+    _break(
+        _SPEAKERS,
+        _STATIC + "conversation.js",
+        "messages.map(({ from }) => from).reverse()",
+        "messages.map(({ from }) => from)",
+        f"{_MODEL}test_scenario",
+        "browser/test_conversation.py::test_tab_completes_names_and_leaves_an_empty_box",
+    ),
+    _break(
+        _SPEAKERS,
+        _CLIENT + "model.py",
+        "key=ids.__getitem__, reverse=True",
+        "key=ids.__getitem__",
+        "unit/client/test_rooms.py::test_speakers_of_a_room_are_known_the_last_one_first",
     ),
     _break(
         _TEXTS,

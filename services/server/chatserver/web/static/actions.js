@@ -4,10 +4,14 @@ import { isSame, Refusal } from "./requests.js";
 
 /** The base of Chat, which has `act(command, members, type)`: make a request, and wait for its answer. */
 export class Actions extends EventTarget {
-  /** Become a member. Resolves to the key of the room. */
-  async join(room, isPrivate = false) {
+  /** Names of the rooms in the last list of rooms. */
+  listed = [];
+
+  /** Become a member, perhaps with the key that the room demands. Resolves to the key of the conversation. */
+  async join(room, { isPrivate = false, key = "" } = {}) {
     if (isSame(room, "lobby")) return "lobby";
-    return `room:${(await this.act("join", { room, private: isPrivate || undefined }, "joined")).room.toLowerCase()}`;
+    const members = { room, private: isPrivate || undefined, key: key || undefined };
+    return `room:${(await this.act("join", members, "joined")).room.toLowerCase()}`;
   }
 
   async part(key) {
@@ -29,6 +33,19 @@ export class Actions extends EventTarget {
 
   async deop(key, username) {
     await this.act("deop", { username, ...this.#inRoom(key) }, "role");
+  }
+
+  async voice(key, username) {
+    await this.act("voice", { username, ...this.#inRoom(key) }, "role");
+  }
+
+  async devoice(key, username) {
+    await this.act("devoice", { username, ...this.#inRoom(key) }, "role");
+  }
+
+  /** Change modes of a room. Resolves to all that are set: those of docs/wire/json.md. */
+  async modes(key, changes = {}) {
+    return (await this.act("modes", { ...changes, ...this.#inRoom(key) }, "modes")).modes;
   }
 
   async kick(key, username, reason = "") {
@@ -74,7 +91,9 @@ export class Actions extends EventTarget {
   }
 
   async rooms() {
-    return (await this.act("rooms", {}, "rooms")).rooms;
+    const { rooms } = await this.act("rooms", {}, "rooms");
+    this.listed = rooms.map(({ room }) => room);
+    return rooms;
   }
 
   async bans(key) {

@@ -217,6 +217,8 @@ export class Chat extends Actions {
     if (object.since !== undefined) this.#onOtherHistory(object.since, isOther);
     this.#onRooms(object.rooms ?? []);
     this.#setOnline(lobby, object);
+    lobby.lastId = Math.max(lobby.lastId, object.last_id); // perhaps of a direct message: known when it is loaded
+    this.#recount(lobby);
     if (isFirst) this.#restoreUnsent();
     this.#tell("conversations");
     this.#outbox.open();
@@ -320,6 +322,9 @@ export class Chat extends Actions {
         return this.#onIgnored(object.users);
       case "topic":
         if (conversation) conversation.topic = object.topic;
+        break;
+      case "modes":
+        if (conversation) conversation.isPrivate = object.modes.private === true;
         break;
       case "role":
         if (!this.isMe(object.username)) break;
@@ -525,6 +530,19 @@ export class Chat extends Actions {
     });
   }
 
+  /** Show the oldest unread messages, if they are before the window. */
+  async loadUnread(key) {
+    const conversation = this.#get(key);
+    const { generation, readId, mayHaveUnreadBefore } = conversation;
+    if (!mayHaveUnreadBefore) return;
+    const older = await this.#askHistory(conversation, { before: readId + 1 });
+    const newer = await this.#askUntilFound(conversation, { after: readId });
+    if (conversation.generation !== generation) return;
+    conversation.jump(this.#admit(conversation, older.messages), older.from);
+    conversation.addNewer(this.#admit(conversation, newer.messages), newer.isEnd);
+    this.#changed(conversation, "reset", conversation.messages);
+  }
+
   /** Show the newest messages. */
   async loadNewest(key) {
     const conversation = this.#get(key);
@@ -576,16 +594,22 @@ export class Chat extends Actions {
     this.#tell("conversations");
   }
 
-  /** Load pages until one has a message of the conversation. The lobby's have direct messages, too. */
+  /** Ask for pages until one has a message of the conversation. The lobby's have direct messages, too. */
+  async #askUntilFound(conversation, place, isBackground = false) {
+    const { generation } = conversation;
+    let [next, page] = [place, { messages: [], isEnd: false }];
+    while (page.messages.length === 0 && !page.isEnd && conversation.generation === generation) {
+      page = await this.#askHistory(conversation, next, isBackground);
+      next = "after" in place ? { after: page.endId } : { before: page.from + 1 };
+    }
+    return page;
+  }
+
   async #load(conversation, place, isBackground, take) {
     const { generation } = conversation;
     conversation.isLoading = true;
     try {
-      let [next, page] = [place, { messages: [], isEnd: false }];
-      while (page.messages.length === 0 && !page.isEnd && conversation.generation === generation) {
-        page = await this.#askHistory(conversation, next, isBackground);
-        next = "after" in place ? { after: page.endId } : { before: page.from + 1 };
-      }
+      const page = await this.#askUntilFound(conversation, place, isBackground);
       if (conversation.generation === generation) take(this.#admit(conversation, page.messages), page);
     } finally {
       if (conversation.generation === generation) conversation.isLoading = false;
@@ -632,11 +656,12 @@ export class Chat extends Actions {
     return { count: all.reduce((sum, each) => sum + each.unread, 0), isMeant: all.some((each) => each.isMeant) };
   }
 
-  /** All names that are known: users online, and those of direct messages. */
-  names() {
-    const all = [...this.conversations.values()];
-    const names = all.flatMap((each) => (each.kind === "user" ? [each.name] : each.online));
-    return [...new Set(names)].sort((one, other) => one.localeCompare(other));
+  /** Names for a message to this conversation: of users online, and first those who spoke here, the last one first. */
+  namesFor({ kind, name, speakers }) {
+    const online = this.#lobby.online.toSorted((one, other) => one.localeCompare(other));
+    const isOnline = new Map(online.map((each) => [each.toLowerCase(), each]));
+    const spoke = speakers.filter((each) => !this.isMe(each) && isOnline.has(each.toLowerCase()));
+    return [...new Set([...(kind === "user" ? [name] : []), ...spoke, ...online])];
   }
 
   // --- helpers ---

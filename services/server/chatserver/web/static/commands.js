@@ -11,12 +11,13 @@ import { Refusal } from "./requests.js";
 
 /** @typedef {import("./chat.js").Chat} Chat  @typedef {import("./conversation.js").Conversation} Conversation */
 
-const USERNAME = /^[A-Za-z0-9]{1,32}$/;
-const ROOM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/;
+export const USERNAME = /^[A-Za-z0-9]{1,32}$/;
+export const ROOM = /^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$/;
 const NUMBER = /^#?([0-9]{1,15})$/;
 const DURATION = /^([0-9]{1,12})([a-z]?)$/;
 const UNIT_SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400, w: 604_800, y: 31_536_000 };
 const LONGEST_SECONDS = 3_153_600_000;
+const MEMBERS_MAX = 10_000;
 
 /** Rows of the help, in its order: word and aliases, arguments, help, and what it does. It may return what to open. */
 const TABLE = [
@@ -27,10 +28,10 @@ const TABLE = [
   ["/search", "WORDS", "find messages with all words; word* matches a prefix", (_, __, words) => {
     return { dialog: "search", words };
   }],
-  ["/join", "ROOM [private]", "enter or make a room; private: by invitation", async (chat, _, rest) => {
-    const [room, option] = firstWord(rest);
-    if (option && option !== "private") throw nothing("Type /join ROOM, or /join ROOM private for a private room");
-    return { open: await chat.join(roomName(room), option === "private") };
+  ["/join", "ROOM [KEY]", "enter or make a room; ROOM private: by invitation", (chat, _, rest) => {
+    const [room, key] = firstWord(rest);
+    if (/\s/.test(key)) throw nothing("Type /join ROOM, /join ROOM KEY, or /join ROOM private for a new private room");
+    return enter(chat, roomName(room), key);
   }],
   ["/rooms /list", "", "list the rooms", dialog("rooms")],
   ["/part /leave", "[ROOM]", "leave a room; ends your membership", (chat, at, rest) => {
@@ -42,6 +43,13 @@ const TABLE = [
   ["/invite", "USER", "let a user join the room", about("invite")],
   ["/op", "USER", "make a member an operator of the room", about("op")],
   ["/deop", "USER", "make an operator an ordinary member", about("deop")],
+  ["/voice", "USER", "let a member write in a moderated room", about("voice")],
+  ["/devoice", "USER", "take this right back", about("devoice")],
+  ["/modes", "[CHANGES]", "show the modes of the room, or change them: /modes moderated -key", async (chat, at, rest) => {
+    if (!rest) return { dialog: "modes" };
+    await chat.modes(at.key, modeChanges(rest));
+    return {};
+  }],
   ["/kick", "USER [WHY]", "remove from the room; elsewhere: end the user's connections", (chat, at, rest) => {
     const [name, why] = firstWord(rest);
     return chat.kick(at.key, username(name), why);
@@ -78,7 +86,16 @@ const TABLE = [
 /** @type {{word: string, arguments: string, help: string}[]} */
 export const COMMANDS = TABLE.map(([words, args, help]) => ({ word: words.split(" ")[0], arguments: args, help }));
 
+/** The modes that are on or off, with the members of the request; and all that can be typed after /modes. */
+const SWITCHES = { private: "private", moderated: "moderated", "open-topic": "open_topic" };
+export const MODE_WORDS = [...Object.keys(SWITCHES), "key", "limit"];
+
 const BY_WORD = new Map(TABLE.flatMap((row) => row[0].split(" ").map((word) => [word, row])));
+
+/** The arguments of the command with this word, as in the help; null if it is no command. */
+export function argumentsOf(word) {
+  return BY_WORD.get(word.toLowerCase())?.[1] ?? null;
+}
 
 /**
  * Run a line. Resolves to {open: key}, {dialog: name} or nothing.
@@ -104,6 +121,42 @@ async function whisper(chat, word, text) {
   await chat.meet(open);
   if (text) await chat.send(open, text);
   return { open };
+}
+
+/** Join a room. "private" has a meaning only for a new room, and a key only for an old one, so the word can be both. */
+async function enter(chat, room, key) {
+  try {
+    return { open: await chat.join(room, { isPrivate: key.toLowerCase() === "private", key }) };
+  } catch (error) {
+    if (error.code !== "wrong_key") throw error;
+    return { dialog: "key", room };
+  }
+}
+
+/** The members of a request that changes the modes of a room: "moderated key sesame -private". */
+function modeChanges(text) {
+  const words = text.split(/\s+/);
+  const changes = {};
+  const value = (name) => words.shift() ?? refuse(`Type /modes ${name}, or -${name.split(" ")[0]} to end it`);
+  while (words.length > 0) {
+    const word = words.shift();
+    const [name, isSet] = [word.replace(/^[+-]/, "").toLowerCase(), !word.startsWith("-")];
+    if (Object.hasOwn(SWITCHES, name)) changes[SWITCHES[name]] = isSet;
+    else if (name === "key") changes.key = isSet ? value("key WORD") : "";
+    else if (name === "limit") changes.members_max = isSet ? limit(value("limit NUMBER")) : 0;
+    else refuse(`There is no mode ${word.slice(0, 32)}; there are ${Object.keys(SWITCHES).join(", ")}, key WORD and limit NUMBER`);
+  }
+  return changes;
+}
+
+function limit(word) {
+  const number = /^[0-9]{1,5}$/.test(word) ? Number(word) : 0;
+  if (number < 1 || number > MEMBERS_MAX) refuse(`A limit is a number from 1 to 10,000, not ${word.slice(0, 32)}`);
+  return number;
+}
+
+function refuse(why) {
+  throw nothing(why);
 }
 
 function dialog(name) {

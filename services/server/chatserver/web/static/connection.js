@@ -5,8 +5,11 @@
  * within ANSWER_MS, it ends. Both times are counted by timers, not by the clock, so a computer that slept does not
  * drop a connection whose data is waiting to be read.
  *
- * onClose is called exactly once. After close() no handler is called.
+ * onClose is called exactly once. After close() no handler is called. If the server refused the connection, onClose also
+ * has the explanation, which may take a moment (explain.js).
  */
+
+import { explain } from "./explain.js";
 
 /** The server sends `users` every 30 s. */
 const SILENCE_MS = 35_000;
@@ -28,6 +31,8 @@ export function serverUrl(location) {
   return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}/`;
 }
 
+/** @typedef {import("./explain.js").Explanation} Explanation */
+
 export class Connection {
   #socket;
   #handlers;
@@ -36,19 +41,25 @@ export class Connection {
 
   /**
    * @param {string} url
-   * @param {{onOpen: () => void, onObject: (object: object) => void, onClose: (reason: string) => void}} handlers
+   * @param {{onOpen: () => void, onObject: (object: object) => void,
+   *   onClose: (reason: string, explanation?: Explanation) => void}} handlers
    */
-  constructor(url, handlers, { WebSocket = globalThis.WebSocket, schedule: scheduler = schedule } = {}) {
+  constructor(url, handlers, { WebSocket = globalThis.WebSocket, schedule: scheduler = schedule, why = explain } = {}) {
     this.#handlers = handlers;
     this.#schedule = scheduler;
     this.#socket = new WebSocket(url, "chat.json");
     this.#cancel = this.#schedule(() => this.#end("the server does not answer"), OPEN_MS);
+    let isRefused = true;
     this.#socket.onopen = () => {
+      isRefused = false;
       this.#wait();
       handlers.onOpen();
     };
     this.#socket.onmessage = (event) => this.#receive(event.data);
-    this.#socket.onclose = (event) => this.#end(event.reason || "the connection was lost");
+    this.#socket.onclose = async (event) => {
+      const explanation = isRefused ? await why(url) : undefined;
+      this.#end(explanation?.reason ?? (event.reason || "the connection was lost"), explanation);
+    };
   }
 
   /** Send an object. After the end of the connection it is dropped. */
@@ -93,10 +104,10 @@ export class Connection {
     this.#cancel = this.#schedule(() => this.#end("the server does not answer"), ms);
   }
 
-  #end(reason) {
+  #end(reason, explanation = undefined) {
     if (this.#socket === null) return;
     this.close();
-    this.#handlers.onClose(reason);
+    this.#handlers.onClose(reason, explanation);
   }
 }
 

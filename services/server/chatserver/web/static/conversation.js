@@ -79,9 +79,20 @@ export class Conversation {
     return this.isLoaded ? this.#from + 1 : undefined;
   }
 
+  /** True if there may be unread messages before the window: it has all later ones than those of `#from`. */
+  get mayHaveUnreadBefore() {
+    return this.isLoaded && this.hasOlder && this.#from > this.readId;
+  }
+
   /** Newer messages than those of a detached window have greater ids. */
   get endId() {
     return this.messages.findLast((each) => each.id !== null)?.id ?? this.#from;
+  }
+
+  /** The names of those who spoke, the last one first. */
+  get speakers() {
+    const messages = [...this.messages, ...(this.hasNewer ? this.#tail : [])];
+    return [...new Set(messages.map(({ from }) => from).reverse())];
   }
 
   /** The message with this id, in the window or the tail. */

@@ -1,5 +1,17 @@
 /** Sentences about events of rooms and of moderation. */
 
+/** The modes of a room in words, as in the terminal client. */
+export function modeWords({ private: isPrivate, moderated, open_topic: openTopic, key, members_max: membersMax }) {
+  const words = [
+    isPrivate && "private",
+    moderated && "moderated",
+    openTopic && "topic open to all",
+    key && `key ${key}`,
+    membersMax && `${membersMax.toLocaleString()} members at most`,
+  ];
+  return words.filter(Boolean).join(", ") || "public";
+}
+
 /** The sentence about an event; "" if it needs none. `isMe(name)` is true for the user's own name. */
 export function noticeOf(object, isMe) {
   const { type, room, by, username, topic, role } = object;
@@ -9,6 +21,8 @@ export function noticeOf(object, isMe) {
   switch (type) {
     case "topic":
       return topic ? `${by} changed the topic: ${topic}` : `${by} removed the topic.`;
+    case "modes":
+      return by === undefined ? "" : `#${room} is now: ${modeWords(object.modes)} (${by}).`;
     case "parted":
       return by === undefined ? "" : `${by} removed you from #${room}${why}.`;
     case "invited":

@@ -164,7 +164,7 @@ export class Session {
     this.#connection = this.#open({
       onOpen: () => this.#sendLogin(),
       onObject: (object) => this.#onObject(object),
-      onClose: (reason) => this.#onClose(reason),
+      onClose: (reason, explanation) => this.#onClose(reason, explanation),
     });
   }
 
@@ -244,14 +244,16 @@ export class Session {
     this.end(this.#goodbye);
   }
 
-  #onClose(reason) {
-    if (this.#decide?.isTyped) {
-      return this.#refuse(new Refusal(this.#goodbye || "The server can't be reached. Try again in a moment."));
+  /** The connection is lost, or was refused with an explanation: see explain.js. */
+  #onClose(reason, { code = "", retrySeconds = 0, ...explanation } = {}) {
+    if (this.#decide?.isTyped || FINAL.has(code)) {
+      const text = this.#goodbye || explanation.reason || "The server can't be reached. Try again in a moment.";
+      return this.#refuse(new Refusal(text, code, retrySeconds));
     }
     if (this.#wasServed) this.#backoff.reset();
     this.#disconnect();
     this.error = this.#goodbye || sentence(reason);
-    return this.#wait(0);
+    return this.#wait(retrySeconds * 1000);
   }
 
   /** Connect again after a pause of at least `leastMs`. */

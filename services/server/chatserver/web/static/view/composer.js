@@ -8,9 +8,15 @@ const MESSAGE_MAX_BYTES = 8192;
 const bytesOver = (text) => new TextEncoder().encode(text).length - MESSAGE_MAX_BYTES;
 
 export class Composer {
-  /** `run(key, line)` is a promise that rejects if nothing was done. `onUp()` and `onPage(direction)` move in the log. */
-  constructor({ run, onUp, onPage, onError }) {
-    Object.assign(this, { run, onUp, onPage, onError });
+  #cycle = null; // of Tab: the text around the word, what may take its place, and which of it does
+  #leavesByTab = false;
+
+  /**
+   * `run(key, line)` is a promise that rejects if nothing was done. `complete(key, before)` gives what may take the place
+   * of the last word. `onUp()` and `onPage(direction)` move in the log.
+   */
+  constructor({ run, complete, onUp, onPage, onError }) {
+    Object.assign(this, { run, complete, onUp, onPage, onError });
     this.box = $("message");
     this.drafts = JSON.parse(kept(sessionStorage, DRAFTS) ?? "{}");
     picture($("send"), "send", "Send");
@@ -26,8 +32,42 @@ export class Composer {
     if (key === "Enter" && !shiftKey && !altKey && !ctrlKey) this.submit();
     else if (key === "ArrowUp" && this.box.value === "" && !altKey) this.onUp();
     else if (key === "PageUp" || key === "PageDown") this.onPage(key === "PageUp" ? -1 : 1);
-    else return;
+    else if (key === "Escape" && this.#cycle) this.#endCycle();
+    else if (key !== "Tab" || altKey || ctrlKey || !this.#turn(shiftKey ? -1 : 1)) return;
     event.preventDefault();
+  }
+
+  /** Completes the word before the cursor, or takes the next completion. False if Tab has to leave the box. */
+  #turn(step) {
+    const { value, selectionStart: at, selectionEnd } = this.box;
+    if (this.#cycle?.value !== value || this.#cycle.at !== at) {
+      if (step < 0 || this.#leavesByTab || at !== selectionEnd) return false;
+      const { length, found } = this.complete(this.key, value.slice(0, at));
+      if (found.length === 0) return false;
+      const [before, word, after] = [value.slice(0, at - length), value.slice(at - length, at), value.slice(at)];
+      this.#cycle = { before, word, after, found, index: -1 };
+    }
+    const { found } = this.#cycle;
+    const index = (this.#cycle.index + step + found.length) % found.length;
+    const cycle = this.#put({ ...this.#cycle, index }, found[index]);
+    if (found.length === 1) return true;
+    this.#cycle = cycle;
+    setText($("composer-hint"), `${found[index].trim()}, ${index + 1} of ${found.length}. Tab: the next one. Esc: back.`);
+    return true;
+  }
+
+  /** Puts a word into the text. Returns the cycle with what the box then has. */
+  #put(cycle, word) {
+    const at = cycle.before.length + word.length;
+    this.set(`${cycle.before}${word}${cycle.after}`);
+    this.box.setSelectionRange(at, at);
+    return { ...cycle, value: this.box.value, at };
+  }
+
+  /** Restores what was typed. The next Tab leaves the box. */
+  #endCycle() {
+    this.#put(this.#cycle, this.#cycle.word);
+    this.#leavesByTab = true;
   }
 
   /** Changes to the draft of a conversation. */
@@ -70,6 +110,8 @@ export class Composer {
   }
 
   typed() {
+    this.#cycle = null;
+    this.#leavesByTab = false;
     $("grow").dataset.text = this.box.value; // the style makes the box as high as this text
     const over = bytesOver(this.box.value);
     const most = MESSAGE_MAX_BYTES.toLocaleString();

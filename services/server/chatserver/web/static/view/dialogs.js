@@ -85,6 +85,7 @@ export function actButton(label, action, name = label) {
 const KEYS = [
   ["Enter", "send"],
   ["Shift+Enter", "a new line"],
+  ["Tab", "complete a name, a room or a command; again: the next one, Esc: back"],
   ["Alt+↑ Alt+↓", "the conversation above or below"],
   ["Ctrl+K or /", "search"],
   ["Page Up, Page Down", "older and newer messages"],

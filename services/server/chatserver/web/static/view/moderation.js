@@ -39,6 +39,8 @@ export function userItems(chat, conversation, name, { open, mention, tell }) {
     null,
     mayAct && kind === "room" && ["Make an operator of the room", attempt(() => chat.op(key, name))],
     mayAct && kind === "room" && ["Make an ordinary member", attempt(() => chat.deop(key, name))],
+    mayAct && kind === "room" && ["Give a voice", attempt(() => chat.voice(key, name))],
+    mayAct && kind === "room" && ["Take the voice", attempt(() => chat.devoice(key, name))],
     null,
     mayAct && sanction("Mute", (seconds, reason) => chat.mute(key, name, seconds, reason)),
     mayAct && sanction("Kick", (_, reason) => chat.kick(key, name, reason)),

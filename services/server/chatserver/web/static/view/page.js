@@ -1,6 +1,7 @@
 // The page: builds the views, passes the model's events on to them, and knows which conversation is open.
 
 import { COMMANDS } from "../commands.js";
+import { completions } from "../completion.js";
 import { clean } from "../text.js";
 import { ignoredDialog, passwordDialog, selfItems, sessionsDialog } from "./account.js";
 import { Composer } from "./composer.js";
@@ -10,7 +11,7 @@ import { Login } from "./login.js";
 import { openMenu } from "./menu.js";
 import { auditDialog, bansDialog, messageItems, userItems } from "./moderation.js";
 import { notify, showTitle } from "./notify.js";
-import { conversationItems, newMessageDialog, roomsDialog } from "./rooms.js";
+import { conversationItems, keyDialog, modesDialog, newMessageDialog, roomsDialog } from "./rooms.js";
 import { Search } from "./search.js";
 import { Sidebar, ordered, titleOf } from "./sidebar.js";
 import { showStatus } from "./status.js";
@@ -28,12 +29,13 @@ class Page {
   constructor(chat) {
     this.chat = chat;
     this.open = (key) => this.openConversation(key);
-    this.tell = (text, isError = false) => this.showNotice(text, isError);
+    this.tell = (text, isError = false) => this.showNotice(text, isError, true);
     this.help = () => helpDialog(COMMANDS);
     const leave = () => this.composer.focus();
     this.login = new Login(chat);
     this.composer = new Composer({
       run: (key, line) => this.run(key, line),
+      complete: (key, before) => completions(before, chat.conversations.get(key), chat),
       onUp: () => this.timeline.select(-1),
       onPage: (direction) => this.timeline.page(direction),
       onError: (text) => this.tell(text, true),
@@ -45,8 +47,8 @@ class Page {
       open: this.open,
       rooms: () => roomsDialog(chat, this.open),
       write: () => newMessageDialog(chat, this.open),
-      userMenu: (name, button) => openMenu(clean(name), this.userItems(name), button, button),
-      selfMenu: (button) => openMenu(clean(chat.me), selfItems(chat, this.tell, this.help), button, button),
+      userMenu: (name, button) => this.openMenu(clean(name), this.userItems(name), button),
+      selfMenu: (button) => this.openMenu(clean(chat.me), selfItems(chat, this.tell, this.help), button),
       close: () => this.closeDrawer(),
     });
     this.refresh = oncePerFrame(() => this.render());
@@ -108,6 +110,7 @@ class Page {
   async openConversation(key) {
     const { chat } = this;
     this.closeDrawer();
+    if (key !== this.current) this.closeErrors();
     try {
       if (!chat.conversations.has(key)) await chat.meet(key);
       const opened = chat.open(key);
@@ -144,6 +147,7 @@ class Page {
   }
 
   async jump(key, id) {
+    this.closeErrors();
     if (key !== this.current) await this.openConversation(key);
     if (matchMedia("(max-width: 999px)").matches) this.search.close();
     try {
@@ -157,11 +161,14 @@ class Page {
   /** Runs a line of the composer. It rejects if nothing was done. */
   async run(key, line) {
     const { chat } = this;
-    const { open, dialog, words } = await chat.run(key, line);
+    this.closeErrors();
+    const { open, dialog, words, room } = await chat.run(key, line);
     if (open) await this.openConversation(open);
     const dialogs = {
       help: this.help,
       rooms: () => roomsDialog(chat, this.open),
+      key: () => keyDialog(chat, room, this.open),
+      modes: () => modesDialog(chat, chat.conversations.get(key), this.tell),
       sessions: () => sessionsDialog(chat),
       password: () => passwordDialog(chat, this.tell),
       bans: () => bansDialog(chat, key),
@@ -182,13 +189,18 @@ class Page {
   conversationMenu(button) {
     const { conversation, chat } = this;
     const isUser = conversation.kind === "user";
-    const items = isUser ? this.userItems(conversation.name) : conversationItems(chat, conversation, this.open);
-    openMenu(titleOf(conversation), items, button, button);
+    const items = isUser ? this.userItems(conversation.name) : conversationItems(chat, conversation, this.open, this.tell);
+    this.openMenu(titleOf(conversation), items, button);
   }
 
   messageMenu(message, place, row) {
     const items = messageItems(this.chat, this.conversation, message, this);
-    openMenu(`Message of ${clean(message.from)}`, items, place, row);
+    this.openMenu(`Message of ${clean(message.from)}`, items, place, row);
+  }
+
+  openMenu(title, items, place, origin = place) {
+    this.closeErrors();
+    openMenu(title, items, place, origin);
   }
 
   // --- notices ---
@@ -199,13 +211,19 @@ class Page {
     else this.timeline.addNotice(key, clean(text));
   }
 
-  showNotice(text, isError) {
+  /** An error about an action of the user (`isAnswer`) stays until the next action, others until they are dismissed. */
+  showNotice(text, isError, isAnswer = false) {
     const lines = String(text).split("\n").map(clean).join("\n");
-    const notice = h(isError ? "div.error" : "div", h("span", { dir: "auto" }, lines));
+    const notice = h(isError ? "div.error" : "div", { "data-answer": isAnswer || undefined }, h("span", { dir: "auto" }, lines));
     notice.append(iconButton("close", "Dismiss", () => notice.remove()));
     $("notices").append(notice);
     if ($("notices").childElementCount > NOTICES_MAX) $("notices").firstChild.remove();
     if (!isError) setTimeout(() => notice.remove(), NOTICE_MS);
+  }
+
+  /** The user goes on: errors about what was done before are no longer of interest. */
+  closeErrors() {
+    for (const notice of $("notices").querySelectorAll(".error[data-answer]")) notice.remove();
   }
 
   // --- drawers and keys ---

@@ -1,7 +1,8 @@
 // The dialogs to find, join and make rooms, and the menu of the lobby or a room.
 
 import { clean } from "../text.js";
-import { actButton, askDialog, details, listDialog } from "./dialogs.js";
+import { modeWords } from "../notices.js";
+import { actButton, askDialog, details, listDialog, openDialog } from "./dialogs.js";
 import { h, hiddenText, icon, plural } from "./dom.js";
 import { bansDialog, mayModerate } from "./moderation.js";
 
@@ -9,12 +10,61 @@ const USER = { name: "user", label: "Name", required: true, maxLength: 33, autoc
 const ROOM = { ...USER, name: "room", label: "Name (letters, digits, . - _)", pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,31}" };
 const nameIn = (value) => value.replace(/^[@#]/, "");
 
+/** Asks for the key of a room, and enters it. `open(key)` shows a conversation. */
+export function keyDialog(chat, room, open) {
+  askDialog(`#${clean(room)} needs a key`, {
+    text: "Type the word that the members of the room know, or ask one of its operators for an invitation.",
+    fields: [{ name: "key", label: "Key of the room", required: true, maxLength: 32, autocapitalize: "none", spellcheck: false }],
+    button: "Join",
+    action: async ({ key }) => {
+      const error = (problem) => Promise.reject(problem.code === "wrong_key" ? new Error("This is not the key.") : problem);
+      open(await chat.join(room, { key }).catch(error));
+    },
+  });
+}
+
+/** Shows the modes of a room. Those who may change them get a form. */
+export async function modesDialog(chat, conversation, tell) {
+  const { key, name } = conversation;
+  const title = `Modes of #${clean(name)}`;
+  try {
+    const modes = await chat.modes(key);
+    if (mayModerate(chat, conversation)) askDialog(title, modesForm(modes, (changes) => chat.modes(key, changes)));
+    else openDialog(title, h("p", { dir: "auto" }, clean(modeWords(modes))));
+  } catch (error) {
+    tell(error.message, true);
+  }
+}
+
+function modesForm(modes, change) {
+  const box = (name, label) => ({ name, label, type: "checkbox", checked: modes[name] === true });
+  const limit = { name: "limit", label: "Members at most (empty: no limit)", type: "number", min: 1, max: 10_000 };
+  return {
+    fields: [
+      box("private", "Private: only invited users join, and others don't learn of the room"),
+      box("moderated", "Moderated: only operators and members with a voice write"),
+      box("open_topic", "All members may change the topic"),
+      { name: "key", label: "Key, a word that users must know to join (empty: none)", value: modes.key ?? "", maxLength: 32 },
+      { ...limit, value: modes.members_max || "" },
+    ],
+    button: "Change",
+    action: ({ limit: number, ...changes }) => change({ ...changes, members_max: Number(number) }),
+  };
+}
+
 /** Rooms that the user may join, and a way to make one. `open(key)` shows a conversation. */
 export function roomsDialog(chat, open) {
-  const enter = async (room, isPrivate) => {
-    const key = await chat.join(nameIn(room), isPrivate);
-    close();
-    open(key);
+  const enter = async (name, isPrivate) => {
+    const room = nameIn(name);
+    try {
+      const key = await chat.join(room, { isPrivate });
+      close();
+      open(key);
+    } catch (error) {
+      if (error.code !== "wrong_key") throw error;
+      close();
+      keyDialog(chat, room, open);
+    }
   };
   const make = () =>
     askDialog("Make a room", {
@@ -51,7 +101,7 @@ export function newMessageDialog(chat, open) {
 }
 
 /** The items of the menu of the lobby or a room. */
-export function conversationItems(chat, conversation, open) {
+export function conversationItems(chat, conversation, open, tell) {
   const { kind, key, name, topic } = conversation;
   const mayAct = kind === "room" && mayModerate(chat, conversation);
   const changeTopic = {
@@ -71,6 +121,7 @@ export function conversationItems(chat, conversation, open) {
     null,
     mayAct && ["Change topic", () => askDialog("Topic", changeTopic)],
     mayAct && ["Invite a user", () => askDialog(`Invite to #${clean(name)}`, invite)],
+    kind === "room" && [mayAct ? "Change modes" : "Modes", () => modesDialog(chat, conversation, tell)],
     mayAct && ["Bans and mutes of this room", () => bansDialog(chat, key)],
     null,
     kind === "room" && ["Leave the room", () => askDialog(`Leave #${clean(name)}?`, leave), true],

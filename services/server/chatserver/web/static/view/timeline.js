@@ -33,6 +33,7 @@ export class Timeline {
   #top = null; // null while the log follows the newest messages
   // Messages with a greater id are new to the user: the line "New" stands before the first of them.
   #newAfter = null;
+  // True until the line "New" is shown, or it is known that there is none.
   #startsAtNew = false;
   #wanted = null;
   #anchor = null;
@@ -65,7 +66,7 @@ export class Timeline {
 
   // --- what is shown ---
 
-  /** Shows a conversation: its end, or if more is unread than fits, the line "New". */
+  /** Shows a conversation: its end, or if more is unread than fits, the line "New", which may be far from the end. */
   show(conversation) {
     this.conversation = conversation;
     this.#top = null;
@@ -107,6 +108,7 @@ export class Timeline {
   }
 
   #leaveEnd() {
+    this.#startsAtNew = false;
     this.#top ??= this.conversation.messages[this.#bounds()[0]] ?? null;
   }
 
@@ -251,7 +253,8 @@ export class Timeline {
     const label = unread ? plural(unread, "new message") : "Jump to the newest";
     if (jump.textContent !== label) jump.replaceChildren(icon("down"), label);
     const { begin, end, isNearTop, isNearEnd } = this.#edges();
-    if (isNearTop && begin === 0 && hasOlder) this.#load("loadOlder");
+    if (this.#startsAtNew && conversation.mayHaveUnreadBefore) this.#load("loadUnread");
+    else if (isNearTop && begin === 0 && hasOlder) this.#load("loadOlder");
     else if (isNearEnd && end === messages.length && hasNewer) this.#load("loadNewer");
     else if (!this.#isFollowing && ((isNearTop && begin > 0) || (isNearEnd && end < messages.length))) this.refresh();
   }
@@ -306,7 +309,8 @@ export class Timeline {
     } else if (this.#isFollowing) {
       log.scrollTop = log.scrollHeight;
       const distance = rule ? rule.getBoundingClientRect().top - top : 0;
-      if (rule || this.conversation.isLoaded) this.#startsAtNew = false;
+      const { isLoaded, mayHaveUnreadBefore } = this.conversation;
+      if (rule || (isLoaded && !mayHaveUnreadBefore)) this.#startsAtNew = false;
       if (distance < 0) {
         log.scrollTop += distance - 48;
         this.#leaveEnd();
