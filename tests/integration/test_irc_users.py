@@ -188,6 +188,39 @@ USERS = {
     """,
 }
 MONITOR = {
+    "RFC 2812 3.1.3: the user name of USER is the ident": """
+        alice :
+        bob : raw
+        alice > JOIN $room
+        alice ..
+        bob > NICK $bob
+        bob > USER a!b@c1 0 * :Bob
+        bob ..
+        bob > JOIN $room
+        bob <+ :$bob!abc1@$S JOIN $room
+        bob ..
+        alice < :$bob!abc1@$S JOIN $room
+        alice > WHO $bob
+        alice < :$S 352 $alice * abc1 $S $S $bob H :0 Bob
+        alice < 315 $alice $bob :*
+        alice > WHO $bob %un
+        alice < :$S 354 $alice abc1 $bob
+        alice < 315 $alice $bob :*
+        alice > WHOIS $bob
+        alice < :$S 311 $alice $bob abc1 $S * Bob
+        alice ..
+        alice > USERHOST $bob
+        alice < :$S 302 $alice $bob=+abc1@$S
+        bob > PRIVMSG $alice :hello
+        alice < :$bob!abc1@$S PRIVMSG $alice hello
+        bob > NICK x$bob
+        alice < :$bob!abc1@$S NICK x$bob
+        bob > QUIT :bye
+        alice < :x$bob!abc1@$S QUIT :*bye
+        alice > WHOWAS x$bob
+        alice < :$S 314 $alice x$bob abc1 $S * Bob
+        alice ..
+    """,
     "monitor: online and offline": """
         alice :
         bob : nick=$nobody

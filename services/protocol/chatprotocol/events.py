@@ -508,6 +508,8 @@ class UserInfo(Struct, frozen=True, kw_only=True):
     is_operator: bool = False
     is_bot: bool = False
     realname: str = ""
+    # See requests.Enter. Empty if the user's first connection gave none.
+    ident: str = ""
     # Empty: the user is not away.
     away: str = ""
     # The time of the login, and the seconds since the last message; None if the user is on another server.
@@ -601,6 +603,7 @@ class PastUser(Struct, frozen=True):
     username: str
     realname: str
     logout_ms: int
+    ident: str = ""
 
 
 class Past(Struct, frozen=True):

@@ -463,12 +463,14 @@ class Enter(Struct, frozen=True, gc=False, kw_only=True):
     """Log in: as the user of Authenticate, or else as the guest ``username``. The answer is Welcome.
 
     ``variant`` is the name of the encoding that this connection needs: see WireProtocol.encoder. ``echoes``: the
-    connection gets its own messages as well. ``realname`` describes the user to others.
+    connection gets its own messages as well. ``realname`` describes the user to others. ``ident`` is a name that the
+    user has elsewhere, of which nothing is known.
     """
 
     username: str
     variant: str
     realname: str = ""
+    ident: str = ""
     is_bot: bool = False
     echoes: bool = False
 

@@ -235,7 +235,7 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
-        irc = Irc(_irc_settings(config))
+        irc = Irc(_irc_settings(config, self._ident_of))
         protocols = make_protocols(register, WebSocket(pages, origins, irc=irc), irc)
         self._sender = Sender(
             config.lag_max_bytes,
@@ -470,6 +470,10 @@ class Server:
         """True if the free slots are for known users only. For any thread."""
         return self._connections.is_reserved()
 
+    def _ident_of(self, name: str) -> str:
+        """Ask the hub, which is made after the protocols. For any thread."""
+        return self._hub.ident_of(name)
+
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, variant: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""
         encode = by_name(variant.partition("/")[0], protocols).encoder(variant)
@@ -702,7 +706,7 @@ def _start_errors(config: Config) -> Iterator[None]:
         raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
 
-def _irc_settings(config: Config) -> IrcSettings:
+def _irc_settings(config: Config, ident_of: Callable[[str], str]) -> IrcSettings:
     """Read the settings of the protocol irc. Raises StartError if the message of the day can't be used."""
     motd: tuple[str, ...] = ()
     if config.motd is not None:
@@ -712,7 +716,7 @@ def _irc_settings(config: Config) -> IrcSettings:
             reason = (isinstance(error, OSError) and error.strerror) or error
             raise StartError(f"The message of the day, {config.motd}, can't be used: {reason}.") from error
     has_registration = config.registration == "open"
-    return IrcSettings(config.irc_name, motd, has_registration, f"chatserver-{__version__}", wall_ms)
+    return IrcSettings(config.irc_name, motd, has_registration, f"chatserver-{__version__}", wall_ms, ident_of)
 
 
 def _listen(config: Config) -> tuple[socket.socket, socket.socket]:

@@ -50,7 +50,7 @@ def refuse_with(code: ErrorCode, kind: type) -> Any:
 def test_guest_logs_in_with_nick_and_user() -> None:
     dialogue = Dialogue()
     dialogue.send("NICK bob", "USER b 0 * :Bob B.")
-    assert dialogue.asked == [Enter(username="bob", variant="irc/", realname="Bob B.")]
+    assert dialogue.asked == [Enter(username="bob", variant="irc/", realname="Bob B.", ident="b")]
     codes = [line.split()[1] for line in dialogue.said]
     assert codes == ["001", "002", "003", "004", "005", "005", "005", "422"]
 

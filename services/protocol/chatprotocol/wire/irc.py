@@ -292,12 +292,13 @@ class Irc(WireProtocol):
         return IrcServer(self.settings)
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        return _encode_shared(Encoding(self.settings.name), items)
+        return _encode_shared(Encoding(self.settings.name, ident_of=self.settings.ident_of), items)
 
     def encoder(self, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:
         """See WireProtocol. The variants share the bytes of an event if it has the same lines in them."""
         name, letters = self.settings.name, variant.partition("/")[2]
-        encoding = Encoding(name, letters)
+        ident_of = self.settings.ident_of
+        encoding = Encoding(name, letters, ident_of)
         # The encoding that has the same lines, and its letters, by the type of the event.
         encodings: dict[type, tuple[str, Encoding]] = {}
 
@@ -308,7 +309,7 @@ class Irc(WireProtocol):
             found = encodings.get(kind)
             if found is None:
                 needed = letters_for(kind, letters)
-                found = encodings[kind] = needed, Encoding(name, needed)
+                found = encodings[kind] = needed, Encoding(name, needed, ident_of)
             return self._last.encode(items[0], found[0], lambda: _encode_shared(found[1], items))
 
         return encode

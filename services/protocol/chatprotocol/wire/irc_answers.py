@@ -71,7 +71,7 @@ def _whois(connection: IrcConnection, nick: str, info: UserInfo | None) -> Itera
         yield numeric("401", nick, "No such nick/channel")
     else:
         name, server = info.username, connection.settings.name
-        yield numeric("311", name, name, server, "*", info.realname or name)
+        yield numeric("311", name, info.ident or name, server, "*", info.realname or name)
         yield from filled(connection, ("319", name), (PREFIXES[role] + channel(room) for room, role in info.rooms))
         yield numeric("312", name, server, _SERVER_INFO)
         if info.is_operator:
@@ -90,7 +90,8 @@ def _whois(connection: IrcConnection, nick: str, info: UserInfo | None) -> Itera
 
 def _userhost(connection: IrcConnection, info: UserInfo) -> str:
     name = info.username
-    return f"{name}{'*' * info.is_operator}={'-' if info.away else '+'}{name}@{connection.settings.name}"
+    flags = f"{'*' * info.is_operator}={'-' if info.away else '+'}"
+    return f"{name}{flags}{info.ident or name}@{connection.settings.name}"
 
 
 class _WhoQuery(NamedTuple):
@@ -127,11 +128,11 @@ def _who_line(connection: IrcConnection, query: _WhoQuery, info: UserInfo, role:
     if role is not None:
         flags += PREFIXES[role]
     if query.fields is None:
-        return connection.numeric("352", room, name, server, server, name, flags, f"0 {realname}")
+        return connection.numeric("352", room, info.ident or name, server, server, name, flags, f"0 {realname}")
     values = {
         "t": query.token,
         "c": room,
-        "u": name,
+        "u": info.ident or name,
         "i": "255.255.255.255",
         "h": server,
         "s": server,
@@ -158,7 +159,7 @@ def _past(connection: IrcConnection, event: events.Past) -> list[str]:
     lines = []
     for user in event.users:
         realname = user.realname or user.username
-        lines.append(connection.numeric("314", user.username, user.username, server, "*", realname))
+        lines.append(connection.numeric("314", user.username, user.ident or user.username, server, "*", realname))
         lines.append(connection.numeric("312", user.username, server, to_iso(user.logout_ms)))
     return lines or [connection.numeric("406", nick, "There was no such nickname")]
 

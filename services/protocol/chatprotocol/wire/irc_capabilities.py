@@ -13,7 +13,7 @@ from chatprotocol import events
 from chatprotocol.limits import BODY_MAX_BYTES, IRC_MESSAGE_LINES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
 SASL_MECHANISMS: Final = ("PLAIN",)
@@ -104,7 +104,7 @@ def letters_for(kind: type, letters: str) -> str:
 
 
 class Encoding:
-    """What the encoding of events depends on: the name of the server, and the letters of a variant."""
+    """What the encoding of events depends on: the name of the server, the letters of a variant, and users' idents."""
 
     __slots__ = (
         "has_account",
@@ -115,12 +115,13 @@ class Encoding:
         "has_setname",
         "has_tags",
         "has_time",
+        "ident_of",
         "server_name",
     )
 
-    def __init__(self, server_name: str, letters: Iterable[str] = "") -> None:
+    def __init__(self, server_name: str, letters: Iterable[str] = "", ident_of: Callable[[str], str] = str) -> None:
         flags = frozenset(letters)
-        self.server_name = server_name
+        self.server_name, self.ident_of = server_name, ident_of
         self.has_account = "a" in flags
         self.has_multiline = _MULTILINE_LETTER in flags
         self.has_extended_join = "e" in flags
@@ -132,4 +133,4 @@ class Encoding:
 
     def prefix(self, nick: str) -> str:
         """The source of what a user does."""
-        return f"{nick}!{nick}@{self.server_name}"
+        return f"{nick}!{self.ident_of(nick)}@{self.server_name}"

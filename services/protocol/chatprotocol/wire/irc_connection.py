@@ -97,6 +97,8 @@ class IrcSettings(Struct, frozen=True):
     version: str = "chat"
     # The time of TIME, in milliseconds since 1970.
     now_ms: Callable[[], int] = int
+    # The ident of a user; the name, if it is not known. For any thread.
+    ident_of: Callable[[str], str] = str
 
 
 class Sending(Struct, frozen=True, gc=False):
@@ -155,7 +157,7 @@ class IrcConnection:
         self.nick = ""
         # The name of the account, after its password was right.
         self.account = ""
-        # What USER and PASS gave; None before them.
+        # The ident, the description and the password that USER and PASS gave; None before them.
         self.user: str | None = None
         self.realname = ""
         self.password: str | None = None
@@ -176,7 +178,7 @@ class IrcConnection:
         self.knows_302 = False
         # True from the first CAP LS or CAP REQ to CAP END.
         self.is_negotiating = False
-        self.encoding = Encoding(settings.name)
+        self.encoding = Encoding(settings.name, ident_of=settings.ident_of)
         # The pieces of an answer of SASL; None if no mechanism was chosen.
         self.sasl: list[str] | None = None
         # The multiline batch that the client has begun; see irc_messages.py.

@@ -11,6 +11,7 @@ try another one; after any other refusal the connection ends.
 from __future__ import annotations
 
 import binascii
+import re
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, RequestError
@@ -53,6 +54,8 @@ _SASL_PIECE_BYTES: Final = 400
 # Two names and a password, in base64.
 _SASL_MAX_BYTES: Final = (2 * USERNAME_MAX_BYTES + 2 + PASSWORD_MAX_BYTES) * 4 // 3 + 4
 _SASL_PARTS: Final = 3
+# Everything else has a meaning in sources or masks.
+_NOT_IN_IDENT: Final = re.compile("[^A-Za-z0-9._-]")
 
 
 # --- capabilities ---
@@ -118,7 +121,7 @@ def _request(connection: IrcConnection, text: str) -> Iterator[Request]:
     before = (connection.variant, connection.echoes)
     is_watch_changed = EXTENDED_MONITOR in enabled.symmetric_difference(connection.enabled)
     connection.enabled = enabled
-    connection.encoding = Encoding(connection.settings.name, letters_of(enabled))
+    connection.encoding = Encoding(connection.settings.name, letters_of(enabled), connection.settings.ident_of)
     if connection.is_registered and before != (connection.variant, connection.echoes):
         yield ChangeEncoding(connection.variant, connection.echoes)
     if connection.watched and is_watch_changed:
@@ -151,13 +154,13 @@ def nick(connection: IrcConnection, command: Command) -> Iterator[Request]:
 
 
 def user(connection: IrcConnection, command: Command) -> Iterator[Request]:
-    """USER: give a description. The name in it has no meaning."""
+    """USER: give an ident and a description. The ident proves nothing."""
     if connection.is_registered:
         connection.reply("462", "You may not reregister")
     elif len(command.params) < 4 or not (command.param(0) and command.param(3)):  # noqa: PLR2004 - and mode, unused
         connection.reply("461", "USER", "Not enough parameters")
     else:
-        connection.user = command.param(0)
+        connection.user = _NOT_IN_IDENT.sub("", command.param(0))[:USERNAME_MAX_BYTES]
         connection.realname = clip(command.param(3), REALNAME_MAX_BYTES)
         yield from _enter(connection)
 
@@ -200,6 +203,7 @@ def _entrance(connection: IrcConnection) -> Enter:
         username=connection.account or connection.nick,
         variant=connection.variant,
         realname=connection.realname or connection.nick,
+        ident=connection.user or "",
         echoes=connection.echoes,
     )
 

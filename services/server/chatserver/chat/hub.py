@@ -363,6 +363,10 @@ class Hub:
         """
         return [self._tracking.info(name) for name in names]
 
+    def ident_of(self, name: str) -> str:
+        """Return the ident of a user who is online, or the name. For any thread, without the lock."""
+        return self._tracking.ident_of(name)
+
     def past(self, name: str, limit: int) -> tuple[events.PastUser, ...]:
         """Return the users of this name who went offline last. For any thread."""
         with self._lock:

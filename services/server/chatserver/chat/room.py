@@ -34,6 +34,7 @@ class Member:
         "first_id",
         "follows_lobby",
         "has_caught_up",
+        "ident",
         "is_bot",
         "is_counted",
         "is_guest",
@@ -103,6 +104,7 @@ class Member:
         self.echoes = enter is not None and enter.echoes
         # How the user describes itself to others. Under the hub's lock.
         self.realname = "" if enter is None else enter.realname
+        self.ident = "" if enter is None else enter.ident
         self.is_bot = enter is not None and enter.is_bot
         # True if the connection gets the events of the lobby: see requests.EnterLobby. Under the hub's lock.
         self.follows_lobby = enter is None
@@ -226,6 +228,7 @@ class User:
 
     __slots__ = (
         "away",
+        "ident",
         "is_bot",
         "is_guest",
         "is_loaded",
@@ -250,6 +253,8 @@ class User:
         self.realname = ""
         self.is_bot = False
         self.is_guest = False
+        # That of the first connection, for as long as the user is online.
+        self.ident = ""
         # Empty: the user is not away.
         self.away = ""
         # The time since when the user is online.
@@ -258,7 +263,7 @@ class User:
     def note_login(self, member: Member, now_ms: int) -> None:
         """Add a connection, which describes the user."""
         if not self.members:
-            self.login_ms = now_ms
+            self.login_ms, self.ident = now_ms, member.ident
         self.members.append(member)
         if member.tracks_members:
             self.realname, self.is_bot = member.realname, member.is_bot

@@ -117,6 +117,11 @@ class Tracking:
             RoomMember(info_of(name, user, now_ms), roles.get(name, RoomRole.MEMBER)) for name, user in listing
         )
 
+    def ident_of(self, name: str) -> str:
+        """The ident of a user of this server who is online, or the name. For any thread."""
+        user = self._users.get(name)
+        return (user and user.ident) or name
+
     def past(self, name: str, limit: int) -> tuple[PastUser, ...]:
         """The users of this name who went offline last, newest first; none if there is one who is online."""
         key = name_key(name)
@@ -186,26 +191,26 @@ class Tracking:
 
     def went_offline(self, user: User, reason: str) -> None:
         """Tell that the last connection of a user of this server has ended. The user may be on another server."""
-        if self._users.get(user.name) is user:
-            del self._users[user.name]
         if not self._presence.is_online(user.name):
             self._left_here.add(user.name)
-            self._past.append(PastUser(user.name, user.realname, self._now_ms()))
+            self._past.append(PastUser(user.name, user.realname, self._now_ms(), user.ident))
             self._quit(user.name, reason)
             self._tell_watchers(user.name)
+        if self._users.get(user.name) is user:
+            del self._users[user.name]
 
     def renamed(self, user: User, before: str) -> None:
         """Tell that a user has another name."""
-        del self._users[before]
         self._users[user.name] = user
         rooms = self._rooms_of(before)
         self._tell(rooms, Renamed(before, user.name), user)
+        del self._users[before]
         for room in rooms:
             self._discard(room, before)
             self._add(room, user.name)
         self._left_here.discard(user.name)
         self._left_here.add(before)
-        self._past.append(PastUser(before, user.realname, self._now_ms()))
+        self._past.append(PastUser(before, user.realname, self._now_ms(), user.ident))
         if name_key(before) != name_key(user.name):
             self._tell_watchers(before)
             self._tell_watchers(user.name)
@@ -351,6 +356,7 @@ def info_of(name: str, user: User | None, now_ms: int) -> UserInfo:
         is_operator=any(member.is_operator for member in members),
         is_bot=user.is_bot,
         realname=user.realname,
+        ident=user.ident,
         away=user.away,
         login_ms=user.login_ms,
         idle_seconds=max(0, now_ms - active_ms) // 1000,
