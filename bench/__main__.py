@@ -175,10 +175,13 @@ def _plan(options: argparse.Namespace, descriptors: int) -> Plan:
     if options.stored is not None:
         plan = replace(plan, stored_messages=options.stored)
     most = descriptors - OTHER_DESCRIPTORS
-    steps = tuple(step for step in plan.connection_steps if step <= most) or (most,)
+    steps, irc_steps = (
+        tuple(step for step in steps if step <= most) or (most,)
+        for steps in (plan.connection_steps, plan.irc_connection_steps)
+    )
     if steps != plan.connection_steps:
         _show(f"The system allows {descriptors} open files: at most {steps[-1]} connections are measured")
-    return replace(plan, connection_steps=steps)
+    return replace(plan, connection_steps=steps, irc_connection_steps=irc_steps)
 
 
 def _find_servers(names: Sequence[str], folder: Path) -> tuple[list[Server], dict[str, str]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from bench.results import read
-from bench.servers import BASELINE, OURS, OURS_IN_DATAGRAMS, OURS_IN_FRAMES, OURS_IN_TLS, OURS_IN_WEBSOCKET
+from bench.servers import BASELINE, OURS, OURS_IN_DATAGRAMS, OURS_IN_FRAMES, OURS_IN_IRC, OURS_IN_TLS, OURS_IN_WEBSOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ _STYLES: Final[dict[str, dict[str, Any]]] = {
     OURS_IN_FRAMES: {"color": "#6d8fc4", "marker": "P", "linewidth": 1.5, "zorder": 3},
     OURS_IN_TLS: {"color": "#4f6fa8", "marker": "D", "linewidth": 1.5, "linestyle": "--", "zorder": 3},
     OURS_IN_WEBSOCKET: {"color": "#5a7fb8", "marker": "d", "linewidth": 1.5, "linestyle": "-.", "zorder": 3},
+    OURS_IN_IRC: {"color": "#7f9bd0", "marker": "p", "linewidth": 1.5, "linestyle": (0, (5, 1)), "zorder": 3},
     OURS_IN_DATAGRAMS: {"color": "#9db4d8", "marker": "X", "linewidth": 1.5, "linestyle": ":", "zorder": 3},
     BASELINE: {"color": "#777777", "marker": "", "linestyle": "--"},
     "nats-server": {"color": "#a8681a", "marker": "s"},

@@ -10,8 +10,8 @@ latency      500 messages a second to 100 receivers. The time of each delivery, 
              and ends after it is received.
 connections  Up to 9,000 connections, opened in steps, all logged in and receiving. The server's resident memory at each
              step, before the first message; then deliveries a second to all connections, and the memory after that.
-             Not for the IRC servers: they send each join to all users, which is 40 million lines for 9,000 users. Over
-             UDP a session counts as a connection.
+             In IRC up to 1,000: each join is sent to all users, which is 40 million lines for 9,000 users. Over UDP a
+             session counts as a connection.
 logins       Logins a second, 32 at a time, with the cheapest hash parameters: first new names, then the same names on
              new connections. All stay until the last login is accepted.
 storm        Latency as above, without and with 500 simultaneous logins of new names, with the default hash parameters.
@@ -108,6 +108,7 @@ class Plan:
     messages_per_second: int = 500
     latency_seconds: float = 1.5
     connection_steps: tuple[int, ...] = (1_000, 3_000, 6_000, 9_000)
+    irc_connection_steps: tuple[int, ...] = (300, 1_000)
     # Time limit of all logins together. With TLS on a busy machine they took 40 s.
     connection_seconds: float = 90.0
     logins: int = 2_000
@@ -137,6 +138,7 @@ QUICK: Final = Plan(
     throughput_seconds=0.3,
     latency_seconds=0.5,
     connection_steps=(100, 300, 1_000),
+    irc_connection_steps=(100, 300),
     connection_seconds=5.0,
     logins=200,
     storm_logins=40,
@@ -324,29 +326,31 @@ def _log_in_and_measure_latency(plan: Plan, connections: Connections, row: Laten
 def many_connections(environment: Environment) -> list[ManyConnections]:
     """See the top of this file."""
     plan = environment.plan
-    servers = [server for server in environment.servers if server.protocol != "irc"]
-    rows = [ManyConnections(server.name) for server in servers]
-    for server, row in zip(servers, rows, strict=True):
+    rows = [ManyConnections(server.name) for server in environment.servers]
+    for server, row in zip(environment.servers, rows, strict=True):
         environment.show(f"many connections: {server.name}")
         with _recording_failure(row), environment.connected(server) as (connections, started):
-            _connect_in_steps(plan, row, connections, started)
+            steps = plan.irc_connection_steps if server.protocol == "irc" else plan.connection_steps
+            _connect_in_steps(steps, plan.connection_seconds, row, connections, started)
             result = measure_throughput(connections, plan.throughput_seconds)
             row.deliveries_per_second = result.deliveries_per_second
             row.after_load_bytes = resident_bytes(started.pid)
     return rows
 
 
-def _connect_in_steps(plan: Plan, row: ManyConnections, connections: Connections, started: Running) -> None:
-    sender, *receivers = _names(plan.connection_steps[-1])
+def _connect_in_steps(
+    steps: Sequence[int], limit_seconds: float, row: ManyConnections, connections: Connections, started: Running
+) -> None:
+    sender, *receivers = _names(steps[-1])
     row.memory.append(Memory(0, resident_bytes(started.pid)))
     seconds = connections.log_in([], [sender])
     done = 0
-    for step in plan.connection_steps:
-        seconds += connections.log_in(receivers[done : step - 1], limit_seconds=plan.connection_seconds - seconds)
+    for step in steps:
+        seconds += connections.log_in(receivers[done : step - 1], limit_seconds=limit_seconds - seconds)
         done = step - 1
         connections.wait_until_quiet()
         row.memory.append(Memory(step, resident_bytes(started.pid)))
-    row.logins_per_second = plan.connection_steps[-1] / seconds
+    row.logins_per_second = steps[-1] / seconds
 
 
 # --- for our own server: these raise LoadError and ServerError ---

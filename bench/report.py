@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.results import medians
-from bench.servers import OURS
+from bench.servers import OURS, OURS_IN_IRC, PEERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,31 +82,39 @@ def _about(results: Results) -> list[str]:
 
 
 def _throughput(rows: Sequence[Throughput]) -> list[str]:
+    """The table of all servers, and another one of those that speak IRC, if our own was measured in it."""
+    lines = ["## Deliveries a second, in millions", "", *_throughput_table(rows, OURS)]
+    in_irc = [row for row in rows if row.server == OURS_IN_IRC or (row.server in PEERS and _speaks_irc(row.server))]
+    if any(row.server == OURS_IN_IRC for row in in_irc):
+        lines += ["", "In IRC:", "", *_throughput_table(in_irc, OURS_IN_IRC)]
+    return lines
+
+
+def _speaks_irc(peer: str) -> bool:
+    return PEERS[peer].protocol == "irc"
+
+
+def _throughput_table(rows: Sequence[Throughput], ours: str) -> list[str]:
     servers = list(dict.fromkeys(row.server for row in rows))
     loads: dict[tuple[int, int], dict[str, float | None]] = {}
     for row in rows:
         loads.setdefault((row.receivers, row.senders), {})[row.server] = row.median
     lines = [
-        [_load(*load), *(_millions(values.get(server), values.get(OURS), server) for server in servers)]
+        [_load(*load), *(_millions(values.get(server), values.get(ours), server, ours) for server in servers)]
         for load, values in loads.items()
     ]
-    return [
-        "## Deliveries a second, in millions",
-        "",
-        *table(["receivers", *servers], lines),
-        "",
-        f"In parentheses: the deliveries of {OURS}, divided by those of the server.",
-    ]
+    note = f"In parentheses: the deliveries of {ours}, divided by those of the server."
+    return [*table(["receivers", *servers], lines), "", note]
 
 
 def _load(receivers: int, senders: int) -> str:
     return f"{receivers:,}" if senders == 1 else f"{receivers:,}, from {senders} senders"
 
 
-def _millions(value: float | None, ours: float | None, server: str) -> str:
+def _millions(value: float | None, our_value: float | None = None, server: str = "", ours: str = OURS) -> str:
     if value is None:
         return FAILS
-    ratio = "" if ours is None or server == OURS else f" ({_rounded(ours / value)})"
+    ratio = "" if our_value is None or server == ours else f" ({_rounded(our_value / value)})"
     return f"{_rounded(value / 1e6)}{ratio}"
 
 
@@ -200,7 +208,7 @@ def _by_server(throughputs: Sequence[Throughput], latencies: Sequence[Latency]) 
     """The header and a row for each server: its throughput with each load, and its latency."""
     columns: dict[str, list[str]] = {}
     for throughput in throughputs:
-        columns.setdefault(throughput.server, []).append(_millions(throughput.median, None, throughput.server))
+        columns.setdefault(throughput.server, []).append(_millions(throughput.median))
     for latency in latencies:
         p50, _, p99, *_ = percentile_cells(latency.median)
         columns.setdefault(latency.server, []).extend((p50, p99))

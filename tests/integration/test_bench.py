@@ -37,6 +37,7 @@ TINY: Final = Plan(
     messages_per_second=100,
     latency_seconds=0.1,
     connection_steps=(3, 6),
+    irc_connection_steps=(3, 6),
     logins=5,
     storm_logins=3,
     rooms=(4, 4, 2),
@@ -51,6 +52,7 @@ TINY: Final = Plan(
 )
 OURS: Final = chatserver(*CHEAPEST_HASH)
 OURS_OVER_UDP: Final = chatserver(*CHEAPEST_HASH, name="chatserver-datagram", protocol="datagram")
+OURS_IN_IRC: Final = chatserver(*CHEAPEST_HASH, name="chatserver-irc", protocol="irc")
 PATIENCE_SECONDS: Final = 20.0
 # A test shares its processors, so the load sleeps if there is no input.
 POLL_SECONDS: Final = 0.001
@@ -65,11 +67,11 @@ def environment(folder: Path, *servers: Server) -> Environment:
 
 @pytest.mark.long
 def test_servers_are_compared(tmp_path: Path) -> None:
-    """Throughput, latency and memory of our server over TCP and UDP, and throughput of the baseline."""
-    both = environment(tmp_path, OURS, OURS_OVER_UDP)
+    """Throughput, latency and memory of our server over TCP and UDP and in IRC, and throughput of the baseline."""
+    ours = environment(tmp_path, OURS, OURS_OVER_UDP, OURS_IN_IRC)
     baseline = build_baseline(tmp_path)  # None without a compiler
-    rows = measure.throughput(environment(tmp_path, *both.servers, *filter(None, [baseline])))
-    latencies, connections = measure.latency(both), measure.many_connections(both)
+    rows = measure.throughput(environment(tmp_path, *ours.servers, *filter(None, [baseline])))
+    latencies, connections = measure.latency(ours), measure.many_connections(ours)
     for row in (*rows, *latencies, *connections):
         assert not row.failure, row
     assert all(row.median for row in rows)

@@ -42,6 +42,8 @@ RESULTS = Results(
         Throughput(OTHER, 1_000, 1, [3e6]),
         Throughput(OURS, 100, 10, [2e6]),
         Throughput(OTHER, 100, 10, [1e6], "a receiver was lost: closed by the server"),
+        Throughput("chatserver-irc", 100, 10, [4e6]),
+        Throughput("ngircd", 100, 10, [1e6]),
     ],
     latency=[Latency(OURS, 100, 500, [FAST]), Latency(OTHER, 100, 500, [], "stalled")],
     connections=[
@@ -72,8 +74,10 @@ RESULTS = Results(
 )
 # One line of each table, and the lines that give reasons.
 LINES = (
-    "| 1,000                |       6.00 | 3.00 (2.00) |",
-    "| 100, from 10 senders |       2.00 |       fails |",
+    "| 1,000                |       6.00 | 3.00 (2.00) |          fails |       fails |",
+    "| 100, from 10 senders |       2.00 |       fails |    4.00 (0.50) | 1.00 (2.00) |",
+    "| 100, from 10 senders |           4.00 | 1.00 (4.00) |",
+    "In parentheses: the deliveries of chatserver-irc, divided by those of the server.",
     "| nats-server | fails | fails | fails | fails | fails |",
     "| chatserver  |       1,024 |     32.0 |           33.0 |    3,000 |                 5.00 |",
     "| new names      |    3,000 |",
