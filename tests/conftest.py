@@ -36,6 +36,10 @@ settings.register_profile("long", settings.get_profile("normal"), max_examples=1
 settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")
 
 
+# Limit of the time of a test above which it starts first.
+_LONG_SECONDS = 600.0
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the examples of the properties; and the stacks, once, before xdist's workers start.
@@ -59,6 +63,19 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[VARIABLE] = choose().stacks[-1]
     except ChoiceError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the test that takes ten minutes first: the other workers run all other tests meanwhile."""
+    items.sort(key=_timeout_seconds, reverse=True)
+
+
+def _timeout_seconds(item: pytest.Item) -> float:
+    """The time limit of a test that may take more than ten minutes; 0 for all others, which keep their order."""
+    marker = item.get_closest_marker("timeout")
+    seconds = float(marker.args[0]) if marker is not None and marker.args else 0.0
+    return seconds if seconds > _LONG_SECONDS else 0.0
 
 
 @pytest.fixture(scope="session")
