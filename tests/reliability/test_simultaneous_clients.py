@@ -22,8 +22,8 @@ CROWD = 400
 MANY = ROUNDS * CROWD
 DESCRIPTORS = 2 * MANY
 ROUND_SECONDS = 0.6
-# The median of the rounds' longest deliveries. 0.5 to 0.8 s if all readers wake up at once; 30 to 110 ms if they take turns. A
-# busy machine delays the messages of some rounds as well.
+# The median of the rounds' longest deliveries. 0.5 to 0.8 s if all readers wake up at once, 15 to 50 ms if they take
+# turns. A busy machine delays the messages of some rounds as well.
 WORST_SECONDS = 0.3
 
 # A crowd of clients, in a process of its own: a kill closes all of them at the same moment. For each line of input,
