@@ -124,6 +124,28 @@ MESSAGES = {
         alice < @msgid=$id :$alice!*@* PRIVMSG $room hello
         bob < @msgid=$id;time=*Z :$alice!*@* PRIVMSG $room hello
     """,
+    "account-tag: what a user does": """
+        alice : +account-tag
+        bob : account
+        carol :
+        bob > JOIN $room
+        bob > MODE $room -t
+        bob > INVITE $alice $room
+        alice < @account=$bob :$bob!*@* INVITE $alice $room
+        alice > JOIN $room
+        alice ..
+        carol > JOIN $room
+        carol ..
+        alice < @!account :$carol!*@* JOIN $room
+        bob > TOPIC $room :hello
+        alice < @account=$bob TOPIC $room hello
+        carol > TOPIC $room :bye
+        alice < @!account :$carol!*@* TOPIC $room bye
+        bob > MODE $room +o $carol
+        alice < @account=$bob MODE $room +o $carol
+        bob > QUIT
+        alice < @account=$bob :$bob!*@* QUIT
+    """,
     "account-tag": """
         alice : +account-tag
         bob : account

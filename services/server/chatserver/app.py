@@ -21,6 +21,7 @@ from chatprotocol.limits import ROOMS_MAX
 from chatprotocol.settings import ConfigError
 from chatprotocol.udp.arq import SILENCE_SECONDS
 from chatprotocol.wire import Datagram, Irc, Register, WebSocket, by_name, protocols_with
+from chatprotocol.wire.irc_capabilities import Users
 from chatprotocol.wire.irc_connection import IrcSettings
 from chatprotocol.wire.irc_lines import read_motd
 from chatserver import __version__
@@ -235,7 +236,7 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
-        irc = Irc(_irc_settings(config, self._ident_of))
+        irc = Irc(_irc_settings(config, Users(self._ident_of, self._is_account)))
         protocols = make_protocols(register, WebSocket(pages, origins, irc=irc), irc)
         self._sender = Sender(
             config.lag_max_bytes,
@@ -474,6 +475,9 @@ class Server:
         """Ask the hub, which is made after the protocols. For any thread."""
         return self._hub.ident_of(name)
 
+    def _is_account(self, name: str) -> bool:
+        return self._hub.is_account(name)
+
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, variant: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""
         encode = by_name(variant.partition("/")[0], protocols).encoder(variant)
@@ -706,7 +710,7 @@ def _start_errors(config: Config) -> Iterator[None]:
         raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
 
 
-def _irc_settings(config: Config, ident_of: Callable[[str], str]) -> IrcSettings:
+def _irc_settings(config: Config, users: Users) -> IrcSettings:
     """Read the settings of the protocol irc. Raises StartError if the message of the day can't be used."""
     motd: tuple[str, ...] = ()
     if config.motd is not None:
@@ -716,7 +720,7 @@ def _irc_settings(config: Config, ident_of: Callable[[str], str]) -> IrcSettings
             reason = (isinstance(error, OSError) and error.strerror) or error
             raise StartError(f"The message of the day, {config.motd}, can't be used: {reason}.") from error
     has_registration = config.registration == "open"
-    return IrcSettings(config.irc_name, motd, has_registration, f"chatserver-{__version__}", wall_ms, ident_of)
+    return IrcSettings(config.irc_name, motd, has_registration, f"chatserver-{__version__}", wall_ms, users)
 
 
 def _listen(config: Config) -> tuple[socket.socket, socket.socket]:

@@ -115,7 +115,7 @@ def test_message_is_encoded_once_for_all_variants_with_the_same_lines() -> None:
     irc = Irc()
     websocket = WebSocket(irc=irc)
     for protocol, prefix in ((irc, "irc"), (websocket, "websocket/text.ircv3.net")):
-        for event, encodings in ((PublicBatch(18, 0, "bob", ["hi", "you"]), 16), (events.MemberLeft("dev", "bob"), 1)):
+        for event, encodings in ((PublicBatch(18, 0, "bob", ["hi", "you"]), 16), (events.MemberLeft("dev", "bob"), 2)):
             encoded = [protocol.encoder(f"{prefix}/{letters}")([event]) for letters in VARIANTS]
             assert len({id(each) for each in encoded}) <= encodings
 

@@ -292,13 +292,13 @@ class Irc(WireProtocol):
         return IrcServer(self.settings)
 
     def encode_all(self, items: Sequence[Event | EventBatch]) -> bytes:
-        return _encode_shared(Encoding(self.settings.name, ident_of=self.settings.ident_of), items)
+        return _encode_shared(Encoding(self.settings.name, users=self.settings.users), items)
 
     def encoder(self, variant: str) -> Callable[[Sequence[Event | EventBatch]], bytes]:
         """See WireProtocol. The variants share the bytes of an event if it has the same lines in them."""
         name, letters = self.settings.name, variant.partition("/")[2]
-        ident_of = self.settings.ident_of
-        encoding = Encoding(name, letters, ident_of)
+        users = self.settings.users
+        encoding = Encoding(name, letters, users)
         # The encoding that has the same lines, and its letters, by the type of the event.
         encodings: dict[type, tuple[str, Encoding]] = {}
 
@@ -309,7 +309,7 @@ class Irc(WireProtocol):
             found = encodings.get(kind)
             if found is None:
                 needed = letters_for(kind, letters)
-                found = encodings[kind] = needed, Encoding(name, needed, ident_of)
+                found = encodings[kind] = needed, Encoding(name, needed, users)
             return self._last.encode(items[0], found[0], lambda: _encode_shared(found[1], items))
 
         return encode

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol import events
 from chatprotocol.limits import BODY_MAX_BYTES, IRC_MESSAGE_LINES_MAX
+from chatprotocol.wire.irc_lines import format_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -69,18 +70,18 @@ _LETTERS_OF: Final[Mapping[type, str]] = {
     events.PublicMessage: _OF_MESSAGES,
     events.Relayed: _OF_MESSAGES,
     events.MemberJoined: "aegn",
-    events.AwayChanged: "n",
-    events.RealnameChanged: "s",
-    events.Invited: "i",
-    events.MemberLeft: "",
-    events.UserQuit: "",
-    events.Renamed: "",
-    events.Kicked: "",
-    events.TopicChanged: "",
-    events.Modes: "",
-    events.ModesMoved: "",
-    events.RoleChanged: "",
-    events.RoleMoved: "",
+    events.AwayChanged: "an",
+    events.RealnameChanged: "as",
+    events.Invited: "ai",
+    events.MemberLeft: "a",
+    events.UserQuit: "a",
+    events.Renamed: "a",
+    events.Kicked: "a",
+    events.TopicChanged: "a",
+    events.Modes: "a",
+    events.ModesMoved: "a",
+    events.RoleChanged: "a",
+    events.RoleMoved: "a",
 }
 
 
@@ -103,8 +104,24 @@ def letters_for(kind: type, letters: str) -> str:
     return letters if needed is None else "".join([each for each in letters if each in needed])
 
 
+def _is_unknown(_name: str) -> bool:
+    return False
+
+
+class Users(NamedTuple):
+    """What the server knows of the users who are online, by their names. For any thread."""
+
+    # The ident of a user; the name, if it is not known.
+    ident_of: Callable[[str], str] = str
+    # True if the user has an account.
+    is_account: Callable[[str], bool] = _is_unknown
+
+
+_NO_USERS: Final = Users()
+
+
 class Encoding:
-    """What the encoding of events depends on: the name of the server, the letters of a variant, and users' idents."""
+    """What the encoding of events depends on: the name of the server, the letters of a variant, and the users."""
 
     __slots__ = (
         "has_account",
@@ -115,13 +132,13 @@ class Encoding:
         "has_setname",
         "has_tags",
         "has_time",
-        "ident_of",
         "server_name",
+        "users",
     )
 
-    def __init__(self, server_name: str, letters: Iterable[str] = "", ident_of: Callable[[str], str] = str) -> None:
+    def __init__(self, server_name: str, letters: Iterable[str] = "", users: Users = _NO_USERS) -> None:
         flags = frozenset(letters)
-        self.server_name, self.ident_of = server_name, ident_of
+        self.server_name, self.users = server_name, users
         self.has_account = "a" in flags
         self.has_multiline = _MULTILINE_LETTER in flags
         self.has_extended_join = "e" in flags
@@ -133,4 +150,9 @@ class Encoding:
 
     def prefix(self, nick: str) -> str:
         """The source of what a user does."""
-        return f"{nick}!{self.ident_of(nick)}@{self.server_name}"
+        return f"{nick}!{self.users.ident_of(nick)}@{self.server_name}"
+
+    def line_of(self, nick: str, command: str, *params: str) -> str:
+        """The line of what a user does, without its line end."""
+        tags = f"account={nick}" if self.has_account and self.users.is_account(nick) else ""
+        return format_line(self.prefix(nick), command, *params, tags=tags)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from msgspec import Struct
 
 from chatprotocol import events, requests
-from chatprotocol.wire.irc_capabilities import Encoding, letters_of, offered
+from chatprotocol.wire.irc_capabilities import Encoding, Users, letters_of, offered
 from chatprotocol.wire.irc_lines import Command, add_tag, escape_tag, format_line, tag_all
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class IrcSettings(Struct, frozen=True):
     version: str = "chat"
     # The time of TIME, in milliseconds since 1970.
     now_ms: Callable[[], int] = int
-    # The ident of a user; the name, if it is not known. For any thread.
-    ident_of: Callable[[str], str] = str
+    users: Users = Users()
 
 
 class Sending(Struct, frozen=True, gc=False):
@@ -178,7 +177,7 @@ class IrcConnection:
         self.knows_302 = False
         # True from the first CAP LS or CAP REQ to CAP END.
         self.is_negotiating = False
-        self.encoding = Encoding(settings.name, ident_of=settings.ident_of)
+        self.encoding = Encoding(settings.name, users=settings.users)
         # The pieces of an answer of SASL; None if no mechanism was chosen.
         self.sasl: list[str] | None = None
         # The multiline batch that the client has begun; see irc_messages.py.

@@ -75,11 +75,11 @@ def _join(room: str, info: events.UserInfo, encoding: Encoding) -> str:
 
 
 def part_line(room: str, username: str, reason: str, encoding: Encoding) -> str:
-    return format_line(encoding.prefix(username), "PART", channel(room), *([reason] if reason else []))
+    return encoding.line_of(username, "PART", channel(room), *([reason] if reason else []))
 
 
 def _kick(room: str, username: str, by: str, reason: str, encoding: Encoding) -> str:
-    return format_line(encoding.prefix(by), "KICK", channel(room), username, reason or by)
+    return encoding.line_of(by, "KICK", channel(room), username, reason or by)
 
 
 def _entered(connection: IrcConnection, event: events.Entered) -> list[str]:
@@ -104,7 +104,7 @@ def _member_joined(encoding: Encoding, event: events.MemberJoined) -> list[str]:
     if mode:
         lines.append(format_line(encoding.server_name, "MODE", channel(event.room), f"+{mode}", event.info.username))
     if event.info.away and encoding.has_away_notify:
-        lines.append(format_line(encoding.prefix(event.info.username), "AWAY", event.info.away))
+        lines.append(encoding.line_of(event.info.username, "AWAY", event.info.away))
     return lines
 
 
@@ -134,11 +134,11 @@ def _own_kicked(connection: IrcConnection, event: events.Kicked) -> list[str]:
 
 
 def _user_quit(encoding: Encoding, event: events.UserQuit) -> list[str]:
-    return [format_line(encoding.prefix(event.username), "QUIT", *([event.reason] if event.reason else []))]
+    return [encoding.line_of(event.username, "QUIT", *([event.reason] if event.reason else []))]
 
 
 def _renamed(encoding: Encoding, event: events.Renamed) -> list[str]:
-    return [format_line(encoding.prefix(event.username), "NICK", event.new_username)]
+    return [encoding.line_of(event.username, "NICK", event.new_username)]
 
 
 # --- names and topics ---
@@ -190,7 +190,7 @@ def filled(
 
 
 def _topic_changed(encoding: Encoding, event: events.TopicChanged) -> list[str]:
-    return [format_line(encoding.prefix(event.by), "TOPIC", channel(event.room), event.topic)]
+    return [encoding.line_of(event.by, "TOPIC", channel(event.room), event.topic)]
 
 
 def _invited(encoding: Encoding, event: events.Invited) -> list[str]:
@@ -208,7 +208,7 @@ def _own_invited(connection: IrcConnection, event: events.Invited) -> list[str]:
 
 
 def _invite(encoding: Encoding, event: events.Invited) -> str:
-    return format_line(encoding.prefix(event.by), "INVITE", event.username, channel(event.room))
+    return encoding.line_of(event.by, "INVITE", event.username, channel(event.room))
 
 
 # --- modes ---
@@ -234,7 +234,7 @@ def _modes(encoding: Encoding, event: events.Modes) -> list[str]:
     changes = _mode_changes(event.old if isinstance(event, events.ModesMoved) else None, event.modes)
     if event.by is None or not changes:
         return []
-    return [format_line(encoding.prefix(event.by), "MODE", channel(event.room), *changes)]
+    return [encoding.line_of(event.by, "MODE", channel(event.room), *changes)]
 
 
 def _own_modes(connection: IrcConnection, event: events.Modes) -> list[str]:
@@ -285,8 +285,8 @@ def _role_changed(encoding: Encoding, event: events.RoleChanged) -> list[str]:
     if event.room is None or not letters:
         return []
     names = [event.username for _, modes in changes for _ in modes]
-    source = encoding.server_name if event.by is None else encoding.prefix(event.by)
-    return [format_line(source, "MODE", channel(event.room), letters, *names)]
+    params = ("MODE", channel(event.room), letters, *names)
+    return [format_line(encoding.server_name, *params) if event.by is None else encoding.line_of(event.by, *params)]
 
 
 def _own_role_changed(connection: IrcConnection, event: events.RoleChanged) -> list[str]:
@@ -322,7 +322,7 @@ def _sanctioned(connection: IrcConnection, event: events.Banned | events.Unbanne
         return [_notice(connection, _sanction_text(event))]
     change = "+b" if isinstance(event, events.Banned) else "-b"
     mask = ban_mask(event.username, event.address)
-    return [format_line(connection.encoding.prefix(event.by), "MODE", channel(event.room), change, mask)]
+    return [connection.encoding.line_of(event.by, "MODE", channel(event.room), change, mask)]
 
 
 def _muted(connection: IrcConnection, event: events.Muted | events.Unmuted) -> list[str]:
@@ -357,7 +357,7 @@ def _deleted(connection: IrcConnection, event: events.Deleted) -> list[str]:
         return [_notice(connection, f"{event.by} deleted the message {event.id}{_because(event.reason)}", room)]
     target = event.recipient if isinstance(event, events.DirectDeleted) else channel(room)
     reason = [event.reason] if event.reason else []
-    return [format_line(connection.encoding.prefix(event.by), "REDACT", target, str(event.id), *reason)]
+    return [connection.encoding.line_of(event.by, "REDACT", target, str(event.id), *reason)]
 
 
 def _reported(connection: IrcConnection, event: events.Reported) -> list[str]:
@@ -371,7 +371,7 @@ def _reported(connection: IrcConnection, event: events.Reported) -> list[str]:
 def _away_changed(encoding: Encoding, event: events.AwayChanged) -> list[str]:
     if not encoding.has_away_notify:
         return []
-    return [format_line(encoding.prefix(event.username), "AWAY", *([event.text] if event.text else []))]
+    return [encoding.line_of(event.username, "AWAY", *([event.text] if event.text else []))]
 
 
 def _own_away_changed(connection: IrcConnection, event: events.AwayChanged) -> list[str]:
@@ -386,7 +386,7 @@ def _own_away_changed(connection: IrcConnection, event: events.AwayChanged) -> l
 def _realname_changed(encoding: Encoding, event: events.RealnameChanged) -> list[str]:
     if not encoding.has_setname:
         return []
-    return [format_line(encoding.prefix(event.username), "SETNAME", event.realname)]
+    return [encoding.line_of(event.username, "SETNAME", event.realname)]
 
 
 def _is_away(connection: IrcConnection, event: events.IsAway) -> list[str]:

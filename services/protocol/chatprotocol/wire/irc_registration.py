@@ -121,7 +121,7 @@ def _request(connection: IrcConnection, text: str) -> Iterator[Request]:
     before = (connection.variant, connection.echoes)
     is_watch_changed = EXTENDED_MONITOR in enabled.symmetric_difference(connection.enabled)
     connection.enabled = enabled
-    connection.encoding = Encoding(connection.settings.name, letters_of(enabled), connection.settings.ident_of)
+    connection.encoding = Encoding(connection.settings.name, letters_of(enabled), connection.settings.users)
     if connection.is_registered and before != (connection.variant, connection.echoes):
         yield ChangeEncoding(connection.variant, connection.echoes)
     if connection.watched and is_watch_changed:

@@ -367,6 +367,10 @@ class Hub:
         """Return the ident of a user who is online, or the name. For any thread, without the lock."""
         return self._tracking.ident_of(name)
 
+    def is_account(self, name: str) -> bool:
+        """Return True for a user who is online, and no guest. For any thread, without the lock."""
+        return self._tracking.is_account(name)
+
     def past(self, name: str, limit: int) -> tuple[events.PastUser, ...]:
         """Return the users of this name who went offline last. For any thread."""
         with self._lock:

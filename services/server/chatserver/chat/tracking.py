@@ -122,6 +122,11 @@ class Tracking:
         user = self._users.get(name)
         return (user and user.ident) or name
 
+    def is_account(self, name: str) -> bool:
+        """True for a user of this server who is online, and no guest. For any thread."""
+        user = self._users.get(name)
+        return user is not None and not user.is_guest
+
     def past(self, name: str, limit: int) -> tuple[PastUser, ...]:
         """The users of this name who went offline last, newest first; none if there is one who is online."""
         key = name_key(name)
