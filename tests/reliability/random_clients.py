@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from integration.irc import IrcPeer, WebIrcPeer, parse, plain
 from integration.room import MALFORMED, NOT_REGISTERED, NOT_SENT, DatagramPeer, Guest, Peer, RegisterPeer, c, d, sent
 from integration.web import WebPeer
 from reliability.guests import AckingGuest
@@ -65,6 +66,23 @@ INVALID = (
     b"REGISTER TORECV invalid\n\nRECEIVED nobody\n\nERROR 103 Header Incomplete\n\n",
 )
 
+IRC_CAPABILITIES = "batch draft/chathistory echo-message labeled-response message-tags server-time"
+# Registrations that are given up.
+HALF_LOGINS = (
+    ("CAP LS 302", "NICK user1", "USER u 0 * :u"),
+    ("CAP REQ :sasl", "AUTHENTICATE PLAIN", "AUTHENTICATE " + "QUFB" * 100),
+    ("CAP REQ :sasl", "AUTHENTICATE PLAIN", f"AUTHENTICATE {plain(LOCKED, 'guess')}"),
+    ("PASS user1:guess", "NICK user1", "USER u 0 * :u"),
+    ("NICK user1", "USER u 0 * :u", "NICK", "NICK ALL"),
+)
+IRC_LINES = (
+    *("JOIN $room", "JOIN $room,#lobby key", "PART $room :bye", "JOIN 0", "NAMES $room", "LIST", "WHO $room %tcn,1"),
+    *("WHO *", "WHOIS $user", "MODE $room +kl key 3", "MODE $room +b $user", "MODE $room +v $user", "MODE $room -kl"),
+    *("KICK $room $user :out", "INVITE $user $room", "TOPIC $room :tea", "AWAY :tea", "AWAY", "MONITOR + $user"),
+    *("PRIVMSG $room :\1PING 1\1", "@+typing=active TAGMSG $room", "NICK another", "MARKREAD #lobby", "NONSENSE"),
+    *("BATCH +1 draft/multiline #lobby", "@batch=1 PRIVMSG #lobby :one", "x" * 600, "CAP REQ :-echo-message nothing"),
+)
+
 
 class Record:
     """Results of all clients. For any thread."""
@@ -102,6 +120,7 @@ class RandomClient:
             self._talk_as_guest: 10,
             self._talk_over_udp: 15,
             self._talk_over_websocket: 15,
+            self._talk_over_irc: 20,
             self._send_packets: 5,
             self._stop_acknowledging: 2,
             self._send_invalid: 20,
@@ -241,6 +260,26 @@ class RandomClient:
                 self._take_turn(peer, name)
             self._leave(peer)
 
+    def _talk_over_irc(self) -> None:
+        """As a user or a guest, over TCP or WebSocket; a registration may be given up."""
+        is_guest, over = self._happens(0.3), self._chance.choice(("", "", "text.ircv3.net", "binary.ircv3.net"))
+        name = self._guest_name() if is_guest else self._name()
+        with closing((WebIrcPeer if over else IrcPeer)(self._port)) as peer:
+            if isinstance(peer, WebIrcPeer):
+                peer.shake_hands(over)
+            if self._happens(0.2):
+                peer.put(*self._chance.choice(HALF_LOGINS))
+                return
+            capabilities = self._chance.choice(("", IRC_CAPABILITIES))
+            peer.register(name, caps=capabilities, account="" if is_guest else name, password=PASSWORD)
+            peer.put("JOIN #lobby")
+            for _ in range(self._chance.randint(1, _TURNS_MAX)):
+                self._pause(_PAUSE_MAX_SECONDS)
+                self._take_turn_over_irc(peer, name, bool(capabilities))
+            if self._happens(0.5):
+                peer.put("QUIT :bye")
+                peer.rest()
+
     def _send_packets(self) -> None:
         """Packets of no session, and openings that are not continued."""
         with closing(DatagramPeer(self._port)) as peer:
@@ -317,6 +356,25 @@ class RandomClient:
             case command:
                 peer.ask(command=command, room=room)
                 peer.until_fence()
+
+    def _take_turn_over_irc(self, peer: IrcPeer, name: str, is_confirmed: bool) -> None:
+        """``is_confirmed``: the server echoes messages, with their ids."""
+        match self._request_type():
+            case "PM" | "DM" as command:
+                to = self._name() if command == "DM" else None
+                content = self._next_content(name, to, self._chance.choice((1, 100, 300)))
+                peer.put(f"@label=m PRIVMSG {to or '#lobby'} :{content.text}")
+                echoes = [each for each in map(parse, peer.sync()) if each.tags.get("label") == "m"]
+                if is_confirmed and echoes[0].command == "PRIVMSG":
+                    sender = echoes[0].source.partition("!")[0]  # a guest may have another name now
+                    self._record.note_confirmed(int(echoes[0].tags["msgid"]), content._replace(sender=sender))
+            case "CH":
+                peer.put(f"CHATHISTORY LATEST #lobby * {self._chance.randint(1, _HISTORY_MAX_MESSAGES)}")
+                peer.sync()
+            case _:
+                room = f"#{self._chance.choice(ROOMS)}"
+                peer.put(self._chance.choice(IRC_LINES).replace("$room", room).replace("$user", self._name()))
+                peer.sync()
 
     def _take_turn_over_udp(self, peer: DatagramPeer, name: str) -> None:
         match self._request_type():

@@ -12,11 +12,14 @@ import pytest
 from integration.room import DatagramPeer, Peer, c, d, deadline, split_frames, typed_frame
 from reliability.program import Program
 from web_bytes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake, request
+from websockets.frames import Opcode
+from websockets.protocol import Side
 
-from chatprotocol.limits import IRC_LINE_MAX_BYTES
+from chatprotocol.limits import IRC_LINE_MAX_BYTES, LINE_MAX_BYTES
 from chatprotocol.udp.packet import Datagram, pack
 from chatprotocol.wire import SNIFF_MAX_BYTES, Sniff, by_name, sniff
 from chatprotocol.wire.websocket_client import EventDecoder
+from chatprotocol.wire.websocket_frames import FrameReader
 
 if TYPE_CHECKING:
     import random
@@ -126,14 +129,26 @@ IRC_REQUESTS = [
     b"MONITOR + alice,bob,fuzzirc8\r\nMONITOR S\r\nAWAY :x\r\nSETNAME :y\r\nNICK fuzzirc9\r\nPING 17\r\n",
     b"QUIT :bye\r\n",
 ]
+WEB_IRC_LOGINS = [
+    handshake(Sec_WebSocket_Protocol=each) + b"".join(frame(kind, line) for line in login.splitlines())
+    for login in IRC_LOGINS
+    for each, kind in (("text.ircv3.net", TEXT), ("binary.ircv3.net", BINARY))
+]
+WEB_IRC_REQUESTS = [
+    *(frame(TEXT, each) for each in IRC_REQUESTS),
+    *(frame(BINARY, each[:9], fin=False) + frame(CONTINUATION, each[9:]) for each in IRC_REQUESTS[:5]),
+    frame(BINARY, b"PRIVMSG #lobby :\xff"),
+    frame(TEXT),
+]
 DIALOGUES = [
     (JSON_LOGINS, JSON_REQUESTS),
     (WEB_LOGINS, WEB_REQUESTS),
     (FRAMES_LOGINS, FRAMES_REQUESTS),
     (REGISTER_LOGINS, REGISTER_REQUESTS),
     (IRC_LOGINS, IRC_REQUESTS),
+    (WEB_IRC_LOGINS, WEB_IRC_REQUESTS),
 ]
-REQUESTS = [*JSON_REQUESTS, *WEB_REQUESTS, *FRAMES_REQUESTS, *REGISTER_REQUESTS, *IRC_REQUESTS]
+REQUESTS = [*JSON_REQUESTS, *WEB_REQUESTS, *FRAMES_REQUESTS, *REGISTER_REQUESTS, *IRC_REQUESTS, *WEB_IRC_REQUESTS]
 INSERTS = (b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r", b'"', b"\\", b"{", b"1" * 400, b"-1e999")
 LENGTHS = tuple(size.to_bytes(4, "big") for size in (0, 1, 65_531, 65_532, 2**24 - 1, 2**32 - 1))
 DIGITS = (b"0", b"1", b"-1", b"65536", b"65537", b"9" * 30, b"x")
@@ -176,11 +191,11 @@ def damaged(data: bytes, chance: random.Random) -> bytes:
 
 
 class WebDecoder:
-    """Reads answers of HTTP, and after the handshake, whose key may be damaged, frames."""
+    """Reads answers of HTTP, and after the handshake, whose key may be damaged, frames: of json or of irc."""
 
     def __init__(self) -> None:
         self._head = b""
-        self._events: EventDecoder | None = None
+        self._events: EventDecoder | IrcFrames | None = None
 
     def decode(self, data: bytes) -> list[Any]:
         if self._events is not None:
@@ -190,8 +205,24 @@ class WebDecoder:
         accepted = re.match(rb"HTTP/1.1 101 .*Sec-WebSocket-Accept: (\S+)\r\n.*\r\n\r\n", self._head, re.DOTALL)
         if accepted is None:
             return []
+        if b".ircv3.net\r\n" in accepted[0]:
+            self._events = IrcFrames()
+            return self._events.decode(self._head[accepted.end() :])
         self._events = EventDecoder(accepted[1].decode())
         return [*self._events.decode(self._head)]
+
+
+class IrcFrames:
+    """Reads frames with a line of irc each."""
+
+    def __init__(self) -> None:
+        self._frames = FrameReader(Side.CLIENT, LINE_MAX_BYTES)
+        self._lines = IrcDecoder()
+
+    def decode(self, data: bytes) -> list[Any]:
+        frames = [each for each in self._frames.read_frames(data) if each.opcode in (Opcode.TEXT, Opcode.BINARY)]
+        assert self._frames.problem is None
+        return [line for each in frames for line in self._lines.decode(bytes(each.data) + b"\r\n")]
 
 
 class IrcDecoder:

@@ -1,7 +1,7 @@
 """The client's half of irc, line by line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from unit.protocol.samples import held_bytes
 
@@ -178,6 +178,7 @@ def test_ping_is_answered_and_the_goodbye_is_shown() -> None:
         max_size=12,
     )
 )
+@example([b":a!b@c PRIVMSG #lobby", b":a!b@c NOTICE", b":s BATCH", b":s BATCH +", b":s 353 a = #lobby", b":s FAIL"])
 def test_any_lines_are_read_or_skipped(lines: list[bytes]) -> None:
     """Promise: no line of a server ends the client with an error of the program."""
     for talk in (Talk(Login("alice", "secret")), entered(Login("alice", "secret", 5), Say("hello", "n1"))):

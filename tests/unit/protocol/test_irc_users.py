@@ -9,6 +9,7 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused, RoomMember, RoomRole, UserInfo
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import AskLog, Bound, HistoryOrder
+from chatprotocol.wire.irc_commands import MARKS_MAX
 
 from .irc_dialogue import Dialogue
 
@@ -313,11 +314,15 @@ def test_markread() -> None:
 
 
 def test_read_marks_of_a_guest_never_move_back() -> None:
-    """The server stores none for guests."""
+    """The server stores none for guests. Their number is limited."""
     guest = Dialogue("draft/read-marker", is_guest=True)
     assert guest.say("MARKREAD #dev").lines == [":chat.test MARKREAD #dev *"]
     for time in (LATER, TIME):
         assert guest.say(f"MARKREAD #dev {time}") == ([], [f":chat.test MARKREAD #dev {LATER}"])
+    for number in range(1, MARKS_MAX):
+        guest.say(f"MARKREAD user{number} {TIME}")
+    assert guest.say(f"MARKREAD another {TIME}").lines == [":chat.test MARKREAD another *"]
+    assert guest.say(f"MARKREAD user1 {LATER}").lines == [f":chat.test MARKREAD user1 {LATER}"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Connections that track members, as those of irc do: their variants, and what they are told about other users."""
 
-import itertools
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -48,6 +49,7 @@ from chatserver.journal.base import Applied
 from chatserver.journal.entries import PublicMessages, RoomChange, Stored
 from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.sendqueue import SendQueue
+from chatserver.store.errors import DamagedError
 from chatserver.store.rooms import LOBBY_ID, RoomView
 
 from .helpers import FakeBroadcast, FakeSendQueue, join_hub
@@ -515,19 +517,21 @@ def lines(events: Sequence[Event | EventBatch]) -> bytes:
     )
 
 
-def test_missed_messages_come_after_the_answer_and_before_new_ones() -> None:
-    """Each once, although others write while they are read; and nothing new comes inside of them."""
+def entering_lobby(store: Store) -> tuple[Member, Entering, Callable[[int], None]]:
+    """The connection of alice, which is not in the lobby yet; and a function with which bob says something."""
     house = House(lambda _: BroadcastBuffer(lines, 1_000_000, is_reserved=False))
     bob = house.log_in("bob", "json")
     queue = SendQueue(cast("Any", Transport()), "toy", lines, "toy", lambda _: None)
     alice = Member(0, "alice", queue, knows_rooms=True, enter=Enter(username="alice", variant="toy/"))
     join_hub(house.hub, alice)
     queue.release([])
-    ids = itertools.count(11)
-    store = Store(lambda: house.say(bob, LOBBY_ID, next(ids), "new"))
     entering = Entering(house.hub, cast("Any", store), cast("Any", store))
-    entering.enter_lobby(alice, replays_after=8)
-    house.say(bob, LOBBY_ID, next(ids), "newer")
+    return alice, entering, lambda message_id: house.say(bob, LOBBY_ID, message_id, "new")
+
+
+def sent_to(member: Member) -> list[bytes]:
+    """The words that were sent since the last call."""
+    queue = cast("SendQueue", member.send_queue)
     for buffer in queue.buffers:
         while buffer.position < buffer.end:
             buffer.advance()
@@ -536,7 +540,70 @@ def test_missed_messages_come_after_the_answer_and_before_new_ones() -> None:
         assert isinstance(data, list)
         sent += b"".join(data)
         queue.note_sent(sum(map(len, data)))
-    assert sent.split() == [b"Entered", b"9", b"10", b"11", b"12"]
+    return sent.split()
+
+
+def test_missed_messages_come_after_the_answer_and_before_new_ones() -> None:
+    """Each once, although others write while they are read; and nothing new comes inside of them."""
+    store = Store(lambda: say(11))
+    alice, entering, say = entering_lobby(store)
+    entering.enter_lobby(alice, replays_after=8)
+    say(12)
+    assert sent_to(alice) == [b"Entered", b"9", b"10", b"11", b"12"]
+
+
+def test_watches_end_with_their_connection(house: House) -> None:
+    """Promise: memory stays bounded. Nothing refers to the connection any more."""
+    alice = house.log_in("alice")
+    house.hub.watch(alice, ["bob"], (), clears=False)
+    queue = weakref.ref(alice.send_queue)
+    house.hub.leave(alice)
+    del alice
+    gc.collect()
+    assert queue() is None
+
+
+def test_missed_messages_are_for_who_enters_and_may_see_them() -> None:
+    """Promise: a guest sees no message from before its login. Who is in the lobby gets the answer alone."""
+    alice, entering, _ = entering_lobby(Store(lambda: None))
+    alice.first_id = 9
+    for missed in ([b"9", b"10"], []):
+        entering.enter_lobby(alice, replays_after=0)
+        assert sent_to(alice) == [b"Entered", *missed]
+
+
+@pytest.mark.parametrize("was_in", [False, True])
+def test_connection_is_where_it_was_after_an_error(*, was_in: bool) -> None:
+    """The disk may be broken. Nothing is read for a connection that is in the lobby."""
+
+    def fail() -> None:
+        raise DamagedError("broken")
+
+    alice, entering, say = entering_lobby(Store(fail))
+    if was_in:
+        entering.enter_lobby(alice, replays_after=None)
+        entering.enter_lobby(alice, replays_after=0)
+    else:
+        with pytest.raises(DamagedError):
+            entering.enter_lobby(alice, replays_after=0)
+    sent_to(alice)
+    say(11)
+    assert sent_to(alice) == [b"11"] * was_in
+
+
+def test_user_who_is_on_another_server_too_has_not_left(house: House) -> None:
+    """Promise: each change is told once, and is true."""
+    alice, bob = house.log_in("alice", "toy/", dev()), house.log_in("bob", "toy/", dev())
+    house.hub.watch(bob, ["alice"], (), clears=False)
+    rosters = [RosterChange(LOBBY_ID, None, ["alice"]), RosterChange(DEV, "dev", ["alice"])]
+    house.presence.replace_peer("other", rosters)
+    house.hub.leave(alice)
+    assert told(bob, UserQuit, WentOffline) == []
+    assert house.hub.past("alice", 9) == ()
+    house.presence.drop_peer("other")
+    for room_id in (LOBBY_ID, DEV):
+        house.hub.announce(room_id, Users(left=("alice",)), 1_000)
+    assert {type(each) for each in told(bob, UserQuit, WentOffline)} == {UserQuit, WentOffline}
 
 
 def test_rooms_of_a_login_are_described_with_what_was_missed(house: House) -> None:

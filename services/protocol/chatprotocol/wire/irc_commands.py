@@ -636,12 +636,12 @@ def _markread(connection: IrcConnection, command: Command) -> Iterator[Request]:
 
 
 # Read marks of a guest: its rooms, and those who write to it.
-_MARKS_MAX: Final = 1_000
+MARKS_MAX: Final = 1_000
 
 
 def _may_mark(connection: IrcConnection, key: str) -> bool:
     """True if a guest may have a mark of this target: their number is limited."""
-    return key in connection.marks or len(connection.marks) < _MARKS_MAX
+    return key in connection.marks or len(connection.marks) < MARKS_MAX
 
 
 def _redact(connection: IrcConnection, command: Command) -> Iterator[Request]:
