@@ -52,6 +52,22 @@ def test_long_text_and_several_lines_arrive_in_lines_of_irc(shared_room: Room, f
     assert whole.removeprefix("\n") == text
 
 
+def test_guest_of_register_is_shown_as_a_guest(shared_room: Room, fresh_name: Name) -> None:
+    """In JOIN (IRCv3, extended-join), WHO and WHOIS."""
+    name = fresh_name("gus")
+    irene = enter_irc(shared_room, fresh_name("irene"), caps="extended-join")
+    shared_room.enter_guest(name)
+    while (joined := irene.until("JOIN")).source.partition("!")[0] != name:
+        pass
+    assert joined.params == ["#lobby", "*", name]
+    for command in (f"WHO {name} %na", "WHO #lobby %na"):
+        irene.put(command)
+        accounts = dict(parse(line).params[1:] for line in irene.sync() if parse(line).command == "354")
+        assert accounts[name] == "0"
+    irene.put(f"WHOIS {name}")
+    assert "330" not in [parse(line).command for line in irene.sync()]
+
+
 def test_missed_lines_come_before_live_ones(shared_room: Room, fresh_name: Name) -> None:
     """A member of a room who comes back gets JOIN, the names, then what it missed, then new messages; also directs."""
     name, dev = fresh_name("alice"), fresh_name("dev")

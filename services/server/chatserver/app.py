@@ -271,6 +271,7 @@ class Server:
             config.user_connections,
             self._counters,
             lambda room_id: rooms.roles([room_id]).get(room_id, {}),
+            self._accounts.guests_among,
         )
         self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)

@@ -119,5 +119,7 @@ def test_guest_is_found_while_the_claim_lasts(database: Database) -> None:
     claimed = apply_at(database, 0, GuestClaim("Carol", "a"))
     assert accounts.find_claimed("cAROL") == claimed
     assert accounts.find_claimed("alice") is None
+    assert accounts.guests_among(["alice", "Carol", "nobody"]) == {"Carol"}
     apply_at(database, 0, GuestRelease("carol", claimed.claim))
     assert accounts.find_claimed("carol") is None
+    assert accounts.guests_among(["Carol"]) == set()

@@ -57,8 +57,8 @@ from .helpers import FakeBroadcast, FakeSendQueue, join_hub
 NAMES = ("alice", "bob", "carol", "dave")
 DEV = 2
 ROOMS = {"dev": DEV, "ops": 3}
-# A guest of register, of whom presence alone knows.
-GUEST = "gina"
+# A guest of register, of whom presence alone knows; and one of another server.
+GUEST, OTHER_GUEST = "gina", "hans"
 
 
 class House:
@@ -80,6 +80,7 @@ class House:
             10,
             DeliveryMarks(lambda *_: None),
             lambda: None,
+            read_guests={GUEST, OTHER_GUEST}.intersection,
         )
 
     def _open(self, variant: str) -> FakeBroadcast:
@@ -477,6 +478,25 @@ def test_invitation_is_told_to_members_who_track_members(house: House) -> None:
     house.hub.handle_applied([Applied(entry, RoomChange(DEV, "dev", "", False, 0), alice, 7)])
     invited = [Invited("dev", "dave", "alice")]
     assert [told(each, Invited) for each in (alice, bob, json, dave)] == [invited, invited, [], invited]
+
+
+def test_guests_of_register_and_of_other_servers_are_shown_as_guests(house: House) -> None:
+    """The hub has no connection of them."""
+    alice = house.log_in("alice")
+    house.hub.enter_lobby(alice)
+    house.presence.add(GUEST)
+    house.presence.replace_peer("other", [RosterChange(LOBBY_ID, None, ["carol", OTHER_GUEST])])
+    house.hub.announce(LOBBY_ID, Users(joined=("carol", GUEST, OTHER_GUEST)), 1_000)
+    joined = [each.info for each in told(alice, MemberJoined) if isinstance(each, MemberJoined)]
+    assert [each.username for each in joined if each.is_guest] == [GUEST, OTHER_GUEST]
+    bob = house.log_in("bob")
+    listed = [each.info for each in house.hub.members_of(house.hub.enter_lobby(bob).listing, {})]
+    assert {each.username: each.is_guest for each in listed} == {
+        "alice": False, "bob": False, "carol": False, GUEST: True, OTHER_GUEST: True,
+    }  # fmt: skip
+    house.presence.remove(GUEST)
+    house.hub.announce(LOBBY_ID, Users(left=(GUEST,)), 1_001)
+    assert [each.is_guest for each in house.hub.infos([GUEST, OTHER_GUEST])] == [False, True]
 
 
 def test_users_who_left_are_remembered(house: House) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from operator import ne
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -67,12 +68,13 @@ from chatserver.journal.entries import (
     RoomEntry,
 )
 from chatserver.store.accounts import Role
+from chatserver.store.errors import StoreError
 from chatserver.store.messages import IndexedMessage
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from chatprotocol.events import Event, Users
     from chatserver.chat.delivery import AckedDelivery
@@ -159,11 +161,13 @@ class Hub:
         user_connections: int = 0,
         counters: Counters | None = None,
         read_roles: Callable[[int], Mapping[str, RoomRole]] = lambda _: {},
+        read_guests: Callable[[Sequence[str]], Collection[str]] = lambda _: (),
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         """``user_connections``: maximum number of connections of a user; 0: no limit.
 
-        ``read_roles`` reads the members of a room whose role is more than that of a member.
+        ``read_roles`` reads the members of a room whose role is more than that of a member, and ``read_guests`` returns
+        those of the names that guests have.
         """
         self._user_connections = user_connections
         self._counters = counters or Counters()
@@ -187,7 +191,7 @@ class Hub:
         # Nothing is said in it. Members that follow no room can be sent events of their own because they follow it.
         self._quiet = Room(_QUIET_ID, None, open_buffer, close_buffer)
         self._tracking = Tracking(presence, self._lobby, now_ms)
-        self._now_ms, self._read_roles = now_ms, read_roles
+        self._now_ms, self._read_roles, self._read_guests = now_ms, read_roles, read_guests
         # Members by wire protocol.
         self._members_count: Counter[str] = Counter()
         self._users: dict[int, User] = {}
@@ -522,9 +526,17 @@ class Hub:
         """Send the update to all followers of the room that have seen an older version. For the presence thread."""
         room = self._rooms.get(room_id)
         # Users of other servers may have roles that only the store knows.
-        needs_roles = room is not None and room is not self._lobby and room.listed is not None and update.joined
+        is_listed = room is not None and room.listed is not None
+        needs_roles = is_listed and room is not self._lobby and update.joined
         roles = self._read_roles(room_id) if needs_roles else {}
+        is_lobby = room is self._lobby
+        others = [name for name in update.joined if not self._tracking.is_user(name)] if is_listed or is_lobby else []
+        guests: Collection[str] = ()
+        if others:
+            with suppress(StoreError):  # it is reported when a user asks for the history
+                guests = self._read_guests(others)
         with self._lock:
+            self._tracking.note_guests(update, guests, is_lobby=is_lobby)
             room = self._rooms.get(room_id)
             if room is None:  # its last member has gone offline
                 return

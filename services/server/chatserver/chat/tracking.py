@@ -51,7 +51,7 @@ from chatprotocol.rules import LOBBY, name_key
 from chatserver.store.rooms import LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from chatprotocol.events import Event, Users
     from chatserver.chat.presence import Presence
@@ -87,6 +87,8 @@ class Tracking:
         self._extended: set[Member] = set()
         # The users who went offline last, oldest first.
         self._past: deque[PastUser] = deque(maxlen=PAST_USERS_MAX)
+        # Names of guests who are online and are no users of this server: those of register, and of other servers.
+        self._guests: set[str] = set()
         # Users of this server who went offline, and of whom presence has not told yet.
         self._left_here: set[str] = set()
         self.users_max = 0
@@ -100,11 +102,21 @@ class Tracking:
 
     def info(self, name: str) -> UserInfo:
         """What is known of a user who is online. Also without the lock: each value is read by itself."""
-        return info_of(name, self._users.get(name), self._now_ms())
+        return self._info(name, self._users.get(name), self._now_ms())
 
-    def user(self, name: str) -> User | None:
-        """The user of this server with this name who is online."""
-        return self._users.get(name)
+    def _info(self, name: str, user: User | None, now_ms: int) -> UserInfo:
+        if user is None:  # of a user of another server only the name is known
+            return UserInfo(username=name, is_online=True, is_guest=name in self._guests)
+        return _info_of(name, user, now_ms)
+
+    def is_user(self, name: str) -> bool:
+        """True for a user of this server who is online and has a connection of the hub. For any thread."""
+        return name in self._users
+
+    def note_guests(self, update: Users, guests: Collection[str], *, is_lobby: bool) -> None:
+        """Note that some of the users who joined are guests. ``is_lobby``: those who left are offline."""
+        self._guests.difference_update(update.left if is_lobby else (), update.joined)
+        self._guests.update(guests)
 
     def listing(self, room: Room) -> Listing:
         """The users that are listed in a room that is tracked."""
@@ -114,7 +126,7 @@ class Tracking:
         """Describe listed users. Also without the lock: later changes of a user are told by later events."""
         now_ms = self._now_ms()
         return tuple(
-            RoomMember(info_of(name, user, now_ms), roles.get(name, RoomRole.MEMBER)) for name, user in listing
+            RoomMember(self._info(name, user, now_ms), roles.get(name, RoomRole.MEMBER)) for name, user in listing
         )
 
     def ident_of(self, name: str) -> str:
@@ -348,10 +360,8 @@ class Tracking:
                 del self._listings[name]
 
 
-def info_of(name: str, user: User | None, now_ms: int) -> UserInfo:
-    """What is known of a user who is online; of a user of another server only the name."""
-    if user is None:
-        return UserInfo(username=name, is_online=True)
+def _info_of(name: str, user: User, now_ms: int) -> UserInfo:
+    """What is known of a user of this server who is online, under this name."""
     members = list(user.members)
     active_ms = max((member.said_ms for member in members), default=0) or user.login_ms
     return UserInfo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from chatserver.store.invitations import is_open
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from chatserver.store.database import Readable
 
@@ -111,6 +113,17 @@ class Accounts:
                 (name_key(name),),
             ).fetchone()
         return Account(row[0], row[1], "", 0, row[2]) if row else None
+
+    def guests_among(self, names: Iterable[str]) -> frozenset[str]:
+        """Those of the names, as they are spelled, that guests have now. Raises StoreError."""
+        with self._database.reading() as connection:
+            keys = json.dumps([name_key(name) for name in names])
+            rows = connection.execute(
+                "SELECT name FROM json_each(?) CROSS JOIN guest_claim ON guest_claim.name_key = value"
+                " CROSS JOIN account ON account.id = account_id",
+                (keys,),
+            ).fetchall()
+        return frozenset(name for (name,) in rows).intersection(names)
 
     def has_invitation(self, code_hash: str, now_ms: int) -> bool:
         """True if the invitation can be used. Raises StoreError."""
