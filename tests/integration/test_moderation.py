@@ -240,7 +240,7 @@ def test_ignored_user_does_not_learn_it(moderated: Room, fresh_name: Name) -> No
     An invitation is answered as ever, and the user finds it only among the rooms.
     """
     name, bob = fresh_name("alice"), aware(moderated, fresh_name("bob"))
-    alice = aware(moderated, name)
+    alice = aware(moderated, name, rooms=True)
     bob.ask(command="DM", to=name, message="before")
     bobs = alice.next("direct")["from"]
     bob.next("sent")

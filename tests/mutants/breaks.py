@@ -62,6 +62,7 @@ _IRC_VARIANTS = (
 _IRC_CAPABILITIES = "In irc, capabilities are enabled all together or not at all."
 _IRC_MISSED = "In irc, a member of a room who comes back gets what it missed, and then what is new."
 _IRC_CUT = "In irc, long texts and several lines arrive as lines cut at words, or as one draft/multiline batch."
+_IRC_GUESTS = "In irc, a guest has no account, whatever its wire format and server."
 _IRC_LOGIN = "In irc, only the login is possible before the login."
 _IRC_CLIENT = "The client with the dialect irc confirms each message once, and misses and repeats none."
 _IRC_PASSWORD = "A server of irc gets a password only by SASL, or to register a name."
@@ -98,7 +99,7 @@ _ROOMS = "Only its members read and write in a room; a private room can't be tol
 _MODERATED = "Operators act only where they may, and each act is in the audit table."
 _SANCTIONS = "A banned user is out, and a muted one is silent, until it ends; also after a restart."
 _DELETED = "A deleted message is in no history, search or `since`; its id and nonce stay used."
-_IGNORED = "The direct messages of an ignored user reach no device, and the user does not learn it."
+_IGNORED = "The direct messages and invitations of an ignored user reach no device, and the user does not learn it."
 _NO_DELAY = "A slow client delays no other client."
 _BOUNDED = "Memory for waiting data is limited."
 _CONNECTIONS = "The number of connections is limited."
@@ -3165,5 +3166,64 @@ BREAKS = (
         "((RoomRole.OPERATOR,), (RoomRole.VOICE, RoomRole.MEMBER))",
         "((RoomRole.VOICE, RoomRole.MEMBER), (RoomRole.OPERATOR,))",
         "unit/server/test_rooms.py::test_rooms_behave_like_the_model",
+    ),
+    _break(
+        _IGNORED,
+        _CHAT + "hub.py",
+        "for member in () if change.is_ignored else self._members_of(entry.account_id):",
+        "for member in self._members_of(entry.account_id):",
+        "unit/server/test_hub_rooms.py::test_change_is_told_to_those_that_it_concerns",
+        "integration/test_moderation.py::test_ignored_user_does_not_learn_it",
+    ),
+    _break(
+        _IGNORED,
+        _CHAT + "hub.py",
+        'replace(deleted, reason="")',
+        "deleted",
+        "unit/server/test_hub_rooms.py::test_deleted_direct_message_is_told_to_both_with_their_names",
+        "integration/test_moderation.py::test_reason_of_a_deletion_is_told_like_a_message",
+    ),
+    _break(
+        _SANCTIONS,
+        _CHAT + "moderation.py",
+        'request.reason if self._may_write(member, request.room) else ""',
+        "request.reason",
+        "integration/test_moderation.py::test_reason_of_a_deletion_is_told_like_a_message",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "tracking.py",
+        "member in user.members or any(room.is_followed_by(member) for room in rooms)",
+        "member in user.members",
+        _TRACKING + "test_watcher_is_told_what_a_user_does_if_it_wants_that",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "hub.py",
+        "            room.append_tracking([invited], [origin] if",
+        "            room.append_tracking([], [origin] if",
+        _TRACKING + "test_invitation_is_told_to_members_who_track_members",
+    ),
+    _break(
+        _IRC_LABELS,
+        _WIRE + "irc_connection.py",
+        "requests.Relay: (events.RelayedBack,)",
+        "requests.Relay: (events.Relayed,)",
+        "unit/protocol/test_irc_users.py::test_label_of_what_is_passed_on_is_answered_by_its_echo",
+    ),
+    _break(
+        _IRC_GUESTS,
+        _CHAT + "tracking.py",
+        "is_guest=name in self._guests",
+        "is_guest=False",
+        _TRACKING + "test_guests_of_register_and_of_other_servers_are_shown_as_guests",
+        "integration/test_irc.py::test_guest_of_register_is_shown_as_a_guest",
+    ),
+    _break(
+        _IRC_GUESTS,
+        "server/chatserver/store/accounts.py",
+        "return frozenset(name for (name,) in rows).intersection(names)",
+        "return frozenset(names)",
+        "unit/server/test_accounts.py::test_guest_is_found_while_the_claim_lasts",
     ),
 )
