@@ -729,7 +729,7 @@ export const SCENARIOS = {
       [new Response("", { status: 500 }), ["The server answers 500: it has a fault.", "", 0]],
       [new Response("", { status: 403 }), ["The server, or a proxy before it, refuses this browser (403).", "", 0]],
       [new Response("page"), ["The server answers, but it or a proxy before it refuses the WebSocket", "", 0]],
-      [new Error("no network"), ["The server can't be reached. Try again in a moment.", "", 0]],
+      [new Error("no network"), ["The server can't be reached.", "", 0]],
     ];
     for (const [answer, [begin, code, seconds]] of answers) {
       const fetch = async (url) => {

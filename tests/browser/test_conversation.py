@@ -66,7 +66,7 @@ def test_tab_completes_names_and_leaves_an_empty_box(
     page.press("XB", Keys.TAB)
     assert box.get_property("value") == f"{names[1]}: "
     assert page.run("return document.querySelector('#composer [aria-live]').textContent").startswith(
-        f"{names[1]}:, 1 of 2."
+        f"{names[1]}, 1 of 2."
     )
     page.press(Keys.TAB)
     assert box.get_property("value") == f"{names[0]}: "

@@ -18,7 +18,7 @@ const ANSWER_MS = 5_000;
  * @param {string} url  of the WebSocket  @returns {Promise<Explanation>}
  */
 export async function explain(url, fetch = globalThis.fetch) {
-  const unreachable = { reason: "The server can't be reached. Try again in a moment.", code: "", retrySeconds: 0 };
+  const unreachable = { reason: "The server can't be reached.", code: "", retrySeconds: 0 };
   try {
     const signal = AbortSignal.timeout(ANSWER_MS);
     // Without credentials, browsers take a connection of its own: one that is open already would not be refused.
@@ -42,10 +42,10 @@ async function errorOf(answer) {
 /** What to do about an answer that is not the server's error. */
 function advice({ status }, url) {
   if ([502, 503, 504].includes(status)) {
-    return `The proxy before the server answers ${status}: the server does not run, or starts just now. Try again in a moment.`;
+    return `The proxy before the server answers ${status}: the server does not run, or starts just now.`;
   }
-  if (status === 429) return "There are too many requests from your address. Try again in a minute.";
-  if (status >= 500) return `The server answers ${status}: it has a fault. Try again in a moment.`;
+  if (status === 429) return "There are too many requests from your address.";
+  if (status >= 500) return `The server answers ${status}: it has a fault.`;
   if (status === 401 || status === 403) {
     return `The server, or a proxy before it, refuses this browser (${status}). Ask the operator of the server.`;
   }

@@ -247,7 +247,8 @@ export class Session {
   /** The connection is lost, or was refused with an explanation: see explain.js. */
   #onClose(reason, { code = "", retrySeconds = 0, ...explanation } = {}) {
     if (this.#decide?.isTyped || FINAL.has(code)) {
-      const text = this.#goodbye || explanation.reason || "The server can't be reached. Try again in a moment.";
+      const why = explanation.reason ?? "The server can't be reached.";
+      const text = this.#goodbye || (code ? why : `${why} Try again in a moment.`);
       return this.#refuse(new Refusal(text, code, retrySeconds));
     }
     if (this.#wasServed) this.#backoff.reset();

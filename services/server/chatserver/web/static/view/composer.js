@@ -52,7 +52,8 @@ export class Composer {
     const cycle = this.#put({ ...this.#cycle, index }, found[index]);
     if (found.length === 1) return true;
     this.#cycle = cycle;
-    setText($("composer-hint"), `${found[index].trim()}, ${index + 1} of ${found.length}. Tab: the next one. Esc: back.`);
+    const name = found[index].replace(/:? ?$/, "");
+    setText($("composer-hint"), `${name}, ${index + 1} of ${found.length}. Tab: the next one. Esc: back.`);
     return true;
   }
 
