@@ -79,6 +79,7 @@ def test_modes_of_a_room_decide_who_joins_and_writes(room: Room, enter: Enter) -
             call()
         assert refused.value.code == code
 
+    assert [each.has_key for each in bob.rooms()] == [True]
     assert_refused("wrong_key", lambda: bob.join("dev"))
     assert_refused("wrong_key", lambda: bob.join("dev", key="open"))
     bob.join("dev", key="sesame")

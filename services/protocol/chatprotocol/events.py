@@ -85,7 +85,7 @@ class RoomState(Struct, frozen=True, omit_defaults=True):
 
 
 class RoomSummary(Struct, frozen=True, omit_defaults=True):
-    """A room in the list of rooms. ``members`` is their number, online or not."""
+    """A room in the list of rooms. ``members`` is their number, online or not. ``has_key``: one needs a key to join."""
 
     room: str
     topic: str
@@ -94,6 +94,7 @@ class RoomSummary(Struct, frozen=True, omit_defaults=True):
     private: bool = False
     role: RoomRole = RoomRole.MEMBER
     invited: bool = False
+    has_key: bool = False
 
 
 class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):

@@ -97,10 +97,10 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
         events.Rooms(
             (
                 events.RoomSummary("dev", "tea", 3, joined=True, private=True, role=RoomRole.OWNER),
-                events.RoomSummary("ops", "", 1, joined=False, invited=True),
+                events.RoomSummary("ops", "", 1, joined=False, invited=True, has_key=True),
             )
         ),
-        ["[rooms 2]", "[listed #dev 3 joined owner private] tea", "[listed #ops 1 invited]"],
+        ["[rooms 2]", "[listed #dev 3 joined owner private] tea", "[listed #ops 1 invited key]"],
     ),
     (
         events.Welcome(account=AccountKind.EXISTING, username="alice", users=(), last_id=1, operator=True),

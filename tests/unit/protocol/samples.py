@@ -190,7 +190,7 @@ JSON = Samples(
             (
                 events.RoomSummary("dev", "tea", 3, joined=True),
                 events.RoomSummary("plans", "", 1, joined=False, private=True, invited=True),
-                events.RoomSummary("x", "", 1, joined=True, role=events.RoomRole.OPERATOR),
+                events.RoomSummary("x", "", 1, joined=True, role=events.RoomRole.OPERATOR, has_key=True),
             )
         ),
         events.Joined("dev", "tea", ("alice", "bob"), 17),

@@ -421,6 +421,7 @@ def assert_reads(database: Database, model: Model, account_id: int) -> None:
             room.modes.private,
             room.roles.get(account_id, RoomRole.MEMBER),
             account_id in room.invited,
+            bool(room.modes.key),
         )
         for room in known
     )

@@ -133,10 +133,12 @@ def _in_room(room: str | None) -> str:
 
 
 def room_traits(room: events.Joined | events.RoomState | events.RoomSummary) -> list[str]:
-    """The user's role, ``private`` and ``invited``, as far as they differ from those of most rooms."""
+    """The user's role, ``private``, ``invited`` and ``key``, as far as they differ from those of most rooms."""
     role = [] if room.role is events.RoomRole.MEMBER else [str(room.role)]
-    is_invited = isinstance(room, events.RoomSummary) and room.invited
-    return [*role, *(["private"] if room.private else []), *(["invited"] if is_invited else [])]
+    traits = [*role, *(["private"] if room.private else [])]
+    if isinstance(room, events.RoomSummary):
+        traits += [*(["invited"] if room.invited else []), *(["key"] if room.has_key else [])]
+    return traits
 
 
 def mode_words(modes: events.RoomModes) -> list[str]:

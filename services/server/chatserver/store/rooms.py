@@ -80,7 +80,8 @@ _FIND: Final = (
 )
 _FIND_ID: Final = f"{_VIEW} {_VISIBLE} AND name_key NOTNULL AND room.id = :id"
 _ALL: Final = (
-    f"SELECT room.name, topic, member_count, is_private, role FROM {_VISIBLE} AND name_key NOTNULL ORDER BY name_key"
+    f"SELECT room.name, topic, member_count, is_private, role, join_key <> '' FROM {_VISIBLE} AND name_key NOTNULL"
+    " ORDER BY name_key"
 )
 _OF_ACCOUNT: Final = (
     f"{_VIEW} membership CROSS JOIN conversation AS room ON room.id = conversation_id"
@@ -176,10 +177,10 @@ def _view(
     return RoomView(*where, _role(role), role == _INVITED, last_id, modes, created_ms, topic_by, topic_ms)
 
 
-def _summary(name: str, topic: str, members: int, is_private: int, role: str | None) -> RoomSummary:
+def _summary(name: str, topic: str, members: int, is_private: int, role: str | None, has_key: int) -> RoomSummary:
     own = _role(role)
-    is_invited = role == _INVITED
-    return RoomSummary(name, topic, members, own is not None, bool(is_private), own or RoomRole.MEMBER, is_invited)
+    traits = (bool(is_private), own or RoomRole.MEMBER, role == _INVITED, bool(has_key))
+    return RoomSummary(name, topic, members, own is not None, *traits)
 
 
 def _role(role: str | None) -> RoomRole | None:

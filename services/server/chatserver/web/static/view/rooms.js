@@ -77,11 +77,11 @@ export function roomsDialog(chat, open) {
     head: [h("div.buttons", h("button.primary", { onclick: make }, "Make a room"))],
     empty: "There are no rooms besides the lobby yet.",
     load: () => chat.rooms(),
-    row: ({ room, topic, members, joined, invited, ...rest }) => {
+    row: ({ room, topic, members, joined, invited, has_key: hasKey, ...rest }) => {
       const label = joined ? "Open" : "Join";
       const lock = rest.private ? [" ", icon("lock"), hiddenText("private")] : [];
       const name = [h("bdi", `#${clean(room)}`), ...lock];
-      const about = details(name, plural(members, "member"), invited && "you are invited", topic);
+      const about = details(name, plural(members, "member"), invited && "you are invited", hasKey && "needs a key", topic);
       return [about, actButton(label, () => enter(room, false), `${label} ${room}`)];
     },
   });
