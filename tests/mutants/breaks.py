@@ -853,7 +853,7 @@ BREAKS = (
         _CHAT + "hub.py",
         "self._tracking.went_offline(user, member.quit_reason)",
         "pass",
-        _TRACKING + "test_each_view_of_the_members_becomes_the_truth",
+        _TRACKING + "test_users_who_left_are_remembered",
     ),
     _break(
         _TRACKED,
