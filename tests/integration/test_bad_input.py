@@ -116,7 +116,8 @@ IRC_ERRORS = [
     ("@batch=1 PRIVMSG #lobby :" + "x" * 400, ["FAIL"]),
     ("BATCH -1", []),
     ("BATCH -1", ["FAIL"]),
-    ("MODE #lobby " + "+k" * 200, ["696"] * 200),
+    ("MODE #lobby " + "+k" * 200, ["696"]),
+    ("MODE #lobby " + "+xo" * 100 + "+y", ["472", "696", "472"]),
     ("NONSENSE", ["421"]),
 ]
 # A text message of WebSocket is UTF-8, and a message has 65,536 bytes at most.

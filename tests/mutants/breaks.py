@@ -3226,4 +3226,25 @@ BREAKS = (
         "return frozenset(names)",
         "unit/server/test_accounts.py::test_guest_is_found_while_the_claim_lasts",
     ),
+    _break(
+        _USER_LIMITS,
+        _WIRE + "irc.py",
+        "            yield requests.Handled()\n        else:",
+        "            return\n        else:",
+        "unit/protocol/test_irc.py::test_line_that_cannot_be_read_has_its_own_error",
+    ),
+    _break(
+        _USER_LIMITS,
+        _WIRE + "irc_commands.py",
+        "            if asked not in self._others:\n",
+        "            if True:\n",
+        "unit/protocol/test_irc_rooms.py::test_requests_of_a_command",
+    ),
+    _break(
+        _USER_LIMITS,
+        _WIRE + "irc_commands.py",
+        "        if words not in self._told:\n",
+        "        if True:\n",
+        "integration/test_bad_input.py::test_invalid_line_of_irc_has_its_numeric",
+    ),
 )

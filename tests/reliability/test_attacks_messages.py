@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
+from integration.irc import IrcPeer
 from integration.room import NOT_SENT, Peer, sent
 from reliability.attackers import Attacker, address_of, flood, reject, send_direct
 from reliability.bystanders import (
@@ -48,6 +49,14 @@ class DeafPeer(Peer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
 
 
+class DeafIrcPeer(IrcPeer):
+    """The same of irc."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, ATTACKER)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+
+
 def send_and_wait(peer: Peer, texts: list[str], **members: str) -> None:
     """Send the texts, 50 at a time."""
     for at in range(0, len(texts), 50):
@@ -61,7 +70,7 @@ def login_line(name: str) -> str:
     return json.dumps({"command": "login", "username": name, "password": "secret"}) + "\n"
 
 
-@pytest.mark.parametrize("asks", ["history", "since"])
+@pytest.mark.parametrize("asks", ["history", "since", "irc"])
 @pytest.mark.parametrize(
     ("connections", "seconds", "memory_max_bytes"),
     [(10, 0.5, 32 * MEBIBYTE), pytest.param(40, 10, MEMORY_MAX_BYTES, marks=LONG)],
@@ -76,6 +85,13 @@ def test_peers_ask_for_long_answers_and_read_nothing(
             send_and_wait(alice, [TEXT] * 500, command="PM")
         with Bystanders(server, memory_max_bytes) as bystanders, ExitStack() as peers:
             for number in range(connections):
+                if asks == "irc":
+                    with closing(Peer(server.port, ATTACKER)) as registering:
+                        registering.login(f"mallory{number}")
+                    irc = peers.enter_context(closing(DeafIrcPeer(server.port)))
+                    irc.register(f"mallory{number}", caps="batch draft/multiline", account=f"mallory{number}")
+                    irc.put("CHATHISTORY LATEST #lobby * 500")
+                    continue
                 peer = peers.enter_context(closing(DeafPeer(server.port)))
                 if asks == "history":
                     peer.login(f"mallory{number}")

@@ -17,6 +17,7 @@ from chatprotocol.requests import (
     Authenticate,
     ChangeEncoding,
     Enter,
+    Handled,
     Leave,
     Quit,
     Relay,
@@ -426,6 +427,8 @@ def test_line_that_cannot_be_read_has_its_own_error() -> None:
     assert dialogue.send_bytes(b"x" * 513 + b"\n") == [":chat.local 417 bob :Input line was too long"]
     assert dialogue.send_bytes(b"x" * 100_000) == [":chat.local 417 bob :Input line was too long"]
     assert dialogue.send_bytes(b"x\nPING a\n") == [":chat.local PONG chat.local a"]
+    assert list(dialogue.server.receive(b"\r\n\n")) == []
+    assert list(dialogue.server.receive(b" \r\n\0\n:x \n")) == [Handled()] * 3  # they count for the rate
     for long in (b"PING a\0" + b"x" * 100_000, b"PING a\r" + b"x" * 100_000):  # whatever it has before the limit
         assert dialogue.send_bytes(long + b"\n") == [":chat.local 417 bob :Input line was too long"]
 

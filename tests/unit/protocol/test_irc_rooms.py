@@ -196,6 +196,7 @@ def test_line_that_the_protocol_answers_alone(line: str, expected: str) -> None:
         ),
         ("MODE #dev -b bob", [requests.Unban(room="dev", username="bob")]),
         ("MODE #dev b", [requests.AskRoomBans("dev")]),
+        ("MODE #dev " + "b" * 400, [requests.AskRoomBans("dev")]),
         ("MODE #lobby b", [requests.AskBans()]),
         ("MODE #lobby +b *!*@192.0.2.0/24", [requests.Ban(address="192.0.2.0/24")]),
         ("MODE #dev", [requests.SetModes(room="dev")]),

@@ -114,7 +114,9 @@ class IrcServer(ServerProtocol):
         except LineError as error:
             yield from self._refuse_line(error)
             return
-        if command is not None:
+        if command is None:  # to read it has cost as much as a command
+            yield requests.Handled()
+        else:
             yield from self._connection.run(command, self._handler(command.name))
 
     def _handler(self, name: str) -> Handler:

@@ -285,6 +285,7 @@ class _ModeChange:
         self._params = list(command.params[2 : 2 + MODES_MAX])
         self._settings: dict[str, bool | str | int] = {}
         self._others: list[Request] = []
+        self._told: set[tuple[str, ...]] = set()
 
     def read(self) -> Iterator[Request]:
         """Read the letters, and yield the requests."""
@@ -298,7 +299,7 @@ class _ModeChange:
         if self._settings and self._room != LOBBY:
             found.insert(0, requests.SetModes(room=self._room, **self._settings))  # type: ignore[arg-type]
         elif self._settings:
-            self._connection.reply("482", channel(self._room), "You're not channel operator")
+            self._refuse("482", channel(self._room), "You're not channel operator")
         if len(found) > 1:
             self._connection.answer_in_batch()
         yield from found
@@ -313,7 +314,7 @@ class _ModeChange:
                 self._settings["open_topic"] = not is_set
             case "n":
                 if not is_set:
-                    self._connection.reply("742", channel(self._room), "n", "n", "This mode is always set")
+                    self._refuse("742", channel(self._room), "n", "n", "This mode is always set")
             case "k":
                 self._read_key(is_set=is_set)
             case "l":
@@ -323,13 +324,19 @@ class _ModeChange:
             case "b":
                 self._read_ban(is_set=is_set)
             case _:
-                self._connection.reply("472", letter, "is unknown mode char to me")
+                self._refuse("472", letter, "is unknown mode char to me")
 
     def _take(self) -> str:
         return self._params.pop(0) if self._params else ""
 
-    def _refuse(self, letter: str, value: str, text: str) -> None:
-        self._connection.reply("696", channel(self._room), letter, value if value and " " not in value else "*", text)
+    def _refuse(self, *words: str) -> None:
+        """Tell an error once: a line has hundreds of letters."""
+        if words not in self._told:
+            self._told.add(words)
+            self._connection.reply(*words)
+
+    def _refuse_value(self, letter: str, value: str, text: str) -> None:
+        self._refuse("696", channel(self._room), letter, value if value and " " not in value else "*", text)
 
     def _read_key(self, *, is_set: bool) -> None:
         key = self._take()
@@ -338,7 +345,7 @@ class _ModeChange:
         elif _KEY.fullmatch(key) and key[0] != ":" and len(key.encode()) <= ROOM_KEY_MAX_BYTES:
             self._settings["key"] = key
         else:
-            self._refuse("k", "", f"A key is a word without commas, of {ROOM_KEY_MAX_BYTES} bytes at most")
+            self._refuse_value("k", "", f"A key is a word without commas, of {ROOM_KEY_MAX_BYTES} bytes at most")
 
     def _read_limit(self, *, is_set: bool) -> None:
         if not is_set:
@@ -348,14 +355,14 @@ class _ModeChange:
         if limit.isascii() and limit.isdecimal() and 0 < int(limit[:9]) <= MEMBERS_MAX:
             self._settings["members_max"] = int(limit[:9])
         else:
-            self._refuse("l", limit, f"A limit is a number from 1 to {MEMBERS_MAX}")
+            self._refuse_value("l", limit, f"A limit is a number from 1 to {MEMBERS_MAX}")
 
     def _read_role(self, letter: str, *, is_set: bool) -> None:
         nick = self._take()
         if not nick:
-            self._refuse(letter, "", "A nick is needed")
+            self._refuse_value(letter, "", "A nick is needed")
         elif self._room == LOBBY:
-            self._connection.reply("482", channel(self._room), "You're not channel operator")
+            self._refuse("482", channel(self._room), "You're not channel operator")
         elif letter == "o":
             kind = requests.MakeOperator if is_set else requests.MakeMember
             self._others.append(kind(self._room, nick))
@@ -367,7 +374,9 @@ class _ModeChange:
         mask = self._take()
         room = None if self._room == LOBBY else self._room
         if not mask:
-            self._others.append(requests.AskBans() if room is None else requests.AskRoomBans(room))
+            asked = requests.AskBans() if room is None else requests.AskRoomBans(room)
+            if asked not in self._others:
+                self._others.append(asked)
             return
         kind = requests.Ban if is_set else requests.Unban
         name, _, host = mask.partition("@")
@@ -376,7 +385,7 @@ class _ModeChange:
         elif (nick := _banned_nick(mask, self._connection.settings.name)) is not None:
             self._others.append(kind(room=room, username=nick))
         else:
-            self._refuse("b", mask, "Only nicks can be banned, as nick!*@*")
+            self._refuse_value("b", mask, "Only nicks can be banned, as nick!*@*")
 
 
 def _banned_nick(mask: str, server_name: str) -> str | None:
