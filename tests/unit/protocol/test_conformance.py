@@ -185,7 +185,7 @@ def test_event_without_a_form_is_skipped(protocol: WireProtocol) -> None:
 @pytest.mark.parametrize(
     "flood", [b"x", b"{", b"[", b'"', b"\\", b" ", b"\n", b"\xff", b"\xf0\x9f\x98\x80", b"D\0\0\0\2PM", PIECE]
 )
-@pytest.mark.parametrize("begun", [0, 1, 5, 30, 40])
+@pytest.mark.parametrize("begun", [0, 5, 40])
 def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: bytes, begun: int) -> None:
     """Promise: memory stays bounded. ``begun`` is the number of bytes of a long request before the flood."""
     empty_bytes = held_bytes(new_server(protocol))
@@ -193,8 +193,8 @@ def test_endless_input_is_held_up_to_the_limit(protocol: WireProtocol, flood: by
     receive(decoder, max(map(partial(encode_request, protocol), SAMPLES[protocol.name].requests), key=len)[:begun])
     if 0 < begun <= 5:  # otherwise this test measures nothing
         assert 0 < held_bytes(decoder) - empty_bytes <= begun
-    for _ in range(3 * HELD_MAX_BYTES // 1000):
-        receive(decoder, flood * (1000 // len(flood)))
+    for _ in range(2 * HELD_MAX_BYTES // 4000):
+        receive(decoder, flood * (4000 // len(flood)))
         assert held_bytes(decoder) - empty_bytes <= HELD_MAX_BYTES
 
 

@@ -167,7 +167,7 @@ REFUSED: dict[str, tuple[bytes, int, dict[str, str]]] = {
 @pytest.mark.parametrize(("sent", "status", "expected"), REFUSED.values(), ids=REFUSED)
 def test_invalid_request_is_refused_and_logged_as_bad_input(sent: bytes, status: int, expected: dict[str, str]) -> None:
     """One answer, and the end: nothing after it is read."""
-    for size in (1, 1_000, 100_000):
+    for size in (1 if len(sent) < 1_000 else 100, 1_000, 100_000):
         server = Server()
         found, headers, body = head_of(server.hear([*pieces(sent, size), request("/")]))
         assert (found, headers["Connection"]) == (status, "close")

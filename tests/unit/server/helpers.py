@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 from msgspec import structs
@@ -323,11 +323,19 @@ def replace(send_queue: SendQueue, buffer: BroadcastBuffer, start: int, end: int
 
 
 def new_store() -> sqlite3.Connection:
-    """The tables of a new server, in memory."""
+    """The tables of a new server, in memory. All have the same identity of the history."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for _, sql in sorted(schema_files().items()):
-        connection.executescript(sql)
+    connection.deserialize(_serialized_store())
     return connection
+
+
+@cache
+def _serialized_store() -> bytes:
+    """The file of a new store. It is copied, because its migrations take longer than most examples of a property."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for _, sql in sorted(schema_files().items()):
+            connection.executescript(sql)
+        return connection.serialize()
 
 
 class MemoryDatabase:

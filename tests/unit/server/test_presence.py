@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from chatprotocol.events import Users
@@ -203,7 +203,6 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=200)
 @given(st.lists(STEPS, max_size=12))
 def test_users_are_those_of_all_servers(steps: list[tuple[str, dict[int, set[str]], str]]) -> None:
     """A user is online while it is on any server. The other servers learn of the own users only.
