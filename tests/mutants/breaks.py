@@ -2818,6 +2818,20 @@ BREAKS = (
         "integration/test_irc.py::test_guests_are_moderated_by_name",
     ),
     _break(
+        _TRACKED,
+        _CHAT + "presence.py",
+        "in sorted(changes, key=lambda change: change.room_id):",
+        "in changes:",
+        "unit/server/test_presence.py::test_user_of_another_server_who_went_offline_leaves_the_lobby_before_its_rooms",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "hub.py",
+        "        for change in gone.rooms:\n            self._tell_heir(change)",
+        "        pass",
+        _TRACKING + "test_room_of_a_guest_who_left_another_server_has_another_owner",
+    ),
+    _break(
         _IRC_MISSED,
         _CHAT + "entering.py",
         "self._missed(member, room_id, after_id, joined.last_id)",

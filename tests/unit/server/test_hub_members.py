@@ -26,6 +26,8 @@ from chatprotocol.events import (
     PublicMessage,
     RealnameChanged,
     Relayed,
+    Renamed,
+    RoleChanged,
     RoomRole,
     Sent,
     SentStatus,
@@ -49,6 +51,7 @@ from chatserver.journal.base import Applied
 from chatserver.journal.entries import PublicMessages, RoomChange, Stored
 from chatserver.net.broadcast import BroadcastBuffer
 from chatserver.net.sendqueue import SendQueue
+from chatserver.store.accounts import Account
 from chatserver.store.errors import DamagedError
 from chatserver.store.rooms import LOBBY_ID, RoomView
 
@@ -497,6 +500,33 @@ def test_guests_of_register_and_of_other_servers_are_shown_as_guests(house: Hous
     house.presence.remove(GUEST)
     house.hub.announce(LOBBY_ID, Users(left=(GUEST,)), 1_001)
     assert [each.is_guest for each in house.hub.infos([GUEST, OTHER_GUEST])] == [False, True]
+
+
+def test_guest_of_another_server_joins_changes_its_name_and_quits(house: House) -> None:
+    """Another name is told as another guest, once: the log and the other server tell it in any order."""
+    alice = house.log_in("alice", "toy/", dev())
+
+    def tell(joined: tuple[str, ...], left: tuple[str, ...]) -> None:
+        for room_id, room in ((LOBBY_ID, None), (DEV, "dev")):
+            house.presence.change_peer("other", [RosterChange(room_id, room, joined, left)])
+            house.hub.announce(room_id, Users(joined=joined, left=left, room=room), 1_000)
+
+    tell(("gus",), ())
+    rename = entries.RenameGuest("gus", 1, "gas", "other")
+    house.hub.handle_applied([Applied(rename, entries.GuestRenamed(Account(9, "gas", "", 0, 1)), None, 7)])
+    tell(("gas",), ("gus",))
+    tell((), ("gas",))
+    changes = told(alice, MemberJoined, MemberLeft, UserQuit, Renamed)
+    assert [getattr(each, "info", each).username for each in changes] == ["gus", "gus", "gas", "gas"]
+    assert [type(each) for each in changes] == [MemberJoined, UserQuit, MemberJoined, UserQuit]
+
+
+def test_room_of_a_guest_who_left_another_server_has_another_owner(house: House) -> None:
+    alice, bob = house.log_in("alice", "toy/", dev()), house.log_in("bob", "json", dev())
+    heir = RoomChange(DEV, "dev", "", False, 0, RoomRole.OWNER, heir_id=0, heir="alice")
+    house.hub.handle_applied([Applied(entries.GuestRelease("gus", 1), entries.GuestsGone((heir,)), None, 7)])
+    for member in (alice, bob):
+        assert told(member, RoleChanged) == [RoleChanged(room="dev", username="alice", role=RoomRole.OWNER)]
 
 
 def test_users_who_left_are_remembered(house: House) -> None:

@@ -259,6 +259,19 @@ def test_updates_are_about_the_users_of_all_servers(start: StartFixture) -> None
     assert fixture.next()[0] == Users(None, ("carol",), (), ("alice", "bob"))
 
 
+def test_user_of_another_server_who_went_offline_leaves_the_lobby_before_its_rooms(start: StartFixture) -> None:
+    """So whoever is told that it left a room knows that it is offline. Versions are in the order of the changes."""
+    fixture = start()
+    fixture.presence.add("alice", 2, "dev")
+    rosters = [(2, "dev", ["bob"]), (LOBBY_ID, None, ["bob"])]
+    fixture.presence.change_peer("b", [RosterChange(*each) for each in rosters])
+    fixture.presence.change_peer("b", [RosterChange(room_id, room, (), left) for room_id, room, left in rosters])
+    fixture.presence.start()
+    (lobby, first_version), (room, second_version) = fixture.next(), fixture.next(room_id=2)
+    assert (lobby.left, room.left) == (("bob",), ("bob",))
+    assert first_version < second_version
+
+
 def test_crashed_presence_is_reported() -> None:
     crashes: list[str] = []
 

@@ -238,8 +238,11 @@ class Presence:
         self.change_peer(server, changes)
 
     def change_peer(self, server: str, changes: Iterable[RosterChange]) -> None:
-        """Change the users of another server. A change that was made already has no effect."""
-        for room_id, room, *both in changes:
+        """Change the users of another server. A change that was made already has no effect.
+
+        The lobby comes first: else a user who went offline would be seen to leave a room only.
+        """
+        for room_id, room, *both in sorted(changes, key=lambda change: change.room_id):
             for is_left, names in enumerate(map(list, both)):
                 for start in range(0, len(names), _NAMES_AT_ONCE):
                     some = names[start : start + _NAMES_AT_ONCE]
