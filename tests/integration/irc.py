@@ -33,6 +33,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -112,11 +113,12 @@ class IrcPeer(_Peer):
     def until(self, command: str) -> Line:
         """The next line with this command. Others are skipped."""
         seen = []
-        while line := self.line():
-            seen.append(line)
-            if parse(line).command == command:
-                return parse(line)
-        pytest.fail(f"the server closed before {command}, after {seen}")
+        with suppress(TimeoutError):
+            while line := self.line():
+                seen.append(line)
+                if parse(line).command == command:
+                    return parse(line)
+        pytest.fail(f"no {command} after {seen}")
 
     def rest(self) -> list[str]:
         """All lines up to the end."""

@@ -7,10 +7,11 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import NOT_SENT, Guest, Peer, wait_for
+from integration.irc import IrcPeer, parse
+from integration.room import NOT_SENT, AnyPeer, Guest, Peer, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from integration.cluster import Cluster
     from reliability.program import Program
@@ -31,6 +32,9 @@ class Two:
         peer = self._connections.enter_context(closing(Peer(server.port)))
         peer.login(name, **members)
         return peer
+
+    def connect(self, server: Program, kind: Callable[[int], AnyPeer]) -> AnyPeer:
+        return self._connections.enter_context(closing(kind(server.port)))
 
     def enter_guest(self, server: Program, name: str, address: str | None = None) -> Guest:
         guest = self._connections.enter_context(closing(Guest(server.port, name, address)))
@@ -86,6 +90,8 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     for peer in (alice, bob):
         assert peer.next("broadcast")["message"] == "good evening"
 
+    check_guests_of_irc(two, alice)
+
     # Moderation reaches all servers.
     code, error = two.cluster.admin(two.b, "operator", "alice")
     assert code == 0, error
@@ -112,6 +118,40 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     ended_at = time.monotonic()
     wait_for_users(alice, "alice", "dave")
     assert time.monotonic() - ended_at < 5.0  # the others would notice a silent server after 10 s
+
+
+def check_guests_of_irc(two: Two, alice: Peer) -> None:
+    """They see each other come, take another name and go. Their names are taken everywhere, and their rooms end."""
+    ira, ian = (two.connect(server, IrcPeer) for server in (two.a, two.b))
+    for peer, name in ((ira, "ira"), (ian, "ian")):
+        peer.register(name)
+        peer.put("JOIN #dev")
+        peer.until("366")
+    assert ira.until("JOIN").source.startswith("ian!")
+    ian.put("NICK IRA")
+    assert ian.until("433").params[1] == "IRA"
+    ira.put("NICK iris")
+    assert ira.until("NICK").params == ["iris"]
+    assert ian.until("QUIT").source.startswith("ira!")
+    assert ian.until("JOIN").source.startswith("iris!")
+    ian.put("PRIVMSG iris :psst", "PRIVMSG #dev :hello")
+    assert [ira.until("PRIVMSG").params for _ in range(2)] == [["iris", "psst"], ["#dev", "hello"]]
+    ira.put("QUIT")
+    ira.rest()
+    told: set[tuple[str, ...]] = set()
+    while not told >= {("QUIT",), ("MODE", "#dev", "+o", "ian")}:  # the room has another owner
+        command, params = parse(ian.line())[2:]
+        told.add((command, *params))
+    assert told <= {("QUIT",), ("MODE", "#dev", "+o", "ian"), ("MODE", "#dev", "+o", "iris")}
+    with closing(IrcPeer(two.b.port)) as again:
+        again.register("iris")
+        again.put("NAMES #dev", "QUIT")
+        assert [parse(line).command for line in again.rest()] == ["366", "ERROR"], (
+            "the next guest of the name is not in"
+        )
+    ian.put("QUIT")
+    ian.rest()
+    wait_for(lambda: alice.ask(command="rooms") or alice.next("rooms")["rooms"] == [], "the end of the room")
 
 
 def test_session_of_one_server_is_one_of_all(two: Two) -> None:
