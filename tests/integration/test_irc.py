@@ -223,7 +223,7 @@ BY_NAME = {
         ian > MODE #$dev +v $gus
         ian < :$S 441 $ian $gus #$dev :*
 
-        ian > MODE #$dev +b *!*$gus@*.local
+        ian > MODE #$dev +b $gus!*@*.local
         ian < :$ian!*@* MODE #$dev +b $gus!*@*
         gus .
         olga < banned room=$dev username=$gus by=$ian
@@ -300,7 +300,7 @@ BY_OPERATORS = {
         ron : as=op
         ron > JOIN #lobby
         ron ..
-        ron > MODE #lobby +b *!$ann@$S
+        ron > MODE #lobby +b $ann!*@$S
         ron < :op!*@* MODE #lobby +b $ann!*@*
         op < banned username=$ann by=op
         ann <<<

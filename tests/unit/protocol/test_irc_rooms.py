@@ -163,7 +163,7 @@ def test_user_who_is_not_in_the_room_of_the_operator(line: str) -> None:
         ("MODE #dev +o", "696 alice #dev o * :A nick is needed"),
         *(
             (f"MODE #dev +b {mask}", f"696 alice #dev b {mask} :Only nicks can be banned, as nick!*@*")
-            for mask in ("*!*@host", "*", "*!*@192.0.2.1", "bob!carol@*", "bob!*@other", "b*!*@*", "*!*@*.test")
+            for mask in ("*!*@host", "*", "*!*@192.0.2.1", "*!bob@*", "bob!*@other", "b*!*@*", "*!*@*.test")
         ),
         ("MODE bob", "502 alice :Can't change mode for other users"),
         ("MODE alice +x", "501 alice :Unknown MODE flag"),
@@ -192,7 +192,7 @@ def test_line_that_the_protocol_answers_alone(line: str, expected: str) -> None:
         ("MODE #dev +o-v bob bob", [requests.MakeOperator("dev", "bob"), requests.TakeVoice("dev", "bob")]),
         *(
             (f"MODE #dev +b {mask}", [requests.Ban(room="dev", username="bob")])
-            for mask in ("bob", "bob!*@*", "bob!BOB@chat.test", "*!bob@*", "*!*bob@*.test")
+            for mask in ("bob", "bob!*@*", "bob!al@chat.test", "bob!*al@*.test")
         ),
         ("MODE #dev -b bob", [requests.Unban(room="dev", username="bob")]),
         ("MODE #dev b", [requests.AskRoomBans("dev")]),

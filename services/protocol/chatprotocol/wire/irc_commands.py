@@ -389,18 +389,14 @@ class _ModeChange:
 
 
 def _banned_nick(mask: str, server_name: str) -> str | None:
-    """The nick that a mask is about; None if it is about more than one user, or none.
+    """The nick that a mask begins with; None if it is about more than one user, or none.
 
-    The ident of a user is its nick, and the host is the server's name. Clients make masks of them: ``*!*bob@*.local``.
+    The ident proves nothing, so it is ignored. The host of all users is the name of the server.
     """
     nick, _, rest = mask.partition("!")
-    ident, _, host = rest.partition("@")
-    found = {name_key(name): name for name in (ident.removeprefix("*"), nick) if name not in ("", "*")}
-    is_here = host in ("", "*") or (host[0] == "*" and server_name.endswith(host[1:].lower())) or host == server_name
-    if len(found) != 1 or not is_here:
-        return None
-    (name,) = found.values()
-    return name if _is_nick(name) else None
+    host = rest.partition("@")[2].lower()
+    is_here = host in ("", "*", server_name) or (host[0] == "*" and server_name.endswith(host[1:]))
+    return nick if is_here and _is_nick(nick) else None
 
 
 def _is_nick(nick: str) -> bool:
