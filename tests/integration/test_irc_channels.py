@@ -235,6 +235,11 @@ COMING_AND_GOING = {
         alice < :$S 366 $alice $room :*
         alice > NAMES $nobody
         alice < :$S 366 $alice $nobody :*
+        alice > MODE $room +i
+        alice ..
+        alice > NAMES $room
+        alice < :$S 353 $alice @ $room :$names
+        alice ..
     """,
     "multi-prefix, userhost-in-names": """
         alice : +userhost-in-names

@@ -531,6 +531,7 @@ class Members(Struct, frozen=True):
 
     room: str
     members: tuple[RoomMember, ...]
+    is_private: bool = False
 
 
 class Topic(Struct, frozen=True, gc=False):

@@ -185,7 +185,7 @@ def _members(connection: IrcConnection, event: events.Members) -> list[str]:
     if connection.command.name == "WHO":
         return _who(connection, ((each.info, each.role) for each in event.members), channel(event.room))
     return [
-        *name_lines(connection, event.room, event.members),
+        *name_lines(connection, event.room, event.members, is_private=event.is_private),
         end_of_names(connection, channel(event.room)),
     ]
 

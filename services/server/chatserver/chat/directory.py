@@ -127,14 +127,15 @@ class Directory:
     def _list_members(self, member: Member, name: str | None) -> Members:
         """The members of the lobby, or of a room that the user is in, who are online."""
         if name is None or is_lobby(name):
-            room_id, label = LOBBY_ID, LOBBY
+            room_id, label, is_private = LOBBY_ID, LOBBY, False
             roles: dict[str, RoomRole] = {}
         else:
             room = self._commands.find(member, name)
-            room_id, label = room.room_id, room.name
+            room_id, label, is_private = room.room_id, room.name, room.modes.private
             roles = self._rooms.roles([room_id]).get(room_id, {})
         infos = self._hub.infos(self._presence.members(room_id))
-        return Members(label, tuple(RoomMember(info, roles.get(info.username, RoomRole.MEMBER)) for info in infos))
+        members = tuple(RoomMember(info, roles.get(info.username, RoomRole.MEMBER)) for info in infos)
+        return Members(label, members, is_private)
 
     def _list_bans(self, member: Member, name: str) -> Bans:
         """What all members of a room may know of its bans."""
