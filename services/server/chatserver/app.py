@@ -308,7 +308,7 @@ class Server:
         hub.on_moderation(guests.expel, self._indexer.note_deleted, self._indexer.note_pruned)
         records = ModerationRecords(self._database)
         tokens = SessionTokens(Tokens(self._database), self._journal)
-        entering = Entering(hub, rooms, messages, lambda: self.connections)
+        entering = Entering(hub, rooms, messages)
         self._login = login = Login(
             accounts=accounts,
             messages=messages,

@@ -92,6 +92,21 @@ def test_token_replaces_the_password(services: ChatFixture) -> None:
     assert codes(peer.ask(ENTER)) == [Welcome, Counts]
 
 
+def test_sessions_without_a_login_are_counted_until_they_end(services: ChatFixture) -> None:
+    """Not until their connections end: a client that has read the end of its own would see itself."""
+
+    def unknown() -> int:
+        *_, counts = services.connect().ask(PROVE, ENTER)
+        assert isinstance(counts, Counts)
+        return counts.unknown
+
+    assert unknown() == 0
+    silent = services.connect()
+    assert unknown() == 1
+    silent.session.end()
+    assert unknown() == 0
+
+
 # --- registration ---
 def test_new_name_is_registered_and_a_known_one_is_refused(services: ChatFixture) -> None:
     peer = services.connect()

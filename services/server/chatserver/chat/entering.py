@@ -7,6 +7,7 @@ up to the last id of that moment, a new one is later; so each comes once.
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from chatserver.store.errors import DamagedError
 from chatserver.store.rooms import LOBBY_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from chatprotocol.events import Counts, Event
     from chatserver.chat.hub import Hub, JoinState
@@ -29,19 +30,23 @@ if TYPE_CHECKING:
 class Entering:
     """Lets connections enter the lobby, and after a login their rooms. For any thread; raises StoreError."""
 
-    def __init__(
-        self, hub: Hub, rooms: Rooms, messages: Messages, count_connections: Callable[[], int] = lambda: 0
-    ) -> None:
-        """``count_connections`` returns the number of open connections."""
+    def __init__(self, hub: Hub, rooms: Rooms, messages: Messages) -> None:
         self._hub = hub
-        self._count_connections = count_connections
         self._rooms = rooms
         self._messages = messages
+        # Sessions that have not ended, guarded by the lock. Their connections may be open for a moment longer.
+        self._sessions = 0
+        self._lock = threading.Lock()
+
+    def note_session(self, change: int) -> None:
+        """Count a session that begins, with 1, or that ends, with -1."""
+        with self._lock:
+            self._sessions += change
 
     def counts(self) -> Counts:
         """The numbers of users and rooms."""
         members = sum(self._hub.count_members().values())
-        return self._hub.counts(unknown=max(0, self._count_connections() - members))
+        return self._hub.counts(unknown=max(0, self._sessions - members))
 
     def enter_lobby(self, member: Member, replays_after: int | None) -> None:
         """Answer requests.EnterLobby. After an error the connection has not entered."""

@@ -167,6 +167,7 @@ class Session:
         is_exempt: bool,  # noqa: FBT001 - the type of a Callable has no keywords
     ) -> None:
         """``is_exempt``: the limits of addresses and users don't apply."""
+        services.entering.note_session(1)
         self._services = services
         self._send_queue = send_queue
         self._address = address
@@ -282,6 +283,7 @@ class Session:
 
     def end(self) -> None:
         """End the session after the peer's last request: wait for its messages, but not for ever, then leave."""
+        self._services.entering.note_session(-1)
         if self._pair is not None:
             self._services.guests.leave(self._pair, self._send_queue)
         if self._member is None:
