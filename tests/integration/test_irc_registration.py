@@ -367,6 +367,18 @@ SASL = {
         alice > AUTHENTICATE *
         alice < :$S 906 * :*
     """,
+    "sasl: the registration ends before the authentication": """
+        alice : raw
+        alice > CAP REQ sasl
+        alice < CAP * ACK sasl
+        alice > AUTHENTICATE PLAIN
+        alice < AUTHENTICATE +
+        alice > NICK $alice
+        alice > USER alice 0 * :Alice
+        alice > CAP END
+        alice < :$S 906 $alice :*
+        alice < 001 $alice :*
+    """,
     "sasl: no base64, and no credentials": """
         alice : raw
         alice > CAP REQ sasl

@@ -337,7 +337,7 @@ SERVER = {
     "modern, TIME, VERSION, INFO, ADMIN and HELP messages": """
         alice :
         alice > TIME
-        alice < :$S 391 $alice $S ...
+        alice < :$S 391 $alice $S * 0 :*Z
         alice > VERSION
         alice < :$S 351 $alice * $S ...
         alice ..

@@ -183,7 +183,7 @@ def time(connection: IrcConnection, command: Command) -> Iterator[Request]:
     """TIME."""
     if _is_for_us(connection, command):
         now_ms = connection.settings.now_ms()
-        connection.reply("391", connection.settings.name, str(now_ms // 1000), "+0000", to_iso(now_ms))
+        connection.reply("391", connection.settings.name, str(now_ms // 1000), "0", to_iso(now_ms))
     yield from ()
 
 

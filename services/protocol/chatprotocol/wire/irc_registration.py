@@ -79,6 +79,9 @@ def cap(connection: IrcConnection, command: Command) -> Iterator[Request]:
             connection.is_negotiating = not connection.is_registered
             yield from _request(connection, command.param(1))
         case "END":
+            if connection.sasl is not None:
+                connection.sasl = None
+                connection.reply("906", "SASL authentication aborted")
             connection.is_negotiating = False
             yield from _enter(connection)
         case _:
