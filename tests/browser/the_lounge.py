@@ -67,7 +67,7 @@ def connect(page: Page, port: int, name: str, password: str) -> None:
     page.until_shows("Authentication")
     page.driver.find_element("css selector", "input[name=sasl][value=plain]").click()
     page.until_shows("Account")
-    fields = {"host": "localhost", "port": str(port), "nick": name, "join": "#lobby"}
+    fields = {"host": "localhost", "port": str(port), "nick": name, "username": name, "join": "#lobby"}
     for field, value in (fields | {"saslAccount": name, "saslPassword": password}).items():
         element = page.driver.find_element("css selector", f"input[name={field}]")
         element.clear()

@@ -75,14 +75,14 @@ class TerminalClients:
         if program == "irssi":
             arguments = [f"--home={folder}"]
             if is_new:
-                (folder / "config").write_text(_IRSSI_CONFIG, encoding="utf-8")
+                (folder / "config").write_text(_IRSSI_CONFIG.replace("NAME", name), encoding="utf-8")
             else:
                 commands = []  # it connects by itself: -auto
             if self._root_certificate is not None:
                 environment["SSL_CERT_FILE"] = str(self._root_certificate)
         else:
             arguments = ["--dir", str(folder), "--plugins", "irc,buflist"]
-            settings = _WEECHAT_SETTINGS
+            settings = (f"irc.server_default.username {name}", *_WEECHAT_SETTINGS)
             if self._root_certificate is not None:
                 settings = (f"weechat.network.gnutls_ca_user {self._root_certificate}", *settings)
             arguments += [word for setting in settings for word in ("--run-command", f"/set {setting}")]
@@ -98,7 +98,11 @@ class TerminalClients:
 
 
 # Nobody waits for the protection against floods, and a test types faster than a person.
-_IRSSI_CONFIG: Final = 'settings = { "irc/core" = { cmds_max_at_once = "1000"; cmd_queue_speed = "0"; }; };\n'
+_IRSSI_CONFIG: Final = """settings = {
+  core = { user_name = "NAME"; };
+  "irc/core" = { cmds_max_at_once = "1000"; cmd_queue_speed = "0"; };
+};
+"""
 _WEECHAT_SETTINGS: Final = (
     "irc.look.server_buffer independent",
     "weechat.look.paste_max_lines -1",
