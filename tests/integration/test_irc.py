@@ -69,7 +69,10 @@ def test_guest_of_register_is_shown_as_a_guest(shared_room: Room, fresh_name: Na
 
 
 def test_missed_lines_come_before_live_ones(shared_room: Room, fresh_name: Name) -> None:
-    """A member of a room who comes back gets JOIN, the names, then what it missed, then new messages; also directs."""
+    """A member of a room who comes back gets JOIN, the names, then what it missed, then new messages; also directs.
+
+    In the lobby, whose messages a connection gets after JOIN, the same follows JOIN.
+    """
     name, dev = fresh_name("alice"), fresh_name("dev")
     bob = enter_rooms(shared_room, fresh_name("bob"))
     bob.ask(command="join", room=dev)
@@ -85,6 +88,7 @@ def test_missed_lines_come_before_live_ones(shared_room: Room, fresh_name: Name)
     alice.rest()
     for number in range(3):
         bob.say(f"missed {number}", room=dev)
+    bob.say("missed in the lobby")
     bob.ask(command="DM", to=name, message="for you")
     assert bob.next("sent")["status"] == "stored"
 
@@ -95,6 +99,12 @@ def test_missed_lines_come_before_live_ones(shared_room: Room, fresh_name: Name)
     told = [line.params[-1] if line.command == "PRIVMSG" else line.command for line in lines]
     begin = told.index("JOIN")
     assert told[begin:] == ["JOIN", "353", "366", "missed 0", "missed 1", "missed 2", "for you", "live"]
+    back.put("JOIN #lobby")
+    lines = [parse(line) for line in back.sync()]
+    assert [line.command for line in lines][:3] == ["JOIN", "353", "366"]
+    missed = [line.params for line in lines[3:]]
+    assert ["#lobby", "missed in the lobby"] in missed
+    assert {room for room, _ in missed} == {"#lobby"}
 
 
 @pytest.mark.parametrize("place", ["the server", "the room", "a moderated room"])
@@ -335,7 +345,7 @@ BY_OPERATORS = {
         ann > MODE #lobby +b *!*@192.0.2.1
         ann < :$S 482 $ann #lobby :*
         ann > MODE #lobby b
-        ann < :$S 482 $ann #lobby :*
+        ann < :$S 368 $ann #lobby :*
     """,
 }
 test_users_are_banned_from_the_server = dialogues(BY_OPERATORS, room="moderated")

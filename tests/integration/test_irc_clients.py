@@ -113,6 +113,7 @@ def test_user_talks_and_comes_back(  # noqa: PLR0915 -- one story, because a sta
         room.wait_for_connections(1)
         bob.ask(command="DM", to="alice", message="missed by alice")
         bob.say("missed in dev", room="dev")
+        bob.say("missed in the lobby")
         window = clients.start(program, room.server.port, "alice", "secret", tls=True)
         shows("conversations")
         window.type(SHOWN[program]["switch"].format(name="bob"), ENTER)
@@ -121,6 +122,8 @@ def test_user_talks_and_comes_back(  # noqa: PLR0915 -- one story, because a sta
         shows("topic", topic="Plans for Monday")
         shows("topic by")
         window.until_shows("missed in dev")
+        join("#lobby")
+        window.until_shows("missed in the lobby")
 
 
 @pytest.mark.parametrize("program", TERMINAL_CLIENTS)

@@ -2839,6 +2839,14 @@ BREAKS = (
         "integration/test_irc.py::test_missed_lines_come_before_live_ones",
     ),
     _break(
+        _IRC_MISSED,
+        _WIRE + "irc_commands.py",
+        "seen_id, connection.seen_id = connection.seen_id, None",
+        "seen_id = None",
+        "unit/protocol/test_irc_rooms.py::test_first_join_of_the_lobby_gets_what_was_missed",
+        "integration/test_irc.py::test_missed_lines_come_before_live_ones",
+    ),
+    _break(
         _IRC_CUT,
         _WIRE + "irc_lines.py",
         'line.rfind(b" ", start + limit_bytes // 2, start + limit_bytes) + 1',

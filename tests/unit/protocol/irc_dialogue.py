@@ -29,11 +29,15 @@ class Said(NamedTuple):
 class Dialogue:
     """The connection of alice, after its login."""
 
-    def __init__(self, capabilities: str = "", *, is_guest: bool = False, is_operator: bool = False) -> None:
+    def __init__(
+        self, capabilities: str = "", *, is_guest: bool = False, is_operator: bool = False, seen_id: int | None = None
+    ) -> None:
         self._server = IrcServer(IrcSettings(name=NAME))
         self.say(f"CAP REQ :{capabilities}" if capabilities else "CAP LS")
         account = AccountKind.GUEST if is_guest else AccountKind.EXISTING
-        welcome = Welcome(account=account, username="alice", users=(), last_id=None, operator=is_operator)
+        welcome = Welcome(
+            account=account, username="alice", users=(), last_id=None, operator=is_operator, seen_id=seen_id
+        )
         self.say("NICK alice")
         self.say("USER alice 0 * :Alice A.")
         login = self.say("CAP END", welcome)

@@ -50,6 +50,24 @@ def test_join_shows_topic_and_names() -> None:
     )
 
 
+@pytest.mark.parametrize(("capabilities", "replays_after"), [("", 7), ("draft/chathistory", None)])
+def test_first_join_of_the_lobby_gets_what_was_missed(capabilities: str, replays_after: int | None) -> None:
+    """Unless the client asks for the history by itself."""
+    alice = Dialogue(capabilities, seen_id=7)
+    assert alice.say("JOIN #lobby", entered("lobby")).requests == [requests.EnterLobby(replays_after)]
+    alice.say("PART #lobby", events.Parted(room="lobby"))
+    assert alice.say("JOIN #lobby").requests == [requests.EnterLobby()]
+
+
+def test_bans_of_the_lobby_are_for_operators_of_the_server() -> None:
+    """RPL_ENDOFBANLIST to others, and no error: irssi asks whenever it joins."""
+    assert Dialogue(is_operator=True).say("MODE #lobby b").requests == [requests.AskBans()]
+    assert Dialogue().say("MODE #lobby b") == (
+        [],
+        [":chat.test 368 alice #lobby :Operators of the server see the bans"],
+    )
+
+
 @pytest.mark.parametrize(
     ("capability", "expected"),
     [
@@ -119,7 +137,6 @@ def test_join_0_leaves_all_rooms() -> None:
         ("MODE #dev +m", "not_permitted", "482 alice #dev :You're not channel operator"),
         ("MODE #dev", "unknown_room", "403 alice #dev :No such channel"),
         ("MODE #dev +b", "not_a_member", "442 alice #dev :You're not on that channel"),
-        ("MODE #lobby +b", "not_permitted", "482 alice #lobby :You're not channel operator"),
         ("NAMES #dev", "unknown_room", "366 alice #dev :End of /NAMES list"),
         ("NAMES #dev", "not_a_member", "366 alice #dev :End of /NAMES list"),
         ("WHO #dev", "unknown_room", "315 alice #dev :End of /WHO list"),
@@ -197,7 +214,6 @@ def test_line_that_the_protocol_answers_alone(line: str, expected: str) -> None:
         ("MODE #dev -b bob", [requests.Unban(room="dev", username="bob")]),
         ("MODE #dev b", [requests.AskRoomBans("dev")]),
         ("MODE #dev " + "b" * 400, [requests.AskRoomBans("dev")]),
-        ("MODE #lobby b", [requests.AskBans()]),
         ("MODE #lobby +b *!*@192.0.2.0/24", [requests.Ban(address="192.0.2.0/24")]),
         ("MODE #dev", [requests.SetModes(room="dev")]),
         ("MODE alice +B", [requests.SetBot(is_bot=True)]),

@@ -247,6 +247,7 @@ def _enter(connection: IrcConnection, welcome: events.Welcome) -> None:
     connection.is_operator = welcome.operator
     connection.is_registered = True
     connection.password = None
+    connection.seen_id = welcome.seen_id
 
 
 def _refusal_lines(connection: IrcConnection, error: Refused) -> list[str]:

@@ -83,6 +83,12 @@ def _needs(connection: IrcConnection, command: Command, count: int) -> bool:
     return False
 
 
+def _enter_lobby(connection: IrcConnection) -> Request:
+    """The first time, the user also gets what it missed, unless the client asks for the history by itself."""
+    seen_id, connection.seen_id = connection.seen_id, None
+    return requests.EnterLobby(None if "draft/chathistory" in connection.enabled else seen_id)
+
+
 def _split(names: str, most: int = TARGETS_MAX) -> list[str]:
     """The targets of a command, each once."""
     return list(dict.fromkeys(name for name in names.split(",") if name))[:most]
@@ -101,7 +107,7 @@ def _join(connection: IrcConnection, command: Command) -> Iterator[Request]:
         room = _room_of(connection, name) if name else None
         if room is None or is_inside(connection, room):
             continue
-        yield requests.EnterLobby() if room == LOBBY else requests.Join(room=room, key=key or None)
+        yield _enter_lobby(connection) if room == LOBBY else requests.Join(room=room, key=key or None)
         if is_inside(connection, room):
             yield from finish_entering(connection, room)
 
@@ -374,6 +380,9 @@ class _ModeChange:
         mask = self._take()
         room = None if self._room == LOBBY else self._room
         if not mask:
+            if room is None and not self._connection.is_operator:  # no error: some clients ask whenever they join
+                self._connection.reply("368", channel(self._room), "Operators of the server see the bans")
+                return
             asked = requests.AskBans() if room is None else requests.AskRoomBans(room)
             if asked not in self._others:
                 self._others.append(asked)

@@ -143,6 +143,7 @@ class IrcConnection:
         "realname",
         "rooms",
         "sasl",
+        "seen_id",
         "sending",
         "settings",
         "user",
@@ -167,6 +168,8 @@ class IrcConnection:
         self.is_operator = False
         # The keys (rules.room_key) of the rooms whose messages this connection gets.
         self.rooms: set[str] = set()
+        # The newest message when the user was last online, until the connection joins the lobby; None if unknown.
+        self.seen_id: int | None = None
         # The modes of the user that the client has set, and the names that it watches.
         self.modes: set[str] = set()
         self.watched: tuple[str, ...] = ()
