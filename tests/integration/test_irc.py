@@ -68,6 +68,22 @@ def test_guest_of_register_is_shown_as_a_guest(shared_room: Room, fresh_name: Na
     assert "330" not in [parse(line).command for line in irene.sync()]
 
 
+def test_many_lines_in_one_write_arrive_once_and_in_order(shared_room: Room, fresh_name: Name) -> None:
+    """The server takes such a read as one request. The sender gets its echoes, also those of a later labelled line."""
+    alice = enter_irc(shared_room, fresh_name("alice"), caps="echo-message batch labeled-response message-tags")
+    bob, carol = enter_irc(shared_room, fresh_name("bob")), shared_room.enter(fresh_name("carol"))
+    alice.sync()
+    texts = [f"line {number}" for number in range(300)]
+    alice.put(*(f"PRIVMSG #lobby :{text}" for text in texts))
+    alice.put("@label=x PRIVMSG #lobby :last")
+    texts.append("last")
+    assert [bob.until("PRIVMSG").params[1] for _ in texts] == texts
+    assert [carol.next("broadcast")["message"] for _ in texts] == texts
+    echoes = [alice.until("PRIVMSG") for _ in texts]
+    assert [echo.params[1] for echo in echoes] == texts
+    assert [echo.tags.get("label") for echo in echoes] == [None] * 300 + ["x"]
+
+
 def test_missed_lines_come_before_live_ones(shared_room: Room, fresh_name: Name) -> None:
     """A member of a room who comes back gets JOIN, the names, then what it missed, then new messages; also directs.
 
