@@ -2870,7 +2870,7 @@ BREAKS = (
     _break(
         _IRC_CLIENT,
         _WIRE + "irc_client.py",
-        "                missed.remove(stored)\n",
+        "                del messages[stored.id]\n",
         "",
         "unit/client/test_irc_client.py::test_missed_messages_and_unconfirmed_ones_after_a_reconnect",
     ),
@@ -3268,5 +3268,19 @@ BREAKS = (
         "        if words not in self._told:\n",
         "        if True:\n",
         "integration/test_bad_input.py::test_invalid_line_of_irc_has_its_numeric",
+    ),
+    _break(
+        _IRC_CLIENT,
+        _WIRE + "irc_client.py",
+        'key=lambda event: getattr(event, "id", 0)',
+        "key=lambda event: 0",
+        "unit/client/test_irc_client.py::test_messages_come_once_and_in_order_after_a_reconnect",
+    ),
+    _break(
+        _IRC_CLIENT,
+        _WIRE + "irc_client.py",
+        "messages = {each.id: each for",
+        "messages = {id(each): each for",
+        "unit/client/test_irc_client.py::test_messages_come_once_and_in_order_after_a_reconnect",
     ),
 )

@@ -22,7 +22,7 @@ from chatclient import ChatClient, PublicMessage
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from reliability.crowd import Member
@@ -45,8 +45,12 @@ _READ_BYTES = 64 * 1024
 class Speakers:
     """The other users. They are a few messages ahead of the client, so that it misses some while disconnected."""
 
-    def __init__(self, members: list[Member], chance: random.Random, ahead_max: int) -> None:
+    def __init__(
+        self, members: list[Member], chance: random.Random, ahead_max: int, recipients: Sequence[str] = (CLIENT,)
+    ) -> None:
+        """``recipients``: those of direct messages."""
         self._members = members
+        self._recipients = recipients
         self._chance = chance
         self._ahead_max = ahead_max
         self._said = 0
@@ -56,7 +60,9 @@ class Speakers:
         ahead = self._chance.choice((1, 5, self._ahead_max))
         while self._said < min(HEARD, heard + ahead):
             self._said += 1
-            self._chance.choice(self._members).ask(**message_to(f"message {self._said}", self._chance, [CLIENT]))
+            self._chance.choice(self._members).ask(
+                **message_to(f"message {self._said}", self._chance, self._recipients)
+            )
 
 
 class ClientProgram:
@@ -66,8 +72,9 @@ class ClientProgram:
     CARRIED_MAX_BYTES = 12_000
     # Maximum number of messages that are missed at once.
     MISSED_MAX = 50
-    # Recipients of its direct messages.
-    OTHERS = SPEAKERS
+    # Recipients of its direct messages, and of those of the others.
+    OTHERS: ClassVar[list[str]] = SPEAKERS
+    RECIPIENTS: ClassVar[list[str]] = [CLIENT]
     FLAGS: tuple[str, ...] = ()
 
     _MESSAGE = re.compile(r"\[(?:public|direct) #(\d+) \S+\] (\w+)(?: -> (\w+))?: (.*)")
@@ -150,7 +157,20 @@ class FramesProgram(ClientProgram):
         return super()._next_messages() if self.heard else []
 
 
-def message_to(text: str, chance: random.Random, others: list[str]) -> Line:
+class IrcProgram(ClientProgram):
+    """The program asks for missed messages of the lobby.
+
+    It never sends a direct message again, and misses those that the proxy has taken from the server and lost: IRC has
+    no question for the direct messages of all users.
+    """
+
+    FLAGS = ("--dialect", "irc")
+    MISSED_MAX = 30
+    OTHERS: ClassVar[list[str]] = []
+    RECIPIENTS: ClassVar[list[str]] = []
+
+
+def message_to(text: str, chance: random.Random, others: Sequence[str]) -> Line:
     """A command that sends this to all, or to one of the others."""
     if others and chance.random() < DIRECT_SHARE:
         return {"command": "DM", "to": chance.choice(others), "message": text}
@@ -170,13 +190,13 @@ def read_lines(descriptor: int, read: Callable[[int], bytes]) -> Iterator[bytes]
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [ClientProgram, WebSocketProgram, FramesProgram])
+@pytest.mark.parametrize("kind", [ClientProgram, WebSocketProgram, FramesProgram, IrcProgram])
 def test_client_with_broken_connections_misses_nothing(
     tmp_path: Path, chance: random.Random, kind: type[ClientProgram]
 ) -> None:
     """Promise: each message of others arrives once and in order; each message of the client is stored once."""
     with Program(tmp_path) as program, Crowd() as crowd, Proxy(program.port, chance, kind.CARRIED_MAX_BYTES) as proxy:
-        speakers = Speakers(crowd.enter(program.port, SPEAKERS), chance, kind.MISSED_MAX)
+        speakers = Speakers(crowd.enter(program.port, SPEAKERS), chance, kind.MISSED_MAX, kind.RECIPIENTS)
         client = kind(proxy.port, chance)
         client.run(speakers)
         history = read_history(program.port, CLIENT)

@@ -127,6 +127,16 @@ def test_missed_messages_and_unconfirmed_ones_after_a_reconnect() -> None:
     assert talk.sent[-1] == "@label=c1 PRIVMSG #lobby lost"
 
 
+def test_messages_come_once_and_in_order_after_a_reconnect() -> None:
+    """Promise: nothing twice. A direct message that waited comes at once, and a new one may be in the history, too."""
+    talk = entered(Login("alice", "secret", 5))
+    talk.hear(message(6, "waited").replace("#lobby", "alice"), message(8, "live"))
+    page = [message(7, "missed", tags=";batch=h"), message(8, "live", tags=";batch=h")]
+    talk.hear(":s BATCH +h chathistory #lobby", *page, ":s BATCH -h")
+    _, *shown = talk.hear(":s BATCH +h chathistory #lobby", ":s BATCH -h")
+    assert [getattr(each, "text", each) for each in shown] == ["waited", "missed", "live"]
+
+
 def test_gap_is_told_if_the_history_cannot_be_read() -> None:
     unconfirmed = Say("hello", "n1")
     without = entered(Login("alice", "secret", 5), unconfirmed, capabilities="sasl")

@@ -464,13 +464,17 @@ class IrcClient:
             last_id=None,
         )
         gap = () if is_complete else (PossibleGap("draft/chathistory" in self._enabled),)
-        missed, self._missed = self._missed, []
+        # The history has what has arrived meanwhile, too. Direct messages that waited may be older than it.
+        held = sorted((*self._missed, *self._held), key=lambda event: getattr(event, "id", 0))
+        messages = {each.id: each for each in held if isinstance(each, PublicMessage | DirectMessage)}
+        others = [each for each in held if not isinstance(each, PublicMessage | DirectMessage)]
+        self._missed, self._held = [], []
         shown: list[ClientEvent] = []
         again: list[Outgoing] = []
         for message in self._again:
-            stored = next((each for each in missed if self._is_stored(each, message)), None)
+            stored = next((each for each in messages.values() if self._is_stored(each, message)), None)
             if stored is not None:
-                missed.remove(stored)
+                del messages[stored.id]
                 shown.append(Sent(stored.id, SentStatus.SENT, message.nonce))
             elif is_complete and isinstance(message, requests.Say):
                 effects = self._say(message)
@@ -478,9 +482,8 @@ class IrcClient:
                 shown += effects.events
             else:
                 shown.append(DeliveryUnknown(message))
-        held, self._held = self._held, []
         self._kept_bytes = sum(batch.size_bytes for batch in self._batches.values())
-        return Effects(tuple(again), (welcome, *gap, *missed, *held, *shown))
+        return Effects(tuple(again), (welcome, *gap, *messages.values(), *others, *shown))
 
     def _is_stored(self, message: Message, own_message: requests.Say | requests.Whisper) -> bool:
         is_public = isinstance(own_message, requests.Say)
