@@ -1,4 +1,4 @@
-"""Users that talk without a pause: guests, and users of datagram.
+"""Users that talk without a pause: guests of register and of irc, and users of datagram.
 
 Each sends its next message as soon as an earlier one is confirmed, to its recipients in turn: all, carol, and another
 talker. No text is sent twice.
@@ -7,10 +7,12 @@ talker. No text is sent twice.
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
+from integration.irc import IrcPeer, parse
 from integration.room import c, d, sent
 from reliability.crowd import DEADLINE_SECONDS, Crowd, UdpMember
 from reliability.guests import AckingGuest
@@ -158,3 +160,86 @@ class UdpTalkers:
         for member in self._crowd.udp_members:
             member.command("PING")  # a peer that only waits would not notice a kill
         self._crowd.wait_until_all_are_over()
+
+
+class _IrcTalker(Talker):
+    # Unconfirmed messages.
+    WINDOW = 4
+
+    def __init__(self, port: int, name: str, other: str, prefix: str, note: Callable[[], None]) -> None:
+        """``note`` is called after each confirmation, by the thread of this guest."""
+        super().__init__(name, other, prefix)
+        self.peer = IrcPeer(port)
+        self.thread = threading.Thread(target=self._talk, name=f"{name} talks")
+        self._note = note
+
+    def register(self) -> None:
+        self.peer.register(self.name, caps="batch echo-message labeled-response message-tags server-time")
+        self.peer.put("JOIN #lobby")
+        self.peer.sync()
+
+    def _talk(self) -> None:
+        with suppress(ConnectionError):
+            for _ in range(self.WINDOW):
+                self._say_next()
+            while line := self._next_line():
+                self._hear(line)
+
+    def _next_line(self) -> str:
+        with suppress(AssertionError):  # the server was killed inside a line
+            return self.peer.line()
+        return ""
+
+    def _say_next(self) -> None:
+        content = self.next_content()
+        self.peer.put(f"@label={len(self.said) - 1} PRIVMSG {content.recipient or '#lobby'} :{content.text}")
+
+    def _hear(self, text: str) -> None:
+        line = parse(text)
+        if line.command != "PRIVMSG":
+            return
+        sender, (target, said) = line.source.partition("!")[0], line.params
+        content = Content(sender, None if target == "#lobby" else target, said)
+        self.ids[int(line.tags["msgid"])] = content
+        if sender == self.name:
+            # With the wrong label, the content is confirmed that was not.
+            self.confirmed.append(self.said[int(line.tags["label"])])
+            self._note()
+            self._say_next()
+        else:
+            self.heard.append((sender, said))
+
+
+class IrcTalkers:
+    """Guests of irc, with a thread each. The interface of GuestTalkers."""
+
+    def __init__(self, port: int, names: Sequence[str], prefix: str = "") -> None:
+        self._answers = threading.Semaphore(0)
+        self.members = [
+            _IrcTalker(port, name, names[number - 1], prefix, self._answers.release)
+            for number, name in enumerate(names)
+        ]
+
+    def __enter__(self) -> Self:
+        for member in self.members:
+            member.register()
+        for member in self.members:
+            member.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.members:
+            with suppress(OSError):
+                member.peer.socket.shutdown(socket.SHUT_RDWR)
+            if member.thread.ident is not None:
+                member.thread.join()
+            member.peer.close()
+
+    def wait_for_confirmations(self, count: int) -> None:
+        for _ in range(count):
+            assert self._answers.acquire(timeout=DEADLINE_SECONDS), f"waited in vain for {count} confirmations"
+
+    def wait_for_end(self) -> None:
+        """Wait until the server has closed all connections."""
+        for member in self.members:
+            member.thread.join()

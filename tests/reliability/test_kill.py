@@ -13,7 +13,7 @@ from reliability.crowd import Crowd
 from reliability.history import read_database
 from reliability.program import Program
 from reliability.senders import Record, Sender, check_stored
-from reliability.talkers import GuestTalkers, UdpTalkers
+from reliability.talkers import GuestTalkers, IrcTalkers, UdpTalkers
 
 if TYPE_CHECKING:
     import random
@@ -24,7 +24,7 @@ NAMES = [f"user{number}" for number in range(20)]
 ANSWERS_MAX = 8_000
 LATER_MAX_SECONDS = 0.01
 TALKERS = 6
-CONFIRMATIONS_MAX = {GuestTalkers: 400, UdpTalkers: 1_000}
+CONFIRMATIONS_MAX = {GuestTalkers: 400, UdpTalkers: 1_000, IrcTalkers: 1_000}
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
@@ -60,9 +60,9 @@ def test_kill_at_any_moment_loses_no_message(tmp_path: Path, chance: random.Rand
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", [GuestTalkers, UdpTalkers])
-def test_kill_loses_no_message_of_guests_and_udp(
-    tmp_path: Path, chance: random.Random, kind: type[GuestTalkers | UdpTalkers]
+@pytest.mark.parametrize("kind", [GuestTalkers, UdpTalkers, IrcTalkers])
+def test_kill_loses_no_message_of_guests_udp_and_irc(
+    tmp_path: Path, chance: random.Random, kind: type[GuestTalkers | UdpTalkers | IrcTalkers]
 ) -> None:
     """The names of guests are free again at once. Users of datagram are new each time."""
     newest = in_progress = 0
@@ -70,7 +70,7 @@ def test_kill_loses_no_message_of_guests_and_udp(
         with closing(Peer(program.port)) as carol:
             carol.login("carol")
         for life in range(10):
-            names = [f"user{number}" if kind is GuestTalkers else f"user{number}x{life}" for number in range(TALKERS)]
+            names = [f"user{number}x{life}" if kind is UdpTalkers else f"user{number}" for number in range(TALKERS)]
             with kind(program.port, names, f"{life}: ") as talkers:
                 talkers.wait_for_confirmations(int(chance.random() ** 3 * CONFIRMATIONS_MAX[kind]))
                 threading.Event().wait(chance.uniform(0, LATER_MAX_SECONDS))
