@@ -181,6 +181,12 @@ USERS = {
         alice < @bot :$bob!*@* JOIN $room
         bob > NOTICE $room :beep
         alice < @bot :$bob!*@* NOTICE $room beep
+        bob > PART $room
+        bob ..
+        alice < @bot :$bob!*@* PART $room
+        bob > JOIN $room
+        bob ..
+        alice ..
         bob > MODE $bob -B
         bob < MODE $bob -B
         bob > PRIVMSG $room :done

@@ -236,7 +236,7 @@ class Server:
         kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
         pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
-        irc = Irc(_irc_settings(config, Users(self._ident_of, self._is_account)))
+        irc = Irc(_irc_settings(config, Users(self._ident_of, self._is_account, self._is_bot)))
         protocols = make_protocols(register, WebSocket(pages, origins, irc=irc), irc)
         self._sender = Sender(
             config.lag_max_bytes,
@@ -478,6 +478,9 @@ class Server:
 
     def _is_account(self, name: str) -> bool:
         return self._hub.is_account(name)
+
+    def _is_bot(self, name: str) -> bool:
+        return self._hub.is_bot(name)
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, variant: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""

@@ -12,7 +12,7 @@ from msgspec import structs
 from chatprotocol import events
 from chatprotocol.events import PublicBatch, PublicMessage, RoomModes, RoomRole, TimeMs, UserInfo
 from chatprotocol.wire import Irc, WebSocket
-from chatprotocol.wire.irc_capabilities import Encoding, letters_of, offered
+from chatprotocol.wire.irc_capabilities import Encoding, Users, letters_of, offered
 from chatprotocol.wire.irc_connection import IrcSettings
 from chatprotocol.wire.irc_events import shared_lines
 
@@ -102,7 +102,7 @@ MORE = (
 def test_event_has_in_each_variant_the_lines_of_its_capabilities() -> None:
     """Also if variants share its bytes: irc_capabilities.letters_for has all that the lines depend on."""
     assert letters_of({*offered(has_registration=True)}) == LETTERS
-    irc = Irc(IrcSettings(name=NAME))
+    irc = Irc(IrcSettings(name=NAME, users=Users(is_account=lambda _: True, is_bot="bob".__eq__)))
     for event in (*MORE, *dict.fromkeys(each[0] for each in SHARED)):
         for letters in VARIANTS:
             encode = irc.encoder(f"irc/{letters}")
@@ -115,7 +115,7 @@ def test_message_is_encoded_once_for_all_variants_with_the_same_lines() -> None:
     irc = Irc()
     websocket = WebSocket(irc=irc)
     for protocol, prefix in ((irc, "irc"), (websocket, "websocket/text.ircv3.net")):
-        for event, encodings in ((PublicBatch(18, 0, "bob", ["hi", "you"]), 16), (events.MemberLeft("dev", "bob"), 2)):
+        for event, encodings in ((PublicBatch(18, 0, "bob", ["hi", "you"]), 16), (events.MemberLeft("dev", "bob"), 4)):
             encoded = [protocol.encoder(f"{prefix}/{letters}")([event]) for letters in VARIANTS]
             assert len({id(each) for each in encoded}) <= encodings
 

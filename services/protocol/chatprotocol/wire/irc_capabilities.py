@@ -70,18 +70,18 @@ _LETTERS_OF: Final[Mapping[type, str]] = {
     events.PublicMessage: _OF_MESSAGES,
     events.Relayed: _OF_MESSAGES,
     events.MemberJoined: "aegn",
-    events.AwayChanged: "an",
-    events.RealnameChanged: "as",
-    events.Invited: "ai",
-    events.MemberLeft: "a",
-    events.UserQuit: "a",
-    events.Renamed: "a",
-    events.Kicked: "a",
-    events.TopicChanged: "a",
-    events.Modes: "a",
-    events.ModesMoved: "a",
-    events.RoleChanged: "a",
-    events.RoleMoved: "a",
+    events.AwayChanged: "agn",
+    events.RealnameChanged: "ags",
+    events.Invited: "agi",
+    events.MemberLeft: "ag",
+    events.UserQuit: "ag",
+    events.Renamed: "ag",
+    events.Kicked: "ag",
+    events.TopicChanged: "ag",
+    events.Modes: "ag",
+    events.ModesMoved: "ag",
+    events.RoleChanged: "ag",
+    events.RoleMoved: "ag",
 }
 
 
@@ -115,6 +115,8 @@ class Users(NamedTuple):
     ident_of: Callable[[str], str] = str
     # True if the user has an account.
     is_account: Callable[[str], bool] = _is_unknown
+    # True if the user has said that it is a program.
+    is_bot: Callable[[str], bool] = _is_unknown
 
 
 _NO_USERS: Final = Users()
@@ -154,5 +156,6 @@ class Encoding:
 
     def line_of(self, nick: str, command: str, *params: str) -> str:
         """The line of what a user does, without its line end."""
-        tags = f"account={nick}" if self.has_account and self.users.is_account(nick) else ""
-        return format_line(self.prefix(nick), command, *params, tags=tags)
+        tags = [f"account={nick}"] if self.has_account and self.users.is_account(nick) else []
+        tags += ["bot"] if self.has_tags and self.users.is_bot(nick) else []
+        return format_line(self.prefix(nick), command, *params, tags=";".join(tags))

@@ -375,6 +375,10 @@ class Hub:
         """Return True for a user who is online, and no guest. For any thread, without the lock."""
         return self._tracking.is_account(name)
 
+    def is_bot(self, name: str) -> bool:
+        """True for a user of this server who is online, and has said that it is a program. For any thread."""
+        return self._tracking.is_bot(name)
+
     def past(self, name: str, limit: int) -> tuple[events.PastUser, ...]:
         """Return the users of this name who went offline last. For any thread."""
         with self._lock:

@@ -139,6 +139,11 @@ class Tracking:
         user = self._users.get(name)
         return user is not None and not user.is_guest
 
+    def is_bot(self, name: str) -> bool:
+        """True for a user of this server who is online, and has said that it is a program. For any thread."""
+        user = self._users.get(name)
+        return user is not None and user.is_bot
+
     def past(self, name: str, limit: int) -> tuple[PastUser, ...]:
         """The users of this name who went offline last, newest first; none if there is one who is online."""
         key = name_key(name)
