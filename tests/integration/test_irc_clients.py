@@ -32,6 +32,8 @@ SHOWN: Final = {
         "topic by": "Topic set by alice [alice@chat.local] [",
         "operator": "mode/#dev [+o bob] by alice",
         "kicked": "{user} was kicked from {room} by {by} [{reason}]",
+        "banned": "mode/#dev [+b {mask}] by alice",
+        "bans of nicks": "/set ban_type custom nick",
         "direct": "<{user}> {text}",
         "conversations": "[Act: 2,3]",
         "untrusted": "unable to get local issuer certificate",
@@ -44,6 +46,8 @@ SHOWN: Final = {
         "topic by": "Topic set by alice (alice@chat.local) on ",
         "operator": "Mode #dev [+o bob] by alice",
         "kicked": "{by} has kicked {user} ({reason})",
+        "banned": "Mode #dev [+b {mask}] by alice",
+        "bans of nicks": "/set irc.network.ban_mask_default $nick!*@*",
         "direct": "{user} | {text}",
         "conversations": "4.  bob",
         "untrusted": "peer's certificate is NOT trusted",
@@ -91,6 +95,14 @@ def test_user_talks_and_comes_back(  # noqa: PLR0915 -- one story, because a sta
         window.type("/op bob", ENTER)
         shows("operator")
         assert bob.next("role")["role"] == "operator"
+        window.type(SHOWN[program]["bans of nicks"], ENTER)
+        window.type(SHOWN[program]["switch"].format(name="#dev"), ENTER, "/ban bob", ENTER)
+        shows("banned", mask="bob!*@*")
+        assert bob.next("parted")["by"] == "alice"
+        window.type("/unban bob!*@*", ENTER)
+        window.until_shows("-b bob!*@*")
+        bob.ask(command="join", room="dev")
+        bob.next("joined")
         window.type("/kick bob out of turn", ENTER)
         shows("kicked", user="bob", room="#dev", by="alice", reason="out of turn")
         assert bob.next("parted")["reason"] == "out of turn"

@@ -404,7 +404,8 @@ def _banned_nick(mask: str, server_name: str) -> str | None:
     """
     nick, _, rest = mask.partition("!")
     host = rest.partition("@")[2].lower()
-    is_here = host in ("", "*", server_name) or (host[0] == "*" and server_name.endswith(host[1:]))
+    server = server_name.lower()
+    is_here = host in ("", "*", server) or (host[0] == "*" and server.endswith(host[1:]))
     return nick if is_here and _is_nick(nick) else None
 
 
