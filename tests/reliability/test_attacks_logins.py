@@ -84,7 +84,7 @@ def test_owner_logs_in_from_the_address_that_guesses(
             assert max(waits) < (connections + 1) * 1.25 + 0.5, waits
 
 
-@pytest.mark.parametrize(("accounts", "seconds"), [(6, 1), pytest.param(10, 10, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("accounts", "seconds"), [(4, 1), pytest.param(10, 10, marks=pytest.mark.long)])
 def test_accounts_that_log_in_all_the_time_delay_no_known_user(tmp_path: Path, accounts: int, seconds: int) -> None:
     """Their passwords are right, so no limit of tries holds. Each has eight connections; the accounts take turns.
 
