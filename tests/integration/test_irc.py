@@ -195,6 +195,38 @@ HIDDEN = {
     """,
 }
 test_rooms_are_hidden = dialogues(HIDDEN)
+MEMBERS = {
+    "the members of a public room are shown to its members": """
+        olga : json
+        jane : json
+        bob :
+        olga > join room=$dev
+        olga < joined room=$dev
+        jane > users room=$dev
+        jane < error code=not_a_member room=$dev
+        bob > NAMES #$dev
+        bob < 366 $bob #$dev :*
+        bob > WHO #$dev
+        bob < 315 $bob #$dev :*
+        bob > LIST #$dev
+        bob < 321 ...
+        bob < 322 $bob #$dev 1 *
+        bob < 323 ...
+        bob > WHOIS $olga
+        bob < 311 ...
+        bob < 319 $bob $olga @#$dev
+        bob ..
+        bob > JOIN #$dev
+        bob < :$bob!*@* JOIN #$dev
+        bob < 353 $bob = #$dev :@$olga $bob
+        bob < 366 ...
+        bob > WHO #$dev
+        bob < 352 $bob #$dev * * * $olga ...
+        bob < 352 $bob #$dev * * * $bob ...
+        bob < 315 ...
+    """,
+}
+test_members_of_public_rooms = dialogues(MEMBERS)
 BY_NAME = {
     "a guest is invited, muted, kicked and banned by name": """
         olga : json
