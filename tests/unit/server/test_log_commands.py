@@ -121,7 +121,7 @@ class Chat:
             guests=unused,
             rooms=commands,
             log=log,
-            entering=unused,
+            entering=cast("Any", SimpleNamespace(note_session=lambda _: None)),
             directory=unused,
             moderation=cast("Any", SimpleNamespace(check_address=lambda _: None)),
             tokens=unused,
