@@ -149,52 +149,6 @@ def test_silenced_user_gives_no_reason(moderated: Room, fresh_name: Name, place:
     assert irene.until("QUIT") == ({}, f"{name}!{name}@{SERVER_NAME}", "QUIT", [])
 
 
-# Commands about a private room, and their answers; those about a room that does not exist are the same.
-_REFUSED = [
-    ("NAMES ROOM", "366 $bob ROOM :*"),
-    ("WHO ROOM", "315 $bob ROOM :*"),
-    ("MODE ROOM", "403 $bob ROOM :*"),
-    ("MODE ROOM b", "403 $bob ROOM :*"),
-    ("TOPIC ROOM", "403 $bob ROOM :*"),
-    ("TOPIC ROOM :mine", "403 $bob ROOM :*"),
-    ("PART ROOM", "403 $bob ROOM :*"),
-    ("KICK ROOM $alice", "403 $bob ROOM :*"),
-    ("INVITE $bob ROOM", "403 $bob ROOM :*"),
-    ("PRIVMSG ROOM :hello", "403 $bob ROOM :*"),
-    ("CHATHISTORY LATEST ROOM * 5", "FAIL CHATHISTORY INVALID_TARGET LATEST ROOM *"),
-]
-_ASKED = "\n".join(
-    f"bob > {command}\nbob < :$S {answer}\nbob .".replace("ROOM", room)
-    for command, answer in _REFUSED
-    for room in ("$room", "#nowhere")
-)
-HIDDEN = {
-    "a private room is not seen": f"""
-        alice : account
-        alice > JOIN $room
-        alice ..
-        alice > MODE $room +i
-        alice ..
-        alice > PRIVMSG $room :secret
-        alice ..
-        bob :
-        {_ASKED}
-        bob > LIST $room
-        bob < 321 ...
-        bob < 323 ...
-        bob > WHOIS $alice
-        bob < 311 ...
-        bob < 312 ...
-        bob < 330 ...
-        bob < 317 ...
-        bob < 318 ...
-        bob > JOIN $room
-        bob < :$S 473 $bob $room :*
-        bob .
-        alice .
-    """,
-}
-test_rooms_are_hidden = dialogues(HIDDEN)
 MEMBERS = {
     "the members of a public room are shown to its members": """
         olga : json

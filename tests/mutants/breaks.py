@@ -2793,7 +2793,7 @@ BREAKS = (
         _STORE + "rooms.py",
         " AND (room.is_private = 0 OR own.role NOTNULL) ORDER BY room.name_key",
         " ORDER BY room.name_key",
-        "integration/test_irc.py::test_rooms_are_hidden",
+        "integration/test_irc_hidden.py::test_private_channel_is_like_one_that_does_not_exist",
     ),
     _break(
         _SANCTIONS,
