@@ -134,7 +134,7 @@ OWN: tuple[tuple[events.Event, list[str]], ...] = (
     (events.Unbanned(room="dev", username="alice", by="bob"), []),
     (
         events.Banned(room="ops", username="carol", by="bob", until=TimeMs(5_000), reason="spam"),
-        [f"{NOTICE}bob banned carol in #ops until 1970-01-01T00:00:05.000Z: spam"],
+        [f"{NOTICE}bob banned carol in #ops until 1970-01-01 00:01 UTC: spam"],
     ),
     (events.Unbanned(username="alice", by="bob"), [f"{NOTICE}bob ended the ban of alice"]),
     (events.Banned(address="192.0.2.1", by="bob"), [f"{NOTICE}bob banned 192.0.2.1"]),

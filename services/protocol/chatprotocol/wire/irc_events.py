@@ -339,8 +339,13 @@ _ACTS: Final[dict[type, str]] = {
 
 def _sanction_text(event: events.Banned | events.Unbanned | events.Muted | events.Unmuted) -> str:
     where = "" if event.room is None else f" in {channel(event.room)}"
-    until = "" if event.until is None else f" until {to_iso(event.until)}"
+    until = "" if event.until is None else f" until {_minute(event.until)}"
     return f"{event.by} {_ACTS[type(event)]} {event.username or event.address}{where}{until}{_because(event.reason)}"
+
+
+def _minute(time_ms: int) -> str:
+    """The next full minute, as in the errors of those who are banned or muted: ``2026-01-31 12:00 UTC``."""
+    return to_iso(-(-time_ms // 60_000) * 60_000)[: len("2026-01-31T12:00")].replace("T", " ") + " UTC"
 
 
 def _because(reason: str) -> str:
