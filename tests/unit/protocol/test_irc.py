@@ -118,6 +118,14 @@ def test_sasl_proves_the_account_which_becomes_the_nick(piece_bytes: int) -> Non
         assert dialogue.send(f"AUTHENTICATE {encoded}") == [":chat.local 905 other :SASL message too long"]
 
 
+def test_account_is_told_before_there_is_a_nick() -> None:
+    """RPL_LOGGEDIN has the account's name, which becomes the nick: irssi says NICK after SASL."""
+    dialogue = Dialogue()
+    dialogue.send("CAP REQ sasl", "AUTHENTICATE PLAIN")
+    said = dialogue.send(f"AUTHENTICATE {plain('', 'alice', 'secret')}")
+    assert said[0] == ":chat.local 900 * alice!alice@chat.local alice :You are now logged in as alice"
+
+
 @pytest.mark.parametrize(
     ("lines", "codes"),
     [

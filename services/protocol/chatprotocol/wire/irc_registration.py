@@ -228,7 +228,7 @@ def close(connection: IrcConnection, reason: str) -> Iterator[Request]:
 def _greet_account(connection: IrcConnection) -> None:
     account = connection.account
     connection.reply(
-        "900", connection.encoding.prefix(connection.target), account, f"You are now logged in as {account}"
+        "900", connection.encoding.prefix(connection.nick or account), account, f"You are now logged in as {account}"
     )
 
 
