@@ -359,4 +359,5 @@ class IrcConnection:
         if isinstance(event, _ABOUT_USER):
             is_new_name = isinstance(event, events.Renamed) and event.new_username == self.nick
             return event.username == self.nick or is_new_name
-        return getattr(event, "by", None) in (None, self.nick)
+        # Topic comes only as an answer, and names who set it.
+        return isinstance(event, events.Topic) or getattr(event, "by", None) in (None, self.nick)

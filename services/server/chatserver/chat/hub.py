@@ -955,12 +955,16 @@ class Hub:
             self._tell_origin(origin, event)
 
     def _tell_room(self, change: RoomChange, event: Event, origin: _Origin = None) -> None:
-        """Send the event to the followers of the room, and to the origin, which may be an operator outside of it."""
+        """Send the event to the followers of the room, and to the origin, which may be an operator outside of it.
+
+        An origin that tracks members gets it encoded for itself, as the answer to its request.
+        """
         room = self._rooms.get(change.room_id)
         if isinstance(origin, Member) and not (room and room.is_followed_by(origin)):
             origin.send_queue.insert([event])
         if room is not None:
-            room.append([event])
+            room.append_untracked([event])
+            room.append_tracking([event], [origin] if isinstance(origin, Member) else ())
             room.flush()
 
     def _tell_origin(self, origin: _Origin, event: Event) -> None:
