@@ -37,9 +37,13 @@ from chatserver.journal.entries import (
     Entry,
     GuestClaim,
     GuestRelease,
+    GuestRenamed,
+    JoinRoom,
     KnownNetwork,
     NewAccount,
+    Problem,
     PublicMessages,
+    RenameGuest,
     Revoked,
     RevokeTokens,
     ServerGone,
@@ -432,6 +436,28 @@ def test_deferred_entry_does_not_wait_for_others(servers: list[SharingServer]) -
     records_before = first.log.last_number()
     first.journal.wait_for_pending()
     assert first.log.last_number() == records_before, "nothing is deferred any more"
+
+
+def test_names_and_rooms_of_guests_are_those_of_all_servers(servers: list[SharingServer]) -> None:
+    """A name is taken on all servers until its guest leaves or takes another one. Its rooms go along, or to an heir."""
+    first, second = servers
+
+    def ask(server: SharingServer, entry: Entry[Any]) -> Any:
+        return server.journal.append([entry]).result()[0]
+
+    rose, dave = ask(first, GuestClaim("rose", "a")), ask(second, GuestClaim("dave", "b"))
+    for server, guest in ((first, rose), (second, dave)):
+        ask(server, JoinRoom(guest.id, guest.name, "dev", is_private=False, may_create=True))
+    rename = RenameGuest("dave", dave.claim, "ROSE", "b")
+    assert ask(second, rename) is Problem.NAME_TAKEN
+    lily = ask(first, RenameGuest("rose", rose.claim, "lily", "a")).account
+    assert isinstance(ask(second, rename), GuestRenamed)
+    gone = ask(first, GuestRelease("lily", lily.claim))
+    assert [(each.name, each.heir) for each in gone.rooms] == [("dev", "ROSE")]
+    settle(servers)
+    assert [type(each.outcome) for each in second.applied] == [type(each.outcome) for each in first.applied]
+    assert len(second.tables()["membership"]) == 1
+    assert first.tables() == second.tables()
 
 
 def test_refused_messages_that_wait_for_their_turn_are_limited(servers: list[SharingServer]) -> None:
