@@ -385,9 +385,10 @@ def text_for_irc(text: str) -> str:
 
 
 def text_from_irc(text: str) -> str | None:
-    """Formatting codes are removed. Refused are blank lines, and what is too long."""
-    text = remove_formatting(text_for_irc(text))
-    return text if (text.strip() or (text and "\n" not in text)) and len(text.encode()) <= BODY_MAX_BYTES else None
+    """Formatting codes are removed. Refused are blank lines, and what is too long with these codes."""
+    sent = text_for_irc(text)
+    text = remove_formatting(sent)
+    return text if (text.strip() or (text and "\n" not in text)) and len(sent.encode()) <= BODY_MAX_BYTES else None
 
 
 # Without capabilities. Only messages have a form for all connections that this client shows.
