@@ -134,6 +134,8 @@ def test_user_talks_and_comes_back(  # noqa: PLR0915 -- one story, because a sta
         shows("topic", topic="Plans for Monday")
         shows("topic by")
         window.until_shows("missed in dev")
+        once = (SHOWN[program]["joined"].format(user="alice", room="#dev"), "missed in dev")
+        assert [window.text().count(text) for text in once] == [1, 1]
         join("#lobby")
         window.until_shows("missed in the lobby")
 
