@@ -7,6 +7,8 @@ A variant is the text "irc/" and a letter for each capability that changes the b
 
 from __future__ import annotations
 
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol import events
@@ -85,9 +87,11 @@ _LETTERS_OF: Final[Mapping[type, str]] = {
 }
 
 
-def offered(*, has_registration: bool) -> dict[str, Capability]:
-    """All capabilities by their names, sorted. ``has_registration``: all users may register a name."""
-    return {each.name: each for each in _ALL if has_registration or each.name != ACCOUNT_REGISTRATION}
+@cache
+def offered(*, has_registration: bool) -> Mapping[str, Capability]:
+    """All capabilities by their names, sorted; shared. ``has_registration``: all users may register a name."""
+    found = {each.name: each for each in _ALL if has_registration or each.name != ACCOUNT_REGISTRATION}
+    return MappingProxyType(found)
 
 
 def letters_of(enabled: AbstractSet[str]) -> str:

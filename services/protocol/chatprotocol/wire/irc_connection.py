@@ -30,7 +30,7 @@ from chatprotocol.wire.irc_capabilities import Encoding, Users, letters_of, offe
 from chatprotocol.wire.irc_lines import Command, add_tag, escape_tag, format_line, tag_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from chatprotocol.requests import Request
     from chatprotocol.wire.irc_capabilities import Capability
@@ -175,7 +175,7 @@ class IrcConnection:
         self.watched: tuple[str, ...] = ()
         # Read marks of a guest, by the name of the target.
         self.marks: dict[str, int] = {}
-        self.offered: dict[str, Capability] = offered(has_registration=settings.has_registration)
+        self.offered: Mapping[str, Capability] = offered(has_registration=settings.has_registration)
         self.enabled: set[str] = set()
         self.knows_302 = False
         # True from the first CAP LS or CAP REQ to CAP END.
