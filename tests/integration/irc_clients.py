@@ -41,12 +41,21 @@ def documented(client: str, port: int, name: str, password: str | None, *, tls: 
     commands = re.findall(r"`([^`]+)`", row)
     if password is None:
         commands = [re.sub(r"-sasl_\w+ \S+ ", "", each) for each in commands if "server.chat.sasl_" not in each]
-    # The WeeChat of Debian 12 is older than 4.0.
-    tls_option = ("-ssl" if client == "weechat" else "-tls") if tls else ""
+    tls_option = _tls_option(client, tls=tls)
     values = {"chat.example.org": "localhost", "9999": str(port), "SECRET": password or "", " -tls": f" {tls_option}"}
     for word, value in {**values, "alice": name}.items():
         commands = [each.replace(word, value) for each in commands]
     return commands
+
+
+def _tls_option(client: str, *, tls: bool) -> str:
+    """What the page says about the versions of WeeChat; Debian 12 has 3.8."""
+    if client == "weechat":
+        version = subprocess.run(["weechat", "--version"], stdout=subprocess.PIPE, check=True).stdout
+        if int(version.split(b".")[0]) < 4:
+            return "-ssl" if tls else ""
+        return "-tls" if tls else "-notls"
+    return "-tls" if tls else ""
 
 
 class TerminalClients:
