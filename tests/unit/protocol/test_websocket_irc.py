@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
-from web_bytes import BINARY, CLOSE, CONTINUATION, TEXT, frame, handshake
+from hypothesis import given
+from hypothesis import strategies as st
+from web_bytes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake
 
 from chatprotocol.events import YOU_LEFT, Bye, Event, EventBatch, History, Message, Pong, PublicMessage
 from chatprotocol.requests import Barrier, ChangeEncoding, Enter, Handled, Leave, Request, Say, Unreadable
-from chatprotocol.wire import WebSocket
+from chatprotocol.wire import Irc, WebSocket
 from chatprotocol.wire.base import ServerProtocol, WireProtocol
 
+from .irc_connections import default_answer
 from .samples import NOON_MS, pieces
 from .test_websocket import part, split_frames
 
@@ -190,3 +194,38 @@ def test_connection_ends_with_a_line_and_a_close_frame(server: ServerProtocol) -
     assert list(server.receive(frame(CLOSE, b"\x03\xe8"))) == [Leave()]
     assert split_frames(server.encode([Bye(YOU_LEFT)])) == [(opcode, True, b"BYE"), (CLOSE, True, b"\x03\xe8")]
     assert list(server.receive(frame(TEXT, b"more"))) == []
+
+
+# Bytes with a meaning in irc or in frames.
+payloads = st.lists(
+    st.binary(max_size=20)
+    | st.sampled_from(
+        [b"NICK a", b"USER a 0 * :a", b"CAP LS 302", b"CAP END", b"PRIVMSG #lobby :x", b"\r\n", b"\n", b"\0"]
+    )
+    | st.sampled_from([b"@label=x PING a", b"JOIN #lobby,#", b"BATCH +1 draft/multiline a", b"\xff", b"x" * 600]),
+    max_size=6,
+).map(b"".join)
+frames = st.one_of(
+    st.builds(frame, st.sampled_from([TEXT, BINARY]), payloads),
+    st.builds(lambda kind, one, two: part(kind, one) + frame(CONTINUATION, two), st.just(BINARY), payloads, payloads),
+    st.builds(frame, st.sampled_from([PING, PONG]), st.binary(max_size=20)),
+    st.binary(max_size=10),
+)
+
+
+@given(st.sampled_from(LINES), st.lists(frames, max_size=12).map(b"".join), st.integers(1, 200))
+def test_no_frames_raise_or_break_a_line(chosen: str, data: bytes, size: int) -> None:
+    """Promise: every message of the server is one line, of the kind of the subprotocol."""
+    server = WebSocket(irc=Irc()).server()
+    list(server.receive(handshake(Sec_WebSocket_Protocol=chosen)))
+    server.data_to_send()
+    said = b""
+    for piece in pieces(data, size):
+        for request in server.receive(piece):
+            said += server.data_to_send() + server.encode(default_answer(request))
+        said += server.data_to_send()
+    for opcode, is_whole, payload in split_frames(said):
+        if opcode not in (CLOSE, PONG):
+            assert opcode == (TEXT if chosen == LINES[0] else BINARY)
+            assert is_whole
+            assert not re.search("[\r\n\0]", payload.decode())
