@@ -32,7 +32,7 @@ settings.register_profile(
     derandomize=False,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("long", settings.get_profile("normal"), max_examples=1000)
+settings.register_profile("long", settings.get_profile("normal"), max_examples=500)
 settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")
 
 
