@@ -2847,6 +2847,13 @@ BREAKS = (
         "integration/test_irc.py::test_missed_lines_come_before_live_ones",
     ),
     _break(
+        _ONE_ORDER,
+        _WIRE + "irc_messages.py",
+        "return [start + text for text in texts]",
+        "return [start + text for text in reversed(texts)]",
+        "integration/test_messages.py::test_messages_reach_users_of_every_protocol",
+    ),
+    _break(
         _IRC_CUT,
         _WIRE + "irc_lines.py",
         'line.rfind(b" ", start + limit_bytes // 2, start + limit_bytes) + 1',
