@@ -119,6 +119,9 @@ IRC_ERRORS = [
     ("MODE #lobby " + "+k" * 200, ["696"]),
     ("MODE #lobby " + "+xo" * 100 + "+y", ["472", "696", "472"]),
     ("NONSENSE", ["421"]),
+    ("PRIVMSG #a!b :x", ["403"]),
+    ("PRIVMSG #a!b :\1PING\1", ["403"]),
+    ("TOPIC #a!b :x", ["403"]),
 ]
 # A text message of WebSocket is UTF-8, and a message has 65,536 bytes at most.
 NOT_UTF8 = [("PRIVMSG #lobby :\udcff", ["FAIL"]), ("@+typing=\udcff TAGMSG #lobby", ["FAIL"])]

@@ -3304,4 +3304,18 @@ BREAKS = (
         "room.append_tracking([event])",
         "integration/test_irc_labels.py::test_every_command_has_one_answer_with_its_label",
     ),
+    _break(
+        _IRC_ERRORS,
+        _WIRE + "irc_messages.py",
+        'case ErrorCode.BAD_REQUEST if target.startswith("#"):',
+        'case ErrorCode.BAD_REQUEST if target == "#":',
+        "integration/test_bad_input.py::test_invalid_line_of_irc_has_its_numeric",
+    ),
+    _break(
+        _IRC_ERRORS,
+        _WIRE + "irc_commands.py",
+        "            check_room_name(name[1:])\n",
+        "",
+        "unit/protocol/test_irc_rooms.py::test_line_that_the_protocol_answers_alone",
+    ),
 )

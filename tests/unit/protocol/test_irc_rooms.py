@@ -122,7 +122,6 @@ def test_join_0_leaves_all_rooms() -> None:
         ("JOIN #dev", "unknown_room", "473 alice #dev :Cannot join channel (+i)"),
         ("JOIN #dev", "banned", "474 alice #dev :Cannot join channel (+b): A reason."),
         ("JOIN #dev", "too_many_rooms", "405 alice #dev :You have joined too many channels"),
-        ("JOIN #a!b", "bad_request", "403 alice #a!b :No such channel"),
         ("JOIN #dev", "rate_limited", "263 alice JOIN :Please wait a while and try again."),
         ("JOIN #dev", "unavailable", "400 alice JOIN :A reason."),
         ("PART #dev", "unknown_room", "403 alice #dev :No such channel"),
@@ -161,6 +160,11 @@ def test_user_who_is_not_in_the_room_of_the_operator(line: str) -> None:
     [
         ("JOIN", "461 alice JOIN :Not enough parameters"),
         ("JOIN dev", "403 alice dev :No such channel"),
+        *(
+            (line, "403 alice #a!b :No such channel")
+            for line in ("JOIN #a!b", "PART #a!b", "TOPIC #a!b", "TOPIC #a!b :x", "MODE #a!b", "MODE #a!b +i")
+        ),
+        *((line, "403 alice #a!b :No such channel") for line in ("MODE #a!b b", "KICK #a!b bob", "INVITE bob #a!b")),
         ("PART #lobby", "442 alice #lobby :You're not on that channel"),
         ("NAMES", "366 alice * :End of /NAMES list"),
         ("NAMES dev", "366 alice dev :End of /NAMES list"),

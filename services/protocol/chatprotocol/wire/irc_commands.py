@@ -7,6 +7,7 @@ handler itself. After each ``yield`` the request has been answered.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
@@ -25,7 +26,7 @@ from chatprotocol.limits import (
     ROOMS_JOINED_MAX,
 )
 from chatprotocol.requests import Bound, HistoryOrder
-from chatprotocol.rules import LOBBY, check_username, is_lobby, name_key, room_key
+from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.irc_answers import end_of_who
 from chatprotocol.wire.irc_capabilities import EXTENDED_MONITOR
 from chatprotocol.wire.irc_events import (
@@ -69,8 +70,12 @@ _TIME: Final = re.compile(r"timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6
 
 def _room_of(connection: IrcConnection, name: str) -> str | None:
     """The room of a channel; None after ERR_NOSUCHCHANNEL (403) if the name is not that of a channel."""
-    if len(name) > 1 and name[0] == "#":
-        return LOBBY if is_lobby(name[1:]) else name[1:]
+    if name.startswith("#") and is_lobby(name[1:]):
+        return LOBBY
+    if name.startswith("#"):
+        with suppress(RequestError):
+            check_room_name(name[1:])
+            return name[1:]
     connection.reply("403", name or "*", "No such channel")
     return None
 

@@ -244,6 +244,8 @@ def _error_line(connection: IrcConnection, sending: Sending, error: Refused) -> 
             return connection.numeric("401", target, "No such nick/channel")
         case ErrorCode.UNKNOWN_ROOM:
             return connection.numeric("403", target, "No such channel")
+        case ErrorCode.BAD_REQUEST if target.startswith("#"):  # not the name of a room
+            return connection.numeric("403", target, "No such channel")
         case ErrorCode.NOT_A_MEMBER | ErrorCode.NOT_PERMITTED | ErrorCode.MUTED | ErrorCode.BANNED:
             return connection.numeric("404", target, f"Cannot send to channel ({error.reason})")
         case ErrorCode.EMPTY_MESSAGE:
