@@ -134,6 +134,7 @@ def check_guests_of_irc(two: Two, alice: Peer) -> None:
     assert ira.until("NICK").params == ["iris"]
     assert ian.until("QUIT").source.startswith("ira!")
     assert ian.until("JOIN").source.startswith("iris!")
+    assert ian.until("MODE").params == ["#dev", "+o", "iris"]
     ian.put("PRIVMSG iris :psst", "PRIVMSG #dev :hello")
     assert [ira.until("PRIVMSG").params for _ in range(2)] == [["iris", "psst"], ["#dev", "hello"]]
     ira.put("QUIT")

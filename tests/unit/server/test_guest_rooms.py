@@ -121,6 +121,7 @@ def test_renamed_guest_keeps_its_rooms_and_roles(store: Store) -> None:
     store.join(ERIN)
     outcome = store.apply(RenameGuest("bob", bob.claim, "Rob", HERE))
     assert isinstance(outcome, GuestRenamed)
+    assert list(outcome.roles.values()) == [RoomRole.OWNER]
     assert store.roles() == {"Rob": "owner", "erin": "member"}
     assert isinstance(store.apply(NewAccount("bob", "hash")), Account), "the old name is free"
     assert store.apply(leave(bob)) is None, "the old claim is over"

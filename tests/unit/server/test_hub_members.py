@@ -502,7 +502,8 @@ def test_guests_of_register_and_of_other_servers_are_shown_as_guests(house: Hous
     assert [each.is_guest for each in house.hub.infos([GUEST, OTHER_GUEST])] == [False, True]
 
 
-def test_guest_of_another_server_joins_changes_its_name_and_quits(house: House) -> None:
+@pytest.mark.parametrize("log_first", [True, False])
+def test_guest_of_another_server_joins_changes_its_name_and_quits(house: House, *, log_first: bool) -> None:
     """Another name is told as another guest, once: the log and the other server tell it in any order."""
     alice = house.log_in("alice", "toy/", dev())
 
@@ -511,14 +512,21 @@ def test_guest_of_another_server_joins_changes_its_name_and_quits(house: House) 
             house.presence.change_peer("other", [RosterChange(room_id, room, joined, left)])
             house.hub.announce(room_id, Users(joined=joined, left=left, room=room), 1_000)
 
+    def apply() -> None:
+        renamed = entries.GuestRenamed(Account(9, "gas", "", 0, 1), {DEV: RoomRole.OWNER})
+        house.hub.handle_applied([Applied(entries.RenameGuest("gus", 1, "gas", "other"), renamed, None, 7)])
+
     tell(("gus",), ())
-    rename = entries.RenameGuest("gus", 1, "gas", "other")
-    house.hub.handle_applied([Applied(rename, entries.GuestRenamed(Account(9, "gas", "", 0, 1)), None, 7)])
-    tell(("gas",), ("gus",))
+    steps = [apply, lambda: tell(("gas",), ("gus",))]
+    for step in steps if log_first else reversed(steps):
+        step()
     tell((), ("gas",))
     changes = told(alice, MemberJoined, MemberLeft, UserQuit, Renamed)
     assert [getattr(each, "info", each).username for each in changes] == ["gus", "gus", "gas", "gas"]
     assert [type(each) for each in changes] == [MemberJoined, UserQuit, MemberJoined, UserQuit]
+    # If the log was first, the new member was told with the role that the store had by then.
+    role = [RoleChanged(room="dev", username="gas", role=RoomRole.OWNER)]
+    assert told(alice, RoleChanged) == ([] if log_first else role)
 
 
 def test_room_of_a_guest_who_left_another_server_has_another_owner(house: House) -> None:

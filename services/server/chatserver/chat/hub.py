@@ -786,9 +786,14 @@ class Hub:
             room.flush()
 
     def _publish_rename(self, _: entries.RenameGuest, renamed: GuestRenamed, origin: _Origin) -> None:
-        if not isinstance(origin, Member):  # a guest of another server, whose presence comes from there
-            return
         account = renamed.account
+        if not isinstance(origin, Member):  # a guest of another server, whose presence comes from there
+            for room_id, role in renamed.roles.items():
+                room = self._rooms.get(room_id)
+                if room is not None and account.name in (room.listed or ()):  # its presence came first
+                    room.append_tracking([events.RoleChanged(room=room.name, username=account.name, role=role)])
+                    room.flush()
+            return
         origin.claim = account.claim
         self.rename(origin.account_id, account.id, account.name)
 

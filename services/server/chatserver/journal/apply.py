@@ -374,7 +374,7 @@ def _rename(transaction: Transaction, entry: entries.RenameGuest) -> GuestRename
     _note_account(transaction, account)
     if account.id != old_id:
         rooms.move_memberships(connection, old_id, account.id)
-    return GuestRenamed(account)
+    return GuestRenamed(account, rooms.read_roles_of(connection, account.id))
 
 
 def _note_account(transaction: Transaction, account: Account | None) -> Account | None:

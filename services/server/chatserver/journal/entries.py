@@ -304,9 +304,10 @@ class ServerGone(GuestsLeave, frozen=True, gc=False, tag="gone"):
 
 
 class GuestRenamed(Struct, frozen=True, gc=False):
-    """A guest has another name: its row and claim."""
+    """A guest has another name: its row and claim, and its roles above MEMBER, by the ids of the rooms."""
 
     account: Account
+    roles: dict[int, RoomRole] = {}
 
 
 class RenameGuest(Entry[GuestRenamed | Problem], frozen=True, gc=False, tag="rename_guest"):

@@ -249,6 +249,15 @@ def list_rooms_of(connection: sqlite3.Connection, account_id: int) -> list[int]:
     return [room_id for (room_id,) in connection.execute(query, (account_id,))]
 
 
+def read_roles_of(connection: sqlite3.Connection, account_id: int) -> dict[int, RoomRole]:
+    """The roles of an account that are more than that of a member, by room."""
+    query = (
+        "SELECT conversation_id, role FROM membership WHERE account_id = ? AND role NOT IN ('member', 'invited')"
+        " ORDER BY conversation_id"
+    )
+    return {room_id: RoomRole(role) for room_id, role in connection.execute(query, (account_id,))}
+
+
 def count_rooms(connection: sqlite3.Connection) -> int:
     """Number of rooms, without the lobby."""
     return int(connection.execute("SELECT count(*) - 1 FROM conversation WHERE name_key NOTNULL").fetchone()[0])
