@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from browser.test_accessibility import assert_accessible
 from integration.room import Peer
 from reliability.program import Program
 
@@ -47,6 +48,7 @@ def test_page_resumes_after_the_server_was_killed(own_server: Program, open_page
     alice.until_last("two")
     own_server.kill()
     alice.until(lambda: "kept and sent later" in alice.status(), "it says that there is no connection")
+    assert_accessible(alice, "no connection")
     alice.send("three")
     assert alice.until_last("three").state == "pending"
     own_server.start(port)

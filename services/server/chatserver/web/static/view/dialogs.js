@@ -8,16 +8,27 @@ export function openDialog(title, ...nodes) {
   const close = () => dialog.close();
   const head = h("div.panel-head", h("h2", title), iconButton("close", "Close", close));
   const dialog = h("dialog", { "aria-label": title }, head, h("div.dialog-body", {}, ...nodes));
-  dialog.addEventListener("close", () => dialog.remove());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    restoreCursor(document.activeElement);
+  });
   dialog.addEventListener("click", ({ target }) => target === dialog && close());
   document.body.append(dialog);
   dialog.showModal();
   return close;
 }
 
+/** A text box to which chromium has given the focus back may have no cursor: what is typed is lost. */
+function restoreCursor(box) {
+  if (!box?.matches("input, textarea")) return;
+  box.blur();
+  box.focus({ preventScroll: true });
+}
+
 /**
  * A form in a dialog. `fields`: `{ name, label, options, ...properties of the input }`. `action(values)` may reject: the
- * error is shown and the dialog stays.
+ * error is shown and the dialog stays. It may resolve to a function that is called when the dialog is closed: what a modal
+ * dialog covers can't take the focus.
  */
 export function askDialog(title, { text = null, fields = [], button, isDanger = false, action }) {
   const error = h("p.error", { role: "alert" });
@@ -29,8 +40,9 @@ export function askDialog(title, { text = null, fields = [], button, isDanger = 
     submit.disabled = true;
     try {
       const inputs = fields.map(({ name }) => form.elements[name]);
-      await action(Object.fromEntries(inputs.map((input) => [input.name, valueOf(input)])));
+      const then = await action(Object.fromEntries(inputs.map((input) => [input.name, valueOf(input)])));
       close();
+      if (typeof then === "function") then();
     } catch (problem) {
       error.textContent = clean(problem.message);
     }

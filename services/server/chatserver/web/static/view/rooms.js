@@ -18,7 +18,8 @@ export function keyDialog(chat, room, open) {
     button: "Join",
     action: async ({ key }) => {
       const error = (problem) => Promise.reject(problem.code === "wrong_key" ? new Error("This is not the key.") : problem);
-      open(await chat.join(room, { key }).catch(error));
+      const entered = await chat.join(room, { key }).catch(error);
+      return () => open(entered);
     },
   });
 }
@@ -95,7 +96,7 @@ export function newMessageDialog(chat, open) {
     action: async ({ user }) => {
       const key = `user:${nameIn(user).toLowerCase()}`;
       await chat.meet(key);
-      open(key);
+      return () => open(key);
     },
   });
 }
