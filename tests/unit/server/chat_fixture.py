@@ -288,6 +288,8 @@ class FakeAppended(Appended[Any]):
     def wait(self, timeout_seconds: float | None = None) -> bool:
         if timeout_seconds is not None and timeout_seconds < 1:
             self._journal.pauses.append(timeout_seconds)
+        elif self.is_complete:  # others may still be in flight
+            pass
         elif not self._journal.is_stuck:
             self._journal.wait_for_pending()
         elif timeout_seconds is None:
