@@ -103,17 +103,19 @@ def test_no_keystroke_is_lost_in_a_busy_room(
     bob.login("bob")
     is_over = threading.Event()
 
+    said: list[str] = []
+
     def talk() -> None:
-        for number in range(50 * seconds):
-            bob.ask(command="PM", message=f"message {number}, and a few words more")
-            is_over.wait(0.02)
+        while not is_over.wait(0.02):
+            said.append(f"message {len(said)}, and a few words more")
+            bob.ask(command="PM", message=said[-1])
 
     talker = threading.Thread(target=talk)
     talker.start()
     typed = ""
     began = time.monotonic()
     try:
-        while time.monotonic() - began < seconds:
+        while time.monotonic() - began < seconds or len(typed) < 10 * seconds:  # longer beside other programs
             key = "the quick brown fox "[len(typed) % 20]
             box.send_keys(key)
             typed += key
@@ -121,8 +123,7 @@ def test_no_keystroke_is_lost_in_a_busy_room(
         is_over.set()
         talker.join()
     assert box.get_property("value") == typed
-    assert len(typed) > 10 * seconds
-    page.until_last(f"message {50 * seconds - 1}, and a few words more")
+    page.until_last(said[-1])
     assert len(page.messages()) <= ROWS_MAX
     bob.close()
 
