@@ -16,7 +16,7 @@ from chatprotocol.events import (
     TimeMs,
     Welcome,
 )
-from chatprotocol.requests import AskHistory, Authenticate, Enter, Login, Say, Whisper
+from chatprotocol.requests import AskHistory, Authenticate, Enter, Leave, Login, Say, Whisper
 from chatserver.store.moderation import ActiveSanction
 
 from .chat_fixture import ChatFixture, Peer, codes
@@ -105,6 +105,12 @@ def test_sessions_without_a_login_are_counted_until_they_end(services: ChatFixtu
     assert unknown() == 1
     silent.session.end()
     assert unknown() == 0
+    leaving = services.connect()
+    services.connect()
+    leaving.ask(Leave())
+    assert unknown() == 1, "one that has got its bye counts no longer"
+    leaving.session.end()
+    assert unknown() == 1, "its end counts once"
 
 
 # --- registration ---

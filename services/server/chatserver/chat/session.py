@@ -138,6 +138,7 @@ class Session:
         "_appended",
         "_batches",
         "_guest",
+        "_is_counted",
         "_is_exempt",
         "_is_limited",
         "_is_within_rate",
@@ -167,8 +168,10 @@ class Session:
         is_exempt: bool,  # noqa: FBT001 - the type of a Callable has no keywords
     ) -> None:
         """``is_exempt``: the limits of addresses and users don't apply."""
-        services.entering.note_session(1)
         self._services = services
+        services.entering.note_session(1)
+        # True until the session has ended.
+        self._is_counted = True
         self._send_queue = send_queue
         self._address = address
         self._network = network_of(address)
@@ -282,8 +285,14 @@ class Session:
             self._send_queue.put([Bye("not logged in")])
 
     def end(self) -> None:
-        """End the session after the peer's last request: wait for its messages, but not for ever, then leave."""
-        self._services.entering.note_session(-1)
+        """End the session after the peer's last request. It counts no longer; a second call does nothing."""
+        if self._is_counted:
+            self._is_counted = False
+            self._services.entering.note_session(-1)
+        self._go_offline()
+
+    def _go_offline(self) -> None:
+        """Wait for the messages of the peer, but not for ever, then leave."""
         if self._pair is not None:
             self._services.guests.leave(self._pair, self._send_queue)
         if self._member is None:
@@ -387,7 +396,7 @@ class Session:
         state = self._keep_proof(request, guest)
         assert self._member is not None
         self._member.quit_reason = "Registered"
-        self.end()
+        self._go_offline()
         self._guest = None
         return state
 
