@@ -16,10 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pytest
-
 from chatprotocol.udp.packet import ACK, NO_SESSION, READ_BYTES, Datagram, pack, unpack
-from chatprotocol.udp.session import SessionState, UdpClientSession
+from chatprotocol.udp.session import UdpClientSession
 from chatprotocol.wire.datagram import in_pieces
 from chatprotocol.wire.readers import frame
 from chatserver.app import Server
@@ -89,7 +87,7 @@ class Peer(_Peer):
             if answer["type"] in types:
                 return answer
             assert answer["type"] != "error" or "error" in types, f"waiting for {types}, got {answer}"
-        pytest.fail(f"the server closed before {types}")
+        raise AssertionError(f"the server closed before {types}")
 
     def until_fence(self) -> list[dict[str, Any]]:
         """All objects before the answer to a ping that is sent now."""
@@ -133,7 +131,7 @@ class FramesPeer(_Peer):
         while text := self.frame():
             if text.startswith("C "):
                 return text[2:]
-        pytest.fail("the server closed before a command")
+        raise AssertionError("the server closed before a command")
 
     def next_message(self) -> list[str]:
         """The next frame, which must be a message: the words of its header, and its text."""
@@ -255,11 +253,6 @@ class DatagramPeer(FramesPeer):
     def is_over(self) -> bool:
         """True after the server's last frame, or if the server does not exist any more."""
         return self._is_refused or self._session.is_over
-
-    @property
-    def is_lost(self) -> bool:
-        """True if the server does not know the session."""
-        return self._session.state is SessionState.UNKNOWN
 
     def send(self, data: bytes) -> None:
         """Send frames as in the protocol frames. Long ones are split. The first one opens the session."""
