@@ -153,9 +153,9 @@ class Window:
     # True if an event told that the user was removed. Otherwise a login showed it.
     is_kicked: bool = False
     # The ids that the last login was to send, from above the first to the second. A membership that ends meanwhile
-    # ends the reading of them, so they may be missing before a removal or an own part.
+    # ends the reading of them, so they may be missing before a removal or an own part. The event that tells it may be
+    # lost with the connection, after newer messages; then the next login shows it.
     missed: tuple[int, int] = (0, 0)
-    is_parted: bool = False
 
     @property
     def last_id(self) -> int:
@@ -271,7 +271,6 @@ class RoomUser(Sender):
                 if "by" not in answer:  # otherwise the own request is still to be answered
                     self._parting.discard(room)
                 if room in self.open:
-                    self.open[room].is_parted = True
                     self.open[room].is_kicked = "by" in answer
                     self._close(room)
             case "error":
@@ -369,9 +368,9 @@ def check_windows(users: Sequence[RoomUser], stored: dict[int, Content]) -> None
             first, end = bisect_right(of_place, window.after_id), bisect_right(of_place, window.last_id)
             missing = set(of_place[first:end]).difference(window.ids)
             assert window.ids == [each for each in of_place[first:end] if each not in missing]
-            after_id, upto_id = window.missed if window.is_parted else (0, 0)
-            assert all(after_id < each <= upto_id for each in missing), f"{user.name} misses {missing} in {window}"
             is_open = window is user.open.get(window.place)
+            after_id, upto_id = (0, 0) if is_open else window.missed
+            assert all(after_id < each <= upto_id for each in missing), f"{user.name} misses {missing} in {window}"
             assert not is_open or end == len(of_place), f"{user.name} misses the end of {window.place}"
             of_user = kicks.get((window.place, user.name), [])
             for kick in of_user:
