@@ -25,7 +25,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeAlias, get_args
 
 from chatclient.cli import moderation, modes
-from chatclient.cli.words import InputError, checked_recipient, checked_room, checked_user, first_word
+from chatclient.cli.words import InputError, checked, checked_recipient, checked_room, checked_user, first_word
 from chatclient.notices import ASK_RECIPIENT, Asked, Question
 from chatclient.ui.text import ACTION
 from chatprotocol import requests, rules
@@ -530,11 +530,7 @@ class InputParser:
             raise InputError("The lobby has no topic. /room ROOM changes to another room.")
         if not text:
             return self._room(self.room)
-        topic = "" if text == _NO_TOPIC else text
-        try:
-            rules.check_topic(topic)
-        except RequestError as refused:
-            raise InputError(refused.reason) from None
+        topic = checked(rules.check_topic, "" if text == _NO_TOPIC else text)
         return ParsedInput(requests.SetTopic(self.room, topic))
 
     def _modes(self, rest: str) -> ParsedInput:

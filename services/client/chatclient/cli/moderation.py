@@ -13,7 +13,7 @@ server. It is a duration if it begins with a digit. All functions raise InputErr
 import re
 from typing import Final, NamedTuple
 
-from chatclient.cli.words import InputError, checked_room, checked_user, first_word
+from chatclient.cli.words import InputError, checked, checked_room, checked_user, first_word
 from chatprotocol import requests, rules
 from chatprotocol.address import ban_network, is_address
 from chatprotocol.duration import is_duration, read_duration
@@ -147,8 +147,4 @@ def _no_room_for_networks() -> InputError:
 
 
 def _reason(text: str) -> str:
-    try:
-        rules.check_reason(text)
-    except RequestError as refused:
-        raise InputError(refused.reason) from None
-    return text
+    return checked(rules.check_reason, text)

@@ -10,9 +10,8 @@ A mode may also have a + before it. All functions raise InputError.
 
 from typing import Any, Final
 
-from chatclient.cli.words import InputError
+from chatclient.cli.words import InputError, checked
 from chatprotocol import requests, rules
-from chatprotocol.errors import RequestError
 from chatprotocol.limits import MEMBERS_MAX
 
 _PRIVATE: Final = "private"
@@ -28,7 +27,7 @@ def join(room: str, option: str) -> requests.Join:
     The word ``private`` has a meaning only for a new room, and a key only for an old one, so it can be both.
     """
     is_private = option.lower() == _PRIVATE
-    return requests.Join(room, is_private, checked_key(option) if option else None)
+    return requests.Join(room, is_private, checked(rules.check_room_key, option) if option else None)
 
 
 def set_modes(room: str, rest: str) -> requests.SetModes:
@@ -40,7 +39,7 @@ def set_modes(room: str, rest: str) -> requests.SetModes:
         if name in _SWITCHES:
             changes[_SWITCHES[name]] = is_set
         elif name == "key":
-            changes["key"] = checked_key(_value(words, "key WORD")) if is_set else ""
+            changes["key"] = checked(rules.check_room_key, _value(words, "key WORD")) if is_set else ""
         elif name == "limit":
             changes["members_max"] = _limit(_value(words, "limit NUMBER")) if is_set else 0
         else:
@@ -49,14 +48,6 @@ def set_modes(room: str, rest: str) -> requests.SetModes:
                 "a - before one ends it. Nothing was done."
             )
     return requests.SetModes(room=room, **changes)
-
-
-def checked_key(key: str) -> str:
-    try:
-        rules.check_room_key(key)
-    except RequestError as refused:
-        raise InputError(refused.reason) from None
-    return key
 
 
 def _value(words: list[str], form: str) -> str:

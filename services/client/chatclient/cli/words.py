@@ -1,5 +1,7 @@
 """The words of a typed line, and their checks. Pure."""
 
+from collections.abc import Callable
+
 from chatprotocol import rules
 from chatprotocol.errors import RequestError
 
@@ -14,22 +16,22 @@ def first_word(line: str) -> tuple[str, str]:
     return word, rest[0] if rest else ""
 
 
-def checked_room(room: str) -> str:
+def checked(check: Callable[[str], object], text: str, outcome: str = "") -> str:
+    """The text, if ``check`` raises no RequestError. The InputError has its reason, and then the outcome."""
     try:
-        rules.check_room_name(room)
+        check(text)
     except RequestError as refused:
-        raise InputError(f"{refused.reason} Nothing was done.") from None
-    return room
+        raise InputError(f"{refused.reason} {outcome}".rstrip()) from None
+    return text
+
+
+def checked_room(room: str) -> str:
+    return checked(rules.check_room_name, room, "Nothing was done.")
 
 
 def checked_recipient(name: str) -> str:
     """The name, if it can be a username. ALL is valid: it means all users."""
-    try:
-        if not rules.is_everyone(name):
-            rules.check_username(name)
-    except RequestError as refused:
-        raise InputError(f"{refused.reason} Nothing was sent.") from None
-    return name
+    return name if rules.is_everyone(name) else checked(rules.check_username, name, "Nothing was sent.")
 
 
 def checked_user(word: str) -> str:
@@ -37,8 +39,4 @@ def checked_user(word: str) -> str:
     name = word.removeprefix("@")
     if not name:
         raise InputError("Nothing was done; name a user.")
-    try:
-        rules.check_username(name)
-    except RequestError as refused:
-        raise InputError(f"{refused.reason} Nothing was done.") from None
-    return name
+    return checked(rules.check_username, name, "Nothing was done.")
