@@ -21,7 +21,7 @@ from reliability.history import Content, content_of
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from reliability.cluster import ChatServer
     from reliability.cluster_faults import Timeline
@@ -61,26 +61,36 @@ class Habits(NamedTuple):
     direct_share: float = 0.2
 
 
+class Mistake(NamedTuple):
+    """A user who is wrongly in a list of users, or is missing."""
+
+    username: str
+    # True if the user is there, and since when.
+    is_there: bool
+    since: float
+
+
 class Presence:
     """When each user came or left. For any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._lock = threading.Lock()
-        # By user: True if it is there, on a server that is whole, and since when on the monotonic clock.
+        # By user: True if it is there, on a server that is whole, and since when.
         self._state: dict[str, tuple[bool, ChatServer | None, float]] = {}
 
     def come(self, username: str, server: ChatServer) -> None:
         with self._lock:
-            self._state[username] = (True, server, time.monotonic())
+            self._state[username] = (True, server, self.clock())
 
     def leave(self, username: str) -> None:
         with self._lock:
-            self._state[username] = (False, None, time.monotonic())
+            self._state[username] = (False, None, self.clock())
 
-    def find_mistakes(self, listed: Sequence[str], observed_at: float) -> list[str]:
+    def find_mistakes(self, listed: Sequence[str], observed_at: float) -> set[Mistake]:
         """The mistakes in a list of a server that has had no fault since ``observed_at``."""
-        now = time.monotonic()
-        mistakes = []
+        now = self.clock()
+        mistakes = set()
         with self._lock:
             for username, (is_there, server, since) in self._state.items():
                 settled_at = max(since, observed_at)
@@ -90,9 +100,29 @@ class Presence:
                         continue
                     settled_at = max(settled_at, healthy_since)
                 if now > settled_at + LIST_SECONDS and is_there != (username in listed):
-                    state = "came" if is_there else "left"
-                    mistakes.append(f"{username} {state} {now - since:.1f} s ago, and the list is {sorted(listed)}")
+                    mistakes.add(Mistake(username, is_there, since))
         return mistakes
+
+
+class ListWatch:
+    """Looks at the lists of users that a client gets. For the thread of the client.
+
+    A mistake counts when it is found again, at the next look: a server may tell the client that a user has left before
+    the thread of that user notes it in ``presence``.
+    """
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._mistakes: set[Mistake] = set()
+
+    def look(self, listed: Sequence[str], observed_at: float) -> list[str]:
+        """Compare a list of a server that has had no fault since ``observed_at``. Returns the problems."""
+        before, self._mistakes = self._mistakes, self._presence.find_mistakes(listed, observed_at)
+        now = self._presence.clock()
+        return [
+            f"{username} {'came' if is_there else 'left'} {now - since:.1f} s ago, and the list is {sorted(listed)}"
+            for username, is_there, since in self._mistakes & before
+        ]
 
 
 @dataclass
@@ -159,6 +189,7 @@ class RoamingClient:
         self.longest_seconds = 0.0
         self.connections = 0
         self.listed: list[str] = []
+        self._watch = ListWatch(record.presence)
         self._servers = servers
         self._others = others
         self._rooms = rooms
@@ -240,6 +271,7 @@ class RoamingClient:
         assert "since" not in answer, f"{since} was not accepted: {answer['since']}"
         assert {each["room"] for each in answer["rooms"]} == set(self._rooms), f"a membership is lost: {answer}"
         self.listed = answer["users"]
+        self._watch = ListWatch(self._record.presence)
         self._unanswered.clear()
         self.unconfirmed = {text: said for text, said in self.unconfirmed.items() if said.nonce is not None}
         for said in self.unconfirmed.values():
@@ -358,8 +390,8 @@ class RoamingClient:
         observed_at = server.healthy_since
         if observed_at is None:
             return
-        for mistake in self._record.presence.find_mistakes(self.listed, observed_at):
-            self._record.note_problem(f"{self.username} on {server.name}: {mistake}")
+        for problem in self._watch.look(self.listed, observed_at):
+            self._record.note_problem(f"{self.username} on {server.name}: {problem}")
 
 
 def told_of(record: Record, clients: Sequence[RoamingClient]) -> Told:

@@ -10,6 +10,7 @@ import pytest
 from reliability.cluster_check import DIRECT, LOBBY, Told, View, find_problems
 from reliability.cluster_faults import Fault, Kind, Lane, plan_faults
 from reliability.history import Content
+from reliability.roaming import LIST_SECONDS, ListWatch, Presence
 
 if TYPE_CHECKING:
     from reliability.cluster_check import History
@@ -73,6 +74,22 @@ def test_fault_is_found(name: str) -> None:
 
 def test_right_histories_have_no_problems() -> None:
     assert find_problems({"s1": SAID, "s2": SAID, "s3": SAID}, TOLD, MEMBERS) == []
+
+
+def test_mistake_in_a_list_of_users_counts_at_the_second_look() -> None:
+    """At the first, the thread of the user may not have noted that it came or left."""
+    now = [0.0]
+    presence = Presence(lambda: now[0])
+    watch = ListWatch(presence)
+    presence.leave("alice")
+    now[0] = LIST_SECONDS
+    assert watch.look(["alice"], 0.0) == watch.look(["alice"], 0.0) == []
+    now[0] += 1
+    assert watch.look(["alice"], 0.0) == watch.look([], 0.0) == watch.look(["alice"], 0.0) == []
+    presence.leave("alice")
+    now[0] += LIST_SECONDS + 1
+    assert watch.look(["alice"], 0.0) == []
+    assert watch.look(["alice"], 0.0) == ["alice left 16.0 s ago, and the list is ['alice']"]
 
 
 def test_plan_depends_on_the_seed_and_has_each_kind_of_fault() -> None:
