@@ -12,7 +12,7 @@ from msgspec import structs
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import DirectMessage, PublicBatch, PublicMessage, Refused, Sent, SentBatch, SentStatus, TimeMs
-from chatprotocol.limits import IRC_LINE_MAX_BYTES
+from chatprotocol.limits import IRC_LINE_MAX_BYTES, IRC_NAME_MAX_BYTES, USERNAME_MAX_BYTES
 from chatprotocol.requests import (
     Authenticate,
     ChangeEncoding,
@@ -86,10 +86,17 @@ def test_request_with_an_unknown_capability_changes_nothing() -> None:
 
 def test_values_are_for_version_302() -> None:
     assert " sasl " in f"{' '.join(Dialogue().send('CAP LS'))} "
-    lines = Dialogue().send("CAP LS 302")
-    assert "sasl=PLAIN" in " ".join(lines)
-    assert all(" LS * :" in line for line in lines[:-1])
+    assert " sasl=PLAIN " in " ".join(Dialogue().send("CAP LS 302"))
     assert Dialogue().send("CAP NONSENSE") == [":chat.local 410 * NONSENSE :Invalid CAP command"]
+
+
+def test_capabilities_are_one_line() -> None:
+    """Promise: also with the longest names. Bots such as pydle don't know that the list may have several lines."""
+    dialogue = Dialogue(settings=IrcSettings(name="s" * IRC_NAME_MAX_BYTES))
+    dialogue.send(f"NICK {'n' * USERNAME_MAX_BYTES}")
+    (line,) = dialogue.send("CAP LS 302")
+    assert " LS :account-notify " in line
+    assert len(line) <= IRC_LINE_MAX_BYTES - len("\r\n")
 
 
 def test_new_capability_after_the_login_changes_the_encoding() -> None:

@@ -37,7 +37,7 @@ from chatprotocol.wire.irc_capabilities import (
 )
 from chatprotocol.wire.irc_commands import finish_entering
 from chatprotocol.wire.irc_events import is_inside, part_line
-from chatprotocol.wire.irc_lines import clip, format_line, wrap_words
+from chatprotocol.wire.irc_lines import clip, format_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,13 +94,8 @@ def _shown(connection: IrcConnection, name: str) -> str:
 
 
 def _list(connection: IrcConnection, kind: str, words: list[str]) -> None:
-    """Answer with a list; all lines but the last have an asterisk."""
-    head = ("CAP", connection.target, kind)
-    room_bytes = 400
-    *others, last = wrap_words(words, room_bytes) or [""]
-    for line in others:
-        connection.put(_cap_line(connection, *head, "*", line))
-    connection.put(_cap_line(connection, *head, last))
+    """Answer with a list, in one line: some bots know no others. The longest names of server and nick leave room."""
+    connection.put(_cap_line(connection, "CAP", connection.target, kind, " ".join(words)))
 
 
 def _cap_line(connection: IrcConnection, *params: str) -> str:
