@@ -559,8 +559,6 @@ class Entered(Struct, frozen=True, kw_only=True):
     modes: RoomModes = RoomModes()
     last_id: int
     members: tuple[RoomMember, ...]
-    # True if the user was in the room before: this connection has just logged in.
-    is_login: bool = False
 
 
 class MemberJoined(Struct, frozen=True, gc=False, kw_only=True):

@@ -170,15 +170,6 @@ def not_a_member(room: str) -> RequestError:
     return RequestError(ErrorCode.NOT_A_MEMBER, f"You are not in the room {room}; join it first.", room=room)
 
 
-def unknown_message(message_id: int, room: str | None) -> RequestError:
-    """Make the error for a message that does not exist, or that the user may not see: they can't be told apart."""
-    return RequestError(
-        ErrorCode.UNKNOWN_MESSAGE,
-        f"There is no message {message_id} here, or you may not see it; nothing was done.",
-        room=room,
-    )
-
-
 def _check_line(what: str, value: str) -> None:
     if any(unicodedata.category(character) in _NOT_IN_LINES for character in value):
         raise RequestError(

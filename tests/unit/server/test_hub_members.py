@@ -676,7 +676,6 @@ def test_rooms_of_a_login_are_described_with_what_was_missed(house: House) -> No
     assert {each.info.username: each.role for each in entered.members} == {
         "bob": RoomRole.OPERATOR, "alice": RoomRole.MEMBER,
     }  # fmt: skip
-    assert entered.is_login
     assert [each.id for each in missed if isinstance(each, PublicMessage)] == [9, 10]
 
 

@@ -30,7 +30,6 @@ class EventDecoder:
         self._head = b""
         self._frames: FrameReader | None = None
         self._inner = Json().client().event_decoder()
-        self._has_closed = False
 
     def decode(self, data: bytes) -> list[ClientEvent]:
         """The events of all complete messages. Raises ProtocolError for bytes that are not WebSocket."""

@@ -88,7 +88,6 @@ class Entering:
                 modes=room.modes,
                 last_id=min(room.last_id, joined.last_id),
                 members=self._hub.members_of(joined.listings[room_id], roles.get(room_id, {})),
-                is_login=True,
             )
             missed: Sequence[Event] = ()
             with suppress(DamagedError):  # it is reported when the user asks for the history
