@@ -24,6 +24,7 @@ from collections import Counter
 from contextlib import suppress
 from functools import partial
 from operator import ne
+from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import structlog
@@ -59,13 +60,11 @@ from chatserver.journal.entries import (
     Marked,
     MessageBatch,
     Moderated,
-    ModerationEntry,
     Problem,
     PublicMessages,
     Removed,
     Revoked,
     RoomChange,
-    RoomEntry,
 )
 from chatserver.store.accounts import Role
 from chatserver.store.errors import StoreError
@@ -100,14 +99,8 @@ _MESSAGE_CHARACTERS = 100
 _REPLACED = events.Bye("replaced by a newer connection", ErrorCode.REPLACED)
 _REVOKED = events.Bye("the session was revoked", ErrorCode.REVOKED)
 
-# Outcomes of the entries in Hub._CHANGES that have changed something.
-_CHANGED = (RoomChange, Moderated, DeletedMessage, Removed, Revoked, Marked, GuestsGone, GuestRenamed, bool)
-# Entries other than messages that change what the hub knows or tells.
-_PUBLISHED = (
-    *(RoomEntry, ModerationEntry, entries.Prune, entries.EraseMessages),
-    *(entries.AddToken, entries.RevokeTokens, entries.PasswordChange, entries.GuestsLeave, entries.ReadMark),
-    entries.RenameGuest,
-)
+# Outcomes of entries that changed nothing that the hub tells: the session answers them.
+_UNCHANGED = (OSError, Problem, ActiveSanction, NoneType)
 
 # The id of the room in which nothing is said. No room has it.
 _QUIET_ID = -1
@@ -480,7 +473,7 @@ class Hub:
         A subscriber of the journal: it is called in the journal's thread. The origin of an entry is the Member that
         sent it, or the Ack that a guest waits for.
         """
-        for portion, room_ids in _portions(applied):
+        for portion, room_ids in self._portions(applied):
             with self._lock:
                 self._buffers = self._buffers_of(room_ids)
             for buffer in self._buffers:
@@ -495,13 +488,38 @@ class Hub:
                             publish(entry, part, origin, each.time_ms)
                     elif isinstance(entry, MessageBatch):
                         self._refuse(entry, outcome, origin)
-                    elif isinstance(outcome, _CHANGED):  # the session answers the others
+                    elif not isinstance(outcome, _UNCHANGED):
                         self._CHANGES[type(entry)](self, entry, outcome, origin)
                 for buffer in self._buffers_of(room_ids):
                     buffer.flush()
             self._wake()
             if self._later:
                 self._run_later()
+
+    def _portions(self, applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[int]]]:
+        """Divide the messages and the entries of _CHANGES, in order, into portions that may be flushed at once.
+
+        Each comes with the ids of the lobby and of the rooms that its messages are in.
+        """
+        portion: list[Applied] = []
+        room_ids = {LOBBY_ID}
+        characters = 0
+        for each in applied:
+            entry = each.entry
+            if isinstance(entry, MessageBatch):
+                characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
+                if isinstance(entry, PublicMessages):
+                    room_ids.add(entry.room_id)
+            elif type(entry) in self._CHANGES:
+                characters += _MESSAGE_CHARACTERS
+            else:
+                continue
+            portion.append(each)
+            if characters >= _PORTION_CHARACTERS:
+                yield portion, room_ids
+                portion, room_ids, characters = [], {LOBBY_ID}, 0
+        if portion:
+            yield portion, room_ids
 
     def _run_later(self) -> None:
         """Make the calls that the entries of a portion need after it. For the journal's thread, without the lock."""
@@ -1078,29 +1096,3 @@ def _hang_up(members: Iterable[Member], bye: Bye) -> None:
 def _target(entry: entries.Sanction | entries.LiftSanction, done: Moderated) -> dict[str, Any]:
     """The members of an event that say what it is about."""
     return {"room": done.room, "username": entry.username or None, "address": entry.network or None}
-
-
-def _portions(applied: Iterable[Applied]) -> Iterator[tuple[list[Applied], set[int]]]:
-    """Divide the entries that are published, in order, into portions that may be flushed at once.
-
-    Each comes with the ids of the lobby and of the rooms that its messages are in.
-    """
-    portion: list[Applied] = []
-    room_ids = {LOBBY_ID}
-    characters = 0
-    for each in applied:
-        entry = each.entry
-        if isinstance(entry, MessageBatch):
-            characters += sum(map(len, entry.texts)) + _MESSAGE_CHARACTERS * len(entry.texts)
-            if isinstance(entry, PublicMessages):
-                room_ids.add(entry.room_id)
-        elif isinstance(entry, _PUBLISHED):
-            characters += _MESSAGE_CHARACTERS
-        else:
-            continue
-        portion.append(each)
-        if characters >= _PORTION_CHARACTERS:
-            yield portion, room_ids
-            portion, room_ids, characters = [], {LOBBY_ID}, 0
-    if portion:
-        yield portion, room_ids

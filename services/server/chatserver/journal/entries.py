@@ -329,7 +329,7 @@ RoomOutcome: TypeAlias = RoomChange | Problem | ActiveSanction
 
 
 class RoomEntry(Entry[RoomOutcome], frozen=True, gc=False):
-    """A change of a room or its members, which the hub publishes."""
+    """A change of a room or its members."""
 
 
 class JoinRoom(RoomEntry, frozen=True, gc=False, tag="join"):
@@ -438,7 +438,7 @@ class DeletedMessage(Struct, frozen=True, gc=False):
 
 
 class ModerationEntry(Entry[_OutcomeT_co], frozen=True, gc=False, kw_only=True):
-    """An act that the hub publishes and that has a row in the audit table.
+    """An act that has a row in the audit table.
 
     ``by_id`` is the acting account, or 0 for the command of the administrator, who may do everything; ``by`` is its
     name. Outcome: Problem if nothing was done.
