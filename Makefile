@@ -59,11 +59,11 @@ soak: $(VENV)/.installed ## Run clients of all kinds for MINUTES=30; then check 
 	@PYTHONPATH=tests $(BIN)/python -m reliability.soak --minutes $(MINUTES)
 
 .PHONY: check
-check: $(VENV)/.installed ## Check style, types and the direction of imports
+check: $(VENV)/.installed $(VENV)/imports/.installed ## Check style, types and the direction of imports
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=services/protocol:services/server:services/client $(VENV)/imports/bin/lint-imports
 
 .PHONY: format
 format: $(VENV)/.installed ## Rewrite the code in the project's format
@@ -102,7 +102,7 @@ engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, 
 .PHONY: pin
 pin: $(VENV)/.installed ## Pin the newest versions of everything, with hashes
 	@$(BIN)/pip install --quiet uv
-	@for file in requirements-dev requirements-build requirements-bench requirements-audit requirements-irc ops/nats/requirements services/server/requirements services/client/requirements; do \
+	@for file in requirements-dev requirements-build requirements-bench requirements-audit requirements-imports requirements-irc ops/nats/requirements services/server/requirements services/client/requirements; do \
 	  echo "Pinning $$file.txt"; \
 	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-header \
 	    --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$$file.txt" "$$file.in"; \
@@ -131,6 +131,12 @@ $(VENV)/.installed: requirements-dev.txt $(PACKAGES:=/pyproject.toml)
 $(VENV)/audit/.installed: requirements-audit.txt
 	@$(PYTHON) -m venv $(VENV)/audit
 	@$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.txt
+	@touch $@
+
+# The same for the check of imports: requirements-imports.in says why.
+$(VENV)/imports/.installed: requirements-imports.txt
+	@$(PYTHON) -m venv $(VENV)/imports
+	@$(VENV)/imports/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-imports.txt
 	@touch $@
 
 # The same for clients of IRC. npm is a package of Python here: Debian's needs 360 others.
