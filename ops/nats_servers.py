@@ -124,6 +124,24 @@ class NatsServer:
         finally:
             connection.close()
 
+    def stream(self, name: str) -> dict[str, Any] | None:
+        """What the monitoring port says of a stream; None if it knows none of this name. Raises OSError."""
+        accounts = self.monitor("/jsz?streams=true").get("account_details", ())
+        details = (each for account in accounts for each in account.get("stream_detail", ()))
+        return next((each for each in details if each["name"] == name), None)
+
+    def leads(self, name: str | None) -> bool:
+        """True if it leads a stream, or the cluster's own log. Raises OSError."""
+        if name is None:
+            cluster = self.monitor("/jsz").get("meta_cluster")
+        else:
+            stream = self.stream(name)
+            if stream is None:
+                return False
+            cluster = stream.get("cluster")
+        # A server without a cluster leads all. In one, there is no leader during an election.
+        return cluster is None or cluster.get("leader") == self.name
+
     def log(self) -> str:
         """Its output since the first start."""
         return self._log_path.read_text(encoding="utf-8", errors="replace")
@@ -220,7 +238,7 @@ class NatsServers:
         found: list[NatsServer] = []
 
         def find() -> bool:
-            found[:] = [each for each in self.servers if each.is_answering and _leads(each, stream)]
+            found[:] = [each for each in self.servers if each.is_answering and each.leads(stream)]
             return len(found) == 1
 
         self._wait(find, f"one leader of {stream or 'the cluster'}")
@@ -262,15 +280,6 @@ def _accounts(user: str, password: str, *, tells_sync: bool) -> dict[str, Any]:
     system = {"exports": [{"service": SETTINGS_SUBJECT, "response_type": "stream"}]}
     config: dict[str, Any] = {"system_account": "SYS", "accounts": {"SYS": system, "CHAT": account}}
     return config if user else {**config, "no_auth_user": "chat"}
-
-
-def _leads(server: NatsServer, stream: str | None) -> bool:
-    answer = server.monitor("/jsz?streams=true")
-    if stream is None:
-        return "meta_cluster" not in answer or bool(answer["meta_cluster"].get("leader") == server.name)
-    details = [each for account in answer.get("account_details", ()) for each in account.get("stream_detail", ())]
-    leaders = [each.get("cluster", {}).get("leader", server.name) for each in details if each["name"] == stream]
-    return leaders == [server.name]
 
 
 def bind_free_port() -> socket.socket:

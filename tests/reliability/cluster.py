@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # Deadline until a server that was repaired is ready: elections and leases take seconds, on a busy machine more.
 READY_SECONDS = 60.0
-_ANSWER_SECONDS = 2.0
+# A server that is killed refuses the question at once.
+_ANSWER_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _LOG_TAIL_LINES = 40
 
@@ -208,11 +209,12 @@ class Cluster:
 
     def _has_current_replicas(self) -> bool:
         try:
-            details = self.nats.leader("chat").monitor("/jsz?streams=true")["account_details"]
+            stream = self.nats.leader("chat").stream("chat")
         except OSError:
             return False
-        (stream,) = (each for account in details for each in account["stream_detail"] if each["name"] == "chat")
-        return all(each["current"] for each in stream["cluster"]["replicas"])
+        # It may have ceased to be the leader meanwhile.
+        replicas = stream["cluster"].get("replicas") if stream is not None else None
+        return bool(replicas) and all(each["current"] for each in replicas)
 
 
 def wait(holds: Callable[[], bool], seconds: float) -> bool:
