@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +29,8 @@ READY_SECONDS = 30.0
 # An answer of the monitoring port takes a millisecond; a paused server gives none.
 _ANSWER_SECONDS = 2.0
 _POLL_SECONDS = 0.02
+# Systems give higher ports to sockets that ask for any free port: Linux from 32768 on, others from 49152 on.
+_PORTS = range(20_000, 32_000)
 _LOG_TAIL_LINES = 20
 
 
@@ -283,12 +287,23 @@ def _accounts(user: str, password: str, *, tells_sync: bool) -> dict[str, Any]:
 
 
 def bind_free_port() -> socket.socket:
-    """Reserve a free port of loopback for a server that binds it as well.
+    """Reserve a free port of loopback for a server that binds it as well, for TCP or for TCP and UDP.
 
-    Linux lets two sockets with SO_REUSEADDR bind one port as long as only one of them listens, and gives the port to no
-    one who asks for any free port.
+    Linux lets two sockets with SO_REUSEADDR bind one port as long as only one of them listens. The port is not one of
+    those that the system gives to sockets which ask for any free port: over UDP one of them would get it while the
+    server is down.
     """
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", 0))
-    return bound
+    while True:
+        port = secrets.randbelow(_PORTS.stop - _PORTS.start) + _PORTS.start
+        with suppress(OSError), socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            for each in (tcp, udp):  # without SO_REUSEADDR, so that no one else has reserved it
+                each.bind(("127.0.0.1", port))
+            tcp.close()
+            bound = socket.socket()
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                bound.bind(("127.0.0.1", port))
+            except OSError:
+                bound.close()
+                raise
+            return bound

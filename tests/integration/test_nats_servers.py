@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats
@@ -15,11 +18,10 @@ from nats.errors import Error
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import APIError
 
-from ops.nats_servers import SETTINGS_SUBJECT, NatsServer, NatsServers
+from ops.nats_servers import SETTINGS_SUBJECT, NatsServer, NatsServers, bind_free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from nats.js import JetStreamContext
 
@@ -63,6 +65,19 @@ async def until_stored(stream: JetStreamContext, count: int) -> None:
     async with asyncio.timeout(DEADLINE_SECONDS):
         while (await stream.stream_info("log")).state.last_seq < count:  # noqa: ASYNC110 - another process stores it
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse the second bind")
+def test_reserved_port_is_for_one_server_over_tcp_and_udp() -> None:
+    """Also while the server is down: no one else gets it who asks for any port, over UDP neither."""
+    first_of_any = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    with bind_free_port() as reserved:
+        address = reserved.getsockname()
+        assert address[1] < first_of_any
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        with socket.create_server(address), socket.socket(type=socket.SOCK_DGRAM) as server:
+            server.bind(address)
 
 
 @pytest.mark.long  # elections take seconds

@@ -5,10 +5,8 @@ Two servers of one log are here one data folder, which two servers on two ports 
 
 from __future__ import annotations
 
-import secrets
-import socket
 import threading
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +14,7 @@ from reliability.history import read_history
 from reliability.program import Program
 
 from chatclient import ChatClient, ConnectionLost, PublicMessage, Reconnected
+from ops.nats_servers import bind_free_port
 
 if TYPE_CHECKING:
     import random
@@ -29,16 +28,6 @@ SILENCE_SECONDS = 0.1
 MESSAGES_MAX = 20
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that stay free while no server uses them: the system gives them to no connection."""
-    found: list[int] = []
-    while len(found) < count:
-        port = secrets.randbelow(12_000) + 20_000
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found += [port] if port not in found else []
-    return found
-
-
 @pytest.mark.parametrize(
     ("kills", "protocol"),
     [(2, "datagram"), *(pytest.param(20, each, marks=pytest.mark.long) for each in ("json", "frames", "datagram"))],
@@ -47,10 +36,11 @@ def test_client_of_a_killed_server_goes_on_at_another(
     tmp_path: Path, chance: random.Random, kills: int, protocol: str
 ) -> None:
     """Promise: nothing lost, nothing twice. The third server of the list never runs."""
-    servers = [f"127.0.0.1:{port}" for port in free_ports(3)]
-    ports = [int(server.rpartition(":")[2]) for server in servers[:2]]
     confirmed: dict[int, str] = {}
     with Program(tmp_path) as program, ExitStack() as clients:
+        reserved = [clients.enter_context(bind_free_port()) for _ in range(3)]
+        ports = [int(each.getsockname()[1]) for each in reserved]
+        servers = [f"127.0.0.1:{port}" for port in ports]
         program.kill()
         program.start(ports[0])
         listener, sender = (clients.enter_context(ChatClient(servers, dialect=protocol)) for _ in range(2))
