@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 _READ_BYTES = 65_536
 # Receive buffer: packets must be lost by chance only.
 _BUFFER_BYTES = 4 * 1024 * 1024
-# Losses of the same packet in a row. Chance alone would lose one nine times, and end its session, once in 100 runs.
-_LOST_IN_A_ROW_MAX = 4
+# Losses of the same packet. One that is lost three times, and whose acknowledgement too, arrives after 13 s. Chance
+# alone would lose one so often, once in a few hundred runs, that its session ends.
+_LOST_MAX = 3
 
 _Packet: TypeAlias = tuple[socket.socket, tuple[str, int], bytes]
 
@@ -44,8 +46,8 @@ class Relay:
         self._front = self._open(None)
         self._front.bind(("127.0.0.1", 0))
         self.port = int(self._front.getsockname()[1])
-        # Losses in a row, by destination and packet.
-        self._times_lost: dict[tuple[tuple[str, int], bytes], int] = {}
+        # By destination and packet.
+        self._times_lost: Counter[tuple[tuple[str, int], bytes]] = Counter()
         self._backs: dict[tuple[str, int], socket.socket] = {}
         self._late: list[_Packet] = []
         self._stop_here, self._stop_there = socket.socketpair()
@@ -105,10 +107,8 @@ class Relay:
 
     def loses(self, to: tuple[str, int], data: bytes) -> bool:
         """True if this packet is to be lost."""
-        times = self._times_lost.pop((to, data), 0)
-        is_lost = times < _LOST_IN_A_ROW_MAX and self._happens(self._faults.lost)
-        if is_lost:
-            self._times_lost[to, data] = times + 1
+        is_lost = self._times_lost[to, data] < _LOST_MAX and self._happens(self._faults.lost)
+        self._times_lost[to, data] += is_lost
         return is_lost
 
     def _happens(self, share: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +15,6 @@ from reliability.program import Program
 from reliability.relay import Faults, Relay
 
 if TYPE_CHECKING:
-    import random
     from pathlib import Path
 
     from reliability.crowd import UdpMember
@@ -44,8 +44,16 @@ def leave_at_the_end(member: UdpMember, _: str) -> None:
         member.command("EX")
 
 
+def test_relay_loses_a_packet_three_times_at_most() -> None:
+    """Otherwise chance alone ends a session, once in a few hundred runs."""
+    with Relay(1, random.Random(0), Faults(lost=1.0, repeated=0.0, late=0.0)) as relay:
+        to = ("127.0.0.1", 2)
+        assert [relay.loses(to, b"one") for _ in range(5)] == [True, True, True, False, False]
+        assert relay.loses(to, b"another")
+
+
 @pytest.mark.long
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_messages_arrive_once_and_in_order_on_a_lossy_network(tmp_path: Path, chance: random.Random) -> None:
     """Promise: users do not notice the losses."""
     with Program(tmp_path) as program, Relay(program.port, chance, FAULTS) as relay, Crowd() as crowd:
