@@ -228,7 +228,6 @@ class RoamingClient:
             while not self.leaving.is_set():
                 reason = self._visit(server)
                 self.is_connected = False
-                self._record.presence.leave(self.username)
                 self._record.timeline.note(f"{self.username} left {server.name}: {reason}")
                 if reason == "moving" and self._chance.random() < self._habits.absent_share:
                     self._record.quiet.wait(self._chance.uniform(0, self._habits.absent_max_seconds))
@@ -242,13 +241,16 @@ class RoamingClient:
         """Stay on a server for a while. Returns the reason of the end."""
         try:
             with closing(Peer(server.port)) as peer:
-                peer.socket.settimeout(SILENCE_SECONDS)
-                if reason := self._log_in(peer, server):
-                    return reason
-                self.is_connected = True
-                self.connections += 1
-                peer.socket.settimeout(_POLL_SECONDS)
-                return self._talk(peer, server)
+                try:
+                    peer.socket.settimeout(SILENCE_SECONDS)
+                    if reason := self._log_in(peer, server):
+                        return reason
+                    self.is_connected = True
+                    self.connections += 1
+                    peer.socket.settimeout(_POLL_SECONDS)
+                    return self._talk(peer, server)
+                finally:
+                    self._record.presence.leave(self.username)  # before the server may learn it
         except TimeoutError:
             return "no answer to the login"
         except OSError as error:
@@ -293,6 +295,7 @@ class RoamingClient:
             if not self._record.quiet.is_set():
                 if now >= leave_at:
                     if self._chance.random() < _POLITE_SHARE:
+                        self._record.presence.leave(self.username)
                         peer.ask(command="EX")
                     return "moving"
                 if now >= self._next_at and len(self.unconfirmed) < _UNCONFIRMED_MAX:
