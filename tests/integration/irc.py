@@ -110,15 +110,15 @@ class IrcPeer(_Peer):
         assert line, f"the server closed after {found}"
         return found
 
-    def until(self, command: str) -> Line:
-        """The next line with this command. Others are skipped."""
+    def until(self, *commands: str) -> Line:
+        """The next line with one of these commands. Others are skipped."""
         seen = []
         with suppress(TimeoutError):
             while line := self.line():
                 seen.append(line)
-                if parse(line).command == command:
+                if parse(line).command in commands:
                     return parse(line)
-        pytest.fail(f"no {command} after {seen}")
+        raise AssertionError(f"no {' or '.join(commands)} after {seen}")
 
     def rest(self) -> list[str]:
         """All lines up to the end."""

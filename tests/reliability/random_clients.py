@@ -271,7 +271,10 @@ class RandomClient:
                 peer.put(*self._chance.choice(HALF_LOGINS))
                 return
             capabilities = self._chance.choice(("", IRC_CAPABILITIES))
-            peer.register(name, caps=capabilities, account="" if is_guest else name, password=PASSWORD)
+            if is_guest:
+                self._register_irc_guest(peer, name, capabilities)
+            else:
+                peer.register(name, caps=capabilities, account=name, password=PASSWORD)
             peer.put("JOIN #lobby")
             for _ in range(self._chance.randint(1, _TURNS_MAX)):
                 self._pause(_PAUSE_MAX_SECONDS)
@@ -428,6 +431,16 @@ class RandomClient:
             assert time.monotonic() < patience_ends, f"the name {name} is not free"
             self._never.wait(_NAME_FREE_SECONDS / 1_000)
         assert answer == f"REGISTERED {side} {name}\n\n".encode(), answer
+
+    def _register_irc_guest(self, peer: IrcPeer, nick: str, capabilities: str) -> None:
+        request, end = ([f"CAP REQ :{capabilities}"], ["CAP END"]) if capabilities else ([], [])
+        peer.put(*request, f"NICK {nick}", f"USER {nick} 0 * :{nick}", *end)
+        patience_ends = time.monotonic() + _NAME_FREE_SECONDS
+        while peer.until("001", "433").command == "433":
+            assert time.monotonic() < patience_ends, f"the nick {nick} is not free"
+            self._never.wait(_NAME_FREE_SECONDS / 1_000)
+            peer.put(f"NICK {nick}")
+        peer.sync()
 
     def _end_one_connection(self, guest: AckingGuest) -> None:
         """The server ends the other one."""
