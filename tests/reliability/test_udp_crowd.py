@@ -29,7 +29,7 @@ LATE_SECONDS = 10.0
 GROWTH_MAX_BYTES = 12 * MEBIBYTE
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> None:
     """Twice: the second thousand uses the memory of the first, and leaves with a goodbye."""
     peaks = []
@@ -41,6 +41,7 @@ def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> N
                 members = crowd.enter_udp(server.port, NAMES)
                 assert server.threads() == threads + SESSIONS
                 talker.say(f"hello, {wave} thousand")
+                asked_at = time.monotonic()
                 for each in members:
                     each.command("PING")
                 crowd.wait_until(
@@ -62,7 +63,7 @@ def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> N
                 talker.socket.settimeout(SILENCE_SECONDS + LATE_SECONDS)
                 while online:
                     left = talker.next("users")["left"]
-                    assert not left or time.monotonic() - closed_at > SILENCE_SECONDS - 5.0
+                    assert not left or time.monotonic() - asked_at > SILENCE_SECONDS, "each was heard after this"
                     online -= set(left)
                 gone_seconds = time.monotonic() - closed_at
                 detail = f"detail='nothing was heard for {SILENCE_SECONDS:g} s'"
