@@ -36,6 +36,8 @@ settings.register_profile("long", settings.get_profile("normal"), max_examples=5
 settings.load_profile("long" if os.environ.get("CHAT_TEST_LONG") else "normal")
 
 
+# Limit of the time of a test in `make test-long`: twenty starts of a server on a busy machine take two minutes.
+_TIMEOUT_LONG_SECONDS = 300.0
 # Limit of the time of a test above which it starts first.
 _LONG_SECONDS = 600.0
 
@@ -50,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tests start some hundred programs: each would compile all its modules again.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    if os.environ.get("CHAT_TEST_LONG") and config.option.timeout is None:
+        config.option.timeout = _TIMEOUT_LONG_SECONDS
     seed = os.environ.get("CHAT_TEST_SEED")
     if seed is not None and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = seed

@@ -25,7 +25,7 @@ LOG_LINES = {"CHAT_LOG_LINES_PER_ADDRESS": "5"}
 
 
 @pytest.mark.parametrize(
-    ("addresses", "seconds"), [(20, 1), pytest.param(125, 16, marks=[pytest.mark.long, pytest.mark.timeout(120)])]
+    ("addresses", "seconds"), [(20, 1), pytest.param(125, 16, marks=[pytest.mark.long, pytest.mark.timeout(300)])]
 )
 def test_silent_connections_that_act_at_once_delay_no_user(tmp_path: Path, addresses: int, seconds: int) -> None:
     """Sixteen of each address send a byte in the same moment, once a second, and close in the same moment."""

@@ -30,7 +30,7 @@ from reliability.bystanders import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-LONG = [pytest.mark.long, pytest.mark.timeout(200)]
+LONG = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize(("addresses", "seconds"), [(40, 1), pytest.param(400, 75, marks=LONG)])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_server_is_as_before_after_random_clients(tmp_path: Path) -> None:
     with Program(tmp_path, silence_seconds=SILENCE_SECONDS, **SETTINGS) as server:
         assert Soak(server, 12.0, seed=os.environ.get("CHAT_TEST_SEED", "0")).run() == []
