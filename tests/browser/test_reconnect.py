@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from browser.page import Page
 
 # Errors that chromium logs about a server that is gone.
-GONE = ("WebSocket connection to", "ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE")
+GONE = ("WebSocket connection to", "net::ERR_CONNECTION_", "net::ERR_EMPTY_RESPONSE", "net::ERR_SOCKET_NOT_CONNECTED")
 
 
 def stored(port: int) -> list[str]:
