@@ -30,11 +30,10 @@ import trustme
 
 from bench.connections import LOGINS_AT_ONCE
 from bench.machine import on_processor
+from ops.nats_servers import NatsServers, bind_free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    from ops.nats_servers import NatsServers
 
 OURS: Final = "chatserver"
 # The same server, with clients that use another protocol.
@@ -298,8 +297,9 @@ def running(
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """One that nobody gets, meanwhile, who asks for any port."""
+    with bind_free_port() as reserved:
+        return int(reserved.getsockname()[1])
 
 
 def _accepts_connections(process: subprocess.Popen[bytes], port: int, seconds: float) -> bool:

@@ -22,6 +22,8 @@ from integration.irc import IrcPeer
 from integration.room import Peer, wait_for
 from integration.web import WebPeer
 
+from ops.nats_servers import bind_free_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -152,8 +154,8 @@ def controller(module: ModuleType) -> Iterator[Any]:
 
 
 def free_port() -> int:
-    with socket.create_server((LOCALHOST, 0)) as listener:
-        return int(listener.getsockname()[1])
+    with bind_free_port() as reserved:
+        return int(reserved.getsockname()[1])
 
 
 def run(controller: Any, **options: Any) -> None:

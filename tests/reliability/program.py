@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 from urllib.error import HTTPError
 
+from ops.nats_servers import bind_free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -88,12 +90,15 @@ class Program:
         return self._process
 
     def start(self, port: int = 0) -> None:
-        """Start it, also again on the same data. Returns when it accepts connections."""
+        """Start it, also again on the same data and port. Returns when it accepts connections."""
         self.launch(port)
         self.wait_for_port()
 
     def launch(self, port: int = 0) -> None:
         """The same without the wait."""
+        if not port:
+            with bind_free_port() as reserved:
+                port = int(reserved.getsockname()[1])
         with self._log.open("ab") as log:
             self._begins_at = log.tell()
             self._process = subprocess.Popen(
