@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import sqlite3
 import threading
 import time
@@ -55,6 +56,8 @@ class ChatServer:
         self.program = Program(folder, **{**own, **settings})
         # On the monotonic clock; None while the server is broken.
         self.healthy_since: float | None = None
+        # When a NATS server had its last fault, on the same clock.
+        self.log_broken_at = -math.inf
 
     @property
     def data(self) -> Path:

@@ -134,6 +134,8 @@ def broken(cluster: Cluster, fault: Fault) -> Iterator[None]:
     else:
         engine = cluster.nats[fault.index]
         links = [server.links[fault.index] for server in cluster.servers]
+        for server in cluster.servers:
+            server.log_broken_at = time.monotonic()
         kill, start, pause, resume = engine.kill, engine.start, engine.pause, engine.resume
     match fault.kind:
         case Kind.KILLED:

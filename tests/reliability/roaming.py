@@ -8,6 +8,7 @@ message once, in order.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -34,6 +35,8 @@ UNCONFIRMED_MIN_SECONDS = 4.0
 UNCONFIRMED_MAX_SECONDS = 20.0
 # A user that left is in no list of users after this time, and a user that came is in all.
 LIST_SECONDS = 15.0
+# Without a leader of the log, which takes ten seconds to elect, nobody can know that a server is gone with its users.
+ELECTION_SECONDS = 12.0
 _PING_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _RETRY_SECONDS = 0.1
@@ -115,8 +118,12 @@ class ListWatch:
         self._presence = presence
         self._mistakes: set[Mistake] = set()
 
-    def look(self, listed: Sequence[str], observed_at: float) -> list[str]:
-        """Compare a list of a server that has had no fault since ``observed_at``. Returns the problems."""
+    def look(self, listed: Sequence[str], observed_at: float, log_broken_at: float = -math.inf) -> list[str]:
+        """Compare a list of a server that has had no fault since ``observed_at``. Returns the problems.
+
+        A server of the log had its last fault at ``log_broken_at``.
+        """
+        observed_at = max(observed_at, log_broken_at + ELECTION_SECONDS - LIST_SECONDS)
         before, self._mistakes = self._mistakes, self._presence.find_mistakes(listed, observed_at)
         now = self._presence.clock()
         return [
@@ -393,7 +400,7 @@ class RoamingClient:
         observed_at = server.healthy_since
         if observed_at is None:
             return
-        for problem in self._watch.look(self.listed, observed_at):
+        for problem in self._watch.look(self.listed, observed_at, server.log_broken_at):
             self._record.note_problem(f"{self.username} on {server.name}: {problem}")
 
 

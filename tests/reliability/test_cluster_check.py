@@ -10,7 +10,7 @@ import pytest
 from reliability.cluster_check import DIRECT, LOBBY, Told, View, find_problems
 from reliability.cluster_faults import Fault, Kind, Lane, plan_faults
 from reliability.history import Content
-from reliability.roaming import LIST_SECONDS, ListWatch, Presence
+from reliability.roaming import ELECTION_SECONDS, LIST_SECONDS, ListWatch, Presence
 
 if TYPE_CHECKING:
     from reliability.cluster_check import History
@@ -77,7 +77,7 @@ def test_right_histories_have_no_problems() -> None:
 
 
 def test_mistake_in_a_list_of_users_counts_at_the_second_look() -> None:
-    """At the first, the thread of the user may not have noted that it came or left."""
+    """At the first, the thread of the user may not have noted that it came or left; or the log has no leader."""
     now = [0.0]
     presence = Presence(lambda: now[0])
     watch = ListWatch(presence)
@@ -90,6 +90,9 @@ def test_mistake_in_a_list_of_users_counts_at_the_second_look() -> None:
     now[0] += LIST_SECONDS + 1
     assert watch.look(["alice"], 0.0) == []
     assert watch.look(["alice"], 0.0) == ["alice left 16.0 s ago, and the list is ['alice']"]
+    assert watch.look(["alice"], 0.0, now[0] - ELECTION_SECONDS) == []
+    assert watch.look(["alice"], 0.0) == []
+    assert watch.look(["alice"], 0.0, now[0] - ELECTION_SECONDS - 1) != []
 
 
 def test_plan_depends_on_the_seed_and_has_each_kind_of_fault() -> None:
