@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from integration.room import Peer
 from reliability.crowd import Crowd
 from reliability.history import read_database
+from reliability.peers import NarrowPeer
 from reliability.program import DEADLINE_SECONDS, Program
 from reliability.random_clients import LOCKED, NAMES, PASSWORD, TEXT_MAX_BYTES, RandomClient, Record
 
@@ -127,7 +128,9 @@ class Soak:
             with closing(Peer(self._server.port)) as peer:
                 peer.login(name, PASSWORD)
         line = b'{"command":"PM","message":"%s"}\n' % (b"x" * TEXT_MAX_BYTES)
-        with closing(Peer(self._server.port)) as peer:
+        # The first who lags for sure. Of the random ones, few lag in a short soak, and perhaps none.
+        with closing(NarrowPeer(self._server.port)) as sleeper, closing(Peer(self._server.port)) as peer:
+            sleeper.login(NAMES[1], PASSWORD)
             peer.login(NAMES[0], PASSWORD)
             for _ in range(FILLING_BYTES // (_FILLING_MESSAGES * TEXT_MAX_BYTES)):
                 peer.send(line * _FILLING_MESSAGES)
