@@ -99,20 +99,6 @@ _NOTHING: Final = ArqResult([], [])
 class Arq:
     """One side of one session. Not thread-safe: the caller holds a lock or uses one thread."""
 
-    __slots__ = (
-        "_double_acks_left",
-        "_early",
-        "_in_flight",
-        "_next_in",
-        "_next_out",
-        "_received_at",
-        "_resend_at",
-        "_silence_seconds",
-        "_waiting",
-        "_window",
-        "session",
-    )
-
     def __init__(
         self, session: int, now: float, *, silence_seconds: float = SILENCE_SECONDS, first_number: int = 1
     ) -> None:

@@ -116,23 +116,6 @@ _HEAD, _OPEN, _CLOSED = _State
 class WebSocketServer(ServerProtocol):
     """The server's half of one connection."""
 
-    __slots__ = (
-        "_answers",
-        "_close",
-        "_fragments",
-        "_frames",
-        "_head",
-        "_inner",
-        "_is_binary",
-        "_message",
-        "_own",
-        "_pinged",
-        "_problem",
-        "_settings",
-        "_state",
-        "files_sent",
-    )
-
     idle_seconds = 45.0
 
     def __init__(self, settings: WebSocket) -> None:

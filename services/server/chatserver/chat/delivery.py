@@ -104,20 +104,6 @@ class WindowState(Enum):
 class DeliveryWindow:
     """The undelivered messages of one guest. The lock of AckedDelivery guards all attributes, except the first two."""
 
-    __slots__ = (
-        "ack",
-        "awaited",
-        "guest",
-        "in_flight",
-        "on_idle",
-        "parts",
-        "queue",
-        "queued_bytes",
-        "rejected_points",
-        "send_queue",
-        "state",
-    )
-
     def __init__(self, guest: Account, send_queue: SendQueue) -> None:
         """``send_queue`` belongs to the receiving connection."""
         self.guest = guest

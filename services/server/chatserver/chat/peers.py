@@ -154,20 +154,6 @@ _decoder: msgspec.msgpack.Decoder[_Any] = msgspec.msgpack.Decoder(_Any)
 class _Peer:
     """The present run of another server. For the thread."""
 
-    __slots__ = (
-        "checkpoints",
-        "clock_since",
-        "gone",
-        "has_warned",
-        "heard_at",
-        "looked_at",
-        "parts",
-        "parts_version",
-        "requested_at",
-        "run",
-        "version",
-    )
-
     def __init__(self, run: str, now: float) -> None:
         self.run = run
         self.heard_at = now

@@ -26,33 +26,6 @@ class Member:
     A guest with two connections is no member of the hub: AckedDelivery delivers to it.
     """
 
-    __slots__ = (
-        "account_id",
-        "address",
-        "claim",
-        "echoes",
-        "first_id",
-        "follows_lobby",
-        "has_caught_up",
-        "ident",
-        "is_bot",
-        "is_counted",
-        "is_guest",
-        "is_operator",
-        "is_replaced",
-        "knows_moderation",
-        "knows_rooms",
-        "name",
-        "newest_direct_id",
-        "quit_reason",
-        "realname",
-        "said_ms",
-        "send_queue",
-        "token_id",
-        "tracks_members",
-        "variant",
-    )
-
     def __init__(
         self,
         account_id: int,
@@ -225,20 +198,6 @@ class Room:
 
 class User:
     """A user who is online, or is logging in."""
-
-    __slots__ = (
-        "away",
-        "ident",
-        "is_bot",
-        "is_guest",
-        "is_loaded",
-        "login_ms",
-        "logins",
-        "members",
-        "name",
-        "realname",
-        "rooms",
-    )
 
     def __init__(self, name: str) -> None:
         self.name = name

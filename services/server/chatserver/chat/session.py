@@ -133,32 +133,6 @@ _QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 class Session:
     """Answers the requests of one connection. For its reader thread only, except where a method says otherwise."""
 
-    __slots__ = (
-        "_address",
-        "_appended",
-        "_batches",
-        "_guest",
-        "_is_counted",
-        "_is_exempt",
-        "_is_limited",
-        "_is_within_rate",
-        "_label",
-        "_login",
-        "_member",
-        "_network",
-        "_pair",
-        "_proof",
-        "_rate_id",
-        "_send_queue",
-        "_services",
-        "_state",
-        "_undelayed_requests",
-        "_unsolicited_acks",
-        "_wake_try",
-        "_wrong_passwords",
-        "is_paused",
-    )
-
     def __init__(
         self,
         services: Services,

@@ -130,17 +130,6 @@ _AHEAD_MAX_MS: Final = 60_000
 class Transaction:
     """An open transaction in which entries are applied."""
 
-    __slots__ = (
-        "_has_ignored",
-        "_has_sanctions",
-        "_waiting",
-        "account_id",
-        "connection",
-        "last_id",
-        "limits",
-        "time_ms",
-    )
-
     def __init__(
         self, connection: sqlite3.Connection, time_ms: int, last_id: int, limits: StoreLimits = _LIMITS
     ) -> None:

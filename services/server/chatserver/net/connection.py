@@ -165,31 +165,6 @@ class ConnectionInfo(NamedTuple):
 class Connection:
     """One connection and its reader thread. See the module's docstring."""
 
-    __slots__ = (
-        "_address",
-        "_ending_session",
-        "_idle_seconds",
-        "_is_displaced",
-        "_is_proxied",
-        "_is_waiting",
-        "_login_by",
-        "_number",
-        "_on_end",
-        "_protocol",
-        "_read_bytes",
-        "_send_queue",
-        "_server",
-        "_services",
-        "_session",
-        "_stopping",
-        "_timeout_seconds",
-        "_transport",
-        "label",
-        "login_seconds",
-        "network",
-        "thread",
-    )
-
     def __init__(
         self,
         transport: Transport,

@@ -42,24 +42,6 @@ Address: TypeAlias = "tuple[object, ...]"
 class UdpTransport:
     """One session's frames in both directions, each exactly once and in order, over a socket shared by all sessions."""
 
-    __slots__ = (
-        "_clock",
-        "_ended",
-        "_lock",
-        "_readable",
-        "_session",
-        "_sock",
-        "_wake",
-        "_was_partial",
-        "address",
-        "closed",
-        "label",
-        "number",
-        "opened_at",
-        "opening",
-        "write_max_bytes",
-    )
-
     is_socket = False
     is_plain = False
     descriptor = -1
