@@ -1,4 +1,4 @@
-"""docs/architecture.md has a row for each file, and no file or name that does not exist."""
+"""docs/architecture.md has a row for each file and table, and no file or name that does not exist."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+
+from chatserver.store.database import Database
 
 TOP: Final = Path(__file__).parents[2]
 PAGE: Final = (TOP / "docs" / "architecture.md").read_text(encoding="utf-8")
@@ -36,6 +38,15 @@ def test_each_file_and_name_exists() -> None:
     missing_names = [name for name in names if not words.issuperset(re.findall(r"\w+", name))]
     assert missing_files == []
     assert missing_names == []
+
+
+def test_each_table_has_a_row(tmp_path: Path) -> None:
+    database = Database(tmp_path)
+    with database.reading() as connection:
+        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    database.close()
+    rows = PAGE.partition("| table | content |\n")[2].partition("\n\n")[0]
+    assert {name for row in rows.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])} == present
 
 
 def _is_file(name: str) -> bool:
