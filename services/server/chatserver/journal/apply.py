@@ -233,9 +233,14 @@ def _find_writing_problem(transaction: Transaction, account_id: int, room_id: in
     """The reason why the account can't write in a room; None if it can."""
     is_member, is_kept_silent = rooms.read_writer(transaction.connection, account_id, room_id)
     if not is_member:
-        room = rooms.find_room_by_id(transaction.connection, account_id, room_id)
-        return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+        return _outsider_problem(transaction, account_id, room_id)
     return Problem.MODERATED if is_kept_silent and not _is_administrator(transaction, account_id) else None
+
+
+def _outsider_problem(transaction: Transaction, account_id: int, room_id: int) -> Problem:
+    """The problem of an account that is not a member of the room: it may not know of a private one."""
+    room = rooms.find_room_by_id(transaction.connection, account_id, room_id)
+    return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
 
 
 def _add_direct(
@@ -738,8 +743,7 @@ def _find_seen(transaction: Transaction, entry: entries.DeleteMessage | entries.
     connection, by_id, room_id = transaction.connection, entry.by_id, entry.room_id
     if room_id != LOBBY_ID:
         if not rooms.is_member(connection, by_id, room_id) and not _is_administrator(transaction, by_id):
-            room = rooms.find_room_by_id(connection, by_id, room_id)
-            return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+            return _outsider_problem(transaction, by_id, room_id)
         return find_stored(connection, room_id, entry.message_id) or Problem.UNKNOWN_MESSAGE
     message = find_stored(connection, LOBBY_ID, entry.message_id)
     if message is None:
@@ -783,8 +787,7 @@ def _mark_read(transaction: Transaction, entry: entries.ReadMark) -> Marked | Pr
     if not is_person(connection, account_id):
         return Problem.NOT_PERMITTED
     if room_id not in (LOBBY_ID, DIRECT_ID) and not rooms.is_member(connection, account_id, room_id):
-        room = rooms.find_room_by_id(connection, account_id, room_id)
-        return Problem.UNKNOWN_ROOM if room is None else Problem.NOT_A_MEMBER
+        return _outsider_problem(transaction, account_id, room_id)
     place = (account_id, room_id, entry.other_id)
     before_ms = read_mark(connection, *place)
     time_ms = min(entry.time_ms, transaction.time_ms + _AHEAD_MAX_MS)
