@@ -113,7 +113,7 @@ _MESSAGES = _SINGLE_MESSAGES | {requests.SayBatch}
 _QUERIES = frozenset(
     {
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
-        # A read mark costs as little as a message, and clients ask for one of each room at once.
+        # Not MarkRead: it costs as little as a message, and clients set one for each room at once.
         *(requests.AskLog, requests.AskActive, requests.Rename),
         *(requests.AskTopic, requests.AskRoomBans),
         *(requests.AskMembers, requests.AskInfo, requests.AskWho, requests.AskPast, requests.AskCounts),
@@ -126,7 +126,7 @@ _QUERIES = frozenset(
 )
 # They count as messages, because others get them.
 _LIKE_MESSAGES = _SINGLE_MESSAGES | {requests.Relay, requests.SetAway, requests.SetRealname}
-# The same, but delayed like messages: they come before a direct message.
+# Queries, but delayed like messages: they come before a direct message.
 _QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 
 

@@ -19,9 +19,9 @@ An append without entries is a fence: it is over after the subscribers know of a
 database can see. In a LocalJournal, it is also over after all entries that were appended before it; in a SharedJournal
 these may be in flight for any time.
 
-Deferred entries are not urgent: delivery marks, and the ends of guests' claims. A commit for each would cost a sync
-each, so they wait for the next one, or for the end of the server. They come first in it, so a name that a guest has
-left is free for every entry of the inbox.
+Deferred entries are not urgent: delivery marks, the ends of guests' claims, and the times at which networks and session
+tokens were used. A commit for each would cost a sync each, so they wait for the next one, or for the end of the server.
+They come first in it, so a name that a guest has left is free for every entry of the inbox.
 
 No wake-up is lost. The thread waits only while the inbox is empty, and the caller that fills an empty inbox notifies
 it. Callers wait only while the inbox is full, and the thread that empties a full inbox notifies all of them.

@@ -76,11 +76,11 @@ _CLOSE_SECONDS = 2.0
 
 
 class Session(Protocol):
-    """Answers the requests of one connection. For its reader thread only, except ``is_logged_in`` and ``send_bye``."""
+    """Answers the requests of one connection. For its reader thread only, except where a method says otherwise."""
 
     @property
     def is_logged_in(self) -> bool:
-        """True after the login: the time between requests is then not limited. Any thread."""
+        """True after the login: the time between requests is then not limited. For any thread."""
 
     @property
     def username(self) -> str:

@@ -3,7 +3,8 @@
 A room begins with its first join and ends when its last member leaves. The row of a room that has ended stays, because
 the keys of its messages have its id; its name is free for a new room, with another id.
 
-All rows of the table membership are made and removed by :func:`set_role`, which also keeps the counts of the room.
+The counts of a room follow its rows of the table membership. The functions that write these rows keep both the same:
+:func:`set_role`, :func:`insert_invitation`, :func:`move_memberships` and :func:`end_room`.
 """
 
 # ruff: noqa: S608 -- the queries are built of constants
