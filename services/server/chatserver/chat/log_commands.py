@@ -12,7 +12,7 @@ from chatprotocol.events import Active, Log, ReadMarked
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import HistoryOrder
 from chatprotocol.rules import LOBBY, is_lobby, unknown_user
-from chatserver.chat.problems import problem_error, write_error
+from chatserver.chat.problems import append_one, problem_error
 from chatserver.journal.entries import Problem, ReadMark
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
@@ -95,10 +95,7 @@ class LogCommands:
         """Wait until the mark is stored; return its time."""
         room = "" if place.room_id in (LOBBY_ID, DIRECT_ID) else place.room or ""
         entry = ReadMark(member.account_id, time_ms, place.room_id, room, place.other_id, place.other or "")
-        try:
-            (outcome,) = self._journal.append([entry], member).result()
-        except OSError as error:
-            raise write_error(error, "the read mark was not moved", place.room) from error
+        outcome = append_one(self._journal, entry, "the read mark was not moved", member, place.room)
         if outcome is Problem.NOT_PERMITTED:
             raise RequestError(ErrorCode.NOT_PERMITTED, "Guests have no read marks; register to have some.")
         if isinstance(outcome, Problem):

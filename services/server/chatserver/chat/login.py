@@ -25,9 +25,10 @@ from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welco
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ROOMS_JOINED_MAX
 from chatprotocol.rules import LOBBY, check_label, check_password, check_username, name_key, room_key, unknown_room
 from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
-from chatserver.chat.problems import sanction_error, write_error
+from chatserver.chat.problems import append_one, sanction_error
 from chatserver.chat.registration import name_in_use
 from chatserver.chat.room import Member
+from chatserver.clock import wall_ms
 from chatserver.journal.entries import KnownNetwork, PasswordChange
 from chatserver.memory import ShortOfMemoryError
 from chatserver.store.errors import DamagedError, StoreError
@@ -134,7 +135,7 @@ class Login:
         on_empty: Callable[[], None],
         behind_max_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         """``on_empty`` is called after the last user left. ``clock`` returns seconds.
 
@@ -354,11 +355,7 @@ class Login:
         check_password(new)
         new_hash = self._passwords.hash(new, urgency, account=name_key(account.name))
         change = PasswordChange(account.id, account.password_hash, new_hash, kept_token)
-        try:
-            (has_changed,) = self._journal.append([change]).result()
-        except OSError as error:
-            raise write_error(error, "the password was not changed") from error
-        if not has_changed:
+        if not append_one(self._journal, change, "the password was not changed"):
             raise RequestError(
                 ErrorCode.WRONG_PASSWORD, f"The password of {account.name} was changed meanwhile; log in again."
             )

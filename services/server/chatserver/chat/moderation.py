@@ -15,7 +15,7 @@ from chatprotocol.address import ban_network, is_in_network, new_ban_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Audit, Bans, Ignored, RoomRole, SanctionKind
 from chatprotocol.rules import check_reason, is_lobby, unknown_user
-from chatserver.chat.problems import problem_error, sanction_error, write_error
+from chatserver.chat.problems import append_one, problem_error, sanction_error
 from chatserver.chat.room_commands import is_voiceless
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
@@ -168,10 +168,7 @@ class Moderation:
 
     def _append(self, member: Member, entry: entries.Entry[Any], room: str | None, username: str) -> None:
         """Wait until the entry is committed and published. Raises RequestError."""
-        try:
-            (outcome,) = self._journal.append([entry], member).result()
-        except OSError as error:
-            raise write_error(error, "nothing was done", room) from error
+        outcome = append_one(self._journal, entry, "nothing was done", member, room)
         if isinstance(outcome, Problem):
             raise problem_error(outcome, room, username)
 

@@ -1,9 +1,9 @@
-"""The errors of outcomes, for the users whose entries changed nothing."""
+"""The errors of entries that changed nothing, or can't be stored, for the users who asked for them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import SanctionKind
@@ -20,7 +20,11 @@ from chatserver.journal.base import DiskFullError, LogUnavailableError
 from chatserver.journal.entries import Problem
 
 if TYPE_CHECKING:
+    from chatserver.journal.base import Journal
+    from chatserver.journal.entries import Entry
     from chatserver.store.moderation import ActiveSanction
+
+_T = TypeVar("_T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,6 +105,20 @@ def problem_error(problem: Problem, room: str | None = None, username: str | Non
             code, reason = _REASONS[problem]
             where = "the server" if room is None else f"the room {room}"
             return RequestError(code, reason.format(username=username, where=where), room=room)
+
+
+def append_one(
+    journal: Journal, entry: Entry[_T], consequence: str, origin: object = None, room: str | None = None
+) -> _T:
+    """Append an entry; return its outcome after it is committed and published.
+
+    RequestError: it can't be stored; see write_error. JournalClosedError: the server is shutting down.
+    """
+    try:
+        (outcome,) = journal.append([entry], origin).result()
+    except OSError as error:
+        raise write_error(error, consequence, room) from error
+    return outcome
 
 
 def write_error(error: OSError, consequence: str, room: str | None = None) -> RequestError:

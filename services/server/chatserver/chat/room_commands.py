@@ -19,7 +19,7 @@ from chatprotocol.rules import (
     unknown_room,
     unknown_user,
 )
-from chatserver.chat.problems import problem_error, sanction_error, write_error
+from chatserver.chat.problems import append_one, problem_error, sanction_error
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
 from chatserver.store.moderation import ActiveSanction
@@ -143,10 +143,7 @@ class RoomCommands:
         assert request.room is not None
         may_make = made is None or not made.is_empty(member.account_id)
         entry = self._entry(member, request, request.room, may_make=may_make)
-        try:
-            (outcome,) = self._journal.append([entry], member).result()
-        except OSError as error:
-            raise write_error(error, "nothing was done", request.room) from error
+        outcome = append_one(self._journal, entry, "nothing was done", member, request.room)
         is_unknown = isinstance(request, requests.Join) and outcome is Problem.UNKNOWN_ROOM
         if made is not None and not may_make and is_unknown:
             made.take(member.account_id)  # raises RequestError, which is the reason
@@ -177,7 +174,6 @@ class RoomCommands:
         room_id = find(member, name).room_id
         match request:
             case requests.Part(reason=reason):
-                check_reason(reason)
                 return entries.PartRoom(*by, room_id, reason)
             case requests.SetTopic(topic=topic):
                 return entries.SetTopic(room_id, topic, *by)

@@ -13,18 +13,16 @@ import structlog
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import TimeMs, Tokens, TokenState
-from chatserver.chat.problems import write_error
+from chatserver.chat.problems import append_one
 from chatserver.clock import wall_ms
 from chatserver.journal.entries import AddToken, Problem, RevokeTokens, UseToken
 from chatserver.store.tokens import LIFETIME_MS, NewToken, new_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from chatserver.chat.room import Member
     from chatserver.journal.base import Journal
-    from chatserver.journal.entries import Entry
     from chatserver.store import tokens as store
     from chatserver.store.accounts import Account
 
@@ -47,7 +45,7 @@ class SessionTokens:
     def make(self, account: Account, label: str) -> NewToken:
         """Store a token, whose text is for the user alone. RequestError: it can't be stored."""
         made = new_token()
-        outcome = self._append(AddToken(account.id, made.hash, made.id, label), "there is no new session")
+        outcome = append_one(self._journal, AddToken(account.id, made.hash, made.id, label), "there is no new session")
         if isinstance(outcome, Problem):
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {account.name} was deleted.")
         _log.info("token created", user=account.name, token=made.id)
@@ -94,13 +92,6 @@ class SessionTokens:
             )
         else:
             entry = RevokeTokens(member.account_id, token_id)
-        revoked = self._append(entry, "nothing was revoked")
+        # On return, the hub has ended the connections of revoked tokens.
+        revoked = append_one(self._journal, entry, "nothing was revoked")
         _log.info("tokens revoked", user=member.name, tokens=list(revoked.token_ids))
-
-    def _append(self, entry: Entry[Any], consequence: str) -> Any:
-        """Wait until the entry is committed, and the connections of revoked tokens end."""
-        try:
-            (outcome,) = self._journal.append([entry]).result()
-        except OSError as error:
-            raise write_error(error, consequence) from error
-        return outcome
