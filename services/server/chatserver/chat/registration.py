@@ -12,6 +12,7 @@ from chatprotocol.limits import INVITATION_MAX_BYTES
 from chatprotocol.rules import name_key
 from chatserver.chat.passwords import Urgency
 from chatserver.chat.problems import write_error
+from chatserver.clock import wall_ms
 from chatserver.journal.entries import AccountProblem, GuestRelease, NewAccount
 from chatserver.store.accounts import Account, Role
 from chatserver.store.invitations import hash_code
@@ -117,7 +118,7 @@ class Registration:
         is_guest: Callable[[str], bool],
         mode: str,
         operators: Collection[str] = (),
-        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         """``mode``: open, invite or closed. ``operators``: names that need an invitation, and become operators.
 

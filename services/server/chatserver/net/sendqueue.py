@@ -322,8 +322,6 @@ class SendQueue:
                 self._room_available = threading.Condition(self._lock)
             return not self._room_available.wait_for(lambda: self.state >= DRAINING, seconds)
 
-    # --- for the hub, under its lock ---
-
     def is_abandoned(self, waited_seconds: float) -> bool:
         """True if a request that has waited for this number of seconds need not be answered.
 
@@ -333,6 +331,8 @@ class SendQueue:
         if self.state >= DRAINING or self.transport.is_lost:
             return True
         return waited_seconds > HALF_CLOSED_SECONDS and self.transport.has_ended
+
+    # --- for the hub, under its lock ---
 
     def follow(self, buffer: BroadcastBuffer) -> None:
         """Follow a broadcast buffer from its end on. A queue that takes no more does not follow."""

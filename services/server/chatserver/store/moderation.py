@@ -9,7 +9,6 @@ over counts as missing, and is removed when the next sanction is stored.
 from __future__ import annotations
 
 import sys
-import time
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +18,7 @@ from msgspec import Struct
 from chatprotocol.address import format_network
 from chatprotocol.events import AuditRow, Deleted, SanctionKind, SanctionState, TimeMs
 from chatprotocol.limits import DELETIONS_REPORTED_MAX
+from chatserver.clock import wall_ms
 from chatserver.store.accounts import is_operator
 from chatserver.store.rooms import DIRECT_ID
 
@@ -63,10 +63,6 @@ ORDER BY number DESC LIMIT {DELETIONS_REPORTED_MAX}
 """
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class Standing(NamedTuple):
     """The rights of an account at a login. A ban is that of the account from the server, or that of its address."""
 
@@ -82,7 +78,7 @@ class ModerationRecords:
     Every method raises StoreError if the database can't be read. ``now_ms`` returns milliseconds since 1970 UTC.
     """
 
-    def __init__(self, database: Database, now_ms: Callable[[], int] = _now_ms) -> None:
+    def __init__(self, database: Database, now_ms: Callable[[], int] = wall_ms) -> None:
         self._database = database
         self._now_ms = now_ms
 
