@@ -277,7 +277,7 @@ BREAKS = (
     # Reconnects and offline users.
     _break(
         _RESUMED,
-        _CHAT + "login.py",
+        _CHAT + "missed.py",
         "return [missed(0, since)], since if is_other else None",
         "return [missed(last_id, since)], since if is_other else None",
         "integration/test_resume.py::test_since_sends_missed_messages_once",
@@ -306,9 +306,9 @@ BREAKS = (
     ),
     _break(
         _WAITING,
-        _CHAT + "login.py",
-        "return [_Range(messages.undelivered, delivered_id, last_id)], None",
-        "return [_Range(messages.undelivered, last_id, last_id)], None",
+        _CHAT + "missed.py",
+        "return [Range(messages.undelivered, delivered_id, last_id)], None",
+        "return [Range(messages.undelivered, last_id, last_id)], None",
         "unit/server/test_session.py::test_login_without_since_sends_waiting_direct_messages",
         "e2e/test_direct_messages.py::test_direct_message_waits_for_an_offline_user",
     ),
@@ -686,7 +686,7 @@ BREAKS = (
     ),
     _break(
         _LOST_DATA,
-        _CHAT + "login.py",
+        _CHAT + "missed.py",
         "after_id = min(since, shared_id)",
         "after_id = since",
         "unit/server/test_session.py::test_client_ahead_of_a_restored_server_is_told",
@@ -981,14 +981,14 @@ BREAKS = (
     ),
     _break(
         _RECONNECT,
-        _CHAT + "login.py",
+        _CHAT + "missed.py",
         "after_ids[conversation_id] = min(after_id, after_ids.get(conversation_id, after_id))",
         "after_ids[conversation_id] = min(since.values())",
         "reliability/test_rooms.py::test_members_see_their_rooms_once_and_in_order",
     ),
     _break(
         _RECONNECT,
-        _CHAT + "login.py",
+        _CHAT + "missed.py",
         "after_ids[conversation_id] = min(after_id, after_ids.get(conversation_id, after_id))",
         "after_ids[conversation_id] = max(since.values())",
         "reliability/test_rooms.py::test_members_see_their_rooms_once_and_in_order",

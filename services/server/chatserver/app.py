@@ -36,6 +36,7 @@ from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
+from chatserver.chat.missed import MissedMessages
 from chatserver.chat.moderation import Moderation
 from chatserver.chat.passwords import HashCost, Passwords, PasswordsFailedError
 from chatserver.chat.presence import Presence
@@ -309,11 +310,12 @@ class Server:
         records = ModerationRecords(self._database)
         tokens = SessionTokens(Tokens(self._database), self._journal)
         entering = Entering(hub, rooms, messages)
+        identity = HistoryIdentity(self._database)
         self._login = login = Login(
             accounts=accounts,
-            messages=messages,
+            missed=MissedMessages(messages, identity),
             rooms=rooms,
-            identity=HistoryIdentity(self._database),
+            identity=identity,
             journal=self._journal,
             hub=hub,
             passwords=self._passwords,

@@ -21,6 +21,7 @@ from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle, ThrottleLimits
+from chatserver.chat.missed import MissedMessages
 from chatserver.chat.moderation import Moderation
 from chatserver.chat.passwords import PasswordsClosedError, Urgency, Verdict
 from chatserver.chat.presence import Presence
@@ -543,7 +544,7 @@ class ChatFixture:
         entering = Entering(self.hub, doubles.rooms, doubles.messages)
         login = Login(
             accounts=doubles.accounts,
-            messages=doubles.messages,
+            missed=MissedMessages(doubles.messages, doubles.identity),
             rooms=doubles.rooms,
             identity=doubles.identity,
             journal=doubles.journal,

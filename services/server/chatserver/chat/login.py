@@ -1,4 +1,4 @@
-"""Login: authentication, registration, and delivery of missed messages.
+"""Login: authentication, registration, and the join of the hub. The messages that a user missed: missed.py.
 
 A login has a password or a session token. A valid token needs no turn and no hash. An unknown one counts as a wrong try
 of its network, so that its sender is slowed down like one who guesses passwords.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,8 +21,8 @@ from msgspec.structs import replace
 from chatprotocol import requests
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind, Refused, RoomRole, RoomState, Welcome
-from chatprotocol.limits import HISTORY_MAX_MESSAGES, ROOMS_JOINED_MAX
-from chatprotocol.rules import LOBBY, check_label, check_password, check_username, name_key, room_key, unknown_room
+from chatprotocol.rules import check_label, check_password, check_username, name_key
+from chatserver.chat.missed import each_since, login_aborted, send_pages
 from chatserver.chat.passwords import AbandonedError, PasswordsClosedError, Urgency, Verdict
 from chatserver.chat.problems import append_one, sanction_error
 from chatserver.chat.registration import name_in_use
@@ -31,17 +30,16 @@ from chatserver.chat.room import Member
 from chatserver.clock import wall_ms
 from chatserver.journal.entries import KnownNetwork, PasswordChange
 from chatserver.memory import ShortOfMemoryError
-from chatserver.store.errors import DamagedError, StoreError
-from chatserver.store.messages import RECEIVED_ID, is_last_page
-from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
+from chatserver.store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from chatprotocol.events import Event, Message
+    from chatprotocol.events import Event
     from chatserver.chat.entering import Entering
     from chatserver.chat.hub import Hub, JoinState
     from chatserver.chat.login_throttle import LoginThrottle, Try
+    from chatserver.chat.missed import MissedMessages, Range
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.registration import Registration
     from chatserver.chat.tokens import SessionTokens
@@ -50,12 +48,9 @@ if TYPE_CHECKING:
     from chatserver.net.sendqueue import SendQueue
     from chatserver.store.accounts import Account, Accounts
     from chatserver.store.identity import HistoryIdentity
-    from chatserver.store.messages import Messages
     from chatserver.store.moderation import ModerationRecords, Standing
     from chatserver.store.rooms import Rooms, RoomView
     from chatserver.store.tokens import FoundToken, NewToken
-
-    Query = Callable[[int, int, int, int], Sequence[Message]]
 
 _log = structlog.get_logger()
 
@@ -69,19 +64,9 @@ _LOOK_PAUSE_MAX_SECONDS = 0.5
 _TOKEN_WAIT_SECONDS = 1.0
 # A login from a known network is noted again after a day: the entry costs a write.
 _NETWORK_NOTED_MS = 86_400_000
-# Maximum messages of a page of missed messages. Its text is limited as well: see PAGE_CHARACTERS.
-_PAGE_MESSAGES = 500
 _UNREADABLE = Refused(
     ErrorCode.INTERNAL, "The server's database is damaged: messages that you missed are left out here."
 )
-
-
-class _Range(NamedTuple):
-    """A query for the messages after one id and up to another."""
-
-    query: Query
-    after_id: int
-    upto_id: int
 
 
 class Proof(NamedTuple):
@@ -109,10 +94,6 @@ class Peer(NamedTuple):
     note_wait: Callable[[Callable[[], None] | None], None]
 
 
-class LoginAbortedError(Exception):
-    """Missed messages can't be read after the welcome was sent. The text is the reason; the cause is the error."""
-
-
 class Login:
     """Logs users in and out. For any thread."""
 
@@ -120,7 +101,7 @@ class Login:
         self,
         *,
         accounts: Accounts,
-        messages: Messages,
+        missed: MissedMessages,
         rooms: Rooms,
         identity: HistoryIdentity,
         journal: Journal,
@@ -143,7 +124,7 @@ class Login:
         one; 0: there is no other.
         """
         self._accounts = accounts
-        self._messages = messages
+        self._missed = missed
         self._rooms = rooms
         self._identity = identity
         self._journal = journal
@@ -479,18 +460,19 @@ class Login:
         )
         self._hub.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member, proof)
+        delivered_id = max(account.delivered_id, joined.delivered_id)
         try:
             shows_rooms = knows_rooms and enter is None
             if shows_rooms and rooms:
                 # Topics and roles are read again: the member gets events about later changes only.
                 newest = {room.room_id: room for room in self._rooms.of_account(account.id)}
                 rooms = [newest.get(room.room_id, room) for room in rooms]
-            ranges: list[_Range] = []
+            ranges: list[Range] = []
             since, unknown = None, list[Refused]()
             if account.is_guest:
                 member.first_id = joined.last_id + 1
             else:
-                ranges, since, unknown = self._missed_ranges(account, login, joined, rooms)
+                ranges, since, unknown = self._missed.ranges(account.id, login, delivered_id, joined.last_id, rooms)
             # While another device is online, the mark is too old: public messages move it only at the device's logout.
             is_known = joined.is_alone and proof.kind is AccountKind.EXISTING
             welcome = Welcome(
@@ -500,18 +482,18 @@ class Login:
                 last_id=joined.last_id,
                 history_id=self._identity.history_id,
                 since=since,
-                seen_id=max(account.delivered_id, joined.delivered_id) if is_known else None,
+                seen_id=delivered_id if is_known else None,
                 rooms=tuple(_room_state(room, joined.last_id) for room in rooms) if shows_rooms else None,
                 operator=member.is_operator,
                 token=None if token is None else token.secret,
             )
             deletions: tuple[Event, ...] = ()
             if login.moderation and login.since is not None:
-                deletions = self._records.deletions(account.id, _each_since(login.since, rooms)[0])
+                deletions = self._records.deletions(account.id, each_since(login.since, rooms)[0])
             if enter is None:
-                last_page, is_complete = _send_pages(send_queue, (welcome, *unknown), member, ranges)
+                last_page, is_complete = send_pages(send_queue, (welcome, *unknown), member, ranges)
             else:
-                after_id = max(account.delivered_id, joined.delivered_id) if is_known else None
+                after_id = delivered_id if is_known else None
                 last_page, is_complete = self._enter_rooms(member, welcome, joined, after_id, ranges)
             if last_page is not None and not is_complete and not isinstance(login, requests.StepLogin):
                 last_page = (*last_page, _UNREADABLE)
@@ -526,9 +508,9 @@ class Login:
         return member
 
     def _enter_rooms(
-        self, member: Member, welcome: Welcome, joined: JoinState, after_id: int | None, ranges: Sequence[_Range]
+        self, member: Member, welcome: Welcome, joined: JoinState, after_id: int | None, ranges: Sequence[Range]
     ) -> tuple[Sequence[Event] | None, bool]:
-        """Put the welcome, and what a connection that tracks members gets about each of its rooms; then as _send_pages.
+        """Put the welcome, and what a connection that tracks members gets about each of its rooms; then as send_pages.
 
         ``after_id``: messages of the rooms after this one are missed; None: none is.
         """
@@ -541,9 +523,9 @@ class Login:
                 send_queue.put(about_room)
                 if not send_queue.wait_for_room():
                     return None, True
-            return _send_pages(send_queue, (), member, ranges)
+            return send_pages(send_queue, (), member, ranges)
         except (StoreError, ShortOfMemoryError) as error:
-            raise _aborted(error) from error
+            raise login_aborted(error) from error
 
     def _make_token(self, proof: Proof, label: str, address: str) -> NewToken:
         """Make the token of a login that may join now. If it fails later, its token stays unused until it expires."""
@@ -614,67 +596,10 @@ class Login:
         if self._passwords.check(standing.password_hash, proof.password, account=name_key(name)) is Verdict.WRONG:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The password of {name} was changed meanwhile; log in again.")
 
-    def _missed_ranges(
-        self, account: Account, login: requests.Login, joined: JoinState, rooms: Sequence[RoomView]
-    ) -> tuple[list[_Range], int | None, list[Refused]]:
-        """Return the ranges to read at a login, and the ``since`` of the welcome: None if the client's is valid.
-
-        After a backup was restored, the last message that a client saw may be missing. The client then gets the
-        messages after the last message that both histories share. If that message is unknown, the client gets the
-        undelivered direct messages, which no later login would deliver, and the most recent messages, because the whole
-        history may be millions of messages.
-
-        If ``since`` has an id for each room, all of this is about each of them; the errors are for the names of rooms
-        that the user is not in.
-        """
-        messages, last_id = self._messages, joined.last_id
-        delivered_id = max(account.delivered_id, joined.delivered_id)
-        since, history_id = login.since, login.history_id
-        if since is None:
-            return [_Range(messages.undelivered, delivered_id, last_id)], None, []
-        after_ids, unknown = _each_since(since, rooms)
-        since = max(after_ids.values(), default=0)
-
-        def missed(after_id: int, most: int) -> _Range:
-            """The messages of each room after its own id, which is ``most`` at most, and after ``after_id``."""
-            capped = {each: min(its_id, most) for each, its_id in after_ids.items()}
-            return _Range(_Missed(messages, capped, delivered_id), after_id, last_id)
-
-        is_other = history_id is not None and history_id != self._identity.history_id
-        if since == 0 or (since <= last_id and not is_other):
-            return [missed(0, since)], since if is_other else None, unknown
-        shared_id = self._identity.shared_upto(history_id)
-        if shared_id is not None:
-            after_id = min(since, shared_id)
-            return [missed(0, after_id)], after_id, unknown
-        recent = messages.history(account.id, last_id + 1, HISTORY_MAX_MESSAGES)
-        after_id = next((each.id - 1 for each in recent), last_id)
-        waited = _Range(messages.undelivered, delivered_id, after_id)
-        return [waited, missed(after_id, 0)], after_id, unknown
-
     def leave(self, member: Member) -> None:
         """Leave the hub."""
         if self._hub.leave(member):
             self._on_empty()
-
-
-@dataclass(frozen=True)
-class _Missed:
-    """A query for the messages of several conversations after one id each.
-
-    Without an id for direct messages, it finds those that were not delivered.
-    """
-
-    messages: Messages
-    after_ids: dict[int, int]
-    delivered_id: int
-
-    def __call__(self, account_id: int, after_id: int, upto_id: int, limit: int) -> Sequence[Message]:
-        """A page of the messages after ``after_id``, oldest first."""
-        after_ids = {each: max(its_id, after_id) for each, its_id in self.after_ids.items()}
-        if DIRECT_ID not in after_ids:
-            after_ids[RECEIVED_ID] = max(self.delivered_id, after_id)
-        return self.messages.missed(account_id, after_ids, upto_id, limit)
 
 
 def _must_change_password(name: str) -> RequestError:
@@ -684,68 +609,6 @@ def _must_change_password(name: str) -> RequestError:
     )
 
 
-def _each_since(since: int | dict[str, int], rooms: Sequence[RoomView]) -> tuple[dict[int, int], list[Refused]]:
-    """Return the ids by conversation, and the errors for rooms that the user is not in, ROOMS_JOINED_MAX at most.
-
-    A client has no more rooms than that. The rooms of the welcome tell of the others.
-    """
-    if isinstance(since, int):
-        return {LOBBY_ID: since, DIRECT_ID: since}, []
-    known = {LOBBY: LOBBY_ID, "direct": DIRECT_ID, **{room_key(room.name): room.room_id for room in rooms}}
-    after_ids: dict[int, int] = {}
-    unknown: list[Refused] = []
-    for name, after_id in since.items():
-        conversation_id = known.get(room_key(name))
-        if conversation_id is None:
-            if len(unknown) < ROOMS_JOINED_MAX:
-                error = unknown_room(name)
-                unknown.append(Refused(error.code, error.reason, room=error.room))
-        else:
-            after_ids[conversation_id] = min(after_id, after_ids.get(conversation_id, after_id))
-    return after_ids, unknown
-
-
 def _room_state(room: RoomView, last_id: int) -> RoomState:
     """Describe the room for the welcome. The store may have newer messages than the hub."""
     return RoomState(room.name, room.topic, min(room.last_id, last_id), room.is_private, room.role or RoomRole.MEMBER)
-
-
-def _aborted(error: Exception) -> LoginAbortedError:
-    """The reason why the rest of the missed messages can't be sent."""
-    is_short = isinstance(error, ShortOfMemoryError)
-    return LoginAbortedError("the server is short of memory" if is_short else "the server can't read its disk")
-
-
-def _send_pages(
-    send_queue: SendQueue, first: Sequence[Event], member: Member, ranges: Sequence[_Range]
-) -> tuple[Sequence[Event] | None, bool]:
-    """Put the first events and the missed messages, a page at a time, no faster than the peer reads.
-
-    Returns the last page, which the caller must send, or None if the connection ends; and whether it is complete.
-    Pages after a damaged one are skipped, and the user is logged in, because another login would not help.
-    """
-    held = first
-    for query, from_id, upto_id in ranges:
-        after_id = from_id
-        while after_id < upto_id:
-            try:
-                found = query(member.account_id, after_id, upto_id, _PAGE_MESSAGES)
-            except DamagedError as error:
-                _log.error("missed messages damaged", user=member.name, error=str(error))
-                return held, False
-            except (StoreError, ShortOfMemoryError) as error:
-                if held is first:  # nothing was sent yet: the login is rejected
-                    raise
-                raise _aborted(error) from error
-            if not found:
-                break
-            is_last = is_last_page(found, _PAGE_MESSAGES)
-            for page in (held,) if is_last else (held, found):
-                send_queue.put(page)
-                if not send_queue.wait_for_room():
-                    return None, True
-            held = found if is_last else ()
-            if is_last:
-                break
-            after_id = found[-1].id
-    return held, True

@@ -47,7 +47,8 @@ from chatprotocol.events import (
 from chatprotocol.limits import CONVERSATIONS_MAX, LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key, unknown_user
 from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
-from chatserver.chat.login import LoginAbortedError, Peer, Proof
+from chatserver.chat.login import Peer, Proof
+from chatserver.chat.missed import LoginAbortedError
 from chatserver.chat.passwords import AbandonedError
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
