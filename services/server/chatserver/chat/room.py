@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class Member:
-    """One logged-in connection, or a guest's pair of them. A user may have several.
+    """One logged-in connection. A user may have several.
 
-    A guest with two connections is no member of the hub: AckedDelivery delivers to it.
+    A guest's pair of connections has one as well, as the author of its messages. It does not join the hub:
+    AckedDelivery delivers to it.
     """
 
     def __init__(
