@@ -270,8 +270,8 @@ BREAKS = (
     _break(
         _NO_ECHO,
         _CHAT + "hub.py",
-        "send_queue.replace(buffer, start, end, [sent, public]",
-        "send_queue.replace(buffer, end, end, [sent, public]",
+        "send_queue.replace(buffer, start, end, confirmation)",
+        "send_queue.replace(buffer, end, end, confirmation)",
         "unit/server/test_hub.py::test_public_message_reaches_all_connections_and_confirms_its_sender",
     ),
     # Reconnects and offline users.

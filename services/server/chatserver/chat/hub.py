@@ -609,31 +609,28 @@ class Hub:
         texts, nonces = batch.texts, batch.nonces
         if count < len(texts):
             texts, nonces = texts[part.start : part.stop], nonces[part.start : part.stop]
-        is_bot = isinstance(origin, Member) and origin.is_bot
+        author = origin if isinstance(origin, Member) else None
+        is_bot = author is not None and author.is_bot
         public = PublicBatch(part.id, time_ms, batch.sender, texts, room.name, batch.is_guest, batch.is_notice, is_bot)
-        is_confirmed = not isinstance(origin, Member)
+        confirmation: list[SentBatch | PublicBatch] = []
+        if author is not None:
+            author.said_ms = time_ms
+            confirmation = [SentBatch(part.id, nonces), public] if author.echoes else [SentBatch(part.id, nonces)]
+        is_follower = False
         for buffer, seen_versions, _ in room.followers.values():
             start, end = buffer.append([public])
             self._counters.deliveries += count * len(seen_versions)
-            if isinstance(origin, Member) and origin in seen_versions:
-                sent = SentBatch(part.id, nonces)
-                origin.send_queue.replace(buffer, start, end, [sent, public] if origin.echoes else [sent])
-                origin.said_ms = time_ms
+            if author in seen_versions:
+                author.send_queue.replace(buffer, start, end, confirmation)
                 self._counters.deliveries -= count
-                is_confirmed = True
-        if not is_confirmed:  # the sender has not entered the lobby
-            self._confirm_outside(origin, SentBatch(part.id, nonces), public)
+                is_follower = True
+        if author is not None and not is_follower:  # it has not entered the lobby
+            author.send_queue.insert(confirmation)
         if room is self._lobby and (
             guests := self._acked_delivery.guests
         ):  # without one, the ack of a guest has failed
             self._counters.deliveries += count * (guests - isinstance(origin, Ack))
             self._acked_delivery.publish(public, origin if isinstance(origin, Ack) else None)
-
-    def _confirm_outside(self, origin: _Origin, sent: SentBatch, public: PublicBatch) -> None:
-        """Confirm messages of a member that does not follow their room. The lock is held."""
-        if isinstance(origin, Member):
-            origin.send_queue.insert([sent, public] if origin.echoes else [sent])
-            origin.said_ms = public.time_ms
 
     def _publish_direct(self, message: DirectMessage, part: Stored, origin: _Origin, time_ms: int) -> None:
         """The lock is held."""
