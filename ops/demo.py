@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,18 +53,18 @@ def main() -> int:
     # SIGTERM ends the demo like Ctrl-C, so that its programs are ended as well.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if stack == "docker" or (stack == "auto" and _engine_answers()):
+        if _uses_containers(stack):
             reason = ", because a Docker engine answers" if stack == "auto" else ""
             _show(f"The demo runs in containers (compose.yaml, project {PROJECT}){reason}.")
             with _certificates(options.tls) as certificates:
                 failed = _run_containers(certificates)
-            next_command = "docker compose up -d server && docker compose run --rm client dave"
+            start_command, join_command = "docker compose up -d server", "docker compose run --rm client dave"
         else:
             reason = ", because no Docker engine with Compose answers" if stack == "auto" else ""
             _show(f"The demo runs as plain processes{reason}.")
             with _certificates(options.tls) as certificates:
                 failed = _run_processes(certificates)
-            next_command = f"{bin_folder}/chatserver, and in another terminal: {bin_folder}/chatclient dave"
+            start_command, join_command = f"{bin_folder}/chatserver", f"{bin_folder}/chatclient dave"
     except DemoError as error:
         _show(f"The demo failed: {error}")
         return 1
@@ -75,7 +75,8 @@ def main() -> int:
         _show(f"The demo failed: {', '.join(failed)}")
         return 1
     _show("alice, bob and carol joined, talked and left; the server stopped. All ended with exit code 0.")
-    _show(f"Join: {next_command}; or with a browser: http://localhost:9999/")
+    _show(f"Start a server of your own: {start_command}")
+    _show(f"Then join it, in another terminal: {join_command}; or with a browser: http://localhost:9999/")
     return 0
 
 
@@ -122,6 +123,15 @@ def _certificates(is_wanted: bool) -> Iterator[Certificates | None]:  # noqa: FB
 # --- in containers ---
 
 
+def _uses_containers(stack: str) -> bool:
+    """Raises DemoError if containers are required, and there is no engine."""
+    if stack == "process" or _engine_answers():
+        return stack != "process"
+    if stack == "docker":
+        raise DemoError("no Docker engine with Compose answers. Without containers: make demo STACK=process")
+    return False
+
+
 def _engine_answers() -> bool:
     if shutil.which("docker") is None:
         return False
@@ -147,7 +157,11 @@ def _run_containers(certificates: Certificates | None) -> list[str]:
         }
     try:
         _show("Building the images (a minute the first time)")
-        _compose("build", "--quiet")
+        try:
+            _compose("build", "--quiet")
+        except DemoError as error:
+            hint = "If the image registry can't be reached: make demo STACK=process (without containers)"
+            raise DemoError(f"{error}{hint}") from error
         _show("Starting the server")
         _compose("up", "--detach", "--quiet-pull", "server", **settings)
         _show("The conversation; > marks the input of a client")
@@ -156,10 +170,18 @@ def _run_containers(certificates: Certificates | None) -> list[str]:
         _show("The server's log; stopping it")
         _compose("stop", "--timeout", str(STOP_SECONDS), "server")
         _compose("logs", "--no-log-prefix", "server", shown="")
-        return failed + [f"{name} ended with {code}" for name, code in _exit_codes("server") if code]
-    finally:
-        # The images are named after the project. The builder keeps their layers.
-        _compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
+        failed += [f"{name} ended with {code}" for name, code in _exit_codes("server") if code]
+    except BaseException:
+        with suppress(DemoError):  # the first error is the cause
+            _take_down()
+        raise
+    _take_down()
+    return failed
+
+
+def _take_down() -> None:
+    # The images are named after the project. The builder keeps their layers.
+    _compose("down", "--volumes", "--remove-orphans", "--rmi", "all")
 
 
 def _compose(*arguments: str, shown: str | None = None, **settings: str) -> None:
