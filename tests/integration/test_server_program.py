@@ -76,6 +76,26 @@ def test_signal_ends_with_0_and_a_goodbye(tmp_path: Path) -> None:
         assert server.process.wait(10.0) == 0
 
 
+# Runs the program, with a Ctrl-C when it begins to import the server, which takes most of the time of a start.
+INTERRUPTED = """
+import signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "chatserver.app":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from chatserver.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_interrupt_during_the_start_ends_with_0_and_no_traceback(tmp_path: Path, environment: dict[str, str]) -> None:
+    words = [sys.executable, "-c", INTERRUPTED]
+    process = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, timeout=30, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
+
+
 def test_closed_standard_streams_become_dev_null(tmp_path: Path) -> None:
     """Otherwise a fatal error could be written into the database, opened under descriptor 2."""
     with Program(tmp_path, under=("sh", "-c", 'exec "$@" <&- 2>&-', "sh")) as server:

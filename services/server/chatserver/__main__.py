@@ -75,11 +75,11 @@ def main(make_server: Callable[..., Server] | None = None) -> int:
     _forbid_core_dumps()
     if sys.argv[1:2] == ["admin"]:
         return cli.main(sys.argv[2:])
-    from chatserver import app  # noqa: PLC0415 -- commands of administrators start faster without the whole server
-
     log = None
     watchdog = Watchdog()
     try:
+        from chatserver import app  # noqa: PLC0415 -- commands of administrators start faster without the whole server
+
         _fill_standard_descriptors()
         environment = read_environment()
         config = load_config(sys.argv[1:], environment)
@@ -93,6 +93,8 @@ def main(make_server: Callable[..., Server] | None = None) -> int:
             _log.error("start failed", error=str(error))
         print(f"chatserver: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:  # Ctrl-C before _serve has installed the handlers: nothing has begun
+        return EXIT_OK
     except BaseException:
         watchdog.trip()
         raise
