@@ -126,8 +126,8 @@ STORY = [
     ("users", "", 0, '"user": "alice", "role": "user"'),
     ("add carol", "secret\n", 0, '"user": "carol"'),
     ("add CAROL", "secret\n", 1, "taken"),
-    ("add dave", "", 1, "password"),
-    ("add all", "secret\n", 1, "all"),
+    ("add dave", "", 2, "password"),
+    ("add all", "secret\n", 2, "all"),
     ("password bob", "changed\n", 0, '"user": "bob"'),
     ("password nobody", "", 1, "no user nobody"),
     ("password bob --must-change", "again\n", 0, '"user": "bob"'),
@@ -135,7 +135,7 @@ STORY = [
     ("token bob", "", 2, "--label"),
     ("token bob --label \n", "", 2, "--label"),
     ("token nobody --label bot", "", 1, "no user nobody"),
-    (f"token bob --label {'x' * 65}", "", 1, "64 bytes"),
+    (f"token bob --label {'x' * 65}", "", 2, "64 bytes"),
     ("tokens BOB", "", 0, '"user": "bob", "id": "'),
     ("tokens", "", 0, '"label": "bot"'),
     ("tokens nobody", "", 1, "no user nobody"),
@@ -379,6 +379,9 @@ BAD = [
     (nothing, "", 2, "COMMAND"),
     (nothing, "frobnicate", 2, "frobnicate"),
     (nothing, "add", 2, "NAME"),
+    (nothing, "add no-name", 2, "1 to 32 letters"),
+    (nothing, f"ban bob --reason {'x' * 257}", 2, "256 bytes"),
+    (nothing, f"kick bob --reason {'x' * 257}", 2, "256 bytes"),
     (nothing, "users --data {folder}/missing", 1, "--data"),
     (lambda folder: (folder / "chat.db").unlink(), "add erin", 1, "no database"),
     (lambda folder: (folder / "chat.db").write_bytes(b"x" * 5_000), "add erin", 1, "damaged"),
@@ -409,7 +412,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize(("change", "command", "code", "expected"), BAD, ids=[row[1] for row in BAD])
+@pytest.mark.parametrize(("change", "command", "code", "expected"), BAD, ids=[row[1][:40] for row in BAD])
 def test_bad_input_gets_one_sentence_and_changes_nothing(
     admin: Admin, tmp_path: Path, change: Callable[[Path], object], command: str, code: int, expected: str
 ) -> None:
@@ -836,6 +839,11 @@ def test_doctor_names_problems_and_remedies(
         ("certificate", "warning", f"chmod o= {files.key}"),
         ("settings", "warning", "Is it CHAT_GUESTS?"),
     }
+    for name in ("CHAT_GEUSTS", "CHAT_TLS_CERT", "CHAT_TLS_KEY"):
+        monkeypatch.delenv(name)
+    for published, verdict in (("", "warning"), ("0.0.0.0", "warning"), ("127.0.0.1", "ok")):
+        monkeypatch.setenv("CHAT_PUBLISH", published)
+        assert [row["verdict"] for row in admin("doctor").rows if row["check"] == "settings"] == [verdict]
     monkeypatch.setenv("CHAT_DISK_RESERVE", str(2**40))
     (full,) = (row for row in admin("doctor").rows if row["check"] == "disk space")
     assert (full["verdict"], "refuses messages" in full["state"]) == ("problem", True)

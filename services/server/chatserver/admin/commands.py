@@ -15,7 +15,7 @@ from chatprotocol.address import is_address, new_ban_network
 from chatprotocol.duration import read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.limits import TOKEN_DAYS
-from chatprotocol.rules import check_label, check_password, check_username, room_key
+from chatprotocol.rules import check_label, check_password, check_reason, check_username, room_key
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, read_settings
 from chatserver.admin import cluster, doctor, requests
 from chatserver.admin.requests import AdminError
@@ -92,7 +92,9 @@ def run(options: argparse.Namespace, folder: Path, environment: Mapping[str, str
         if options.command in _READING and os.path.lexists(folder):
             become_owner(folder)
         return command(_Call(options, folder, environment))
-    except (AdminError, LogError, RequestError, StoreError) as error:
+    except RequestError as error:  # a name, label, reason or password that no server would accept
+        raise ConfigError(str(error)) from error
+    except (AdminError, LogError, StoreError) as error:
         return Report(error=str(error))
     except PasswordsFailedError as error:
         return Report(error=f"The password can't be hashed: {error}; allow more memory, or lower CHAT_HASH_MEMORY_KIB.")
@@ -175,6 +177,7 @@ def _ban(call: _Call) -> Report:
             new_ban_network(call.options.target)
     except ValueError as error:
         raise ConfigError(f"{error}.") from error
+    check_reason(call.options.reason)
     return _ask(call, requests.Ban(call.options.target, seconds, call.options.reason))
 
 
@@ -183,6 +186,7 @@ def _unban(call: _Call) -> Report:
 
 
 def _kick(call: _Call) -> Report:
+    check_reason(call.options.reason)
     return _ask(call, requests.Kick(call.options.name, call.options.reason))
 
 

@@ -61,6 +61,7 @@ _TIME_ERROR: Final = 5
 # Messages that are newer than the clock by this much were stamped by a clock that was wrong, or it is wrong now.
 _AHEAD_MS: Final = 5_000
 _DAY_SECONDS: Final = 86_400
+_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _HEALTH_SECONDS: Final = 2.5
 
 
@@ -137,8 +138,10 @@ def _check_settings(config: Config, environment: Mapping[str, str | None]) -> It
     for name, similar in found:
         remedy = f"Is it {similar}?" if similar else "Remove it."
         yield Finding("settings", Verdict.WARNING, f"There is no setting {name}.", remedy)
-    is_local = config.host in {"127.0.0.1", "::1", "localhost"}
-    if not is_local and (config.tls == "off" or config.tls_cert is None):
+    # In a container the server listens on all addresses, and compose.yaml publishes the port at CHAT_PUBLISH.
+    if _LOCAL_HOSTS.isdisjoint({config.host, environment.get("CHAT_PUBLISH")}) and (
+        config.tls == "off" or config.tls_cert is None
+    ):
         remedy = "Set CHAT_TLS_CERT and CHAT_TLS_KEY, unless a proxy encrypts."
         yield Finding("settings", Verdict.WARNING, "Other machines can connect, and nothing is encrypted.", remedy)
     elif not found:
