@@ -76,6 +76,6 @@ def test_udp_port_that_is_taken_is_an_error(open_room: Callable[..., Room]) -> N
             taken.bind(("127.0.0.1", 0))
             with suppress(OSError), socket.create_server(taken.getsockname()):
                 break
-        with pytest.raises(StartError, match=r"Address already in use \(UDP\)"):
+        with pytest.raises(StartError, match=r"Address already in use \(UDP\)\. Stop the program"):
             open_room(port=taken.getsockname()[1])
         open_room()  # the data folder is free again

@@ -736,4 +736,5 @@ def _listen(config: Config) -> tuple[socket.socket, socket.socket]:
     except (OSError, UnicodeError) as error:
         code = getattr(error, "errno", None)
         reason = " ".join([os.strerror(code) if code and code > 0 else str(error), *getattr(error, "__notes__", [])])
-        raise StartError(f"Can't listen on {config.host} port {config.port}: {reason}.") from error
+        hint = " Stop the program that uses it, or choose another port." if code == errno.EADDRINUSE else ""
+        raise StartError(f"Can't listen on {config.host} port {config.port}: {reason}.{hint}") from error

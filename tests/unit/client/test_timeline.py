@@ -151,7 +151,10 @@ ROWS: list[tuple[Shown, list[str]]] = [
         notices.Ask(Question(Asked.PASSWORD_AGAIN, "password again")),
         [NOTICE + "The same password again, to be sure of it."],
     ),
-    (notices.Ask(Question(Asked.PASSWORD, "password existing")), [NOTICE + "This name has a password; type it."]),
+    (
+        notices.Ask(Question(Asked.PASSWORD, "password existing")),
+        [NOTICE + "This name exists; if it is yours, type its password."],
+    ),
     (in_room(11), ["12:00         bob #dev \u2502 hello"]),
     (in_room(11, "/me waves"), ["12:00           * #dev \u2502 bob waves"]),
     (in_room(11, room="r" * 32), [f"12:00 bob #{'r' * 32} \u2502", MORE + "hello"]),

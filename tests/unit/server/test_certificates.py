@@ -1,5 +1,6 @@
 """The server's certificate: what can't be used, what stays in use, and the warnings before it expires."""
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,16 @@ def test_certificate_that_vanishes_during_the_reload(authority: Authority, tmp_p
     files = authority.write(tmp_path)
     with pytest.raises(CertificateError, match=r"server.pem or the key in .*server.key can't be read: No such file"):
         load(Vanishing(files.certificate), files.key)
+
+
+def test_file_of_another_user_is_an_error_with_this_user(authority: Authority, tmp_path: Path) -> None:
+    class Private(type(tmp_path)):  # type: ignore[misc]
+        def read_bytes(self) -> bytes:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    files = authority.write(tmp_path)
+    with pytest.raises(CertificateError, match=f"TLS key can't be read by user {os.geteuid()}: Permission denied"):
+        load(files.certificate, Private(files.key))
 
 
 def test_expiry_is_logged_at_30_7_and_1_days(authority: Authority, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_unknown_protocol_gets_one_line_of_help(first: bytes) -> None:
     """Without the peer's own text: it may be a password."""
     played = Played((0, first))
     line = played.written
-    assert line.startswith(b"This is a chat room server. There is no dialect whose connections begin with the bytes ")
+    assert line.startswith(b"This is a chat room server. No wire format begins with the bytes ")
     assert rb'Begin with {"command":"login","username":"alice"} (json), or GET / HTTP/1.1 (websocket), or C\x0' in line
     assert line.endswith(rb"or REGISTER TOSEND alice\n\n (register), or NICK alice (irc)." + b"\n")
     assert line.removesuffix(b"\n").decode().isprintable()

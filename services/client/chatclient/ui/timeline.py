@@ -42,7 +42,7 @@ _OWN_IDS_MAX: Final = 256
 # Number of shown messages to remember, without their texts, for their tombstones.
 _SHOWN_MAX: Final = 2_000
 _PASSWORD_REMARKS: Final = {
-    Asked.PASSWORD: "This name has a password; type it.",
+    Asked.PASSWORD: "This name exists; if it is yours, type its password.",
     Asked.PASSWORD_NEW_ACCOUNT: "This name is new: choose a password.",
     Asked.PASSWORD_AGAIN: "The same password again, to be sure of it.",
     Asked.INVITATION: "Type the invitation code that an operator of the server gave you.",

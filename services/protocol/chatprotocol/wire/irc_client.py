@@ -233,7 +233,7 @@ class IrcClient:
     def request(self, action: Action) -> Effects:
         """Translate an action. One that irc has no form of is refused."""
         if not is_lobby(getattr(action, "room", None)):
-            return _refuse(action, "With the dialect irc the client has the lobby only; nothing was done.")
+            return _refuse(action, "With --dialect irc the client has the lobby only; nothing was done.")
         match action:
             case requests.Say() | requests.Whisper():
                 return self._say(action)
@@ -255,7 +255,9 @@ class IrcClient:
                 self._is_leaving = True
                 return _send("QUIT")
             case _:
-                return _refuse(action, "This server, or the dialect irc, has no such command; nothing was done.")
+                return _refuse(
+                    action, "There is no such command with --dialect irc, or on this server; nothing was done."
+                )
 
     def _say(self, message: requests.Say | requests.Whisper) -> Effects:
         target = _CHANNEL if isinstance(message, requests.Say) else message.to

@@ -7,6 +7,7 @@ So a mistake is an error at the start or at the reload, and not at the login of 
 
 from __future__ import annotations
 
+import os
 import ssl
 import stat
 import threading
@@ -131,7 +132,10 @@ def load(certificate_file: Path, key_file: Path) -> Certificate:
                 )
             data = path.read_bytes()
         except OSError as error:
-            raise CertificateError(f"The file {path} with the TLS {what} can't be read: {error.strerror}.") from error
+            reader = f" by user {os.geteuid()}" if isinstance(error, PermissionError) else ""
+            raise CertificateError(
+                f"The file {path} with the TLS {what} can't be read{reader}: {error.strerror}."
+            ) from error
         if b"-----BEGIN " not in data:
             raise CertificateError(f"The file {path} with the TLS {what} is not in the format PEM.")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -507,7 +507,7 @@ class Connection:
                     _log.warning(
                         "connection rejected", reason="unknown_protocol", connection=self.label, first_bytes=first_bytes
                     )
-                    self._reject(f"There is no dialect whose connections begin with the bytes {first_bytes}.")
+                    self._reject(f"No wire format begins with the bytes {first_bytes}.")
                     return None, b""
                 if not isinstance(found, Sniff):
                     if required is not None:
