@@ -52,6 +52,24 @@ def test_history_has_the_messages_of_other_protocols(shared_room: Room, fresh_na
     assert bob in [line.params[1] for line in targets]
 
 
+def test_guest_with_a_new_name_does_not_read_what_the_last_one_was_told(
+    shared_room: Room, fresh_name: Callable[[str], str]
+) -> None:
+    """Promise: also if it was online at that time, under another name."""
+    alice, bob = fresh_name("alice"), fresh_name("bob")
+    writer, later, earlier = shared_room.enter(alice), shared_room.connect(IrcPeer), shared_room.connect(IrcPeer)
+    later.register(fresh_name("carol"), caps="message-tags batch draft/chathistory")
+    earlier.register(bob)
+    writer.ask(command="DM", to=bob, message="for the first bob")
+    earlier.until("PRIVMSG")
+    earlier.put("QUIT")
+    earlier.rest()
+    later.put(f"NICK {bob}")
+    assert later.until("NICK").params == [bob]
+    later.put(f"CHATHISTORY LATEST {alice} * 50")
+    assert [parse(line).command for line in later.sync()] == ["BATCH", "BATCH"]
+
+
 def test_read_mark_is_answered_and_told_to_the_other_client(
     shared_room: Room, fresh_name: Callable[[str], str]
 ) -> None:

@@ -91,7 +91,7 @@ _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
 _POINTS = "The messages between two points of the history are found, each once, whatever clocks the servers had."
 _MARKS = "A read mark never moves back."
-_FLOOR = "A guest that is shown the members of rooms sees no message from before its login."
+_FLOOR = "A guest that is shown the members of rooms sees no message from before it took its name."
 _QUIET_ROOM = "A room with no members online costs no memory and no descriptor."
 _UNAWARE = "Clients that don't know rooms get nothing of them."
 _ROOM_MODES = "The modes of a room hold: its key, its limit, and the silence of members without a voice."
@@ -2661,6 +2661,14 @@ BREAKS = (
         "            other_id=other.id if other else None,\n            first_id=self._member.first_id,\n",
         "            other_id=other.id if other else None,\n",
         "unit/server/test_log_commands.py::test_guest_sees_no_message_from_before_its_login",
+    ),
+    _break(
+        _FLOOR,
+        _CHAT + "hub.py",
+        "        origin.first_id = self._last_id + 1  # messages",
+        "        # messages",
+        "unit/server/test_guest_members.py::test_renamed_guest_is_not_the_earlier_guest_of_the_name",
+        "integration/test_irc_history.py::test_guest_with_a_new_name_does_not_read_what_the_last_one_was_told",
     ),
     _break(
         _FLOOR,

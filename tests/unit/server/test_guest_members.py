@@ -253,6 +253,20 @@ def test_guest_sees_no_history_from_before_its_login(services: ChatFixture) -> N
     assert options["first_id"] == 11
 
 
+def test_renamed_guest_is_not_the_earlier_guest_of_the_name(services: ChatFixture) -> None:
+    """Promise: it sees no message from before the change, and does not act on one: the row of the name is the same."""
+    services.accounts.claim("dora")
+    services.accounts.claimed.discard("dora")
+    bob, carol = services.connect(), guest(services)
+    bob.ask(Login("bob", "secret"))
+    bob.ask(Say("hello"))
+    (sent,) = (each for each in bob.received() if isinstance(each, Sent))
+    carol.ask(Rename("dora"))
+    carol.ask(AskHistory())
+    assert services.messages.asked[-1][-1]["first_id"] == sent.id + 1
+    assert codes(carol.ask(Delete(sent.id))) == [ErrorCode.UNKNOWN_MESSAGE]
+
+
 # --- the next guest of the name ---
 def test_message_to_a_guest_is_not_for_a_later_one(services: ChatFixture) -> None:
     """Promise: a direct message reaches its recipient only."""

@@ -810,6 +810,7 @@ class Hub:
                     room.flush()
             return
         origin.claim = account.claim
+        origin.first_id = self._last_id + 1  # messages to an earlier guest of the name have the same row
         self.rename(origin.account_id, account.id, account.name)
 
     def _publish_heirs(self, _: entries.GuestsLeave, gone: GuestsGone, __: _Origin) -> None:

@@ -1,6 +1,6 @@
 """Requests about stored messages that json has no form of: logs, active conversations, and read marks.
 
-Permissions are those of the history. A guest sees no messages from before its login, and has no read marks.
+Permissions are those of the history. A guest sees no messages from before it took its name, and has no read marks.
 """
 
 from __future__ import annotations
