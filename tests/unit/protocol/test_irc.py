@@ -84,6 +84,13 @@ def test_request_with_an_unknown_capability_changes_nothing() -> None:
     assert dialogue.send("CAP LIST") == [":chat.local CAP * LIST :server-time"]
 
 
+def test_answer_to_a_long_request_has_lines_within_the_limit() -> None:
+    request = " ".join(["sasl"] * 98)
+    lines = Dialogue().send(f"CAP REQ :{request}")
+    assert " ".join(line.removeprefix(":chat.local CAP * ACK :") for line in lines) == request
+    assert max(map(len, lines)) <= 510
+
+
 def test_values_are_for_version_302() -> None:
     assert " sasl " in f"{' '.join(Dialogue().send('CAP LS'))} "
     assert " sasl=PLAIN " in " ".join(Dialogue().send("CAP LS 302"))

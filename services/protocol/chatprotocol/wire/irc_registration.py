@@ -37,7 +37,7 @@ from chatprotocol.wire.irc_capabilities import (
 )
 from chatprotocol.wire.irc_commands import finish_entering
 from chatprotocol.wire.irc_events import is_inside, part_line
-from chatprotocol.wire.irc_lines import clip, format_line
+from chatprotocol.wire.irc_lines import clip, format_line, wrap_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 # Version of the negotiation whose clients know values.
 _CAP_VERSION: Final = 302
+# The list in a line of CAP; the rest has the names of the server and the client.
+_LIST_BYTES: Final = 400
 # An answer of SASL comes in pieces of this size; a shorter one is the last.
 _SASL_PIECE_BYTES: Final = 400
 # Two names and a password, in base64.
@@ -112,10 +114,11 @@ def _request(connection: IrcConnection, text: str) -> Iterator[Request]:
         name = word.removeprefix("-")
         is_fixed = name == "cap-notify" and word != name and connection.knows_302
         if name not in connection.offered or is_fixed:
-            connection.put(_cap_line(connection, "CAP", connection.target, "NAK", clip(" ".join(words), 400)))
+            connection.put(_cap_line(connection, "CAP", connection.target, "NAK", clip(" ".join(words), _LIST_BYTES)))
             return
         (enabled.add if word == name else enabled.discard)(name)
-    connection.put(_cap_line(connection, "CAP", connection.target, "ACK", " ".join(words)))
+    for line in wrap_words(words, _LIST_BYTES) or [""]:
+        connection.put(_cap_line(connection, "CAP", connection.target, "ACK", line))
     before = (connection.variant, connection.echoes)
     is_watch_changed = EXTENDED_MONITOR in enabled.symmetric_difference(connection.enabled)
     connection.enabled = enabled

@@ -68,7 +68,7 @@ class Member:
         # True for a guest, which has no account of its own.
         self.is_guest = is_guest
         self.claim = claim
-        # The first message that the user may see: a guest sees none from before it took its name. Set by the login, and by
+        # The first message that the user may see: a guest sees none from before it took its name. Set by the login and
         # the hub.
         self.first_id = 0
         # True if the connection gets the events about the members of rooms, in place of the lists of users.
