@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
 from browser import the_lounge
 from browser.the_lounge import TheLounge
 from certificates import Authority
-from integration.irc_clients import TERMINAL_CLIENTS, TerminalClients
+from integration.irc_clients import BOTS, TERMINAL_CLIENTS, TerminalClients, running_bot
 from integration.room import DatagramPeer, FramesPeer, Guest, Peer, leave
 from reliability.program import Program
 
@@ -77,64 +77,89 @@ def test_the_lounge(tls_server: Program, open_page: Callable[[int], Page], tmp_p
 
 
 def test_clients_of_all_kinds_share_a_room(
-    own_server: Program, open_page: Callable[[int], Page], tmp_path: Path
+    tls_server: Program, open_page: Callable[[int], Page], tmp_path: Path
 ) -> None:
-    """Each sees what all others say, in one order."""
-    port = own_server.port
-    kinds = ["page", *TERMINAL_CLIENTS, "json", "frames", "udp", "register"]
+    """Each sees what all others say, in one order. The Lounge and the bots are accounts, and come over TLS."""
+    port, root = tls_server.port, tmp_path / "root.pem"
+    _register(port, "lounge", *BOTS)
+    kinds = ["page", *TERMINAL_CLIENTS, "lounge", *BOTS, "json", "frames", "udp", "register"]
     with (
-        TerminalClients(tmp_path) as clients,
         closing(Peer(port)) as json,
+        TheLounge(tmp_path / "lounge", root) as program,
+        ExitStack() as bots,
+        TerminalClients(tmp_path) as clients,
         closing(FramesPeer(port)) as frames,
         closing(DatagramPeer(port)) as udp,
         closing(Guest(port, "register")) as register,
     ):
-        windows = {program: clients.start(program, port, program) for program in TERMINAL_CLIENTS}
-        page = open_page(port)
+        json.login("json")
+        for name in BOTS:
+            bots.enter_context(running_bot(name, tmp_path, port, root))
+        windows = {name: clients.start(name, port, name) for name in TERMINAL_CLIENTS}
+        page, lounge = open_page(port), open_page(program.port)
         page.log_in("page")
+        the_lounge.connect(lounge, port, "lounge", "secret")
         for name, window in windows.items():
             window.until_shows(f"Network, {name}")
             window.type("/join #lobby", ENTER)
             window.until_shows("has joined #lobby")
-        for peer, name in ((json, "json"), (frames, "frames"), (udp, "udp")):
+        the_lounge.until_shows(lounge, "(lounge) has joined the channel")
+        for peer, name in ((frames, "frames"), (udp, "udp")):
             peer.login(name)
         register.register()
+        assert {json.next("broadcast")["from"] for _ in BOTS} == {*BOTS}, "one is not ready"
 
         page.send("says page")
         for name, window in windows.items():
             window.type(f"says {name}", ENTER)
-        json.ask(command="PM", message="says json")
+        the_lounge.write(lounge, "says lounge")
+        for text in ("speak", "says json"):
+            json.ask(command="PM", message=text)
         for name, peer in (("frames", frames), ("udp", udp)):
             peer.command("PM")
             peer.data(f"says {name}")
         register.send("ALL", "says register")
 
         others = len(kinds) - 1
-        seen = {"register": [register.take()[1] for _ in range(others)]}
-        seen["json"] = [json.next("broadcast")["message"] for _ in range(others)]
-        seen |= {"udp": _heard(udp, others), "frames": _heard(frames, others)}
-        seen["page"] = page.until(lambda: len(page.texts()) == len(kinds) and page.texts(), "the page shows all")
+        seen = {"register": _heard(others, lambda: register.take()[1])}
+        seen["json"] = _heard(others, lambda: json.next("broadcast")["message"])
+        seen["frames"] = _heard(others, lambda: frames.frame().partition("\n")[2])
+        seen["udp"] = _heard(others, lambda: udp.frame().partition("\n")[2])
+        seen["page"] = page.until(lambda: _said("\n".join(page.texts()), len(kinds)), "the page shows all")
+        seen["lounge"] = lounge.until(lambda: _said(lounge.text(), len(kinds)), "The Lounge shows all")
         for name, window in windows.items():
-            window.until(lambda window=window: len(_said(window.text())) == len(kinds), "the window shows all")
-            seen[name] = _said(window.text())
+            window.until(lambda window=window: _said(window.text(), len(kinds)), "the window shows all")
+            seen[name] = _said(window.text(), len(kinds))
+        json.ask(command="PM", message="what was said?")
+        for _ in BOTS:
+            answer = json.next("broadcast")
+            seen[answer["from"]] = [f"says {name}" for name in answer["message"].split()]
         json.ask(command="CH")
-        order = [each["message"] for each in json.next("history")["messages"]]
+        order = _said("\n".join(each["message"] for each in json.next("history")["messages"]), len(kinds))
     assert sorted(order) == sorted(f"says {kind}" for kind in kinds)
     for name, texts in seen.items():
         own = f"says {name}"
         assert [text for text in texts if text != own] == [text for text in order if text != own], name
 
 
-def _heard(peer: FramesPeer, count: int) -> list[str]:
-    """The texts of the next messages. Answers are skipped."""
+def _register(port: int, *names: str) -> None:
+    for name in names:
+        with closing(Peer(port)) as peer:
+            peer.login(name)
+            leave(peer)
+
+
+def _heard(count: int, take: Callable[[], str]) -> list[str]:
+    """The texts of the next ``count`` messages that say who speaks. Other messages, and answers, are skipped."""
     texts: list[str] = []
     while len(texts) < count:
-        frame = peer.frame()
-        if frame.startswith("D "):
-            texts.append(frame.partition("\n")[2])
+        text = take()
+        if text.startswith("says "):
+            texts.append(text)
     return texts
 
 
-def _said(text: str) -> list[str]:
-    """The messages among the rows of a window."""
-    return re.findall(r"says \w+", text)
+def _said(shown: str, count: int) -> list[str]:
+    """The messages that say who speaks; none if there are fewer than ``count``."""
+    found = re.findall(r"says \w+", shown)
+    return found if len(found) >= count else []

@@ -21,6 +21,7 @@ _TOP: Final = Path(__file__).parents[2]
 # The programs of `make irc-clients` that are no packages of Debian.
 INSTALLED: Final = _TOP / ".venv" / "irc"
 TERMINAL_CLIENTS: Final = ("irssi", "weechat")
+BOTS: Final = ("irc", "sopel")
 _TITLES: Final = {"irssi": "irssi", "weechat": "WeeChat", "sopel": "sopel"}
 # All that a test shows: these programs scroll a part of the window, and rows that leave it are lost.
 _ROWS: Final = 120
@@ -128,7 +129,8 @@ _STOP_SECONDS: Final = 20.0
 def running_bot(bot: str, folder: Path, port: int, root_certificate: Path) -> Iterator[None]:
     """Run sopel, or a bot of the package irc, as the account ``bot`` with the password ``secret``, over TLS.
 
-    It joins #lobby, says "ready" there, and repeats what follows the word "echo".
+    It joins #lobby, says "ready" there, and repeats what follows the word "echo". After "speak" it says "says" and its
+    name; after "what was said?" the words that followed "says" in the messages of others, in order.
     """
     python = INSTALLED / "bin" / "python"
     require(python)
@@ -140,10 +142,11 @@ def running_bot(bot: str, folder: Path, port: int, root_certificate: Path) -> It
         command = [_BOTS / "sopel_bot.py", "start", "--config-dir", folder, "--config", folder / "sopel.cfg"]
     else:
         command = [_BOTS / "irc_bot.py", "localhost", str(port), bot, "secret", root_certificate]
-    with (folder / "bot.log").open("w") as log, subprocess.Popen([python, *command], stdout=log, stderr=log) as process:
+    log_file = folder / f"{bot}.log"
+    with log_file.open("w") as log, subprocess.Popen([python, *command], stdout=log, stderr=log) as process:
         try:
             yield
         finally:
             process.kill()
             process.wait(_STOP_SECONDS)
-            print((folder / "bot.log").read_text(encoding="utf-8"))  # shown when the test fails
+            print(log_file.read_text(encoding="utf-8"))  # shown when the test fails

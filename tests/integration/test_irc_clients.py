@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from certificates import Authority
-from integration.irc_clients import TERMINAL_CLIENTS, TerminalClients, running_bot
+from integration.irc_clients import BOTS, TERMINAL_CLIENTS, TerminalClients, running_bot
 from integration.room import leave
 
 from ops.window import ENTER
@@ -155,7 +155,7 @@ def test_refused_login_is_told(program: str, tmp_path: Path, open_room: Callable
         windows[2].until_shows(SHOWN[program]["untrusted"])
 
 
-@pytest.mark.parametrize("bot", ["irc", "sopel"])
+@pytest.mark.parametrize("bot", BOTS)
 def test_bot_answers(bot: str, tmp_path: Path, open_room: Callable[..., Room]) -> None:
     authority = Authority()
     files = authority.write(tmp_path)

@@ -1,4 +1,4 @@
-"""A bot of the package irc, with SASL: it tells that it is in the lobby, and repeats what follows "echo".
+"""A bot of the package irc, with SASL, for ``running_bot`` of irc_clients.py.
 
 Arguments: host, port, account, password, and the certificate that it trusts.
 """
@@ -14,6 +14,9 @@ from irc.connection import Factory
 host, port, account, password, certificate = sys.argv[1:]
 
 
+heard: list[str] = []
+
+
 class Bot(SingleServerIRCBot):
     def on_welcome(self, connection: Any, _: Any) -> None:
         connection.join("#lobby")
@@ -26,6 +29,12 @@ class Bot(SingleServerIRCBot):
         word, _, rest = event.arguments[0].partition(" ")
         if word == "echo":
             connection.privmsg(event.target, rest)
+        elif word == "speak":
+            connection.privmsg(event.target, f"says {account}")
+        elif word == "says":
+            heard.append(rest)
+        elif word == "what":
+            connection.privmsg(event.target, " ".join(heard))
 
 
 context = ssl.create_default_context(cafile=certificate)
