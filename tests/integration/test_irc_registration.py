@@ -439,7 +439,12 @@ SASL = {
         bob < FAIL REGISTER $code $alice :*
     """,
     "account-registration: REGISTER by a guest who is online": """
-        alice : +account-notify
+        alice : raw
+        alice > CAP REQ account-notify
+        alice > NICK $alice
+        alice > USER al 0 * :Alice
+        alice > CAP END
+        alice ..
         bob :
         bob > JOIN #lobby
         bob ..
@@ -455,9 +460,9 @@ SASL = {
         alice .
         alice > REGISTER * * :secret
         alice <<
-        alice & 900 $alice ...
+        alice & 900 $alice $alice!al@$S ...
         alice & REGISTER SUCCESS $alice :*
-        alice & :$alice!*@* PART $room :*
+        alice & :$alice!al@* PART $room :*
         alice & :$alice!*@* ACCOUNT $alice
         alice & :$alice!*@* JOIN #lobby
         alice & 366 $alice #lobby :*

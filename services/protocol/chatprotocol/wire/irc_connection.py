@@ -212,6 +212,12 @@ class IrcConnection:
         return self.encoding.prefix(self.nick)
 
     @property
+    def offline_prefix(self) -> str:
+        """The same while the server does not know this user as online: with the ident that USER gave."""
+        nick = self.nick or self.account
+        return f"{nick}!{self.user or nick}@{self.settings.name}"
+
+    @property
     def variant(self) -> str:
         """The variant of the encoding that the enabled capabilities need."""
         return f"irc/{letters_of(self.enabled)}"

@@ -74,7 +74,7 @@ def _join(room: str, info: events.UserInfo, encoding: Encoding) -> str:
     return format_line(encoding.prefix(info.username), "JOIN", channel(room), *params, tags=";".join(tags))
 
 
-def part_line(room: str, username: str, reason: str, encoding: Encoding) -> str:
+def _part(room: str, username: str, reason: str, encoding: Encoding) -> str:
     return encoding.line_of(username, "PART", channel(room), *([reason] if reason else []))
 
 
@@ -109,12 +109,12 @@ def _member_joined(encoding: Encoding, event: events.MemberJoined) -> list[str]:
 
 
 def _member_left(encoding: Encoding, event: events.MemberLeft) -> list[str]:
-    return [part_line(event.room, event.username, event.reason, encoding)]
+    return [_part(event.room, event.username, event.reason, encoding)]
 
 
 def _parted(connection: IrcConnection, event: events.Parted) -> list[str]:
     if event.by is None:
-        return [part_line(event.room, connection.nick, event.reason, connection.encoding)]
+        return [_part(event.room, connection.nick, event.reason, connection.encoding)]
     return [_kick(event.room, connection.nick, event.by, event.reason, connection.encoding)]
 
 

@@ -36,7 +36,7 @@ from chatprotocol.wire.irc_capabilities import (
     letters_of,
 )
 from chatprotocol.wire.irc_commands import finish_entering
-from chatprotocol.wire.irc_events import is_inside, part_line
+from chatprotocol.wire.irc_events import channel, is_inside
 from chatprotocol.wire.irc_lines import clip, format_line, wrap_words
 
 if TYPE_CHECKING:
@@ -225,9 +225,7 @@ def close(connection: IrcConnection, reason: str) -> Iterator[Request]:
 
 def _greet_account(connection: IrcConnection) -> None:
     account = connection.account
-    connection.reply(
-        "900", connection.encoding.prefix(connection.nick or account), account, f"You are now logged in as {account}"
-    )
+    connection.reply("900", connection.offline_prefix, account, f"You are now logged in as {account}")
 
 
 def refused_login(connection: IrcConnection, error: Refused) -> list[str]:
@@ -351,7 +349,7 @@ def _enter_again(connection: IrcConnection) -> Iterator[Request]:
     """Log in a guest as the account of its name, which it has just registered. Its memberships are over."""
     was_in_lobby = is_inside(connection, None)
     for room in sorted(connection.rooms):
-        connection.put(part_line(room, connection.nick, "You have an account now", connection.encoding))
+        connection.put(format_line(connection.offline_prefix, "PART", channel(room), "You have an account now"))
     connection.rooms.clear()
     yield _entrance(connection)
     if connection.was_refused:
