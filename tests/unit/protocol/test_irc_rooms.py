@@ -204,6 +204,7 @@ def test_line_that_the_protocol_answers_alone(line: str, expected: str) -> None:
         ("PART #dev,#ops", [requests.Part("dev"), requests.Part("ops")]),
         ("NAMES #dev,#lobby", [requests.AskMembers("dev"), requests.AskMembers(None)]),
         ("TOPIC #dev :", [requests.SetTopic("dev", "")]),
+        (f"TOPIC #dev :{'x' * 255}\u00e4", [requests.SetTopic("dev", "x" * 255)]),
         ("INVITE bob #dev", [requests.Invite("dev", "bob")]),
         ("KICK #dev bob,carol :out", [requests.Kick(room="dev", username=n, reason="out") for n in ("bob", "carol")]),
         ("KICK #a,#b bob,carol", [requests.Kick(room=r, username=n) for r, n in (("a", "bob"), ("b", "carol"))]),

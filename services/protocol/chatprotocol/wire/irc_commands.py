@@ -24,6 +24,7 @@ from chatprotocol.limits import (
     REASON_MAX_BYTES,
     ROOM_KEY_MAX_BYTES,
     ROOMS_JOINED_MAX,
+    TOPIC_MAX_BYTES,
 )
 from chatprotocol.requests import Bound, HistoryOrder
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
@@ -192,7 +193,7 @@ def _topic(connection: IrcConnection, command: Command) -> Iterator[Request]:
     elif room == LOBBY:
         connection.reply("482", name, "You're not channel operator")
     else:
-        yield requests.SetTopic(room, remove_formatting(command.params[1]))
+        yield requests.SetTopic(room, _cut(command.params[1], TOPIC_MAX_BYTES))
 
 
 def _invite(connection: IrcConnection, command: Command) -> Iterator[Request]:
