@@ -266,7 +266,7 @@ def test_banned_member_is_out_until_it_ends(store: Store) -> None:
     assert (outcome.change.role, outcome.change.heir) == (None, "runner")
     store.do(InviteUser(ROOM, STRANGER, "stranger", RUNNER, "runner"))
     assert store.do(ban(RUNNER, STRANGER, ROOM)).change.old_role is None
-    assert store.do(InviteUser(ROOM, STRANGER, "stranger", RUNNER, "runner")) is Problem.NOT_PERMITTED
+    assert store.do(InviteUser(ROOM, STRANGER, "stranger", RUNNER, "runner")) is Problem.USER_BANNED
     query = "SELECT invited_count, member_count FROM conversation WHERE id = ?"
     assert store.connection.execute(query, (ROOM,)).fetchone() == (0, 4)
 

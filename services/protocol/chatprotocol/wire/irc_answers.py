@@ -291,6 +291,7 @@ _NO_CHANNEL: Final = _Numeric("403", "No such channel")
 _NOT_IN_CHANNEL: Final = _Numeric("441", "They aren't on that channel", "nick room")
 _NOT_ON_CHANNEL: Final = _Numeric("442", "You're not on that channel")
 _NO_PRIVILEGES: Final = _Numeric("481", "Permission Denied- You're not an IRC operator", "")
+_NOT_ABOVE: Final = _Numeric("482", "You're not channel operator, or they own the channel")
 _NOT_CHANNEL_OPERATOR: Final = _Numeric("482", "You're not channel operator")
 # Errors of all requests.
 _ERRORS: Final[dict[str, _Numeric]] = {
@@ -404,6 +405,8 @@ def _error_line(connection: IrcConnection, event: events.Refused) -> str:
     if isinstance(asked, _ABOUT_MEMBERS):
         if event.code is ErrorCode.NOT_A_MEMBER and is_inside(connection, room):
             error = _NOT_IN_CHANNEL
+        if error is _NOT_CHANNEL_OPERATOR:
+            error = _NOT_ABOVE
         if isinstance(asked, requests.Kick) and is_lobby(room) and event.code is ErrorCode.NOT_PERMITTED:
             error = _NO_PRIVILEGES
     if error is None:

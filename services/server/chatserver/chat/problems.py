@@ -41,6 +41,7 @@ _REASONS: Final = {
         ErrorCode.UNKNOWN_MESSAGE,
         "There is no such message, or you may not see it; nothing was done.",
     ),
+    Problem.USER_BANNED: (ErrorCode.BAD_REQUEST, "{username} is banned from {where}; end the ban first."),
     Problem.NOT_SANCTIONED: (
         ErrorCode.BAD_REQUEST,
         "{username} has no such ban or mute here; nothing was done.",

@@ -532,7 +532,7 @@ def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView)
     if not _may_have_rooms(connection, entry.account_id):
         return Problem.NOT_PERMITTED
     if _find_room_ban(transaction, entry.account_id, room.room_id) is not None:
-        return Problem.NOT_PERMITTED
+        return Problem.USER_BANNED
     if _is_full(transaction, room.room_id):
         return Problem.TOO_MANY_ROOMS
     rooms.insert_invitation(connection, room.room_id, entry.account_id)

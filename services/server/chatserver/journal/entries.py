@@ -72,6 +72,8 @@ class Problem(StrEnum):
     NAME_TAKEN = "name_taken"
     # There is no such message, or the acting account may not see it.
     UNKNOWN_MESSAGE = "unknown_message"
+    # The account that is invited is banned from the room.
+    USER_BANNED = "user_banned"
     # There is no such ban or mute.
     NOT_SANCTIONED = "not_sanctioned"
     # Too many direct messages wait for the recipient: from the sender, or in all.
