@@ -246,11 +246,11 @@ class Server:
             unread_max_bytes=share_of_memory(config.unread_percent),
             counters=self._counters,
         )
-        # Guests, who use register, have no buffer: see AckedDelivery.
+        # Guests, who use register, have no buffer: see AckedDelivery. Those of irc are opened for each variant.
         buffers = {
             protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
             for protocol in protocols
-            if protocol is not register
+            if protocol not in (register, irc)
         }
         overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
         for buffer in (*buffers.values(), overflow):
