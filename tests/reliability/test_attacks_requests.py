@@ -27,23 +27,14 @@ FLOODS = {
     "a line without an end": "x",
     "objects without lines": "{}",
 }
-# Their answers are long, or would be many.
+# Their answers are long, or many, or they ask about many users.
 IRC_FLOOD = "".join(
     f"{command}\r\n"
     for command in (
-        *(
-            "CAP LS 302",
-            "HELP",
-            "WHO *a*b*c*",
-            "JOIN #lobby",
-            "PART #lobby",
-            "AWAY :x",
-            "NICK x",
-            " ",
-            "\0",
-            "BATCH +1",
-        ),
-        *(f"MODE #lobby +{'x' * 480}", f"MODE #lobby {'b' * 480}"),
+        *("CAP LS 302", "HELP", "WHO *a*b*c*", "JOIN #lobby,#flood", "PART #lobby", "AWAY :x", "NICK x", " ", "\0"),
+        *(f"MODE #flood +{'x' * 480}", f"MODE #flood {'b' * 480}", "CHATHISTORY LATEST #lobby * 500", "BATCH +1"),
+        f"ISON {' '.join(f'user{number}' for number in range(60))}",
+        f"MONITOR + {','.join(f'user{number}' for number in range(60))}",
     )
 )
 

@@ -69,11 +69,15 @@ def test_whois_of_a_guest_has_neither_account_nor_rooms() -> None:
 @pytest.mark.parametrize(
     ("line", "request_", "expected"),
     [
-        ("WHO bob", requests.AskInfo(("bob",)), ["352 alice * bob chat.test chat.test bob G*B :0 Bob B."]),
+        (
+            "WHO bob",
+            requests.AskInfo(("bob",), has_rooms=False),
+            ["352 alice * bob chat.test chat.test bob G*B :0 Bob B."],
+        ),
         ("WHO b* o", requests.AskWho("b*"), ["352 alice * bob chat.test chat.test bob G*B :0 Bob B."]),
-        ("WHO bob %tcnfa,42", requests.AskInfo(("bob",)), ["354 alice 42 * bob G*B bob"]),
-        ("WHO bob %afnct,42", requests.AskInfo(("bob",)), ["354 alice 42 * bob G*B bob"]),
-        ("WHO bob %hir", requests.AskInfo(("bob",)), ["354 alice 255.255.255.255 chat.test :Bob B."]),
+        ("WHO bob %tcnfa,42", requests.AskInfo(("bob",), has_rooms=False), ["354 alice 42 * bob G*B bob"]),
+        ("WHO bob %afnct,42", requests.AskInfo(("bob",), has_rooms=False), ["354 alice 42 * bob G*B bob"]),
+        ("WHO bob %hir", requests.AskInfo(("bob",), has_rooms=False), ["354 alice 255.255.255.255 chat.test :Bob B."]),
     ],
 )
 def test_who(line: str, request_: requests.Request, expected: list[str]) -> None:

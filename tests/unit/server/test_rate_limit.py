@@ -12,6 +12,8 @@ from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Bye, Pong, Refused, Sent, Users, Welcome
 from chatprotocol.requests import (
     AskHistory,
+    AskInfo,
+    AskTopic,
     AskUsers,
     EnterLobby,
     Join,
@@ -22,6 +24,7 @@ from chatprotocol.requests import (
     RoomRequest,
     Say,
     SayBatch,
+    SetModes,
     TokenRequest,
     Watch,
     Whisper,
@@ -196,6 +199,28 @@ def test_every_request_about_rooms_and_conduct_has_a_rate(kind: type[Any]) -> No
     *_, last = alice.ask(*[AskHistory()] * 2, any_request(kind))
     assert isinstance(last, Refused)
     assert last.code is ErrorCode.RATE_LIMITED
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        (AskHistory(), 2),
+        (AskInfo(("bob",), has_rooms=False), 2),
+        (AskInfo(("bob",) * 40, has_rooms=False), 1),
+        (AskInfo(("bob",) * 100, has_rooms=False), 1),
+        (Watch(("bob",) * 40), 1),
+        (AskTopic("dev"), 8),
+        (SetModes(room="dev"), 8),
+        (SetModes(room="dev", moderated=True), 2),
+    ],
+)
+def test_query_counts_for_what_it_looks_up(query: Any, count: int) -> None:
+    """Promise: one with many names counts as several; the modes and the topic of a room as a part of one."""
+    alice = Fixture().enter()
+    answers = alice.ask(*[query] * (count + 1))
+    limited = [isinstance(each, Refused) and each.code is ErrorCode.RATE_LIMITED for each in answers]
+    assert limited.count(True) == 1
+    assert limited[-1]
 
 
 def test_full_bucket_has_all_tokens_at_any_time() -> None:

@@ -442,7 +442,7 @@ def _who(connection: IrcConnection, command: Command) -> Iterator[Request]:
         else:
             connection.put(end_of_who(connection))
     elif _is_nick(mask) and mask != "0":
-        yield requests.AskInfo((mask,))
+        yield requests.AskInfo((mask,), has_rooms=False)
     else:
         yield requests.AskWho("*" if mask in ("", "0") else mask)
 
@@ -474,13 +474,13 @@ def _away(_: IrcConnection, command: Command) -> Iterator[Request]:
 
 def _userhost(connection: IrcConnection, command: Command) -> Iterator[Request]:
     if _needs(connection, command, 1):
-        yield requests.AskInfo(command.params[:_USERHOST_MAX])
+        yield requests.AskInfo(command.params[:_USERHOST_MAX], has_rooms=False)
 
 
 def _ison(connection: IrcConnection, command: Command) -> Iterator[Request]:
     if _needs(connection, command, 1):
         nicks = [nick for param in command.params for nick in param.split()]
-        yield requests.AskInfo(tuple(nicks[:_ISON_MAX]))
+        yield requests.AskInfo(tuple(nicks[:_ISON_MAX]), has_rooms=False)
 
 
 def _monitor(connection: IrcConnection, command: Command) -> Iterator[Request]:

@@ -86,7 +86,7 @@ class Directory:
             case requests.AskRoomBans():
                 return self._list_bans(member, request.room)
             case requests.AskInfo():
-                return Infos(tuple(self._info(member, name) for name in request.usernames))
+                return Infos(tuple(self._info(member, name, has_rooms=request.has_rooms) for name in request.usernames))
             case requests.AskWho():
                 return self._find_matching(request.mask)
             case requests.AskPast():
@@ -143,11 +143,11 @@ class Directory:
         sanctions = self._records.sanctions(room.room_id)
         return Bans(tuple(replace(each, reason="") for each in sanctions if each.kind is SanctionKind.BAN), room.name)
 
-    def _info(self, member: Member, name: str) -> UserInfo | None:
+    def _info(self, member: Member, name: str, *, has_rooms: bool) -> UserInfo | None:
         account = self._find(name)
         if account is None:
             return None
-        rooms = self._rooms.shared(member.account_id, account.id)
+        rooms = self._rooms.shared(member.account_id, account.id) if has_rooms else ()
         if not self._presence.is_online(account.name):
             return UserInfo(username=account.name, is_online=False, is_guest=account.is_guest, rooms=rooms)
         (info,) = self._hub.infos([account.name])

@@ -41,7 +41,7 @@ class RateLimit:
         self._name = name
         self._counters = counters or Counters()
         self._clock = clock
-        # Guards everything below; the interval is read without it, to see that there is no limit.
+        # Guards everything below; the interval and the burst are also read without it.
         self._lock = threading.Lock()
         self.change(burst, rate)
         # The times at which the buckets will be full.
@@ -52,6 +52,7 @@ class RateLimit:
         """Change the limit, from now on."""
         with self._lock:
             self._interval_seconds = 1 / rate if rate else 0.0
+            self._burst = burst
             self._burst_seconds = burst * self._interval_seconds
 
     @property
@@ -62,9 +63,10 @@ class RateLimit:
     def take(self, key: Hashable, delay_max_seconds: float = 0.0, count: float = 1) -> float:
         """Take a token, or a number of them; return the time until it is due, in seconds: 0 if it was in the bucket.
 
-        RequestError: it is due later than ``delay_max_seconds`` from now. Then none was taken.
+        More tokens than the burst are never in the bucket; they count as the burst. RequestError: it is due later than
+        ``delay_max_seconds`` from now. Then none was taken.
         """
-        delay_seconds = self._take(key, delay_max_seconds, count)
+        delay_seconds = self._take(key, delay_max_seconds, min(count, self._burst))
         if delay_seconds:
             self._counters.limits_hit[self._name] += 1
         if delay_seconds > delay_max_seconds:

@@ -125,6 +125,10 @@ _QUERIES = frozenset(
         *get_args(requests.ModerationRequest),
     }
 )
+# Names that one query looks up; more count as more queries.
+_NAMES_OF_QUERY = 20
+# Part of a query: a short answer, which clients ask for in each of their rooms after a login.
+_SHORT_QUERY = 1 / 4
 # They count as messages, because others get them.
 _LIKE_MESSAGES = _SINGLE_MESSAGES | {requests.Relay, requests.SetAway, requests.SetRealname}
 # Queries, but delayed like messages: they come before a direct message.
@@ -224,7 +228,7 @@ class Session:
                 handler = handlers.get(kind)
                 if handler is None:
                     raise _not_allowed(self._state, request)
-                if self._is_limited and not (is_paid and kind in _MESSAGES) and not self._await_turn(kind):
+                if self._is_limited and not (is_paid and kind in _MESSAGES) and not self._await_turn(kind, request):
                     return False
                 state = handler(self, request)
             except REQUEST_ERRORS as error:
@@ -556,7 +560,7 @@ class Session:
             is_notice=request.notice,
         )
 
-    def _await_turn(self, kind: type) -> bool:
+    def _await_turn(self, kind: type, request: Request) -> bool:
         """Wait until the user's rate allows this request. False if the connection ends. RequestError: it does not."""
         if self._is_operator():
             return True
@@ -566,7 +570,7 @@ class Session:
         elif kind in _QUERIES_BEFORE_DIRECT:
             delay_seconds = limits.queries.take(self._rate_key(), limits.message_delay_seconds)
         elif kind in _QUERIES:
-            delay_seconds = limits.queries.take(self._rate_key())
+            delay_seconds = limits.queries.take(self._rate_key(), 0.0, _queries_of(request))
         else:
             return True
         if not delay_seconds:
@@ -977,6 +981,19 @@ class Session:
 def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -> int:
     """Exclusive upper bound of ids: nothing newer than the newest published message."""
     return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
+
+
+def _queries_of(request: Request) -> float:
+    """The number of queries that a request counts for."""
+    match request:
+        case requests.AskInfo() | requests.Watch():
+            return max(1, len(request.usernames) / _NAMES_OF_QUERY)
+        case requests.AskTopic():
+            return _SHORT_QUERY
+        case requests.SetModes() if request == requests.SetModes(room=request.room):  # it changes nothing
+            return _SHORT_QUERY
+        case _:
+            return 1
 
 
 def _not_allowed(state: State, request: Request) -> RequestError:
