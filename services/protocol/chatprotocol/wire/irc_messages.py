@@ -142,6 +142,8 @@ def _are_plain(texts: Sequence[str], limit_bytes: int) -> bool:
 
 
 def _lines(encoding: Encoding, form: _Form, message_id: int, text: str) -> list[str]:
+    if 0 < len(text) <= form.limit_bytes and text[0] != ACTION_PREFIX[0] and text.isascii() and text.isprintable():
+        return [form.first(message_id) + text]
     if text.startswith(ACTION_PREFIX):
         return _action_lines(form, message_id, text)
     pieces = list(cut_text(text, form.limit_bytes))
