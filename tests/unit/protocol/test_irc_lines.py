@@ -111,6 +111,14 @@ def test_text_is_cut_after_a_word() -> None:
     assert [piece.text for piece in cut_text("\u20ac" * 5, 7)] == ["\u20ac\u20ac", "\u20ac\u20ac", "\u20ac"]
 
 
+@pytest.mark.parametrize("shown", ["e\u0301", "\u2764\ufe0f", "\U0001f44d\U0001f3fd", "\U0001f469\u200d\U0001f692"])
+def test_text_is_not_cut_inside_what_is_shown_as_one(shown: str) -> None:
+    """A letter with an accent, and emoji with a variation, a skin tone, and a profession."""
+    for letters in range(20, 30):
+        pieces = [piece.text for piece in cut_text("x" * letters + shown + "y" * 20, 30)]
+        assert "".join(pieces).count(shown) == sum(piece.count(shown) for piece in pieces) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "plain"),
     [

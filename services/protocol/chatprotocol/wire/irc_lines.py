@@ -7,6 +7,7 @@ the names and texts are: see :func:`format_line` and :func:`cut_text`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from chatprotocol.encoding import decode_text
@@ -30,6 +31,11 @@ _FORMATTING: Final = re.compile(
     "\x03(?:[0-9]{1,2}(?:,[0-9]{1,2})?)?|\x04(?:[0-9A-Fa-f]{6}(?:,[0-9A-Fa-f]{6})?)?|[\x02\x0f\x11\x16\x1d\x1e\x1f]"
 )
 _IS_FORMATTED: Final = re.compile("[\x02-\x04\x0f\x11\x16\x1d-\x1f]")
+# Zero width joiner, and the skin tones of emoji.
+_JOINER: Final = "\u200d"
+_SKIN_TONES: Final = frozenset("\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff")
+# Characters that are shown as one: a family of four has eleven with their skin tones.
+_SHOWN_MAX_CHARACTERS: Final = 16
 # The byte at both ends of a message for the program of the recipient (CTCP).
 CTCP: Final = "\x01"
 ACTION_PREFIX: Final = "/me "
@@ -213,7 +219,7 @@ def cut_text(text: str, limit_bytes: int) -> Iterator[Piece]:
 
 
 def _cut_line(line: bytes, limit_bytes: int) -> Iterator[Piece]:
-    """Cut a line after the last space that fits, or else between two characters."""
+    """Cut a line after the last space that fits, or else between two characters as they are shown."""
     start = 0
     while len(line) - start > limit_bytes:
         end = line.rfind(b" ", start + limit_bytes // 2, start + limit_bytes) + 1
@@ -221,6 +227,20 @@ def _cut_line(line: bytes, limit_bytes: int) -> Iterator[Piece]:
             end = start + limit_bytes
             while line[end] & 0xC0 == 0x80:  # noqa: PLR2004 - inside a character
                 end -= 1
+            end -= _bytes_of_next(line[start:end].decode(), line[end : end + 4].decode(errors="ignore")[:1])
         yield Piece(line[start:end].decode(), continues=start > 0)
         start = end
     yield Piece(line[start:].decode(), continues=start > 0)
+
+
+def _bytes_of_next(text: str, after: str) -> int:
+    """The bytes at the end of a text that are shown as one character with what follows, ``after``; at most its half."""
+    for end in range(len(text), max(len(text) // 2, len(text) - _SHOWN_MAX_CHARACTERS), -1):
+        if not _are_joined(text[end - 1], text[end] if end < len(text) else after):
+            return len(text[end:].encode())
+    return 0
+
+
+def _are_joined(first: str, second: str) -> bool:
+    """True if two characters are shown as one: a letter and its mark, or parts of an emoji."""
+    return _JOINER in (first, second) or second in _SKIN_TONES or unicodedata.category(second)[0] == "M"
