@@ -145,13 +145,13 @@ class WebIrcPeer(IrcPeer):
     kind = TEXT
 
     def shake_hands(self, subprotocols: str) -> str:
-        """Returns the subprotocol that the server chose."""
+        """``none``: name none. Returns the subprotocol that the server chose, or an empty text."""
         web = WebPeer.__new__(WebPeer)
         web.socket, web._buffer = self.socket, b""
-        answer = web.shake_hands(Sec_WebSocket_Protocol=subprotocols)
+        answer = web.shake_hands(Sec_WebSocket_Protocol=None if subprotocols == "none" else subprotocols)
         assert answer.status == 101, answer
         self._web = web
-        chosen = answer.headers["sec-websocket-protocol"]
+        chosen = answer.headers.get("sec-websocket-protocol", "")
         self.kind = BINARY if chosen.startswith("binary") else TEXT
         return chosen
 

@@ -482,4 +482,44 @@ WEBSOCKET = {
     """
     for subprotocols in ("text.ircv3.net", "binary.ircv3.net", "binary.ircv3.net,text.ircv3.net")
 }
+GAMJA = (
+    "account-notify away-notify batch chghost echo-message extended-join extended-monitor invite-notify "
+    "labeled-response message-tags multi-prefix sasl server-time setname draft/account-registration draft/chathistory "
+    "draft/message-redaction draft/read-marker"
+)
+WEBSOCKET["websocket without a subprotocol: the commands of gamja, which waits for few answers"] = f"""
+    bob :
+    bob > JOIN $room
+    bob > PRIVMSG $room :earlier
+    bob ..
+    alice : raw account over=none
+    alice > CAP LS 302
+    alice > NICK $alice
+    alice > USER $alice 0 * :Alice
+    alice <+ CAP * LS :*
+    alice > CAP REQ :{GAMJA}
+    alice > @label=1 AUTHENTICATE PLAIN
+    alice > AUTHENTICATE $plain
+    alice > CAP END
+    alice < CAP $alice ACK :*
+    alice < AUTHENTICATE +
+    alice <+ 903 ...
+    alice <+ 001 $alice :*
+    alice ..
+    alice > @label=2 JOIN $room
+    alice <+ :$alice!*@* JOIN $room $alice :*
+    alice <+ 366 ...
+    alice ..
+    alice > @label=3 WHO $room %tcuhnfar,7
+    alice <<
+    alice & 354 $alice 7 $room * chat.local $alice H $alice :*
+    alice & 315 ...
+    alice > @label=4 CHATHISTORY BEFORE $room timestamp=2999-01-01T00:00:00.000Z 50
+    alice < @label=4 BATCH +$batch chathistory $room
+    alice < @batch=$batch :$bob!*@* PRIVMSG $room earlier
+    alice < BATCH -$batch
+    alice > PRIVMSG $room :hello
+    alice < :$alice!*@* PRIVMSG $room hello
+    bob <+ :$alice!*@* PRIVMSG $room hello
+"""
 test_messages_arrive_as_the_specification_says = dialogues({**MESSAGES, **HISTORY, **WEBSOCKET})

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from web_bytes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, handshake
 
 from chatprotocol.events import YOU_LEFT, Bye, Event, EventBatch, History, Message, Pong, PublicMessage
-from chatprotocol.requests import Barrier, ChangeEncoding, Enter, Handled, Leave, Request, Say, Unreadable
+from chatprotocol.requests import Barrier, ChangeEncoding, Enter, Handled, Leave, Ping, Request, Say, Unreadable
 from chatprotocol.wire import Irc, WebSocket
-from chatprotocol.wire.base import ServerProtocol, WireProtocol
+from chatprotocol.wire.base import ServerProtocol, Sniff, WireProtocol
 
 from .irc_connections import default_answer
 from .samples import NOON_MS, pieces
@@ -68,6 +68,9 @@ class LineProtocol(WireProtocol):
 
     name = "irc"
 
+    def sniff(self, first: bytes) -> Sniff:
+        return Sniff.YES if first.startswith(b"CAP ") else Sniff.NO
+
     def server(self) -> LineServer:
         return LineServer()
 
@@ -114,6 +117,25 @@ def opcode_of(server: ServerProtocol) -> int:
 def test_subprotocol_is_chosen_in_the_order_of_the_client(offered: str, chosen: str, opcode: int) -> None:
     server, got = connect(offered)
     assert (got, opcode_of(server)) == (chosen, opcode)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (
+            frame(TEXT, b"CAP t") + frame(TEXT, b"{}"),
+            [ChangeEncoding("websocket/text.ircv3.net/t", echoes=False), Say("{}")],
+        ),
+        (part(TEXT, b"CA") + frame(CONTINUATION, b"P t"), [ChangeEncoding("websocket/text.ircv3.net/t", echoes=False)]),
+        (frame(TEXT, b'{"command":"ping"}') + frame(TEXT, b'{"command":"ping"}'), [Ping(), Ping()]),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1_000])
+def test_first_message_decides_without_a_subprotocol(sent: bytes, expected: list[Request], size: int) -> None:
+    """Promise: gamja, which names none, has irc; a bot that names none has json."""
+    server = WebSocket(irc=LineProtocol()).server()
+    found = [request for each in pieces(handshake() + sent, size) for request in server.receive(each)]
+    assert found == expected
 
 
 def test_irc_is_refused_if_the_server_has_none() -> None:

@@ -60,6 +60,7 @@ from chatprotocol.wire.json import Json
 from chatprotocol.wire.websocket_client import WebSocketClient
 from chatprotocol.wire.websocket_frames import (
     FIN,
+    IRC_TEXT,
     SILENT_LOGGER,
     MessageReader,
     close_frame,
@@ -130,6 +131,8 @@ class WebSocketServer(ServerProtocol):
         # Bytes that the session does not send.
         self._own = b""
         self._inner: Inner | None = None
+        # True until the first message of a client that named no subprotocol. It may be a line of irc.
+        self._is_undecided = False
         self._frames: MessageReader | None = None
         # The message in fragments that has begun, its kind, and the number of its fragments.
         self._message = bytearray()
@@ -244,6 +247,7 @@ class WebSocketServer(ServerProtocol):
             raise HttpError(response.status_code, *_HANDSHAKE_PROBLEMS.get(response.status_code, other))
         inners = self._settings.inners
         self._inner = inners[chosen or next(iter(inners))]()
+        self._is_undecided = chosen is None
         self._frames = MessageReader(LINE_MAX_BYTES, is_binary=self._inner.is_binary)
         return response.serialize()
 
@@ -290,7 +294,15 @@ class WebSocketServer(ServerProtocol):
         texts, frames = self._frames.read(data)
         if frames or self._frames.problem is not None or not all(map(is_utf8, texts)):
             return self._read_each(texts, frames)
+        if self._is_undecided and texts:
+            self._decide(texts[0])
         return self._inner.receive_texts(texts)
+
+    def _decide(self, text: bytes) -> None:
+        """Choose irc if the first message of a client without a subprotocol, such as gamja, is a line of it."""
+        self._is_undecided = False
+        if self._settings.is_irc(text):
+            self._inner = self._settings.inners[IRC_TEXT]()
 
     def _read_each(self, texts: Iterable[bytes], frames: Iterable[Frame]) -> Iterator[Request]:
         """Yield the requests of usual messages, and of frames that are not: fragments, control frames, invalid ones."""
@@ -312,6 +324,8 @@ class WebSocketServer(ServerProtocol):
                     return
                 if frame.fin:
                     text, self._message, self._fragments = bytes(self._message), bytearray(), 0
+                    if self._is_undecided:
+                        self._decide(text)
                     yield from self._inner.receive_texts([text])
         if self._frames.problem is not None:
             yield self._fail(self._frames.problem)
@@ -375,8 +389,12 @@ class WebSocket(WireProtocol):
         self.keeps_alive = keeps_alive
         self._irc = irc
         self._last = LastEncoded()
-        # The protocols inside, by subprotocol. The first one is that of a client that names none.
+        # The protocols inside, by subprotocol. The first one is that of a client that names none, unless it is of irc.
         self.inners = inner_protocols(irc)
+
+    def is_irc(self, text: bytes) -> bool:
+        """True if a message is a line with which clients of irc begin."""
+        return self._irc is not None and self._irc.sniff(text) is Sniff.YES
 
     def sniff(self, first: bytes) -> Sniff:
         """Recognize a method of HTTP and the space after it, but not those that begin like a frame."""

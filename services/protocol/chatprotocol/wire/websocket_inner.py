@@ -111,7 +111,7 @@ class IrcMessages(Inner):
 
 
 def inner_protocols(irc: WireProtocol | None) -> dict[str, Callable[[], Inner]]:
-    """The protocols by subprotocol. The first one is that of a client that names none."""
+    """The protocols by subprotocol. The first one is that of a client that names none and sends an object."""
     found: dict[str, Callable[[], Inner]] = {SUBPROTOCOL: JsonMessages}
     if irc is not None:
         found[IRC_TEXT] = lambda: IrcMessages(irc.server(), IRC_TEXT)
