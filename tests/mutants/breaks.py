@@ -60,6 +60,7 @@ _IRC_VARIANTS = (
     "In irc, an event has the lines of the client's capabilities, and is encoded once for all that share them."
 )
 _IRC_CAPABILITIES = "In irc, capabilities are enabled all together or not at all."
+_IRC_ONE_LINE = "In irc, the list of capabilities is one line, whatever the names."
 _IRC_MISSED = "In irc, a member of a room who comes back gets what it missed, and then what is new."
 _IRC_CUT = "In irc, long texts and several lines arrive as lines cut at words, or as one draft/multiline batch."
 _IRC_GUESTS = "In irc, a guest has no account, whatever its wire format and server."
@@ -68,6 +69,7 @@ _IRC_CLIENT = "The client with the dialect irc confirms each message once, and m
 _IRC_PASSWORD = "A server of irc gets a password only by SASL, or to register a name."
 _IRC_SERVERS = "No line of a server of irc ends the client with an error of the program."
 _IRC_WEB = "In irc over WebSocket, each message is a line, of the kind that the subprotocol says."
+_IRC_WEB_FIRST = "Over WebSocket, the first message of a client that names no subprotocol tells json and irc apart."
 _IRC_TIMES = "In irc, any time of the calendar is read, and none ends the connection."
 _CLOSED = "Closed registration admits existing accounts only."
 
@@ -2237,6 +2239,13 @@ BREAKS = (
     _break(
         _USER_LIMITS,
         _CHAT + "session.py",
+        "return max(1, len(request.usernames) / _NAMES_OF_QUERY)",
+        "return 1",
+        "unit/server/test_rate_limit.py::test_query_counts_for_what_it_looks_up",
+    ),
+    _break(
+        _USER_LIMITS,
+        _CHAT + "session.py",
         "        *get_args(requests.RoomRequest),",
         "        requests.Join,",
         "unit/server/test_rate_limit.py::test_every_request_about_rooms_and_conduct_has_a_rate",
@@ -2867,6 +2876,28 @@ BREAKS = (
         "return [start + text for text in texts]",
         "return [start + text for text in reversed(texts)]",
         "integration/test_messages.py::test_messages_reach_users_of_every_protocol",
+    ),
+    _break(
+        _IRC_ONE_LINE,
+        _WIRE + "irc_registration.py",
+        'kind, " ".join(words)',
+        'kind, " ".join(words * 2)',
+        "unit/protocol/test_irc.py::test_capabilities_are_one_line",
+    ),
+    _break(
+        _IRC_WEB_FIRST,
+        _WIRE + "websocket.py",
+        "if self._settings.is_irc(text):",
+        "if False:",
+        "unit/protocol/test_websocket_irc.py::test_first_message_decides_without_a_subprotocol",
+        "integration/test_irc_messages.py::test_messages_arrive_as_the_specification_says",
+    ),
+    _break(
+        _IRC_CUT,
+        _WIRE + "irc_lines.py",
+        "return len(text[end:].encode())",
+        "return 0",
+        "unit/protocol/test_irc_lines.py::test_text_is_not_cut_inside_what_is_shown_as_one",
     ),
     _break(
         _IRC_CUT,
