@@ -77,7 +77,7 @@ class TcpProxy:
                     continue
                 try:
                     server = socket.create_connection(("127.0.0.1", self.server_port), DEADLINE_SECONDS)
-                except ConnectionRefusedError:  # the server was killed
+                except OSError:  # the server was killed
                     client.close()
                     continue
                 server.settimeout(None)
