@@ -832,9 +832,16 @@ BREAKS = (
     _break(
         _TRACKED,
         _CHAT + "tracking.py",
-        "if member not in told and not biggest.is_followed_by(member):",
-        "if True:",
+        "biggest.append_tracking([event], inserted, is_for_own=False)",
+        "biggest.append_tracking([event])",
         _TRACKING + "test_each_view_of_the_members_becomes_the_truth",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "tracking.py",
+        "inserted = list(dict.fromkeys(inserted))",
+        "inserted = [each for each in dict.fromkeys(inserted) if biggest is None or not biggest.is_followed_by(each)]",
+        _TRACKING + "test_user_goes_after_all_that_its_rooms_have_told",
     ),
     _break(
         _TRACKED,

@@ -391,6 +391,24 @@ def test_connection_of_json_gets_the_same_beside_tracking_connections(steps: lis
         assert received(one) == received(other)
 
 
+@pytest.mark.parametrize("kind", [UserQuit, Renamed])
+def test_user_goes_after_all_that_its_rooms_have_told(house: House, kind: type) -> None:
+    """Promise: also for a connection that does not read meanwhile. Buffers of rooms have no order among them."""
+    alice, bob, *others = map(house.log_in, NAMES)
+    for member in (alice, *others):
+        house.hub.enter_lobby(member)
+    change = RoomChange(DEV, "dev", "", False, 0, None, RoomRole.MEMBER)
+    for member in (alice, bob):
+        entry = entries.JoinRoom(member.account_id, member.name, "dev", is_private=False, may_create=True)
+        house.hub.handle_applied([Applied(entry, change, member, 7)])
+    if kind is UserQuit:
+        house.hub.leave(bob)
+    else:
+        renamed = entries.GuestRenamed(Account(bob.account_id, "rob", "", 0, 1))
+        house.hub.handle_applied([Applied(entries.RenameGuest("bob", 1, "rob"), renamed, bob, 7)])
+    assert [type(each) for each in told(alice, MemberJoined, kind)] == [MemberJoined, kind]
+
+
 def told(member: Member, *kinds: type) -> list[Event]:
     return [each for each in received(member) if isinstance(each, kinds)]
 

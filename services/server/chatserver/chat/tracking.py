@@ -17,7 +17,8 @@ name of an announcement, :meth:`Tracking.reconcile` compares the listing with th
 announcement itself is no more than a hint, so a late or repeated one does no harm.
 
 **Once.** A user who goes offline leaves many rooms, and a connection may be in several of them. The event is appended
-to the buffers of the biggest room, and inserted for the followers of the others that do not follow that one. The same
+to the buffers of the biggest room, and inserted for the followers of the others, who do not get it in the biggest one:
+buffers have no order, and the room in which a user has just joined must not tell that after the user has gone. The same
 holds for a new name, or for a user who is away. ``_listings`` has the rooms that list a name, because the rooms of a
 user of another server are not known.
 
@@ -332,22 +333,20 @@ class Tracking:
     def _tell(self, rooms: Sequence[Room], event: Event, user: User | None = None) -> None:
         """Send an event once to each tracking follower of the rooms, and to the connections of ``user``.
 
-        These get it in the encoding of their own: for them it means something else.
+        These get it in the encoding of their own: for them it means something else. So do the followers of several of
+        the rooms: an insertion alone comes after what the other rooms have told of the user.
         """
-        own = [member for member in user.members if member.tracks_members] if user is not None else []
         biggest = max(rooms, key=_count_tracking, default=None)
-        told = dict.fromkeys(own)
+        inserted = [member for member in user.members if member.tracks_members] if user is not None else []
+        for room in rooms:
+            if room is not biggest:
+                inserted += room.tracking_members()
+        inserted = list(dict.fromkeys(inserted))
+        for member in inserted:
+            member.send_queue.insert([event])
         if biggest is not None:
-            biggest.append_tracking([event], own)
+            biggest.append_tracking([event], inserted, is_for_own=False)
             biggest.flush()
-            for room in rooms:
-                for member in room.tracking_members() if room is not biggest else ():
-                    if member not in told and not biggest.is_followed_by(member):
-                        told[member] = None
-                        member.send_queue.insert([event])
-        for member in own:
-            if biggest is None or not biggest.is_followed_by(member):
-                member.send_queue.insert([event])
 
     def _add(self, room: Room, name: str) -> None:
         assert room.listed is not None
