@@ -636,6 +636,10 @@ class MarkRead(Struct, frozen=True, gc=False):
     time_ms: int | None = None
 
 
+class AskMark(MarkRead, frozen=True, gc=False):
+    """Ask for the mark of a room that the connection has just entered. It has no rate: the client has not asked."""
+
+
 class Relay(Struct, frozen=True, gc=False, kw_only=True):
     """Pass ``data`` on to the connections of the protocol irc that are in a room, or those of a user. Not stored.
 
@@ -686,7 +690,7 @@ DirectoryRequest: TypeAlias = (
     | Relay
 )
 # Requests about stored messages that json has no form of.
-LogRequest: TypeAlias = AskLog | AskActive | MarkRead
+LogRequest: TypeAlias = AskLog | AskActive | MarkRead | AskMark
 Request: TypeAlias = (
     TaggedRequest
     | SayBatch

@@ -90,7 +90,7 @@ def test_read_mark_comes_before_the_end_of_the_names() -> None:
     """IRCv3, read-marker: MARKREAD comes after JOIN and before RPL_ENDOFNAMES."""
     alice = Dialogue("draft/read-marker")
     said = alice.say("JOIN #dev", entered("dev"), events.ReadMarked("dev", None, 1_500))
-    assert said.requests == [requests.Join("dev"), requests.MarkRead(room="dev")]
+    assert said.requests == [requests.Join("dev"), requests.AskMark(room="dev")]
     assert [line.split()[1] for line in said.lines] == ["JOIN", "353", "MARKREAD", "366"]
     assert said.lines[2] == ":chat.test MARKREAD #dev timestamp=1970-01-01T00:00:01.500Z"
     assert alice.say("JOIN #ops", refused("banned")).requests == [requests.Join("ops")]

@@ -13,6 +13,7 @@ from chatprotocol.events import Bye, Pong, Refused, Sent, Users, Welcome
 from chatprotocol.requests import (
     AskHistory,
     AskInfo,
+    AskMark,
     AskTopic,
     AskUsers,
     EnterLobby,
@@ -287,6 +288,13 @@ def test_requests_of_a_user_over_the_rate_are_delayed() -> None:
     assert not alice.session.is_paused
     alice.send_queue.is_finished = True
     assert not alice.session.handle([Ping()]), "a lost peer does not wait"
+
+
+def test_marks_of_entered_rooms_have_no_rate() -> None:
+    """Promise: a login of irc to 100 rooms takes no longer than one to the lobby."""
+    alice = Fixture(requests=3).enter()
+    alice.ask(*[AskMark(room="no room")] * 100)
+    assert alice.send_queue.pauses == []
 
 
 def test_requests_before_the_login_are_delayed_except_the_first() -> None:

@@ -128,7 +128,7 @@ def finish_entering(connection: IrcConnection, room: str) -> Iterator[Request]:
     if connection.is_guest:
         connection.put(mark_line(connection, channel(room), connection.marks.get(room_key(channel(room)))))
     else:
-        yield requests.MarkRead(room=room)
+        yield requests.AskMark(room=room)
     connection.put(end_of_names(connection, channel(room)))
 
 

@@ -79,6 +79,7 @@ _ANSWERS: Final[dict[type, tuple[type, ...]]] = {
     requests.AskLog: (events.Log,),
     requests.AskActive: (events.Active,),
     requests.MarkRead: (events.ReadMarked,),
+    requests.AskMark: (events.ReadMarked,),
     requests.Relay: (events.RelayedBack,),
     requests.Ping: (events.Pong,),
     requests.Barrier: (events.Pong,),

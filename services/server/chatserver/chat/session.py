@@ -129,6 +129,8 @@ _QUERIES = frozenset(
 _NAMES_OF_QUERY = 20
 # Part of a query: a short answer, which clients ask for in each of their rooms after a login.
 _SHORT_QUERY = 1 / 4
+# They cost little, and their number is limited by that of messages, or of rooms that were entered.
+_WITHOUT_RATE = frozenset({requests.Acknowledge, requests.AskMark})
 # They count as messages, because others get them.
 _LIKE_MESSAGES = _SINGLE_MESSAGES | {requests.Relay, requests.SetAway, requests.SetRealname}
 # Queries, but delayed like messages: they come before a direct message.
@@ -594,7 +596,7 @@ class Session:
         A flood of cheap requests would delay all other users: each costs as much time as a message. Input without a
         request is None.
         """
-        if not self._is_limited or kind is requests.Acknowledge or self._is_operator():
+        if not self._is_limited or kind in _WITHOUT_RATE or self._is_operator():
             return True
         if self._undelayed_requests and not self.is_logged_in:
             self._undelayed_requests -= 1
@@ -908,6 +910,7 @@ class Session:
         requests.AskActive: _list_active,
         requests.AskConversations: _list_conversations,
         requests.MarkRead: _mark_read,
+        requests.AskMark: _mark_read,
         requests.AskRooms: _list_rooms,
         requests.Join: _change_room,
         requests.Part: _change_room,
