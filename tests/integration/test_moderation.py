@@ -285,6 +285,21 @@ def test_reason_of_a_deletion_is_told_like_a_message(moderated: Room, op: Peer, 
     assert code(bob, command="delete", id=first, reason="x" * 1_000) == "too_long"
 
 
+def test_muted_owner_gives_no_reason(moderated: Room, op: Peer, fresh_name: Name) -> None:
+    """The members of the room read those of its acts, like messages."""
+    name, other, room = fresh_name("alice"), fresh_name("bob"), fresh_name("dev")
+    alice, bob = aware(moderated, name), aware(moderated, other)
+    for peer in (alice, bob):
+        answer(peer, "joined", command="join", room=room)
+    answer(op, "muted", command="mute", username=name)
+    target: dict[str, Any] = {"username": other, "room": room, "reason": "insults"}
+    for command, event in (("kick", "kicked"), ("ban", "banned")):
+        assert "reason" not in answer(alice, event, command=command, **target)
+    assert code(alice, command="ban", **target | {"reason": "x" * 1_000}) == "too_long"
+    answer(op, "unmuted", command="unmute", username=name)
+    assert answer(alice, "banned", command="ban", **target)["reason"] == "insults"
+
+
 def test_deleted_message_is_gone_and_its_nonce_and_id_stay(moderated: Room, op: Peer, fresh_name: Name) -> None:
     """It is in no history, search, or since; those who know moderation are told, then or after their login."""
     name, word = fresh_name("bob"), fresh_name("xyzzy")

@@ -236,11 +236,12 @@ class FakeRecords:
 
     def _read(self, account_id: int) -> Standing:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
+        is_muted = account_id in self.silences
         if account_id in self._accounts.guests.values():
-            return Standing(None, is_operator=False, password_hash="")
+            return Standing(None, is_operator=False, password_hash="", is_muted=is_muted)
         (found,) = (each for each in self._accounts.by_key.values() if each.id == account_id)
         password_hash = None if account_id in self.deleted else self.changed_hashes.get(account_id, found.password_hash)
-        return Standing(self.banned.get(account_id), account_id in operators, password_hash)
+        return Standing(self.banned.get(account_id), account_id in operators, password_hash, is_muted)
 
     def silence(self, account_id: int, _: int | None) -> ActiveSanction | None:
         return self.silences.get(account_id)

@@ -50,6 +50,17 @@ def test_authenticated_user_is_not_online_before_it_enters(services: ChatFixture
     assert services.presence.names() == ("bob",)
 
 
+@pytest.mark.parametrize("is_muted", [False, True])
+def test_muted_user_describes_itself_with_its_name(services: ChatFixture, *, is_muted: bool) -> None:
+    """Promise: others read no words of its own."""
+    alice = services.accounts.by_key["alice"]
+    if is_muted:
+        services.records.silences[alice.id] = ActiveSanction(SanctionKind.MUTE, None, "")
+    services.connect().ask(PROVE, Enter(username="alice", variant="json", realname="insults", ident="rude"))
+    (info,) = services.services.hub.infos(["Alice"])
+    assert (info.realname, info.ident) == (("Alice", "Alice") if is_muted else ("insults", "rude"))
+
+
 def test_undelivered_direct_messages_follow_the_welcome(services: ChatFixture) -> None:
     missed = DirectMessage(9, TimeMs(0), "bob", "alice", "psst")
     services.messages.stored = (missed,)

@@ -197,6 +197,13 @@ def test_muted_operator_of_a_room_sets_no_topic(store: Store, room_id: int | Non
     assert not isinstance(store.do(SetTopic(ROOM, "tea", OWNER, "owner")), ActiveSanction)
 
 
+def test_standing_tells_a_mute_on_the_whole_server(store: Store) -> None:
+    store.do(mute(ADMIN, RUNNER, ROOM))
+    assert not store.records().standing(RUNNER, "").is_muted
+    store.do(mute(ADMIN, RUNNER))
+    assert store.records().standing(RUNNER, "").is_muted
+
+
 @pytest.mark.parametrize("act", ["ban", "role"])
 def test_last_operator_stays(store: Store, act: str) -> None:
     """Nor can the administrator take it away. An operator who is banned does not count, and can do nothing."""

@@ -579,6 +579,8 @@ class Login:
         if member.token_id and self._tokens.is_revoked(member.account_id, member.token_id):
             raise RequestError(ErrorCode.BAD_TOKEN, "This session was revoked meanwhile; log in with the password.")
         member.is_operator = standing.is_operator
+        if standing.is_muted:  # others read these words
+            member.realname = member.ident = member.name
         return self._rooms.of_account(member.account_id)
 
     def _check_standing(self, standing: Standing, proof: Proof) -> None:

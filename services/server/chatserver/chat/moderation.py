@@ -6,9 +6,10 @@ looks up names, and checks the same for lists, which need no entry.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
+from msgspec.structs import replace
 
 from chatprotocol import requests
 from chatprotocol.address import ban_network, is_in_network, new_ban_network
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from chatserver.store.moderation import ModerationRecords
 
 _log = structlog.get_logger()
+
+# Requests whose reason others read, like a message: who may not write there gives none.
+_TOLD_WITH_REASON: Final = (requests.Kick, requests.Ban, requests.Mute, requests.Delete)
 
 
 class Moderation:
@@ -72,6 +76,9 @@ class Moderation:
     def answer(self, member: Member, request: requests.ModerationRequest) -> Bans | Audit | Ignored | None:
         """Return a list; or do what is asked. The hub has then answered. Raises RequestError."""
         room: str | None = getattr(request, "room", None)
+        if isinstance(request, _TOLD_WITH_REASON) and request.reason and not self._may_write(member, room):
+            check_reason(request.reason)
+            request = replace(request, reason="")
         match request:
             case requests.AskBans():
                 if room is None or is_lobby(room):
@@ -125,8 +132,8 @@ class Moderation:
         target: dict[str, Any]
         match request:
             case requests.Delete():
-                reason = request.reason if self._may_write(member, request.room) else ""
-                return entries.DeleteMessage(message_id=request.id, room_id=room_id or LOBBY_ID, reason=reason, **by)
+                target = {"message_id": request.id, "room_id": room_id or LOBBY_ID, "reason": request.reason}
+                return entries.DeleteMessage(**target, **by)
             case requests.Report(id=int(message_id)):
                 return entries.Report(message_id=message_id, room_id=room_id or LOBBY_ID, reason=request.reason, **by)
             case requests.Ban(address=str(address)) | requests.Unban(address=str(address)):

@@ -70,6 +70,8 @@ class Standing(NamedTuple):
     is_operator: bool
     # None: the account is deleted.
     password_hash: str | None
+    # On the whole server.
+    is_muted: bool = False
 
 
 class ModerationRecords:
@@ -91,7 +93,8 @@ class ModerationRecords:
                 return Standing(None, bool(has_role), password_hash)
             now_ms = self._now_ms()
             ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
-            return Standing(ban, is_operator(connection, account_id, now_ms), password_hash)
+            is_muted = find_silence(connection, account_id, now_ms, None) is not None
+            return Standing(ban, is_operator(connection, account_id, now_ms), password_hash, is_muted)
 
     def ban_of_address(self, address: str) -> ActiveSanction | None:
         """The ban of a network that the address is in; None if there is none."""
