@@ -1524,6 +1524,13 @@ BREAKS = (
         "unit/protocol/test_http.py::test_invalid_request_is_refused_and_logged_as_bad_input",
     ),
     _break(
+        _ONE_PORT,
+        _WIRE + "websocket_frames.py",
+        "        if len(frames) == len(lines) + count * (len(header) - 1):",
+        "        if True:",
+        "unit/protocol/test_websocket.py::test_each_line_is_a_message",
+    ),
+    _break(
         _REQUESTS,
         _WIRE + "websocket.py",
         "                yield Ping()\n",

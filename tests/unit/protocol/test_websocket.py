@@ -20,6 +20,7 @@ from chatprotocol.limits import FRAGMENTS_MAX, LINE_MAX_BYTES
 from chatprotocol.requests import Leave, Login, Ping, Request, Say, Unreadable
 from chatprotocol.wire import WebSocket
 from chatprotocol.wire.base import Opened, OwnAnswer, ServerProtocol
+from chatprotocol.wire.websocket_frames import encode_lines
 
 from .samples import NOON_MS, any_pieces, decode, pieces
 
@@ -337,6 +338,13 @@ def test_long_text_comes_in_fragments() -> None:
         assert [is_last for _, is_last, _ in (first, *others)] == [False] * len(others) + [True]
         assert json.loads(b"".join(payload for _, _, payload in (first, *others)))["message"] == long.text
     assert decode(new_reader(WebSocket()), [data]) == [long]
+
+
+@given(st.lists(st.text("a", max_size=5).map(str.encode), max_size=12))
+def test_each_line_is_a_message(lines: list[bytes]) -> None:
+    """Whatever their sizes. Lines of one size are encoded together."""
+    frames = encode_lines(b"".join([line + b"\n" for line in lines]))
+    assert split_frames(frames) == [(TEXT, True, line) for line in lines]
 
 
 @pytest.mark.parametrize("size", [125, 126, 32_767, 32_768, 32_769, 65_536, 65_537, 100_000])

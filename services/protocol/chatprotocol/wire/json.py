@@ -6,7 +6,7 @@ text from a peer reaches the parser before it is shown to have at most NESTING_M
 
 On the server each line takes one of two paths, both in the reader thread of its connection:
 
-    fast  receive: _is_simple(block) holds, and one decode_lines call parses all lines. If any line fails, all lines
+    fast  receive: _is_simple holds, and one decode_lines call parses all lines. If any line fails, all lines
           take the slow path, so that good lines count and each bad line gets its own error. No request was used yet,
           so none is lost or used twice.
     slow  _read_lines: split_objects finds the objects of each line. _read_object accepts an object if _is_shallow
@@ -158,7 +158,7 @@ class JsonServer(ServerProtocol):
         if block:
             self._scanner = None
             try:
-                if len(block) <= LINE_MAX_BYTES and _is_simple(block):
+                if len(block) <= LINE_MAX_BYTES and _is_simple(block, block.count(b"\n")):
                     if not block.isascii():
                         block.decode()  # the parser does not check the UTF-8 of unknown members
                     found = _REQUESTS.decode_lines(block)  # type: ignore[assignment]
@@ -173,7 +173,8 @@ class JsonServer(ServerProtocol):
     def receive_texts(self, texts: Sequence[bytes]) -> list[Request]:
         """The requests of texts with one object each, for a protocol that has messages. Line ends are white space."""
         block = b"\n".join(texts) + b"\n"
-        if len(block) <= LINE_MAX_BYTES and block.count(b"\n") == len(texts) and _is_simple(block):
+        lines = block.count(b"\n")
+        if len(block) <= LINE_MAX_BYTES and lines == len(texts) and _is_simple(block, lines):
             with suppress(msgspec.MsgspecError, RecursionError):
                 found: list[Request] = _REQUESTS.decode_lines(block)  # type: ignore[assignment]
                 if len(found) == len(texts):
@@ -218,8 +219,10 @@ class JsonServer(ServerProtocol):
         return found
 
 
-def _is_simple(block: bytes) -> bool:
+def _is_simple(block: bytes, lines: int) -> bool:
     """True if the block is surely one object per line and within the nesting limit. False means: measure it.
+
+    ``lines`` is the number of line ends.
 
     Every line end but the last is between "}" and "{". JSON needs a comma there, so inside an object or array this is a
     syntax error: either the object ends at the line end or the parser stops. Depth never carries over to the next line.
@@ -228,7 +231,6 @@ def _is_simple(block: bytes) -> bool:
     With one brace for each line subtracted, ``inner`` counts the other opening brackets of the whole block. No line is
     deeper than 1 + inner, which is at most the limit.
     """
-    lines = block.count(b"\n")
     brackets = block.count(b"[") if b"[" in block else 0  # "in" is faster than count()
     inner = block.count(b"{") - lines + brackets
     return inner < NESTING_MAX_LEVELS and block.count(b"}\n{") == lines - 1

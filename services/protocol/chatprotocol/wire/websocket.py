@@ -292,7 +292,8 @@ class WebSocketServer(ServerProtocol):
         assert self._frames is not None
         assert self._inner is not None
         texts, frames = self._frames.read(data)
-        if frames or self._frames.problem is not None or not all(map(is_utf8, texts)):
+        # Together the texts are UTF-8 if each of them is, because a line end is part of no other character.
+        if frames or self._frames.problem is not None or not is_utf8(b"\n".join(texts)):
             return self._read_each(texts, frames)
         if self._is_undecided and texts:
             self._decide(texts[0])
