@@ -67,6 +67,7 @@ _IRC_GUESTS = "In irc, a guest has no account, whatever its wire format and serv
 _IRC_LOGIN = "In irc, only the login is possible before the login."
 _IRC_CLIENT = "The client with the dialect irc confirms each message once, and misses and repeats none."
 _IRC_PASSWORD = "A server of irc gets a password only by SASL, or to register a name."
+_IRC_SERVICES = "In irc, a password that is sent to NickServ reaches nobody."
 _IRC_SERVERS = "No line of a server of irc ends the client with an error of the program."
 _IRC_WEB = "In irc over WebSocket, each message is a line, of the kind that the subprotocol says."
 _IRC_WEB_FIRST = "Over WebSocket, the first message of a client that names no subprotocol tells json and irc apart."
@@ -2890,6 +2891,13 @@ BREAKS = (
         "return [start + text for text in texts]",
         "return [start + text for text in reversed(texts)]",
         "integration/test_messages.py::test_messages_reach_users_of_every_protocol",
+    ),
+    _break(
+        _IRC_SERVICES,
+        _WIRE + "irc_messages.py",
+        "else key not in _SERVICES",
+        "else True",
+        "unit/protocol/test_irc.py::test_incomplete_message_is_refused_and_a_notice_is_not_answered",
     ),
     _break(
         _IRC_ONE_LINE,

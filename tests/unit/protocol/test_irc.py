@@ -308,6 +308,8 @@ def test_message_becomes_a_request(line: str, request_: Any) -> None:
         ("PRIVMSG #dev :\x02", "412"),
         ("PRIVMSG a,b,c,d,e :x", "407"),
         ("PRIVMSG #lobby :x", "404"),
+        ("PRIVMSG NickServ :IDENTIFY secret", "401"),
+        ("PRIVMSG nickserv :\x01VERSION\x01", "401"),
     ],
 )
 def test_incomplete_message_is_refused_and_a_notice_is_not_answered(line: str, numeric: str) -> None:

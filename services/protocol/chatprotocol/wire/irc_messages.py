@@ -46,6 +46,7 @@ TARGETS_MAX: Final = 4
 _ACTION: Final = f"{CTCP}ACTION "
 _CONCAT: Final = "draft/multiline-concat"
 _MULTILINE: Final = "draft/multiline"
+_SERVICES: Final = frozenset({"authserv", "chanserv", "memoserv", "nickserv", "operserv", "saslserv"})
 # Client-only tags that are passed on; all others are denied (ISUPPORT CLIENTTAGDENY).
 RELAYED_TAGS: Final = ("+typing", "+draft/typing")
 
@@ -314,7 +315,7 @@ def _send(connection: IrcConnection, targets: Sequence[str], text: str, *, is_no
             batch = connection.open_later_batch()
     for target in targets:
         if target not in accepted and not is_notice:
-            line = connection.numeric("404", target, "Cannot send to channel (join it first)")
+            line = _not_sent(connection, target)
             connection.put(add_tag(line, f"batch={batch}") if batch else line)
     label = connection.take_label() if accepted else ""
     for target in accepted:
@@ -328,8 +329,19 @@ def _send(connection: IrcConnection, targets: Sequence[str], text: str, *, is_no
 
 
 def may_send(connection: IrcConnection, target: str) -> bool:
-    """False for the lobby if this connection has not joined it. The server decides about all other targets."""
-    return room_key(target) != f"#{LOBBY}" or LOBBY in connection.rooms
+    """False for the lobby if this connection has not joined it, and for services. The server decides about the others.
+
+    Users of other networks send passwords to services; here anybody may have such a name.
+    """
+    key = room_key(target)
+    return LOBBY in connection.rooms if key == f"#{LOBBY}" else key not in _SERVICES
+
+
+def _not_sent(connection: IrcConnection, target: str) -> str:
+    """The error for a target of which :func:`may_send` is false."""
+    if target.startswith("#"):
+        return connection.numeric("404", target, "Cannot send to channel (join it first)")
+    return connection.numeric("401", target, "No such nick: there are no services here; log in with SASL")
 
 
 def _relay(connection: IrcConnection, command: Command, targets: Sequence[str], text: str) -> Iterator[Request]:
@@ -339,7 +351,8 @@ def _relay(connection: IrcConnection, command: Command, targets: Sequence[str], 
     tags = relayed_tags(command)
     for target in targets:
         if not may_send(connection, target):
-            connection.reply("404", target, "Cannot send to channel (join it first)")
+            if command.name == "PRIVMSG":
+                connection.put(_not_sent(connection, target))
             continue
         room, to = (target[1:], None) if target.startswith("#") else (None, target)
         yield Relay(room=room, to=to, kind=command.name, tags=tags, text=text)
