@@ -840,6 +840,20 @@ BREAKS = (
     _break(
         _TRACKED,
         _CHAT + "tracking.py",
+        '        self._quit(user.name, "")\n        for room',
+        "        for room",
+        _TRACKING + "test_renamed_guest_is_not_an_earlier_user_of_another_server",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "tracking.py",
+        "if not self._presence.is_in(user.name, room.id):",
+        "if False:",
+        _TRACKING + "test_renamed_guest_is_not_an_earlier_user_of_another_server",
+    ),
+    _break(
+        _TRACKED,
+        _CHAT + "tracking.py",
         "inserted = list(dict.fromkeys(inserted))",
         "inserted = [each for each in dict.fromkeys(inserted) if biggest is None or not biggest.is_followed_by(each)]",
         _TRACKING + "test_user_goes_after_all_that_its_rooms_have_told",

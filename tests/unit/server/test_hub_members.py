@@ -409,6 +409,27 @@ def test_user_goes_after_all_that_its_rooms_have_told(house: House, kind: type) 
     assert [type(each) for each in told(alice, MemberJoined, kind)] == [MemberJoined, kind]
 
 
+@pytest.mark.parametrize("is_new_name", [False, True])
+def test_renamed_guest_is_not_an_earlier_user_of_another_server(house: House, *, is_new_name: bool) -> None:
+    """Promise: nobody is left in a room, although presence has not announced the end of the earlier user."""
+    alice = house.log_in("alice", "toy/", dev())
+    earlier = "rob" if is_new_name else "bob"
+    where = [RosterChange(LOBBY_ID, None, [earlier]), RosterChange(DEV, "dev", [earlier])]
+    house.presence.replace_peer("other", where)
+    house.hub.announce(DEV, Users(joined=(earlier,)), 1_000)
+    house.presence.drop_peer("other")
+    bob = house.log_in("bob", "toy/", *([dev()] if is_new_name else []))
+    renamed = entries.GuestRenamed(Account(bob.account_id, "rob", "", 0, 1))
+    house.hub.handle_applied([Applied(entries.RenameGuest("bob", 1, "rob"), renamed, bob, 7)])
+    house.hub.announce(DEV, Users(left=(earlier,)), 1_001)
+    if is_new_name:
+        change = RoomChange(DEV, "dev", "", False, 0, RoomRole.MEMBER)
+        house.hub.handle_applied([Applied(entries.PartRoom(bob.account_id, "rob", DEV), change, bob, 7)])
+    house.hub.leave(bob)
+    kinds = [MemberJoined, MemberJoined, UserQuit, Renamed, MemberLeft] if is_new_name else [MemberJoined, MemberLeft]
+    assert [type(each) for each in told(alice, MemberJoined, MemberLeft, Renamed, UserQuit)] == kinds
+
+
 def told(member: Member, *kinds: type) -> list[Event]:
     return [each for each in received(member) if isinstance(each, kinds)]
 

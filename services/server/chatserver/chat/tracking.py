@@ -223,7 +223,14 @@ class Tracking:
             del self._users[user.name]
 
     def renamed(self, user: User, before: str) -> None:
-        """Tell that a user has another name."""
+        """Tell that a user has another name.
+
+        Rooms may list an earlier user of either name, of another server, whose end presence has not announced yet.
+        """
+        self._quit(user.name, "")
+        for room in self._rooms_of(before):
+            if not self._presence.is_in(user.name, room.id):
+                self.left(room, before)
         self._users[user.name] = user
         rooms = self._rooms_of(before)
         self._tell(rooms, Renamed(before, user.name), user)
