@@ -299,7 +299,7 @@ def test_unusable_path_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "data" / "chat.db").mkdir(parents=True)
     (tmp_path / "closed").mkdir(mode=0o500)
-    assert "can't be used: File exists" in rejection(tmp_path / "file")
+    assert "can't be used: it is not a folder" in rejection(tmp_path / "file")
     assert "can't be used: Not a directory" in rejection(tmp_path / "file" / "inner")
     assert "chat.db" in rejection(tmp_path / "data")
     assert os.geteuid() == 0 or "can't be used: Permission denied" in rejection(tmp_path / "closed")

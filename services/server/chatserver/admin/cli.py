@@ -121,7 +121,8 @@ def _add_file_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     _add_switch(snapshot, "--replace", "replace an existing file")
     share = add("share", "make the data of this server the beginning of a shared log; the server must be stopped")
     for setting in NATS_SETTINGS:
-        share.add_argument(setting.flag, dest=setting.name, metavar=setting.metavar, help=setting.meaning)
+        metavar = setting.metavar or setting.name.upper()
+        share.add_argument(setting.flag, dest=setting.name, metavar=metavar, help=setting.meaning)
     unshare = add("unshare", "leave the shared log, and be a single server again; the server must be stopped")
     _add_switch(unshare, "--incomplete", "other servers had newer messages; clients fetch again what there is")
     add("check", "check the database, the search index and the state file, and that they agree")

@@ -91,8 +91,9 @@ class Database:
                 raise
         except OSError as error:
             where = error.filename or folder
+            reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
             raise StoreError(
-                f"The data folder {folder} can't be used: {error.strerror or error} ({where}).{owner_hint(folder)}"
+                f"The data folder {folder} can't be used: {reason} ({where}).{owner_hint(folder)}"
             ) from error
         except (sqlite3.Error, UnicodeError) as error:
             raise StoreError(
