@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import structlog
 from integration.room import Room
+from structlog.testing import capture_logs
 
 from chatserver.admin import cli, requests, target
 from chatserver.admin.requests import AdminError, Answer
@@ -267,6 +268,11 @@ def test_users_are_told_and_disconnected(admin: Admin) -> None:
         dave = room.peer()
         dave.ask(command="login", username="dave", password="other")
         assert dave.next("error")["code"] == "password_change_required"
+        with capture_logs() as log, target.open_target(admin.folder) as ask:
+            ask(requests.Kick("alice", ""))
+            ask(requests.Ban("192.0.2.0/24", None, ""))
+    logged = [(entry["command"], entry["target"]) for entry in log if entry["event"] == "admin command"]
+    assert logged == [("kick", "alice"), ("ban", "192.0.2.0/24")]
     acts = [(row["action"], row["by"], row["target"]) for row in admin("audit").rows]
     assert acts[:3] == [(act, "the administrator", "carol") for act in ("kick", "ban", "unban")]
 

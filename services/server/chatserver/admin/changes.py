@@ -131,7 +131,8 @@ def answer_request(target: Target, request: ChangeRequest, by: str) -> Answer:
     except JournalClosedError:
         return Answer(error="The server is shutting down; nothing was changed.")
     if answer.done:
-        _log.info("admin command", command=request.__struct_config__.tag, by=by)
+        about = getattr(request, "user", None) or getattr(request, "target", None)
+        _log.info("admin command", command=request.__struct_config__.tag, target=about, by=by)
     return answer
 
 
