@@ -268,6 +268,7 @@ def test_users_are_told_and_disconnected(admin: Admin) -> None:
         dave = room.peer()
         dave.ask(command="login", username="dave", password="other")
         assert dave.next("error")["code"] == "password_change_required"
+        configure_log("info", "text", io.StringIO())  # the commands before log warnings only
         with capture_logs() as log, target.open_target(admin.folder) as ask:
             ask(requests.Kick("alice", ""))
             ask(requests.Ban("192.0.2.0/24", None, ""))
