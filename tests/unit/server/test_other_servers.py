@@ -65,6 +65,12 @@ def test_lists_have_the_users_of_all_servers(services: ChatFixture, alice: Peer)
     assert codes([unknown]) == [ErrorCode.UNKNOWN_USER]
 
 
+def test_highest_number_of_users_counts_those_of_all_servers(services: ChatFixture, alice: Peer) -> None:  # noqa: ARG001
+    services.presence.drop_peer("b")
+    counts = services.hub.counts(unknown=0)
+    assert (counts.users, counts.users_max) == (1, 3)
+
+
 def test_mark_is_not_told_while_the_user_is_on_another_server(services: ChatFixture) -> None:
     """The mark is too old: see Login.join."""
     for is_there in (True, False):

@@ -239,6 +239,7 @@ def test_users_are_those_of_all_servers(steps: list[tuple[str, dict[int, set[str
         truth = {room_id: set().union(*(each[room_id] for each in on.values())) for room_id in ROOMS}
         assert {room_id: set(presence.names(room_id)) for room_id in ROOMS} == truth
         assert presence.users()[1] - earlier_version == sum(len(truth[each] ^ seen[each]) for each in ROOMS)
+        assert presence.count == len(truth[LOBBY_ID])
         assert all(presence.is_online(name) == (name in truth[LOBBY_ID]) for name in ("alice", "bob", "carol"))
         assert taken == on[HERE]
     rosters: dict[int, Any] = {each.room_id: each.joined for each in presence.own_rosters()}

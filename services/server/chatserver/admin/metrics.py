@@ -141,7 +141,7 @@ class ServerCollector(Collector):
         yield _counter("chat_connections_accepted", "Connections accepted.", sources.counters.accepted_connections)
         members = {**sources.hub.count_members(), "register": sources.acked_delivery.guests}
         yield _gauges("chat_members", "Connections that are logged in; a guest counts once.", "protocol", members)
-        yield _gauge("chat_users_online", "Users who are online, including guests.", sources.presence.online)
+        yield _gauge("chat_users_online", "Users who are online, including guests.", sources.presence.own_count)
         yield _gauge(
             "chat_rooms_online", "Rooms with members who are online, including the lobby.", sources.hub.rooms_online
         )

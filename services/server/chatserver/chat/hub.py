@@ -379,7 +379,7 @@ class Hub:
 
     def counts(self, unknown: int) -> events.Counts:
         """Return the numbers of users and rooms. ``unknown``: connections that are not logged in."""
-        users = self._presence.count()
+        users = self._presence.count
         with self._lock:
             self._tracking.users_max = users_max = max(users, self._tracking.users_max)
             operators = len({member.account_id for member in self._operators})

@@ -115,6 +115,8 @@ class Presence:
         self._lobby_pace, self._rooms_pace = _Pace(), _Pace()
         self._repeat_at = math.inf
         self._version = 0
+        # Users in the lobby, on all servers.
+        self._count = 0
         self._stopping = False
 
     def on_update(self, call: Callable[[int, Users, int], None]) -> None:
@@ -179,11 +181,10 @@ class Presence:
             roster, lobby = self._rosters.get(room_id), self._rosters[LOBBY_ID]
             return all(each is not None and (name in each.counts or name in each.elsewhere) for each in (roster, lobby))
 
+    @property
     def count(self) -> int:
         """Number of users who are online, on all servers."""
-        with self._changed:
-            lobby = self._rosters[LOBBY_ID]
-            return len(lobby.counts.keys() | lobby.elsewhere.keys()) if lobby.elsewhere else len(lobby.counts)
+        return self._count
 
     def is_online(self, name: str) -> bool:
         """True if this user is online, on any server. ``name`` has the registered spelling."""
@@ -197,10 +198,10 @@ class Presence:
         return name in self._rosters[LOBBY_ID].elsewhere
 
     @property
-    def online(self) -> int:
-        """Number of users of this server who are online. For any thread."""
-        with self._changed:
-            return len(self._rosters[LOBBY_ID].counts)
+    def own_count(self) -> int:
+        """Number of users of this server who are online."""
+        # Without the lock: the length of a dict.
+        return len(self._rosters[LOBBY_ID].counts)
 
     # --- for the thread of Peers ---
 
@@ -297,6 +298,8 @@ class Presence:
     def _note_change(self, roster: _Roster, room_id: int, name: str, *, is_online: bool) -> None:
         """Record the last change of a user, in place of an earlier one."""
         self._version += 1
+        if room_id == LOBBY_ID:
+            self._count += 1 if is_online else -1
         roster.changes.pop(name, None)
         roster.changes[name] = (self._version, is_online)
         self._pace_of(room_id).changed[room_id] = roster

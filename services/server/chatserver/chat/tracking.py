@@ -206,7 +206,7 @@ class Tracking:
         """Tell that a user of this server is online, with its role in each of its rooms."""
         self._users[user.name] = user
         self._left_here.discard(user.name)
-        self.users_max = max(self.users_max, self._presence.online)
+        self.users_max = max(self.users_max, self._presence.count)
         self.joined(self._lobby, user.name, RoomRole.MEMBER)
         for room in user.rooms.values():
             self.joined(room, user.name, roles.get(room.id, RoomRole.MEMBER))
