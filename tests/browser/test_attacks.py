@@ -173,8 +173,7 @@ def test_no_text_takes_long(server: Program, open_page: Callable[[int], Page]) -
         assert page.wait_for(script, text) < 1_500
 
 
-@pytest.mark.parametrize("is_live", [True, False], ids=["live", "history"])
-@pytest.mark.parametrize("width", [1_100, 320])
+@pytest.mark.parametrize(("width", "is_live"), [(1_100, True), (320, False)], ids=["wide-live", "narrow-history"])
 def test_texts_of_users_do_not_control_the_page(
     own_server: Program, open_page: Callable[[int], Page], is_live: bool, width: int
 ) -> None:
