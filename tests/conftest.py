@@ -69,6 +69,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """More workers than processors, because many tests wait. The tests of `make test-long` measure times."""
+    processors = len(os.sched_getaffinity(0))
+    return processors if os.environ.get("CHAT_TEST_LONG") else processors + (processors + 1) // 2
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the test that takes ten minutes first: the other workers run all other tests meanwhile."""
