@@ -358,10 +358,10 @@ def test_request_without_an_end_is_closed_in_time(open_room: Callable[..., Room]
 
 def test_peer_that_reads_no_answer_is_closed_in_time(open_room: Callable[..., Room]) -> None:
     """Its reader waits for room, and not longer than for a login."""
-    room = open_room(login_seconds=2.0)
+    room = open_room(login_seconds=0.5)
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        peer.settimeout(1.0)
+        peer.settimeout(0.25)
         peer.connect(("127.0.0.1", room.server.port))
         with suppress(OSError):  # all buffers are full
             peer.sendall(handshake() + frame(PING, b"x" * 125) * 200_000)

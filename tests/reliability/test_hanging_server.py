@@ -58,8 +58,7 @@ def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
 
 PROTOCOLS = [
     "json",
-    "datagram",
-    *(pytest.param(name, marks=LONG) for name in ("websocket", "frames", "register", "irc")),
+    *(pytest.param(name, marks=LONG) for name in ("datagram", "websocket", "frames", "register", "irc")),
 ]
 
 
@@ -73,7 +72,7 @@ def test_client_reports_that_a_message_got_no_answer(server: Program, protocol: 
 
 
 @pytest.mark.parametrize(
-    "protocol", ["json", "websocket", *(pytest.param(name, marks=LONG) for name in ("frames", "irc"))]
+    "protocol", ["json", *(pytest.param(name, marks=LONG) for name in ("websocket", "frames", "irc"))]
 )
 def test_listening_client_notices_silence_and_reconnects(server: Program, protocol: str) -> None:
     with client(server.port, f"listens{protocol}", "--dialect", protocol) as process:

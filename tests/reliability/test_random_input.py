@@ -370,7 +370,7 @@ def talk(one: Peer, other: Peer, turn: int) -> None:
             assert confirmed == sorted(set(confirmed))
 
 
-@pytest.mark.parametrize("turns", [30, pytest.param(120, marks=pytest.mark.long)])
+@pytest.mark.parametrize("turns", [10, pytest.param(120, marks=pytest.mark.long)])
 def test_random_input_disturbs_no_other_client(tmp_path: Path, chance: random.Random, turns: int) -> None:
     """Afterwards no thread and no connection is left."""
     with ExitStack() as stack:
