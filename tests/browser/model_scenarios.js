@@ -422,16 +422,58 @@ export const SCENARIOS = {
     world.server.say("alice", {}, "alice");
     world.server.say("bob", { to: "alice" }, "psst");
     await world.server.run();
-    equal([lobby().unread, world.chat.unread], [2, { count: 3, isMeant: true }]);
+    equal([lobby().unreadText, world.chat.unread], ["2", { count: 3, hasMore: false, isMeant: true }]);
     equal(world.events, [["meant", "hello Alice!"], ["meant", "psst"]]);
     world.chat.markRead("lobby", 3);
     equal([lobby().unread, lobby().isMeant], [1, false]);
     world.load();
     await world.enter();
-    equal([lobby().unread, world.chat.conversations.get("user:bob").unread, world.events.length], [1, 1, 2]);
+    const texts = () => [...world.chat.conversations.values()].map((each) => `${each.key} ${each.unreadText}`);
+    equal([texts(), world.events.length], [["lobby 1", "room:dev ", "user:bob 1"], 2]);
     for (const id of [4, 3]) world.storage.keepReadMarks("alice", world.server.historyId, { lobby: id });
     world.chat.readMarksAgain();
     equal(lobby().unread, 0);
+  },
+
+  /** Only loaded messages can be counted. The number has a plus if there may be more, after a reload or a reconnect. */
+  async unreadThatIsNotLoadedIsToldAsMore(modules) {
+    const world = new World(modules);
+    const names = Array.from({ length: 15 }, (_, number) => `bob${number}`);
+    const texts = () => [...world.chat.conversations.values()].map((each) => each.unreadText);
+    const say = (count) => {
+      for (let number = 0; number < count; number++) world.server.say("bob0", {}, `m${number}`);
+    };
+    say(1);
+    await world.enter();
+    world.server.cut();
+    for (const name of names) world.server.say(name, { to: "alice" }, "psst");
+    say(1_100);
+    world.clock.advance(100);
+    await world.server.run();
+    equal(texts(), ["1,000+", "", ...names.map(() => "1")], "the window has not all that was missed");
+    equal(world.chat.unread, { count: 1_015, hasMore: true, isMeant: true });
+    world.load();
+    await world.enter();
+    const prefetched = [...names.slice(0, 4).map(() => "new"), ...names.slice(4).map(() => "1")].reverse();
+    equal(texts(), ["100+", "", ...prefetched], "the oldest conversations are not loaded yet");
+    world.chat.markRead("lobby", world.server.lastId);
+    equal(texts()[0], "");
+  },
+
+  /** A wrong clock of the computer does not put own messages into another hour or day than their neighbours. */
+  async clockOfTheComputerMayBeWrong(modules) {
+    for (const ms of [0, 2_000_000_000_000]) {
+      const world = new World(modules);
+      world.clock.ms = ms;
+      world.server.say("bob", {}, "one");
+      await world.enter();
+      await world.chat.send("lobby", "two");
+      await world.server.run();
+      world.server.say("bob", {}, "three");
+      await world.server.run();
+      const times = world.chat.conversations.get("lobby").messages.map(({ time }) => time - 1_700_000_000_000);
+      equal(times, [0, ms ? 2 : 0, 2], ms);
+    }
   },
 
   async seenIdIsTheFirstMark(modules) {
@@ -779,15 +821,18 @@ export const SCENARIOS = {
       await world.server.run();
       const lobby = world.chat.conversations.get("lobby");
       const first = 121 + others;
-      equal([lobby.messages[0].id, lobby.mayHaveUnreadBefore], [first + 150, true]);
+      equal([lobby.messages[0].id, lobby.mayHaveUnreadBefore, lobby.unreadText], [first + 150, true, "100+"]);
       world.chat.loadUnread("lobby");
       await world.server.run();
       equal([lobby.mayHaveUnreadBefore, lobby.hasNewer, lobby.isMeant], [false, true, false]);
+      const counts = [lobby.unreadText];
       while (lobby.hasNewer) {
         world.chat.loadNewer("lobby");
         await world.server.run();
+        counts.push(lobby.unreadText);
       }
-      equal([lobby.messages[0].id, lobby.messages.length, lobby.unread], [first, 250, 250], others);
+      equal([lobby.messages[0].id, lobby.messages.length, counts], [first, 250, [others ? "150+" : "200+", ...counts.slice(1)]], others);
+      equal([...new Set(counts.slice(1))], ["250"], "messages of two lists count once");
     }
   },
 

@@ -130,7 +130,7 @@ def test_no_keystroke_is_lost_in_a_busy_room(
 
 
 def test_conversation_opens_at_the_oldest_unread_message(own_server: Program, open_page: Callable[[int], Page]) -> None:
-    """Also if more messages are unread than the page loads at once."""
+    """Also if more messages are unread than the page loads at once: then it says so."""
     fill(own_server.port, 20)
     page = open_page(own_server.port)
     page.log_in("alice", stays=True)
@@ -144,7 +144,7 @@ def test_conversation_opens_at_the_oldest_unread_message(own_server: Program, op
       return rule && place.top >= top && place.bottom <= bottom && Number(rule.nextElementSibling.dataset.id);
     """
     assert page.until(lambda: page.run(seen), "the line New is shown") == 21
-    page.click("button", "200 new messages")
+    page.click("button", "200+ new messages")
     page.until(lambda: page.messages()[-1].id == 270, "the newest message is shown")
 
 

@@ -16,7 +16,7 @@
  *
  * Unread are messages of others after the read mark of a conversation. Marks are kept in the browser, so they outlive
  * the page. A conversation without one begins with the newest message at the user's last visit (`seen_id`), or with the
- * newest of all.
+ * newest of all. Only loaded messages are counted; conversation.js knows whether there may be more.
  *
  * Events, with `detail`: "state"; "conversations" (the list, or what the list shows); "messages" {key, change, messages}
  * with change "append", "prepend", "update" or "reset"; "online" {key}; "notice" {key, text, isError}; "meant" {key,
@@ -211,11 +211,11 @@ export class Chat extends Actions {
     this.account = object.account;
     this.#historyId = object.history_id;
     this.#marks = this.#storage.readMarks(this.me, this.#historyId);
-    this.#firstReadId = object.seen_id ?? object.last_id;
+    if (isFirst) this.#firstReadId = object.seen_id ?? object.last_id;
     if (isFirst) this.#seenDirect = this.#startId = object.last_id;
     const lobby = this.#ensure(LOBBY, "lobby", "Lobby", object.last_id);
     if (object.since !== undefined) this.#onOtherHistory(object.since, isOther);
-    this.#onRooms(object.rooms ?? []);
+    this.#onRooms(object.rooms ?? [], isFirst);
     this.#setOnline(lobby, object);
     lobby.lastId = Math.max(lobby.lastId, object.last_id); // perhaps of a direct message: known when it is loaded
     this.#recount(lobby);
@@ -241,13 +241,13 @@ export class Chat extends Actions {
     this.#notice(LOBBY, "The server was restored from a backup. Messages may be missing.", true);
   }
 
-  /** The rooms that the user is in, at a login. */
-  #onRooms(rooms) {
+  /** The rooms that the user is in, at a login. Later ones than at the first were entered on another device. */
+  #onRooms(rooms, isFirst) {
     const keys = new Set(rooms.map(({ room }) => roomKey(room)));
     const lost = [...this.conversations.values()].filter((each) => each.kind === "room" && !keys.has(each.key));
     this.#foreseen = new Set(lost.map((each) => each.key));
     for (const each of lost) this.#leave(each, `You are no longer in #${each.name}.`);
-    for (const each of rooms) this.#onRoom(each);
+    for (const each of rooms) this.#onRoom(each, isFirst ? undefined : each.last_id);
   }
 
   #onRoom({ room, topic, last_id: lastId, private: isPrivate = false, role = "member" }, readId = undefined) {
@@ -275,12 +275,11 @@ export class Chat extends Actions {
     void ask("ignored");
     if (this.conversations.get(this.current)?.kind === "room") this.#askOnline(this.current);
     for (const { username, last_id: lastId } of (await ask("conversations")).conversations ?? []) {
-      const conversation = this.#ensure(userKey(username), "user", username);
-      conversation.lastId = Math.max(conversation.lastId, lastId);
+      this.#ensure(userKey(username), "user", username).noteLast(lastId);
     }
     for (const each of this.conversations.values()) this.#recount(each);
     this.#tell("conversations");
-    const unread = [...this.conversations.values()].filter((each) => each.unread > 0 && !each.isLoaded);
+    const unread = [...this.conversations.values()].filter((each) => each.hasUnread && !each.isLoaded);
     unread.sort((one, other) => other.lastId - one.lastId);
     for (const key of [this.current, LOBBY, ...unread.slice(0, PREFETCHED_MAX).map((each) => each.key)]) {
       if (this.conversations.get(key)?.isLoaded === false) await this.#loadOlder(key, true).catch(() => {});
@@ -650,10 +649,11 @@ export class Chat extends Actions {
     return this.#ignored.has(name.toLowerCase());
   }
 
-  /** Unread messages of all conversations. */
+  /** Unread messages of all conversations. `hasMore`: there may be more than `count`. */
   get unread() {
     const all = [...this.conversations.values()];
-    return { count: all.reduce((sum, each) => sum + each.unread, 0), isMeant: all.some((each) => each.isMeant) };
+    const hasMore = all.some((each) => each.mayHaveMoreUnread);
+    return { count: all.reduce((sum, each) => sum + each.unread, 0), hasMore, isMeant: all.some((each) => each.isMeant) };
   }
 
   /** Names for a message to this conversation: of users online, and first those who spoke here, the last one first. */

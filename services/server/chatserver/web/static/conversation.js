@@ -53,6 +53,7 @@ export class Conversation {
   isLoaded = false;
   /** True while the user sees the newest message. The view sets it. */
   isFollowed = true;
+  /** Unread messages among those that are loaded: see mayHaveMoreUnread. */
   unread = 0;
   /** True if an unread message is meant for the user. */
   isMeant = false;
@@ -62,6 +63,8 @@ export class Conversation {
   /** Counts the changes to another window: what was loaded for an earlier one is dropped. */
   generation = 0;
   #from;
+  /** Of what is not loaded, the newest message that the server has told of. */
+  #oldId;
   #tail = [];
   #tailFrom = 0;
 
@@ -72,6 +75,13 @@ export class Conversation {
     this.name = name;
     this.readId = readId;
     this.#from = from;
+    this.#oldId = kind === "user" ? 0 : from;
+  }
+
+  /** The newest message with a user, as the list of conversations has it. */
+  noteLast(id) {
+    this.lastId = Math.max(this.lastId, id);
+    this.#oldId = Math.max(this.#oldId, Math.min(id, this.#from));
   }
 
   /** Older messages have smaller ids; undefined if even the newest ones are not loaded. */
@@ -82,6 +92,22 @@ export class Conversation {
   /** True if there may be unread messages before the window: it has all later ones than those of `#from`. */
   get mayHaveUnreadBefore() {
     return this.isLoaded && this.hasOlder && this.#from > this.readId;
+  }
+
+  /** True if unread messages may be before the window, or between it and the tail: `unread` is then too small. */
+  get mayHaveMoreUnread() {
+    if (!this.isLoaded) return this.#oldId > this.readId;
+    return this.mayHaveUnreadBefore || (this.hasNewer && Math.max(this.endId, this.readId) < this.#tailFrom);
+  }
+
+  get hasUnread() {
+    return this.unread > 0 || this.mayHaveMoreUnread;
+  }
+
+  /** The number of unread messages as far as it is known: "", "7", "100+", or "new". */
+  get unreadText() {
+    if (this.unread === 0) return this.mayHaveMoreUnread ? "new" : "";
+    return this.unread.toLocaleString() + (this.mayHaveMoreUnread ? "+" : "");
   }
 
   /** Newer messages than those of a detached window have greater ids. */
@@ -104,7 +130,10 @@ export class Conversation {
   place(message) {
     const id = message.id ?? Infinity;
     if (message.id !== null) this.lastId = Math.max(this.lastId, id);
-    if (id <= this.#from) return false;
+    if (id <= this.#from) {
+      this.#oldId = Math.max(this.#oldId, id);
+      return false;
+    }
     if (!this.hasNewer && !this.isFollowed && this.messages.length >= WINDOW_MAX_MESSAGES) this.#detach();
     if (this.hasNewer && id > this.endId) {
       if (id > this.#tailFrom) insert(this.#tail, message);
@@ -187,6 +216,7 @@ export class Conversation {
     this.messages = this.messages.filter(isKept);
     this.#tail = this.#tail.filter(isKept);
     this.#from = seenId < id ? id : Math.min(this.#from, id);
+    this.#oldId = this.#from;
     this.#tailFrom = Math.min(this.#tailFrom, id);
     this.readId = Math.min(this.readId, id);
     this.lastId = Math.min(this.lastId, id);
@@ -195,10 +225,9 @@ export class Conversation {
 
   /** Count the unread messages again. `isUnread` and `isMeant` are true or false for a message after `readId`. */
   count(isUnread, isMeant) {
-    const known = [...this.messages, ...this.#tail];
+    const known = [...new Set([...this.messages, ...this.#tail])];
     const unread = known.filter((each) => each.id > this.readId && !each.isDeleted && isUnread(each));
-    // Before the history is loaded, the newest id alone tells that there is something.
-    this.unread = unread.length || Number(!this.isLoaded && this.lastId > this.readId);
+    this.unread = unread.length;
     this.isMeant = unread.some(isMeant);
   }
 
@@ -260,4 +289,14 @@ function insert(list, message) {
   let index = list.length;
   while (index > 0 && (list[index - 1].id ?? Infinity) > (message.id ?? Infinity)) index--;
   list.splice(index, 0, message);
+  fitTimes(list, index);
+}
+
+/** Own messages have the time of this computer, whose clock may be wrong: it is put between those of the others. */
+function fitTimes(list, index) {
+  const message = list[index];
+  if (message.nonce !== null) {
+    const [least, most] = [list[index - 1]?.time ?? 0, list.slice(index + 1).find((each) => each.nonce === null)?.time ?? Infinity];
+    message.time = Math.max(least, Math.min(message.time, most));
+  } else while (list[--index]?.nonce) list[index].time = Math.min(list[index].time, message.time);
 }

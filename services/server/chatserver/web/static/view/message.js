@@ -67,6 +67,12 @@ export function drawRow(row, message, context) {
   return row;
 }
 
+/** A message among others on the clipboard: [12:00] bob: hello. */
+export function copied(message, row) {
+  const sender = isAction(message) ? "" : `${clean(message.from)}: `;
+  return `[${clock.format(timeOf(message))}] ${sender}${row.querySelector(".text").textContent}`;
+}
+
 /** What a row shows. While it is the same, the row needs no update. */
 export const signatureOf = ({ state, id, time, isDeleted, isStored, error }, { isFirst, isMeant, isIgnored }) =>
   [state, id, time, isDeleted, isStored, error, isFirst, isMeant, isIgnored].join("|");

@@ -19,8 +19,8 @@ export async function toggleNotifications() {
 
 /** The title of the tab: a number if a message is meant for the user, a dot if there are other unread ones. */
 export function showTitle(chat, conversation) {
-  const { count, isMeant } = chat.unread;
-  const mark = isMeant ? `(${count}) ` : count ? "• " : "";
+  const { count, hasMore, isMeant } = chat.unread;
+  const mark = isMeant ? `(${count}${hasMore ? "+" : ""}) ` : count || hasMore ? "• " : "";
   const title = `${mark}${titleOf(conversation)} - Chat`;
   if (document.title !== title) document.title = title;
 }

@@ -46,13 +46,13 @@ export class Sidebar {
     this.onlineNames = new Set(chat.conversations.get("lobby").online.map((name) => name.toLowerCase()));
     this.drawRooms(all.filter(({ kind }) => kind !== "user").map((each) => this.row(each)));
     this.drawDirect(all.filter(({ kind }) => kind === "user").map((each) => this.row(each)));
-    $("open-sidebar").classList.toggle("unread", all.some(({ unread, key }) => unread > 0 && key !== this.current));
+    $("open-sidebar").classList.toggle("unread", all.some(({ hasUnread, key }) => hasUnread && key !== this.current));
     if ($("sidebar-foot").textContent !== chat.me) $("sidebar-foot").replaceChildren(nameNode(chat.me), this.self);
     this.renderUsers(conversation);
   }
 
   row(conversation) {
-    const { key, kind, name, unread, isMeant, isPrivate } = conversation;
+    const { key, kind, name, unreadText: unread, isMeant, isPrivate } = conversation;
     const isOnline = kind === "user" && this.onlineNames.has(name.toLowerCase());
     const isCurrent = key === this.current;
     const fill = (button) => {
@@ -65,7 +65,7 @@ export class Sidebar {
         kind === "user" ? dot : h("span.mark", { "aria-hidden": "true" }, "#"),
         h("span.label", kind === "user" ? nameNode(name) : h("bdi", bare)),
         ...(isPrivate ? [icon("lock"), hiddenText("private")] : []),
-        ...(unread ? [h(isMeant ? "span.badge.meant" : "span.badge", unread.toLocaleString(), hiddenText(" unread"))] : []),
+        ...(unread ? [h(isMeant ? "span.badge.meant" : "span.badge", unread, hiddenText(" unread"))] : []),
       );
     };
     return { key, state: [name, unread, isMeant, isPrivate, isOnline, isCurrent].join("|"), fill };

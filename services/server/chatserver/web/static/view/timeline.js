@@ -14,8 +14,8 @@
 // is off, and for a moment after it, because screen readers look at changes later.
 
 import { mentions } from "../text.js";
-import { $, h, icon, oncePerFrame, picture, plural, setChildren } from "./dom.js";
-import { continues, dayOf, dayText, drawRow, signatureOf } from "./message.js";
+import { $, h, icon, oncePerFrame, picture, setChildren } from "./dom.js";
+import { continues, copied, dayOf, dayText, drawRow, signatureOf } from "./message.js";
 
 // Rows of the window, and by how many it moves. On a very high screen there are more, so that no end is ever seen.
 const WINDOW = 150;
@@ -71,8 +71,8 @@ export class Timeline {
     this.conversation = conversation;
     this.#top = null;
     this.#anchor = this.#wanted = null;
-    this.#newAfter = conversation.unread > 0 ? conversation.readId : null;
-    this.#startsAtNew = conversation.unread > 0;
+    this.#newAfter = conversation.hasUnread ? conversation.readId : null;
+    this.#startsAtNew = conversation.hasUnread;
     this.#rows.clear();
     this.#hush();
     this.draw();
@@ -246,11 +246,11 @@ export class Timeline {
   /** After each change: marks what is read, shows the button, and draws again or loads more near an end. */
   #settle() {
     const { conversation, chat, jump } = this;
-    const { messages, key, hasOlder, hasNewer, unread } = conversation;
+    const { messages, key, hasOlder, hasNewer, unread, unreadText } = conversation;
     const newest = messages.findLast(({ id }) => id !== null)?.id ?? 0;
     if (newest > conversation.readId && this.#isBeingRead()) chat.markRead(key, newest);
     jump.hidden = this.#isFollowing && !hasNewer;
-    const label = unread ? plural(unread, "new message") : "Jump to the newest";
+    const label = unread ? `${unreadText} new message${unreadText === "1" ? "" : "s"}` : "Jump to the newest";
     if (jump.textContent !== label) jump.replaceChildren(icon("down"), label);
     const { begin, end, isNearTop, isNearEnd } = this.#edges();
     if (this.#startsAtNew && conversation.mayHaveUnreadBefore) this.#load("loadUnread");
