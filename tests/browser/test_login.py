@@ -89,6 +89,7 @@ def test_refused_login_says_why_and_can_be_tried_again(
     page.fill_in("no name", "secret")
     page.press(Keys.ENTER)
     page.until(lambda: "letters" in page.run("return document.querySelector('[role=alert]').textContent"), "it says so")
+    assert page.focused() == "Name"
     page.log_in(name)
     assert page.online().count(name) == 1
 

@@ -32,6 +32,7 @@ const frame = () => new Promise((go) => requestAnimationFrame(() => setTimeout(g
   done(ids);
 })();
 """
+_TO_END: Final = "const log = document.querySelector('[role=log]'); return log.scrollHeight - log.scrollTop - log.clientHeight;"
 
 
 def fill(port: int, count: int) -> None:
@@ -166,4 +167,9 @@ def test_new_messages_do_not_move_what_is_read(own_server: Program, open_page: C
         bob.say(f"new {number}")
     page.click("button", "5 new messages") if page.run(top) == before else pytest.fail("the text has moved")
     page.until_last("new 4")
+    for width, height in ((320, 568), (568, 320)):
+        page.resize(width, height)
+        page.wait_for("requestAnimationFrame(() => requestAnimationFrame(() => done(0)))")
+    page.until(lambda: page.run(_TO_END) < 2, "another size of the window does not move it from the end")
+    assert page.look_for("button", "Jump to the newest") is None
     bob.close()

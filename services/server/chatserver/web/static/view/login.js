@@ -86,5 +86,6 @@ export class Login {
     else if (code === "invitation_required") this.ask({ again: isNew, invitation: true });
     else if (code === "password_change_required") this.ask({ newPassword: true });
     else if (code === "wrong_password") password.select();
+    else if (code === "bad_username") username.select();
   }
 }

@@ -42,7 +42,7 @@ export class Timeline {
   #notices = new Map(); // key of a conversation -> [{ after: message, node }]
   #head = null;
   #isLoading = false;
-  #height = 0; // of the log, when it was placed
+  #placedSize = ""; // of the log, when it was placed
   #pointed = null;
 
   /** `onMenu(message, place, row)` opens the menu of a message, `onLeave()` gives the focus to the composer. */
@@ -59,10 +59,11 @@ export class Timeline {
     for (const name of ["pointerover", "focusin"]) log.addEventListener(name, point);
     log.parentElement.addEventListener("pointerleave", () => this.#pointAt(null));
     this.jump.addEventListener("click", () => this.toNewest());
-    new ResizeObserver(() => this.conversation && this.#place()).observe(log);
+    new ResizeObserver(() => this.#resized()).observe(log);
     document.addEventListener("visibilitychange", this.refresh);
     addEventListener("focus", this.refresh);
   }
+    addEventListener("resize", () => (this.#placedSize = "")); // a browser may scroll then, before or after the change
 
   // --- what is shown ---
 
@@ -277,7 +278,7 @@ export class Timeline {
     if (!conversation) return;
     const toEnd = log.scrollHeight - log.scrollTop - log.clientHeight;
     if (toEnd < NEAR_END && this.#showsNewest()) this.#top = null;
-    else if (log.clientHeight !== this.#height) this.#place(); // not the user scrolled: the composer grew
+    else if (this.#sizeNow() !== this.#placedSize) this.#place(); // not the user scrolled: a size has changed
     else this.#leaveEnd();
     conversation.isFollowed = this.#isFollowing;
     this.#anchor = this.#isFollowing ? null : this.#findAnchor();
@@ -298,7 +299,7 @@ export class Timeline {
   #place() {
     const { log } = this;
     const { top } = log.getBoundingClientRect();
-    this.#height = log.clientHeight;
+    this.#placedSize = this.#sizeNow();
     const row = this.#rows.get(this.#wanted)?.row;
     const rule = this.#startsAtNew && this.#rules.get("new");
     if (row) {
@@ -323,6 +324,15 @@ export class Timeline {
   }
 
   #showsNewest() {
+  #resized() {
+    this.#pointAt(null); // its row is elsewhere
+    if (this.conversation) this.#place();
+  }
+
+  #sizeNow() {
+    return `${this.log.clientWidth} ${this.log.clientHeight}`;
+  }
+
     const { messages, hasNewer } = this.conversation;
     return !hasNewer && this.#bounds()[1] === messages.length;
   }
