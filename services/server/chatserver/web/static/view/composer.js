@@ -5,6 +5,8 @@ import { $, kept, onSubmit, picture, plural, setText } from "./dom.js";
 const DRAFTS = "chat.drafts";
 const MESSAGE_MAX_BYTES = 8192;
 
+const NO_FILES = "Files and pictures can't be sent. A link can.";
+
 const bytesOver = (text) => new TextEncoder().encode(text).length - MESSAGE_MAX_BYTES;
 
 export class Composer {
@@ -25,6 +27,18 @@ export class Composer {
     this.box.addEventListener("keydown", (event) => this.keyPressed(event));
     addEventListener("pagehide", () => this.save());
   }
+    this.box.addEventListener("paste", ({ clipboardData: { files, types } }) => {
+      if (files.length > 0 && !types.includes("text/plain")) this.onError(NO_FILES);
+    });
+    for (const name of ["dragover", "drop"]) addEventListener(name, (event) => this.dragged(event));
+  }
+
+  /** A browser would open the file in place of the page. */
+  dragged(event) {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    if (event.type === "drop") this.onError(NO_FILES);
+    else event.dataTransfer.dropEffect = "none";
 
   keyPressed(event) {
     const { key, shiftKey, altKey, ctrlKey } = event;

@@ -55,6 +55,7 @@ export class Timeline {
     log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     log.addEventListener("keydown", (event) => this.#keyPressed(event));
     log.addEventListener("contextmenu", (event) => this.#menuAsked(event));
+    document.addEventListener("copy", (event) => this.#copied(event));
     const point = ({ target }) => this.#pointAt(target.closest(".message"));
     for (const name of ["pointerover", "focusin"]) log.addEventListener(name, point);
     log.parentElement.addEventListener("pointerleave", () => this.#pointAt(null));
@@ -383,6 +384,15 @@ export class Timeline {
     if (!row || event.pointerType === "touch" || event.target.closest("a") || !document.getSelection().isCollapsed) return;
     event.preventDefault();
     this.#openMenu(row, { x: event.clientX, y: event.clientY });
+  }
+
+  /** Several messages are copied whole, each with its sender and time. */
+  #copied(event) {
+    const selection = document.getSelection();
+    const chosen = [...this.#rows].filter(([, { row }]) => selection.containsNode(row.lastChild, true));
+    if (chosen.length < 2) return;
+    event.clipboardData.setData("text/plain", chosen.map(([message, { row }]) => copied(message, row)).join("\n"));
+    event.preventDefault();
   }
 
   #openMenu(row, place = null) {
