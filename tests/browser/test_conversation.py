@@ -112,3 +112,71 @@ def test_message_is_shown_at_once_and_becomes_solid_when_it_is_confirmed(
     own_server.resume()
     alice.until_sent()
     assert alice.messages()[-1].id == 1
+
+
+def test_room_and_draft_outlive_a_reload_and_a_removal(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """The address names the conversation. What was typed in a room that is lost stays until it is dismissed."""
+    name, room = fresh_name("alice"), fresh_name("draftroom")
+    page = open_page(server.port)
+    page.log_in(name, stays=True)
+    owner = Peer(server.port)
+    owner.login(fresh_name("owner"))
+    owner.ask(command="join", room=room)
+    title = "return document.getElementById('title').textContent"
+    page.send(f"/join {room}")
+    page.until(lambda: page.run(title) == f"#{room}", "the room is open")
+    page.find("textbox", "Message").send_keys("half a sentence")
+    page.reload()
+    page.until(lambda: page.run(title) == f"#{room}", "the same room is open")
+    assert page.find("textbox", "Message").get_property("value") == "half a sentence"
+    page.open_conversation("Lobby")
+    page.driver.back()
+    page.until(lambda: page.run(title) == f"#{room}", "back is the room")
+    owner.ask(command="kick", room=room, username=name)
+    page.until(lambda: page.run(title) == "Lobby", "the room is lost")
+    page.until_shows("What you typed there:\nhalf a sentence")
+    page.reload()
+    page.until_shows("What you typed there:\nhalf a sentence")
+    page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as without https
+    page.click("button", "Copy")
+    page.find("textbox", "Message").click()
+    page.chord(Keys.CONTROL, "v")
+    assert page.find("textbox", "Message").get_property("value") == "half a sentence"
+    page.click("button", "Dismiss")
+    page.until(lambda: "What you typed" not in page.text(), "the notice is gone")
+    assert room not in page.run("return JSON.stringify({ ...sessionStorage })")
+    owner.close()
+
+
+def test_messages_are_copied_with_senders_and_files_are_refused(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """A browser would copy the times alone, open a dropped file in place of the page, and print the lists as well."""
+    name = fresh_name("alice")
+    page = open_page(server.port)
+    page.log_in(name)
+    for text in ("first", "/me waves"):
+        page.send(text)
+    page.until(lambda: page.texts()[-2:] == ["first", f"* {name} waves"], "both are shown")
+    copied = page.run("""
+      const rows = [...document.querySelectorAll("[role=log] [data-from]")].slice(-2);
+      getSelection().setBaseAndExtent(rows[0], 0, rows[1], rows[1].childNodes.length);
+      const event = new ClipboardEvent("copy", { clipboardData: new DataTransfer(), bubbles: true, cancelable: true });
+      rows[1].dispatchEvent(event);
+      return event.clipboardData.getData("text/plain").replace(/[0-9]{2}:[0-9]{2}/g, "TIME");
+    """)
+    assert copied == f"[TIME] {name}: first\n[TIME] * {name} waves"
+    for kind in ("new DragEvent('drop', { dataTransfer: data", "new ClipboardEvent('paste', { clipboardData: data"):
+        page.run(f"""
+          const data = new DataTransfer();
+          data.items.add(new File(["x"], "x.png", {{ type: "image/png" }}));
+          document.getElementById("message").dispatchEvent({kind}, bubbles: true, cancelable: true }}));
+        """)
+        page.until_shows("Files and pictures can't be sent")
+        page.click("button", "Dismiss")
+        page.until(lambda: "can't be sent" not in page.text(), "the notice is gone")
+    page.command("Emulation.setEmulatedMedia", media="print")
+    page.until(lambda: "first" in page.text() and page.look_for("navigation", "Conversations") is None, "is on paper")
+    page.command("Emulation.setEmulatedMedia", media="")

@@ -32,7 +32,10 @@ const frame = () => new Promise((go) => requestAnimationFrame(() => setTimeout(g
   done(ids);
 })();
 """
-_TO_END: Final = "const log = document.querySelector('[role=log]'); return log.scrollHeight - log.scrollTop - log.clientHeight;"
+_TO_END: Final = """
+const { scrollHeight, scrollTop, clientHeight } = document.querySelector("[role=log]");
+return scrollHeight - scrollTop - clientHeight;
+"""
 
 
 def fill(port: int, count: int) -> None:

@@ -84,6 +84,8 @@ _RECONNECT = "No message is missed or repeated after a reconnect (json)."
 _PAGE = "The web page shows each message once and in order, and stores each typed one once, whatever breaks."
 _REFUSED_PAGE = "The web page says why its connection is refused, and tries again when the server allows it."
 _OLDEST_UNREAD = "A conversation of the web page opens at the oldest unread message."
+_COUNT = "The web page tells if more messages are unread than it has counted, and counts none twice."
+_DRAFT = "What is typed in the web page outlives a reload and the loss of its room."
 _SPEAKERS = "Tab completes the names of those first who spoke in the room last, in the web page and in the client."
 _TEXTS = "Texts of others are only texts in the web page: no script runs, and each stays in its row."
 _TOKEN_ONLY = "A browser keeps a session token, and never a password."
@@ -2585,6 +2587,28 @@ BREAKS = (
         "return false;",
         f"{_MODEL}test_scenario",
         "browser/test_reading.py::test_conversation_opens_at_the_oldest_unread_message",
+    ),
+    _break(
+        _COUNT,
+        _STATIC + "conversation.js",
+        '(this.mayHaveMoreUnread ? "+" : "")',
+        '""',
+        f"{_MODEL}test_scenario",
+        "browser/test_reading.py::test_conversation_opens_at_the_oldest_unread_message",
+    ),
+    _break(
+        _COUNT,
+        _STATIC + "conversation.js",
+        "[...new Set([...this.messages, ...this.#tail])]",
+        "[...this.messages, ...this.#tail]",
+        f"{_MODEL}test_scenario",
+    ),
+    _break(
+        _DRAFT,
+        _STATIC + "view/page.js",
+        "    this.returnDrafts();\n",
+        "",
+        "browser/test_conversation.py::test_room_and_draft_outlive_a_reload_and_a_removal",
     ),
     _break(
         _SPEAKERS,

@@ -20,13 +20,13 @@ export class Composer {
   constructor({ run, complete, onUp, onPage, onError }) {
     Object.assign(this, { run, complete, onUp, onPage, onError });
     this.box = $("message");
-    this.drafts = JSON.parse(kept(sessionStorage, DRAFTS) ?? "{}");
+    const { username = null, drafts = {} } = JSON.parse(kept(sessionStorage, DRAFTS) ?? "{}");
+    Object.assign(this, { username, drafts });
     picture($("send"), "send", "Send");
     onSubmit($("composer"), () => this.submit());
     this.box.addEventListener("input", () => this.typed());
     this.box.addEventListener("keydown", (event) => this.keyPressed(event));
     addEventListener("pagehide", () => this.save());
-  }
     this.box.addEventListener("paste", ({ clipboardData: { files, types } }) => {
       if (files.length > 0 && !types.includes("text/plain")) this.onError(NO_FILES);
     });
@@ -39,6 +39,7 @@ export class Composer {
     event.preventDefault();
     if (event.type === "drop") this.onError(NO_FILES);
     else event.dataTransfer.dropEffect = "none";
+  }
 
   keyPressed(event) {
     const { key, shiftKey, altKey, ctrlKey } = event;
@@ -83,6 +84,12 @@ export class Composer {
   #endCycle() {
     this.#put(this.#cycle, this.#cycle.word);
     this.#leavesByTab = true;
+  }
+
+  /** Begins with the drafts of this user; those of another one are dropped. */
+  enter(username) {
+    if (username !== this.username) this.forget();
+    this.username = username;
   }
 
   /** Changes to the draft of a conversation. */
@@ -135,12 +142,17 @@ export class Composer {
 
   save() {
     if (this.key) this.drafts[this.key] = this.box.value || undefined;
-    kept(sessionStorage, DRAFTS, JSON.stringify(this.drafts));
+    kept(sessionStorage, DRAFTS, JSON.stringify({ username: this.username, drafts: this.drafts }));
   }
 
   forget() {
     this.set("");
     this.drafts = {};
+    this.save();
+  }
+
+  drop(key) {
+    delete this.drafts[key];
     this.save();
   }
 }

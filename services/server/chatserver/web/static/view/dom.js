@@ -113,3 +113,15 @@ export function kept(storage, name, value) {
 }
 
 export const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
+
+/** Puts a text on the clipboard. Without https the browser has no interface for it, but can copy a selection. */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const [box, focused] = [h("textarea.hidden-text", { value: text }), document.activeElement];
+  document.body.append(box);
+  box.select();
+  const isCopied = document.execCommand("copy");
+  box.remove();
+  focused?.focus();
+  if (!isCopied) throw new Error("The browser does not allow copying.");
+}

@@ -2,6 +2,7 @@
 
 import { clean, nameNode } from "../text.js";
 import { actButton, askDialog, details, listDialog } from "./dialogs.js";
+import { copyText } from "./dom.js";
 import { momentText } from "./message.js";
 
 const DAY = 24 * 3600;
@@ -61,7 +62,7 @@ export function messageItems(chat, conversation, message, { open, tell }) {
     isDanger: true,
     action: () => chat.deleteMessage(key, id),
   };
-  const copy = () => navigator.clipboard.writeText(text).catch(() => tell("The browser does not allow copying.", true));
+  const copy = () => copyText(text).catch(() => tell("The browser does not allow copying.", true));
   return [
     !isDeleted && ["Copy text", copy],
     !isOwn && kind !== "user" && ["Reply with a direct message", () => open(`user:${from.toLowerCase()}`)],

@@ -6,7 +6,7 @@ import { clean } from "../text.js";
 import { ignoredDialog, passwordDialog, selfItems, sessionsDialog } from "./account.js";
 import { Composer } from "./composer.js";
 import { helpDialog } from "./dialogs.js";
-import { $, h, iconButton, oncePerFrame, picture, setText } from "./dom.js";
+import { $, copyText, h, iconButton, oncePerFrame, picture, setText } from "./dom.js";
 import { Login } from "./login.js";
 import { openMenu } from "./menu.js";
 import { auditDialog, bansDialog, messageItems, userItems } from "./moderation.js";
@@ -25,11 +25,17 @@ export function startPage(chat) {
   new Page(chat).start();
 }
 
+/** The conversation that the address names: #room:dev, #user:bob, #lobby or nothing. */
+const addressed = () => location.hash.slice(1).toLowerCase() || "lobby";
+
 class Page {
+  /** Notices with drafts of rooms that the user is no longer in. */
+  returned = new Map();
+
   constructor(chat) {
     this.chat = chat;
     this.open = (key) => this.openConversation(key);
-    this.tell = (text, isError = false) => this.showNotice(text, isError, true);
+    this.tell = (text, isError = false) => this.showNotice(text, isError, { isAnswer: true });
     this.help = () => helpDialog(COMMANDS);
     const leave = () => this.composer.focus();
     this.login = new Login(chat);
@@ -65,6 +71,7 @@ class Page {
     picture($("open-more"), "more", "About this conversation", (button) => this.conversationMenu(button));
     $("shade").addEventListener("click", () => this.closeDrawer());
     document.addEventListener("keydown", (event) => this.keyPressed(event));
+    addEventListener("popstate", () => this.isInside && this.openConversation(addressed()));
     const on = (name, action) => this.chat.addEventListener(name, ({ detail }) => action(detail ?? {}));
     on("state", () => this.stateChanged());
     on("messages", (detail) => this.timeline.changed(detail));
@@ -90,13 +97,24 @@ class Page {
     this.login.hide();
     $("boot").hidden = true;
     $("chat").hidden = false;
-    this.openConversation(this.conversation ? this.current : "lobby");
+    const { chat, composer } = this;
+    composer.enter(chat.me);
+    const typed = Object.keys(composer.drafts).filter((key) => key.startsWith("user:"));
+    for (const key of typed) chat.meet(key).catch(() => {});
+    const key = this.conversation ? this.current : addressed();
+    const isKnown = chat.conversations.has(key);
+    this.openConversation(isKnown ? key : "lobby");
+    if (!isKnown) this.openConversation(key);
   }
 
   leave() {
     const { error } = this.chat;
-    if (this.isInside && !error) this.composer.forget();
+    if (this.isInside && !error) {
+      this.composer.forget();
+      history.replaceState(null, "", location.pathname);
+    }
     this.isInside = false;
+    this.returned.clear();
     for (const dialog of document.querySelectorAll("dialog")) dialog.close();
     $("notices").replaceChildren();
     $("boot").hidden = $("chat").hidden = true;
@@ -118,7 +136,16 @@ class Page {
       await opened;
     } catch (error) {
       this.tell(error.message, true);
+      if (this.conversation) this.address(this.current);
     }
+  }
+
+  /** Puts a conversation into the address, for a reload and the button "back". One that was left has no way back. */
+  address(key) {
+    if (addressed() === key) return;
+    const isLeft = !this.chat.conversations.has(addressed());
+    const hash = key !== "lobby" && /^[\w:.-]+$/.test(key) ? `#${key}` : "";
+    history[isLeft ? "replaceState" : "pushState"](null, "", location.pathname + hash);
   }
 
   showConversation(conversation) {
@@ -129,6 +156,7 @@ class Page {
       this.composer.open(key, `Message to ${kind === "lobby" ? "all users" : titleOf(conversation)}`);
       this.sidebar.select(key);
       this.render();
+      this.address(key);
     }
     if (!matchMedia("(pointer: coarse)").matches) this.composer.focus();
   }
@@ -144,6 +172,23 @@ class Page {
     showTitle(this.chat, conversation);
     this.sidebar.render();
     this.timeline.refresh();
+    this.returnDrafts();
+  }
+
+  /** Shows what was typed in rooms that the user is no longer in. The draft is kept until its notice is dismissed. */
+  returnDrafts() {
+    const { composer, chat, returned } = this;
+    for (const [key, text] of Object.entries(composer.drafts)) {
+      const isLost = key.startsWith("room:") && !chat.conversations.has(key) && text;
+      if (!isLost) {
+        returned.get(key)?.remove();
+        returned.delete(key);
+      } else if (!returned.has(key)) {
+        const copy = h("button.link", { onclick: () => copyText(text).catch((error) => this.tell(error.message, true)) }, "Copy");
+        const about = `You are not in #${key.slice(5)} any more. What you typed there:\n${text}`;
+        returned.set(key, this.showNotice(about, true, { kept: copy, onDismiss: () => composer.drop(key) }));
+      }
+    }
   }
 
   async jump(key, id) {
@@ -211,14 +256,23 @@ class Page {
     else this.timeline.addNotice(key, clean(text));
   }
 
-  /** An error about an action of the user (`isAnswer`) stays until the next action, others until they are dismissed. */
-  showNotice(text, isError, isAnswer = false) {
+  /**
+   * An error about an action of the user (`isAnswer`) stays until the next action, others until they are dismissed. One
+   * with a button (`kept`) does not give way to others.
+   */
+  showNotice(text, isError, { isAnswer = false, kept = null, onDismiss = () => {} } = {}) {
     const lines = String(text).split("\n").map(clean).join("\n");
-    const notice = h(isError ? "div.error" : "div", { "data-answer": isAnswer || undefined }, h("span", { dir: "auto" }, lines));
-    notice.append(iconButton("close", "Dismiss", () => notice.remove()));
+    const notice = h(isError ? "div.error" : "div", { "data-answer": isAnswer || undefined }, h("span", { dir: "auto" }, lines), kept);
+    const dismiss = () => {
+      notice.remove();
+      onDismiss();
+    };
+    notice.append(iconButton("close", "Dismiss", dismiss));
     $("notices").append(notice);
-    if ($("notices").childElementCount > NOTICES_MAX) $("notices").firstChild.remove();
-    if (!isError) setTimeout(() => notice.remove(), NOTICE_MS);
+    const others = [...$("notices").children].filter((each) => each.childElementCount < 3);
+    if (others.length > NOTICES_MAX) others[0].remove();
+    if (!isError) setTimeout(dismiss, NOTICE_MS);
+    return notice;
   }
 
   /** The user goes on: errors about what was done before are no longer of interest. */

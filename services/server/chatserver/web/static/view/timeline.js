@@ -63,8 +63,8 @@ export class Timeline {
     new ResizeObserver(() => this.#resized()).observe(log);
     document.addEventListener("visibilitychange", this.refresh);
     addEventListener("focus", this.refresh);
-  }
     addEventListener("resize", () => (this.#placedSize = "")); // a browser may scroll then, before or after the change
+  }
 
   // --- what is shown ---
 
@@ -324,7 +324,6 @@ export class Timeline {
     }
   }
 
-  #showsNewest() {
   #resized() {
     this.#pointAt(null); // its row is elsewhere
     if (this.conversation) this.#place();
@@ -334,6 +333,7 @@ export class Timeline {
     return `${this.log.clientWidth} ${this.log.clientHeight}`;
   }
 
+  #showsNewest() {
     const { messages, hasNewer } = this.conversation;
     return !hasNewer && this.#bounds()[1] === messages.length;
   }
