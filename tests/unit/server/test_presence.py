@@ -273,6 +273,16 @@ def test_user_of_another_server_who_went_offline_leaves_the_lobby_before_its_roo
     assert first_version < second_version
 
 
+def test_user_of_another_server_who_joined_and_left_meanwhile_is_announced(start: StartFixture) -> None:
+    """The log may have told its join already. The list of users is the same, and so is its version."""
+    fixture = start()
+    version = fixture.enter("alice")
+    fixture.presence.change_peer("b", [RosterChange(LOBBY_ID, None, (), ["alice", "bob"])])
+    assert fixture.presence.users() == (("alice",), version)
+    fixture.presence.start()
+    assert fixture.next() == (Users(None, ("alice",), ("alice",), ("bob",)), version)
+
+
 def test_crashed_presence_is_reported() -> None:
     crashes: list[str] = []
 

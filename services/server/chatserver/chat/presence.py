@@ -239,7 +239,7 @@ class Presence:
         self.change_peer(server, changes)
 
     def change_peer(self, server: str, changes: Iterable[RosterChange]) -> None:
-        """Change the users of another server. A change that was made already has no effect.
+        """Change the users of another server. A change that was made already has no effect, but an end is announced.
 
         The lobby comes first: else a user who went offline would be seen to leave a room only.
         """
@@ -277,6 +277,9 @@ class Presence:
                 del roster.elsewhere[name]
                 if name not in roster.counts:
                     self._note_change(roster, room_id, name, is_online=False)
+        # They joined and left between two changes of the server. The log may have told their join already.
+        for name in set(left) - gone - roster.counts.keys() - roster.elsewhere.keys() - roster.changes.keys():
+            self._note_change(roster, room_id, name, is_online=False, is_news=False)
         self._forget_empty(roster, room_id)
         if not names:
             del rooms[room_id]
@@ -295,11 +298,12 @@ class Presence:
             del self._rosters[room_id]
             self._rooms_pace.changed.pop(room_id, None)
 
-    def _note_change(self, roster: _Roster, room_id: int, name: str, *, is_online: bool) -> None:
-        """Record the last change of a user, in place of an earlier one."""
-        self._version += 1
-        if room_id == LOBBY_ID:
-            self._count += 1 if is_online else -1
+    def _note_change(self, roster: _Roster, room_id: int, name: str, *, is_online: bool, is_news: bool = True) -> None:
+        """Record the last change of a user, in place of an earlier one. ``is_news``: it changes the list of users."""
+        if is_news:
+            self._version += 1
+            if room_id == LOBBY_ID:
+                self._count += 1 if is_online else -1
         roster.changes.pop(name, None)
         roster.changes[name] = (self._version, is_online)
         self._pace_of(room_id).changed[room_id] = roster
