@@ -358,11 +358,18 @@ MODERATED: list[Entry[Any]] = [
     PublicMessages(1, "", ["text"], [None], 2),
 ]
 
+# The owner neither gives its role to another one nor loses it.
+OWNER: list[Entry[Any]] = [
+    SetRole(2, 2, "", 1, "", RoomRole.OWNER),
+    SetRole(2, 1, "", 1, "", RoomRole.OPERATOR),
+]
+
 
 @example(SUCCESSION)
 @example(FULL)
 @example(KEY)
 @example(MODERATED)
+@example(OWNER)
 @given(st.lists(st.one_of(room_entries), min_size=20, max_size=60))
 def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     """Promises: outcome of any entry, whoever sends it; and afterwards every read, for each account.
