@@ -171,7 +171,7 @@ def test_new_messages_do_not_move_what_is_read(own_server: Program, open_page: C
     page.click("button", "5 new messages") if page.run(top) == before else pytest.fail("the text has moved")
     page.until_last("new 4")
     for width, height in ((320, 568), (568, 320)):
-        page.resize(width, height)
+        page.resize(width, height, is_mobile=True)
         page.wait_for("requestAnimationFrame(() => requestAnimationFrame(() => done(0)))")
     page.until(lambda: page.run(_TO_END) < 2, "another size of the window does not move it from the end")
     assert page.look_for("button", "Jump to the newest") is None
