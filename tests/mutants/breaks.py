@@ -177,6 +177,7 @@ _PUT_OUT = "A client that is banned, kicked or replaced does not reconnect, and 
 _RATES = "Messages of a script that are refused for their rate are sent again, one by one and in order."
 _MEANT = "A command of moderation is about the user, message, room and time that were meant."
 _CLIENT_MEMORY = "The client's memory for unread events is limited."
+_INTERRUPT = "Ctrl-C ends a program with a ChatClient at any moment."
 _REQUESTS = "A flood of requests delays no other user, and keeps none out."
 
 BREAKS = (
@@ -2123,9 +2124,16 @@ BREAKS = (
     _break(
         _CLIENT_MEMORY,
         _CLIENT + "inbox.py",
-        "if self._is_closed or self._put_bytes - self._taken_bytes <= self._max_bytes:",
-        "if True:",
+        "return not self._is_closed and self._put_bytes - self._taken_bytes > self._max_bytes",
+        "return False",
         "unit/client/test_inbox.py::test_full_inbox_blocks_the_receiver_thread_until_an_item_is_taken",
+    ),
+    _break(
+        _INTERRUPT,
+        _CLIENT + "inbox.py",
+        "_WAIT_MAX_SECONDS: Final = 1.0",
+        "_WAIT_MAX_SECONDS: Final = 1_000.0",
+        "unit/client/test_inbox.py::test_signal_that_does_not_interrupt_the_wait_is_handled_soon",
     ),
     _break(
         _BACKUP,

@@ -3,10 +3,13 @@
 A full Inbox blocks the receiver thread. The socket is then not read, and the server disconnects this client like any
 client that does not read. A Backlog holds events that happened while a program waited for an answer. A full Backlog
 drops the oldest events: the answer arrives after them, so blocking would be a deadlock.
+
+A signal such as that of Ctrl-C raises KeyboardInterrupt in a program between any two instructions. The consumer may
+then close the client, so it must not hold a lock: an Event or a Condition, whose code is Python, could stay locked.
 """
 
+import math
 import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,6 +19,8 @@ from msgspec import Struct
 
 # Maximum size of each buffer in memory: four times the longest history, 500 messages of 8,192 bytes.
 WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
+# Longest wait of a consumer in one piece. A signal that arrives in the moment before a wait does not interrupt it.
+_WAIT_MAX_SECONDS: Final = 1.0
 # Approximate memory overhead per object.
 _OBJECT_BYTES: Final = 64
 
@@ -39,12 +44,13 @@ class Inbox:
     def __init__(self, max_bytes: int = WAITING_MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._queue: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
-        # Lock-free counters with one writer each: the receiver thread, and the consumer. put_received() may read a
-        # stale _taken_bytes and wait without need, but not forever. It clears _was_taken before it reads, and get()
-        # counts before it sets _was_taken. So a get() that put_received() has not seen ends the wait.
+        # Without a lock. The counters have one writer each: the receiver thread, and the consumer. put_received() says
+        # that it waits before it reads _taken_bytes once more, and get() counts before it asks if anybody waits. So a
+        # get() that put_received() has not seen ends the wait.
         self._put_bytes = self._taken_bytes = 0
-        # Set when an item was taken, and by close().
-        self._was_taken = threading.Event()
+        self._is_waiting = False
+        # An item for each get() while put_received() waits, and for close().
+        self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_closed = False
         # Called by put_received(), once until the next take(): wakes an event loop.
         self.wake: Callable[[], None] = lambda: None
@@ -61,11 +67,11 @@ class Inbox:
 
     def put_received(self, given: object) -> None:
         """Add a received item. For the receiver thread; blocks while the queue is above its limit and open."""
-        while True:
-            self._was_taken.clear()
-            if self._is_closed or self._put_bytes - self._taken_bytes <= self._max_bytes:
-                break
-            self._was_taken.wait()
+        while self._is_full():
+            self._is_waiting = True
+            if self._is_full():
+                self._taken.get()
+            self._is_waiting = False
         size = size_bytes(given)
         self._put_bytes += size
         self._queue.put((given, size))
@@ -87,16 +93,27 @@ class Inbox:
 
     def get(self, timeout_seconds: float | None = None) -> Any:
         """Remove and return the next item. For the consumer. Raises queue.Empty after the timeout."""
-        given, size = self._queue.get(timeout=timeout_seconds)
-        if size:
+        until = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            wait_seconds = min(until - time.monotonic(), _WAIT_MAX_SECONDS)
+            try:
+                given, size = self._queue.get(timeout=max(wait_seconds, 0.0))
+            except queue.Empty:
+                if wait_seconds < _WAIT_MAX_SECONDS:
+                    raise
+                continue
             self._taken_bytes += size
-            self._was_taken.set()
-        return given
+            if self._is_waiting:
+                self._taken.put(None)
+            return given
 
     def close(self) -> None:
         """Unblock put_received() now and from now on. For any thread."""
         self._is_closed = True
-        self._was_taken.set()
+        self._taken.put(None)
+
+    def _is_full(self) -> bool:
+        return not self._is_closed and self._put_bytes - self._taken_bytes > self._max_bytes
 
 
 class Backlog:

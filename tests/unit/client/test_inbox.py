@@ -1,7 +1,11 @@
 """The buffers of received events are limited: a full Inbox blocks the receiver thread, a full Backlog drops events."""
 
+import itertools
 import queue
+import signal
+import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -52,6 +56,64 @@ def test_items_of_the_program_never_block_and_closing_unblocks_all() -> None:
     receiver.join(DEADLINE_SECONDS)
     assert not receiver.is_alive()
     assert [inbox.get(0.0) for _ in range(109)] == [message(number) for number in range(109)]
+
+
+def test_consumer_that_is_interrupted_at_any_moment_can_close_it() -> None:
+    """Ctrl-C raises KeyboardInterrupt between any two instructions, also in functions that get() calls."""
+    for moment in itertools.count():
+        inbox = Inbox()
+        inbox.put_received(message(1))
+        was_interrupted = threading.Event()
+
+        def consume(moment: int, inbox: Inbox, was_interrupted: threading.Event) -> None:
+            moments = itertools.count()
+
+            def trace(*_: object) -> Any:
+                if next(moments) == moment:
+                    raise KeyboardInterrupt
+                return trace
+
+            sys.settrace(trace)
+            try:
+                inbox.get(0.0)
+            except KeyboardInterrupt:
+                was_interrupted.set()
+            finally:
+                sys.settrace(None)
+            inbox.put_received(message(2))
+            inbox.close()
+
+        consumer = threading.Thread(target=consume, args=(moment, inbox, was_interrupted), daemon=True)
+        consumer.start()
+        consumer.join(DEADLINE_SECONDS)
+        assert not consumer.is_alive(), moment
+        if not was_interrupted.is_set():
+            break
+    assert moment > 5, "there were moments"
+
+
+def test_signal_that_does_not_interrupt_the_wait_is_handled_soon() -> None:
+    """As one that arrives in the moment before a wait: this one comes to another thread."""
+
+    class SignalledError(Exception):
+        pass
+
+    def raise_error(*_: object) -> None:
+        raise SignalledError
+
+    def signal_itself() -> None:
+        while sys._current_frames()[main].f_code is not Inbox.get.__code__:
+            pass
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, raise_error)
+    try:
+        threading.Thread(target=signal_itself, daemon=True).start()
+        with pytest.raises(SignalledError):
+            Inbox().get(DEADLINE_SECONDS)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_receiver_wakes_the_consumer_once_until_it_takes() -> None:
