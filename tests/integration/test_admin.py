@@ -846,7 +846,8 @@ def test_doctor_names_problems_and_remedies(
         ("certificate", "warning", f"chmod o= {files.key}"),
         ("settings", "warning", "Is it CHAT_GUESTS?"),
     }
-    for name in ("CHAT_GEUSTS", "CHAT_TLS_CERT", "CHAT_TLS_KEY"):
+    # Those of the tests are not settings either.
+    for name in ("CHAT_GEUSTS", "CHAT_TLS_CERT", "CHAT_TLS_KEY", *(each for each in os.environ if "CHAT_TEST" in each)):
         monkeypatch.delenv(name)
     for published, verdict in (("", "warning"), ("0.0.0.0", "warning"), ("127.0.0.1", "ok")):
         monkeypatch.setenv("CHAT_PUBLISH", published)
