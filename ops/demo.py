@@ -125,8 +125,10 @@ def _certificates(is_wanted: bool) -> Iterator[Certificates | None]:  # noqa: FB
 
 def _uses_containers(stack: str) -> bool:
     """Raises DemoError if containers are required, and there is no engine."""
-    if stack == "process" or _engine_answers():
-        return stack != "process"
+    if stack == "process":
+        return False
+    if _engine_answers():
+        return True
     if stack == "docker":
         raise DemoError("no Docker engine with Compose answers. Without containers: make demo STACK=process")
     return False
