@@ -297,7 +297,7 @@ def running(
 
 
 def _free_port() -> int:
-    """One that nobody gets, meanwhile, who asks for any port."""
+    """A port that the system gives to no program that asks for any free one."""
     with bind_free_port() as reserved:
         return int(reserved.getsockname()[1])
 

@@ -35,7 +35,7 @@ UNCONFIRMED_MIN_SECONDS = 4.0
 UNCONFIRMED_MAX_SECONDS = 20.0
 # A user that left is in no list of users after this time, and a user that came is in all.
 LIST_SECONDS = 15.0
-# Without a leader of the log, which takes ten seconds to elect, nobody can know that a server is gone with its users.
+# An election of a leader of the log takes up to ten seconds. Until then no server can find that another one is gone.
 ELECTION_SECONDS = 12.0
 _PING_SECONDS = 1.0
 _POLL_SECONDS = 0.05
