@@ -34,6 +34,8 @@ from chatserver.config import load_config
 from chatserver.control import ADMIN_FILE
 from chatserver.log import configure_log
 from chatserver.net.admin_socket import AdminSocket
+from chatserver.store.database import Database
+from chatserver.store.errors import StoreError
 from chatserver.store.files import lock
 
 if TYPE_CHECKING:
@@ -330,6 +332,8 @@ def test_output_has_no_control_characters(admin: Admin, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "(none)\n"
     assert heading.split() == ["ROOM", "MEMBERS", "INVITED", "PRIVATE", "OWNER", "CREATED", "TOPIC"]
     assert row.endswith("red \\x1b[31m")
+    assert cli.main(["rooms", "--data", f"{admin.folder}/\x1b[31m"]) == 1
+    assert "/\\x1b[31m" in capsys.readouterr().err
 
 
 def test_lists_exports_and_backups_have_no_secrets(admin: Admin, tmp_path: Path) -> None:
@@ -721,6 +725,53 @@ def test_full_disk_leaves_neither_a_backup_nor_a_change(admin: Admin, tmp_path: 
     assert admin(f"restore {tmp_path}/backup.db --replace").code == 0
 
 
+_SCHEMA_OF_MESSAGE = "UPDATE sqlite_schema SET sql = replace(sql, 'text            TEXT', '{}') WHERE name = 'message'"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TRIGGER more AFTER INSERT ON message BEGIN UPDATE account SET role = 'operator'; END",
+        "ALTER TABLE read_mark RENAME TO more; CREATE VIEW read_mark AS SELECT * FROM more",
+        "CREATE INDEX more ON message (length(zeroblob(100000000)))",
+        "CREATE VIRTUAL TABLE more USING fts5(text)",
+        "ALTER TABLE account ADD COLUMN more INTEGER AS (length(zeroblob(100000000)))",
+        "PRAGMA writable_schema = ON; "
+        + _SCHEMA_OF_MESSAGE.format("text /* TEXT */ TEXT CHECK (length(zeroblob(100000000)) > 0)"),
+        "DROP INDEX message_nonce",
+        "PRAGMA user_version = 0",
+    ],
+)
+def test_backup_with_a_schema_of_its_own_is_refused(admin: Admin, tmp_path: Path, sql: str) -> None:
+    """SQLite would run it in the server. It is refused before the file is checked, which would run a part of it."""
+    users = admin("users").rows
+    admin(f"backup {tmp_path}/backup.db")
+    plant(sql, "backup.db")(tmp_path)
+    before = contents(admin.folder)
+    result = admin(f"restore {tmp_path}/backup.db --replace")
+    assert result.code == 1
+    assert re.search(r"has the .*'(more|account|message|read_mark)'|has no .*'message_nonce'|not the", result.error)
+    assert contents(admin.folder) == before
+    assert admin("users").rows == users
+    # The same file, in the place of the database without the command.
+    admin.folder = tmp_path / "copied"
+    admin.folder.mkdir(mode=0o700)
+    shutil.copy(tmp_path / "backup.db", admin.folder / "chat.db")
+    for command in ("users", "check"):
+        assert admin(command).code == 1
+    with pytest.raises(StoreError, match=r"has the|has no"):
+        Database(admin.folder)
+
+
+def test_backup_with_other_comments_and_statistics_is_restored(admin: Admin, tmp_path: Path) -> None:
+    """Servers of earlier versions wrote other comments into the schema."""
+    admin(f"backup {tmp_path}/backup.db")
+    change = _SCHEMA_OF_MESSAGE.format("text TEXT /* of the message */")
+    plant(f"ANALYZE; PRAGMA writable_schema = ON; {change}", "backup.db")(tmp_path)
+    assert admin(f"restore {tmp_path}/backup.db --replace").code == 0
+    assert admin("check").code == 0
+
+
 # --- messages that are removed ---
 
 
@@ -789,6 +840,7 @@ def lose_index_entry(folder: Path) -> None:
         INSERT INTO message VALUES (99 - (1 << 40), 0, 1, 2, 'text', NULL, 0);
         PRAGMA writable_schema = ON;
         INSERT INTO sqlite_schema ({schema}) SELECT * FROM hidden;
+        DROP TABLE hidden;
     """)(folder)
 
 

@@ -141,6 +141,7 @@ _TOKEN_PASSWORD = "Another password revokes the session tokens, and another hash
 _TOKEN_EXPIRES = "A session token is valid until 30 days after its last use, and ends with its account."
 _DATA_FOLDER = "Two servers never use one data folder, and a removed database stops confirmations."
 _HEALTH = "The health check fails if the server can't commit."
+_OWN_SCHEMA = "The server and its commands run no SQL that is in the file of a database, such as a backup's."
 _BACKUP = "A backup has all that was confirmed before it began. A backup or a restore that fails changes nothing."
 _ADMIN = "An administrator's command does the same with the server running or not, and is in the audit table."
 _ENCRYPTED = (
@@ -2145,9 +2146,30 @@ BREAKS = (
     _break(
         _BACKUP,
         _STORE + "backup.py",
-        "                _check_backup(new, newest_schema, examine)\n",
+        "                _check_backup(new, schema, examine)\n",
         "",
         "integration/test_admin.py::test_bad_input_gets_one_sentence_and_changes_nothing",
+    ),
+    _break(
+        _OWN_SCHEMA,
+        _STORE + "backup.py",
+        "foreign := find_foreign_schema(connection, schema)",
+        'foreign := ""',
+        "integration/test_admin.py::test_backup_with_a_schema_of_its_own_is_refused",
+    ),
+    _break(
+        _OWN_SCHEMA,
+        _STORE + "database.py",
+        "if version <= max(schema) and (",
+        "if version < 0 and (",
+        "integration/test_admin.py::test_backup_with_a_schema_of_its_own_is_refused",
+    ),
+    _break(
+        _OWN_SCHEMA,
+        _STORE + "schema_check.py",
+        "[token for token in _TOKEN.findall(sql) if not token.startswith(_COMMENTS)]",
+        "sql.split()",
+        "integration/test_admin.py::test_backup_with_other_comments_and_statistics_is_restored",
     ),
     _break(
         _BACKUP,

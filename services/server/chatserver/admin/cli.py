@@ -163,19 +163,19 @@ def _print(report: Report, *, as_json: bool) -> int:
         if as_json or report.is_stream:
             output.writelines(f"{_json_of(row)}\n" for row in report.rows)
         elif report.done:
-            print(report.done, file=output)
+            print(_cell(report.done), file=output)
         else:
             _print_table(report.rows, output)
         output.flush()
         if report.note and not as_json:
-            print(report.note, file=sys.stderr)
+            print(_cell(report.note), file=sys.stderr)
     except report.errors as error:  # rows of an export are read while they are printed
         return _print_error(str(error), EXIT_FAILED, as_json=as_json)
     return EXIT_FAILED if report.has_problems else EXIT_OK
 
 
 def _print_error(sentence: str, code: int, *, as_json: bool) -> int:
-    text = _json_of({"error": sentence}) if as_json else f"{PROGRAM}: {sentence}"
+    text = _json_of({"error": sentence}) if as_json else f"{PROGRAM}: {_cell(sentence)}"
     print(text, file=sys.stderr)
     return code
 

@@ -339,7 +339,7 @@ def _restore(call: _Call) -> Report:
     with _open_backup(call.options.file) as source:
         if os.path.lexists(call.folder):
             become_owner(call.folder)
-        kept = restore_backup(call.folder, source, max(schema_files()), may_replace=call.options.replace)
+        kept = restore_backup(call.folder, source, schema_files(), may_replace=call.options.replace)
     files = [str(path) for path in kept]
     aside = f" The former files are kept: {', '.join(files)}." if kept else ""
     done = f"The backup is restored to {call.folder / DATABASE_FILE}; start the server.{aside}"

@@ -85,7 +85,7 @@ def prepare_folder(folder: Path, log: Log) -> None:
                 restore_backup(
                     folder,
                     file,
-                    max(schema_files()),
+                    schema_files(),
                     may_replace=True,  # an empty database
                     examine=lambda copy: _find_foreign(read_position(copy), origin),
                 )

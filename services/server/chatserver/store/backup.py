@@ -38,11 +38,12 @@ from chatserver.store.database import DATABASE_FILE, may_own_wal
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import LOCK_FILE, lock, owner_hint
 from chatserver.store.log_position import LogPosition, read_position
+from chatserver.store.schema_check import find_foreign_schema
 from chatserver.store.search_index import remove_index
 from chatserver.store.sqlite import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from chatserver.store.database import ReadOnlyDatabase
@@ -110,15 +111,15 @@ def copied(database: Path, name: str) -> Iterator[tuple[Path, Copy]]:
 def restore_backup(
     folder: Path,
     source: BinaryIO,
-    newest_schema: int,
+    schema: Mapping[int, str],
     *,
     may_replace: bool,
     examine: Callable[[sqlite3.Connection], str] = lambda _: "",
 ) -> list[Path]:
     """Put a backup in the place of the database of this folder. Returns the files that were kept aside.
 
-    ``newest_schema`` is the number of the newest schema that the server knows. ``examine`` returns why the backup can't
-    be used, although it is complete; empty if it can.
+    ``schema`` has the steps that the server knows: the backup must have the schema of one of them. ``examine`` returns
+    why the backup can't be used, although it is complete; empty if it can.
 
     Raises StoreError: a server runs, or there is a database that must not be replaced. UnusableBackupError: the backup
     can't be used. After an error the server's files are unchanged.
@@ -138,7 +139,7 @@ def restore_backup(
                 with new.open("r+b") as file:
                     shutil.copyfileobj(source, file, _COPY_BYTES)
                     os.fsync(file.fileno())
-                _check_backup(new, newest_schema, examine)
+                _check_backup(new, schema, examine)
                 return _replace(folder, new)
     except OSError as error:
         where = error.filename or folder
@@ -233,19 +234,23 @@ def _copy_database(connection: sqlite3.Connection, database: Path, new: Path) ->
         return Copy(os.fstat(file.fileno()).st_size, position)
 
 
-def _check_backup(path: Path, newest_schema: int, examine: Callable[[sqlite3.Connection], str]) -> None:
-    """Raise UnusableBackupError if the file is not a complete database that this server can use."""
+def _check_backup(path: Path, schema: Mapping[int, str], examine: Callable[[sqlite3.Connection], str]) -> None:
+    """Raise UnusableBackupError if the file is not a complete database that this server can use.
+
+    The schema comes first, because a check of the file would run what is in it.
+    """
     problem = ""
     try:
         with closing(connect(path, "ro")) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-            if verdict != "ok":
-                problem = "it is damaged"
-            elif version > newest_schema:
+            if version > max(schema):
                 problem = f"a newer server wrote it (schema {version})"
-            elif not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'account'").fetchone():
+            elif version < min(schema):
                 problem = "it is not the database of a chat server"
+            elif foreign := find_foreign_schema(connection, schema):
+                problem = foreign
+            elif connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
+                problem = "it is damaged"
             else:
                 problem = examine(connection)
     except (sqlite3.Error, UnicodeError) as error:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
 from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint
 from chatserver.store.migration import migrate
+from chatserver.store.schema_check import find_foreign_schema
 from chatserver.store.sqlite import ReaderPool, connect, not_waiting, transaction
 from chatserver.store.state import STATE_FILE, State, StateFile
 
@@ -37,6 +38,7 @@ _WAL_MAX_BYTES = 16 * 1024 * 1024
 # The first bytes of a SQLite database and the length of its header (SQLite file format, section 1.3).
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+_FOREIGN_REMEDY = "put a backup in its place, or remove with the program sqlite3 what was added"
 
 
 class Readable(Protocol):
@@ -115,7 +117,7 @@ class Database:
         # A second lock, on the database itself: people remove lock files that look stale while the server runs.
         self._locks.enter_context(lock(self.path))
         if header is not None:
-            _check(self.path)
+            _check(self.path, self._schema)
         writer = connect(self.path)
         try:
             _enable_wal(writer, self.path)
@@ -255,7 +257,7 @@ class ReadOnlyDatabase:
     """``chat.db``, opened by another process than the server, which may be running. Nothing is written. One thread."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises StoreError: there is no database, it is of another version, or it can't be read."""
+        """Raises StoreError: there is no database, it is of another version or program, or it can't be read."""
         self.path = folder / DATABASE_FILE
         try:
             header = _read_header(self.path)
@@ -267,12 +269,16 @@ class ReadOnlyDatabase:
             self._connection = connect(self.path, "ro")
             with self.reading() as connection:
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
+                newest = max(schema_files())
+                problem = find_foreign_schema(connection, schema_files()) if version == newest else ""
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(f"The database {self.path} can't be read: {reason}.{owner_hint(folder)}") from error
         except sqlite3.Error as error:
             raise StoreError(f"The database {self.path} can't be read: {describe(error)}.") from error
-        newest = max(schema_files())
+        if problem:
+            self.close()
+            raise StoreError(f"The database {self.path} can't be read: {problem}; {_FOREIGN_REMEDY}.")
         if version != newest:
             self.close()
             raise StoreError(
@@ -386,11 +392,13 @@ def _enable_wal(writer: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"The data folder {path.parent} can't hold a write-ahead log; is it a network disk?")
 
 
-def _check(path: Path) -> None:
-    """Raise StoreError if the file is damaged, before anything is written to it."""
+def _check(path: Path, schema: Mapping[int, str]) -> None:
+    """Raise StoreError if the file is damaged, or not of a chat server, before anything is written to it."""
     # Read-only: a read-write connection would checkpoint the WAL of a killed server when it closes.
     with closing(connect(path, "ro")) as connection:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version <= max(schema) and (problem := find_foreign_schema(connection, schema)):
+            raise StoreError(f"The database {path} can't be used: {problem}. Nothing was changed; {_FOREIGN_REMEDY}.")
         if path.stat().st_size > _CHECK_MAX_BYTES:
             return
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()

@@ -1,0 +1,59 @@
+"""Finds what a database has beside the tables of a chat server.
+
+SQLite runs the triggers, views, generated columns, checks and indexes of a file while a statement uses a table of that
+file. So the author of a backup, or of a snapshot, could let the server change rows: make an operator with the next
+message, or never end a commit. Reading the table sqlite_schema runs nothing. It is compared before anything else is
+read, because a check of the file would compute its expressions.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A comment, a quoted text or name, a word, or any other character: enough to compare SQL without its layout.
+_TOKEN: Final = re.compile(r"--[^\n]*|/\*.*?(?:\*/|$)|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\w+|\S", re.DOTALL)
+_COMMENTS: Final = ("--", "/*")
+# Tables until migration.py has moved their messages.
+_OLD_TABLES: Final = ("public_message", "direct_message")
+# Tables of the command ANALYZE, which an administrator may have given.
+_STATISTICS: Final = {
+    ("table", "sqlite_stat1"): "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
+    ("table", "sqlite_stat4"): "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+}
+
+
+def find_foreign_schema(connection: sqlite3.Connection, steps: Mapping[int, str]) -> str:
+    """A part of a sentence if the schema is not the one that the steps make up to its version; otherwise empty.
+
+    The version is not above that of the last step. Raises sqlite3.Error.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    with closing(sqlite3.connect(":memory:")) as model:
+        model.executescript("\n".join(steps[number] for number in sorted(steps) if number <= version))
+        expected = _read_schema(model)
+    known = {each: _normalize(sql) for each, sql in (expected | _STATISTICS).items()}
+    found = _read_schema(connection)
+    for (kind, name), sql in found.items():
+        if known.get((kind, name)) != _normalize(sql):
+            return f"it has the {kind} {name!r}, which no chat server has made"
+    for kind, name in expected:
+        if (kind, name) not in found and name not in _OLD_TABLES:
+            return f"it has no {kind} {name!r}"
+    return ""
+
+
+def _read_schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """The SQL of each object by its type and name, without the indexes that are a part of a table."""
+    query = "SELECT type, name, sql FROM sqlite_schema WHERE type <> 'index' OR sql IS NOT NULL"
+    return {(kind, name): sql or "" for kind, name, sql in connection.execute(query)}
+
+
+def _normalize(sql: str) -> list[str]:
+    """The tokens of the SQL without comments: former servers had other comments, and other layouts."""
+    return [token for token in _TOKEN.findall(sql) if not token.startswith(_COMMENTS)]
