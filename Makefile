@@ -28,11 +28,11 @@ install: $(VENV)/.installed ## Install both programs and the tools into .venv, w
 
 .PHONY: demo
 demo: $(VENV)/.installed ## Show a conversation: a server and three scripted clients; TLS=1 encrypts it
-	@$(BIN)/python -m ops.demo --stack $(STACK) $(if $(TLS),--tls)
+	@$(BIN)/python -m ops demo --stack $(STACK) $(if $(TLS),--tls)
 
 .PHONY: cluster
 cluster: $(VENV)/.installed ## Show three chat servers that share one log; one is killed, and the conversation goes on
-	@$(BIN)/python -m ops.cluster
+	@$(BIN)/python -m ops cluster
 
 .PHONY: test
 test: $(VENV)/.installed ## Run the tests; STACK=docker requires containers, STACK=process leaves them out
@@ -80,20 +80,20 @@ bench-peers: ## Install other servers to compare with, on a Debian machine, as r
 
 .PHONY: picture
 picture: $(VENV)/.installed ## Draw the screens of the client and of the web page for the README
-	@$(BIN)/python -m ops.picture
-	@$(BIN)/python -m ops.page_pictures
+	@$(BIN)/python -m ops picture
+	@$(BIN)/python -m ops page_pictures
 
 .PHONY: settings
 settings: $(VENV)/.installed ## Write the tables of settings into the documents, .env.example and compose.yaml
-	@$(BIN)/python -m ops.settings
+	@$(BIN)/python -m ops settings
 
 .PHONY: sbom
 sbom: $(VENV)/audit/.installed ## List the packages of both programs in sbom/, as CycloneDX
-	@$(VENV)/audit/bin/python -m ops.supply sbom
+	@$(VENV)/audit/bin/python -m ops supply sbom
 
 .PHONY: audit
 audit: $(VENV)/audit/.installed ## Look up known vulnerabilities of the pinned packages; needs the internet
-	@$(VENV)/audit/bin/python -m ops.supply audit
+	@$(VENV)/audit/bin/python -m ops supply audit
 
 .PHONY: engine
 engine: ## Prepare a Debian machine, as root: a Docker engine, Compose, Buildx, a base image

@@ -432,7 +432,3 @@ class Story:
         client.wait_until(lambda: client.history is not None, "the history")
         client.leave()
         return client.history or []
-
-
-if __name__ == "__main__":
-    sys.exit(main())

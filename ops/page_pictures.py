@@ -130,7 +130,3 @@ def _save(driver: WebDriver, name: str) -> None:
     picture = base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"])
     (FOLDER / name).write_bytes(picture)
     print(f"Taken: {(FOLDER / name).relative_to(TOP)} ({len(picture) // 1000} kB)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,7 +6,6 @@ WeeChat is Debian's weechat-curses: ``make irc-clients`` installs it. Without it
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from html import escape
 from itertools import groupby
@@ -253,7 +252,3 @@ def _x(column: int) -> str:
 
 def _y(row: int) -> int:
     return _TITLE_HEIGHT + _MARGIN + row * _CELL_HEIGHT + 13
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -75,7 +75,3 @@ LISTS = {
         ('      CHAT_PASSWORD: ""', r"      CHAT_\w+: \$\{CHAT_\w+:-\}", _passed(SERVER_SETTINGS)),
     ],
 }
-
-
-if __name__ == "__main__":
-    main()

@@ -103,7 +103,3 @@ def _run(tool: str, *arguments: str | Path, check: bool = True) -> subprocess.Co
         stderr=None if check else subprocess.PIPE,
         text=True,
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

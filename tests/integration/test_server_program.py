@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from certificates import Authority
 
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
 @pytest.fixture
 def environment() -> dict[str, str]:
     return own_environment()
@@ -76,24 +79,42 @@ def test_signal_ends_with_0_and_a_goodbye(tmp_path: Path) -> None:
         assert server.process.wait(10.0) == 0
 
 
-# Runs the program, with a Ctrl-C when it begins to import the server, which takes most of the time of a start.
+# Runs ``python -m`` with a Ctrl-C when it imports a module: in a callback, as those of the import system, which loses
+# exceptions.
 INTERRUPTED = """
-import signal, sys
+import runpy, signal, sys, weakref
+module, program, *arguments = sys.argv[1:]
 class Interrupt:
     def find_spec(self, name, *_):
-        if name == "chatserver.app":
-            signal.raise_signal(signal.SIGINT)
+        if name == module:
+            reference = weakref.ref(Interrupt(), lambda _: signal.raise_signal(signal.SIGINT))
 sys.meta_path.insert(0, Interrupt())
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from chatserver.__main__ import main
-sys.exit(main())
+sys.argv = [program, *arguments]
+runpy.run_module(program, run_name="__main__", alter_sys=True)
 """
 
 
-def test_interrupt_during_the_start_ends_with_0_and_no_traceback(tmp_path: Path, environment: dict[str, str]) -> None:
-    words = [sys.executable, "-c", INTERRUPTED]
-    process = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, timeout=30, check=False)
-    assert (process.returncode, process.stdout, process.stderr) == (0, b"", b"")
+@pytest.mark.parametrize(
+    ("module", "command", "code"),
+    [
+        ("chatserver.program", "chatserver", 0),
+        ("chatserver.app", "chatserver", 0),
+        ("chatserver.program", "chatserver admin users", 1),
+        ("chatserver.admin.commands", "chatserver admin users", 1),
+        ("chatclient.cli.program", "chatclient", 0),
+        ("chatclient.cli.app", "chatclient", 0),
+        ("trustme", "ops demo", 130),
+    ],
+)
+def test_interrupt_of_an_import_ends_without_a_traceback(
+    module: str, command: str, code: int, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = [sys.executable, "-c", INTERRUPTED, module, *command.split()]
+    path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {**environment, "PYTHONPATH": os.pathsep.join(path)}
+    process = subprocess.run(words, cwd=tmp_path, env=variables, capture_output=True, timeout=30, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (code, b"", b"")
 
 
 def test_closed_standard_streams_become_dev_null(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ _RATES = "Messages of a script that are refused for their rate are sent again, o
 _MEANT = "A command of moderation is about the user, message, room and time that were meant."
 _CLIENT_MEMORY = "The client's memory for unread events is limited."
 _INTERRUPT = "Ctrl-C ends a program with a ChatClient at any moment."
+_QUIET_INTERRUPT = "Ctrl-C prints no traceback, also while a program starts."
 _REQUESTS = "A flood of requests delays no other user, and keeps none out."
 
 BREAKS = (
@@ -1336,7 +1337,7 @@ BREAKS = (
     ),
     _break(
         _SIGNALS,
-        _SERVER + "__main__.py",
+        _SERVER + "program.py",
         '    except ConfigError as error:\n        _log.error("reload failed"',
         '    except KeyError as error:\n        _log.error("reload failed"',
         "integration/test_server_program.py::test_sighup_applies_what_can_change_and_names_the_rest",
@@ -1364,7 +1365,7 @@ BREAKS = (
     ),
     _break(
         _NO_CORE,
-        _SERVER + "__main__.py",
+        _SERVER + "program.py",
         "resource.setrlimit(resource.RLIMIT_CORE, (0, hard))",
         "pass",
         "integration/test_server_program.py::test_crash_writes_no_core",
@@ -2135,6 +2136,20 @@ BREAKS = (
         "_WAIT_MAX_SECONDS: Final = 1.0",
         "_WAIT_MAX_SECONDS: Final = 1_000.0",
         "unit/client/test_inbox.py::test_signal_that_does_not_interrupt_the_wait_is_handled_soon",
+    ),
+    _break(
+        _QUIET_INTERRUPT,
+        _CLIENT + "cli/signals.py",
+        "os._exit(code)",
+        "signal.default_int_handler(*_)",
+        "integration/test_server_program.py::test_interrupt_of_an_import_ends_without_a_traceback",
+    ),
+    _break(
+        _QUIET_INTERRUPT,
+        _SERVER + "interrupts.py",
+        "os._exit(code)",
+        "signal.default_int_handler(*_)",
+        "integration/test_server_program.py::test_interrupt_of_an_import_ends_without_a_traceback",
     ),
     _break(
         _BACKUP,

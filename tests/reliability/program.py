@@ -35,8 +35,8 @@ _PROGRAM = """
 import sys
 from functools import partial
 from chatserver.app import Server
-from chatserver.__main__ import main
-sys.exit(main(partial(Server, {})))
+from chatserver.program import run
+sys.exit(run(partial(Server, {})))
 """
 
 

@@ -86,7 +86,7 @@ Database.note_commit = fail
 # The shutdown hangs, too.
 SHUTDOWN_HANGS = """
 import functools, threading
-from chatserver import __main__ as program
+from chatserver import program
 from chatserver.app import Server
 program.Watchdog = functools.partial(program.Watchdog, 0.5)
 Server.stop = lambda _: threading.Event().wait()

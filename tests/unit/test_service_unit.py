@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from chatprotocol.settings import SERVER_SETTINGS
-from chatserver.__main__ import EXIT_USAGE
 from chatserver.config import load_config
+from chatserver.program import EXIT_USAGE
 
 TOP = Path(__file__).parents[2]
 UNIT = (TOP / "ops" / "chatserver.service").read_text(encoding="utf-8")

@@ -1,106 +1,23 @@
-"""The chat client, for people, pipes, scripts and programs. This module is the API for programs: see docs/bots.md."""
+"""The chat client, for people, pipes, scripts and programs. This module is the API for programs: see docs/bots.md.
 
-from chatclient.client import ChatClient
-from chatclient.errors import ChatError, LostError, RefusedError, UsageError
-from chatclient.notices import ConnectionLost, Dropped, Reconnected
-from chatprotocol.events import (
-    AccountKind,
-    Audit,
-    AuditRow,
-    Banned,
-    Bans,
-    Bye,
-    Conversation,
-    Conversations,
-    Deleted,
-    DirectMessage,
-    Found,
-    History,
-    Ignored,
-    Invited,
-    Joined,
-    Kicked,
-    Modes,
-    Muted,
-    Parted,
-    PublicMessage,
-    Refused,
-    Reported,
-    RoleChanged,
-    RoomModes,
-    RoomRole,
-    Rooms,
-    RoomState,
-    RoomSummary,
-    SanctionKind,
-    SanctionState,
-    Sent,
-    SentStatus,
-    Tokens,
-    TokenState,
-    TopicChanged,
-    Unbanned,
-    Unmuted,
-    Users,
-    Welcome,
-)
-from chatprotocol.requests import Say, Whisper
-from chatprotocol.wire.base import DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
+The names of ``api.py`` are imported when the first of them is used. The command ``chatclient`` needs this: it handles
+Ctrl-C while the rest is imported, and this module is imported before the command.
+"""
 
-__all__ = [
-    "AccountKind",
-    "Audit",
-    "AuditRow",
-    "Banned",
-    "Bans",
-    "Bye",
-    "ChatClient",
-    "ChatError",
-    "ConnectionLost",
-    "Conversation",
-    "Conversations",
-    "Deleted",
-    "DeliveryUnknown",
-    "DirectMessage",
-    "Dropped",
-    "Forwarded",
-    "Found",
-    "History",
-    "Ignored",
-    "Invited",
-    "Joined",
-    "Kicked",
-    "LostError",
-    "Modes",
-    "Muted",
-    "Online",
-    "Outcome",
-    "Parted",
-    "PossibleGap",
-    "PublicMessage",
-    "Reconnected",
-    "Refused",
-    "RefusedError",
-    "Reported",
-    "RoleChanged",
-    "RoomModes",
-    "RoomRole",
-    "RoomState",
-    "RoomSummary",
-    "Rooms",
-    "SanctionKind",
-    "SanctionState",
-    "Say",
-    "Sent",
-    "SentStatus",
-    "TokenState",
-    "Tokens",
-    "TopicChanged",
-    "Unbanned",
-    "Unmuted",
-    "UsageError",
-    "Users",
-    "Welcome",
-    "Whisper",
-]
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from chatclient.api import *  # noqa: F403 -- all names of api.py, which lists them once
+else:
+
+    def __getattr__(name: str) -> object:
+        # The names are those of classes. Submodules, such as notices, are looked up here before they are imported.
+        if name == "__all__" or name[0].isupper():
+            import chatclient.api  # noqa: PLC0415 -- see above
+
+            with suppress(AttributeError):
+                return getattr(chatclient.api, name)
+        raise AttributeError(f"module 'chatclient' has no attribute {name!r}")

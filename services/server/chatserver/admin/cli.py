@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_settings
 from chatserver import __version__
 from chatserver.config import NATS_SETTINGS, read_environment
+from chatserver.interrupts import exit_on_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -140,7 +141,8 @@ def main(arguments: Sequence[str]) -> int:
         options = make_admin_parser().parse_args(arguments)
         environment = read_environment()
         folder: Path = read_settings(_FOLDER, {"data": options.data}, environment)["data"]
-        from chatserver.admin.commands import run  # noqa: PLC0415 -- --help needs none of it, and it takes 0.15 s
+        with exit_on_interrupt(EXIT_FAILED):
+            from chatserver.admin.commands import run  # noqa: PLC0415 -- --help needs none of it, and it takes 0.15 s
 
         return _print(run(options, folder, environment), as_json=as_json)
     except ConfigError as error:
