@@ -173,9 +173,9 @@ def _ban(call: _Call, request: requests.Ban) -> Answer:
         kind=SanctionKind.BAN, **about, seconds=request.seconds, reason=request.reason, **call.acting
     )
     outcome = call.append(ban)
-    until = "for ever" if outcome.until_ms is None else f"until {to_iso(outcome.until_ms)}"
+    until = None if outcome.until_ms is None else to_iso(outcome.until_ms)
     name = about.get("username") or about["network"]
-    return _done(f"{name} is banned {until}.", banned=name, until=until.removeprefix("until "))
+    return _done(f"{name} is banned {f'until {until}' if until else 'for ever'}.", banned=name, until=until)
 
 
 def _unban(call: _Call, request: requests.Unban) -> Answer:
@@ -257,10 +257,11 @@ def _revoke(call: _Call, request: requests.Revoke) -> Answer:
 
 def _invite(call: _Call, request: requests.Invite) -> Answer:
     until_ms = None if request.seconds is None else wall_ms() + request.seconds * 1000
-    until = "for ever" if until_ms is None else f"until {to_iso(until_ms)}"
-    act = entries.NoteAct(action="invite", target="", detail=f"valid {until}", **call.acting)
+    until = None if until_ms is None else to_iso(until_ms)
+    valid = f"valid until {until}" if until else "valid for ever"
+    act = entries.NoteAct(action="invite", target="", detail=valid, **call.acting)
     call.append(entries.AddInvitation(request.code_hash, call.acting["by"], until_ms), act)
-    return _done("One name can be registered with this code.", until=until.removeprefix("until "))
+    return _done("One name can be registered with this code.", until=until)
 
 
 def _sessions(call: _Call, _: requests.Sessions) -> Answer:

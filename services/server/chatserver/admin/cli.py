@@ -183,8 +183,11 @@ def _print_error(sentence: str, code: int, *, as_json: bool) -> int:
 
 
 def _print_table(rows: Iterable[dict[str, Any]], output: TextIO) -> None:
-    """Print columns with a heading."""
-    texts = [[(key, _cell(value)) for key, value in row.items()] for row in rows]
+    """Print columns with a heading. None is an empty cell, but in the column ``until`` it means for ever."""
+    texts = [
+        [(key, "for ever" if key == "until" and value is None else _cell(value)) for key, value in row.items()]
+        for row in rows
+    ]
     if not texts:
         print("(none)", file=output)
         return

@@ -265,9 +265,8 @@ def _invite(call: _Call) -> Report:
     if report.error:
         return report
     rows = [{"code": code, **row} for row in report.rows]
-    until = rows[0]["until"]
-    valid = until if until == "for ever" else f"until {until}"
-    note = f"One new name can be registered with this code, {valid}. The client asks for it."
+    valid = f"until {rows[0]['until']}" if rows[0]["until"] else "for ever"
+    note = f"One new name can be registered with this code, {valid}. Clients ask for it if CHAT_REGISTRATION is invite."
     return Report(rows, code, note=note)
 
 

@@ -66,7 +66,7 @@ class RunningServer:
 
     def sessions(self) -> Iterator[dict[str, Any]]:
         for each in self._connections.infos():
-            yield each._asdict()
+            yield {**each._asdict(), "user": each.user or None, "protocol": each.protocol or None}
 
     def answer(self, line: bytes, user_id: int) -> bytes:
         """Answer a request of this system user on the socket. A defect ends the command, and not the server."""

@@ -34,7 +34,7 @@ SELECT name, role, created_ms, must_change_password, (
 FROM account WHERE kind = 'person' AND name_key NOTNULL ORDER BY name_key
 """
 _ROOMS: Final = """
-SELECT room.name, member_count, invited_count, is_private, coalesce(account.name, ''), room.created_ms, topic
+SELECT room.name, member_count, invited_count, is_private, account.name, room.created_ms, topic
 FROM conversation AS room
 LEFT JOIN membership ON conversation_id = room.id AND membership.role = 'owner'
 LEFT JOIN account ON account.id = account_id
@@ -44,7 +44,7 @@ ORDER BY room.name_key
 
 _BANS: Final = """
 SELECT kind, coalesce((SELECT name FROM account WHERE account.id = account_id), network),
-    coalesce((SELECT name FROM conversation WHERE conversation.id = conversation_id), ''),
+    (SELECT name FROM conversation WHERE conversation.id = conversation_id),
     by_name, created_ms, until_ms, reason
 FROM sanction WHERE until_ms ISNULL OR until_ms > :now ORDER BY id
 """
@@ -60,14 +60,15 @@ SELECT * FROM (
 
 
 def read_users(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
-    """Registered users, sorted by name. ``banned`` is the time until which a user is banned, or ``for ever``."""
+    """Registered users, sorted by name. ``banned_until`` is None if ``banned`` is False, and for ever."""
     for name, role, created_ms, must_change, until_ms in connection.execute(_USERS, {"now": now_ms}):
         yield {
             "user": name,
             "role": role,
             "created": to_iso(created_ms),
             "must_change_password": bool(must_change),
-            "banned": "" if until_ms is None else to_iso(until_ms) if until_ms else "for ever",
+            "banned": until_ms is not None,
+            "banned_until": to_iso(until_ms) if until_ms else None,
         }
 
 
@@ -86,7 +87,7 @@ def read_rooms(connection: sqlite3.Connection, _: int) -> Iterator[Row]:
 
 
 def read_bans(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
-    """Bans and mutes that are not over, on the server and in rooms, oldest first."""
+    """Bans and mutes that are not over, oldest first. ``room`` is None on the server; ``until`` is None for ever."""
     for kind, target, room, by, created_ms, until_ms, reason in connection.execute(_BANS, {"now": now_ms}):
         yield {
             "kind": kind,
@@ -94,7 +95,7 @@ def read_bans(connection: sqlite3.Connection, now_ms: int) -> Iterator[Row]:
             "room": room,
             "by": by,
             "since": to_iso(created_ms),
-            "until": "for ever" if until_ms is None else to_iso(until_ms),
+            "until": None if until_ms is None else to_iso(until_ms),
             "reason": reason,
         }
 
@@ -114,15 +115,15 @@ def read_tokens(connection: sqlite3.Connection, now_ms: int, name: str | None) -
 
 
 def read_audit(connection: sqlite3.Connection, limit: int) -> Iterator[Row]:
-    """The newest acts, oldest first."""
+    """The newest acts, oldest first. ``target`` and ``room`` are None if the act has none."""
     for number, time_ms, action, by, target, room, reason, detail in connection.execute(_AUDIT, {"limit": limit}):
         yield {
             "number": number,
             "time": to_iso(time_ms),
             "action": action,
             "by": by,
-            "target": target,
-            "room": room or "",
+            "target": target or None,
+            "room": room or None,
             "reason": reason,
             "detail": detail,
         }
