@@ -27,12 +27,14 @@ from chatprotocol.wire.irc_lines import read_motd
 from chatserver import __version__
 from chatserver.admin.retention import Retention
 from chatserver.admin.target import RunningServer
+from chatserver.chat.changes import ChangePublisher
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.directory import Directory
 from chatserver.chat.entering import Entering
 from chatserver.chat.guests import Guests
 from chatserver.chat.hub import Hub
+from chatserver.chat.local_users import LocalUsers
 from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
@@ -260,21 +262,16 @@ class Server:
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
         self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
-        self._hub = hub = Hub(
+        self._users = users = LocalUsers(
             buffers,
             partial(self._open_buffer, protocols, kept_bytes),
             self._sender.remove_buffer,
-            self._acked_delivery,
             self._presence,
-            last_id,
             marks,
+            last_id,
             self._sender.wake,
             config.user_connections,
-            self._counters,
-            lambda room_id: rooms.roles([room_id]).get(room_id, {}),
-            self._accounts.guests_among,
         )
-        self._journal.subscribe(hub.handle_applied, hub.gather)
         self._indexer = Indexer(config.data, messages, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash)
@@ -306,10 +303,20 @@ class Server:
             mode=config.registration,
             operators=self._operators,
         )
-        hub.on_moderation(guests.expel, self._indexer.note_deleted, self._indexer.note_pruned)
+        hub = Hub(
+            users,
+            ChangePublisher(users, self._presence, guests.expel, self._indexer.note_deleted, self._indexer.note_pruned),
+            self._acked_delivery,
+            self._presence,
+            self._sender.wake,
+            self._counters,
+            lambda room_id: rooms.roles([room_id]).get(room_id, {}),
+            accounts.guests_among,
+        )
+        self._journal.subscribe(hub.handle_applied, hub.gather)
         records = ModerationRecords(self._database)
         tokens = SessionTokens(Tokens(self._database), self._journal)
-        entering = Entering(hub, rooms, messages)
+        entering = Entering(users, rooms, messages)
         identity = HistoryIdentity(self._database)
         self._login = login = Login(
             accounts=accounts,
@@ -317,7 +324,7 @@ class Server:
             rooms=rooms,
             identity=identity,
             journal=self._journal,
-            hub=hub,
+            users=users,
             passwords=self._passwords,
             throttle=throttle,
             registration=registration,
@@ -328,7 +335,7 @@ class Server:
             on_empty=self._log_waiting,
             behind_max_seconds=0.0 if cluster is None else cluster.behind_max_seconds,
         )
-        room_commands = RoomCommands(rooms, accounts, self._journal, hub, makers=config.rooms, find_guest=guests.find)
+        room_commands = RoomCommands(rooms, accounts, self._journal, users, makers=config.rooms, find_guest=guests.find)
         user_limits = UserLimits(
             messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
             message_delay_seconds=config.message_delay_seconds,
@@ -341,18 +348,18 @@ class Server:
             messages=messages,
             indexer=self._indexer,
             journal=self._journal,
-            hub=hub,
+            users=users,
             presence=self._presence,
             login=login,
             guests=guests,
             rooms=room_commands,
             entering=entering,
             directory=Directory(
-                *(hub, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
+                *(users, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
             ),
             log=LogCommands(
                 *(MessageLog(self._database, messages), messages, ReadMarks(self._database), accounts),
-                *(room_commands, self._journal, hub),
+                *(room_commands, self._journal, users),
             ),
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),
             tokens=tokens,
@@ -457,7 +464,7 @@ class Server:
             counters=self._counters,
             connections=self._connections,
             max_connections=config.max_connections,
-            hub=self._hub,
+            users=self._users,
             presence=self._presence,
             acked_delivery=self._acked_delivery,
             sender=self._sender,
@@ -475,14 +482,14 @@ class Server:
         return self._connections.is_reserved()
 
     def _ident_of(self, name: str) -> str:
-        """Ask the hub, which is made after the protocols. For any thread."""
-        return self._hub.ident_of(name)
+        """Ask the users, which are made after the protocols. For any thread."""
+        return self._users.tracking.ident_of(name)
 
     def _is_account(self, name: str) -> bool:
-        return self._hub.is_account(name)
+        return self._users.tracking.is_account(name)
 
     def _is_bot(self, name: str) -> bool:
-        return self._hub.is_bot(name)
+        return self._users.tracking.is_bot(name)
 
     def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, variant: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""
@@ -614,7 +621,7 @@ class Server:
             self._admin.close()
             self._retention.stop()
         self._presence.stop()
-        self._hub.track_newest()
+        self._users.track_newest()
         if self._tls is not None:
             self._tls.close()
         self._acked_delivery.shorten_timeouts(_ACK_SECONDS)

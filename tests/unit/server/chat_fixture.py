@@ -17,7 +17,6 @@ from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.directory import Directory
 from chatserver.chat.entering import Entering
 from chatserver.chat.guests import Guests
-from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle, ThrottleLimits
@@ -56,7 +55,7 @@ from chatserver.store.moderation import ActiveSanction, Standing
 from chatserver.store.rooms import RoomView
 from chatserver.store.tokens import FoundToken, StoredToken, hash_token
 
-from .helpers import FakeBroadcast, FakeSendQueue, committed
+from .helpers import FakeBroadcast, FakeSendQueue, committed, make_hub
 
 LAG_MAX_BYTES = 10_000
 HISTORY_ID = "0123456789abcdef"
@@ -505,20 +504,7 @@ class ChatFixture:
         self.acked_delivery = AckedDelivery(LAG_MAX_BYTES, lambda _: None)
         self.tokens = FakeTokens(self.accounts)
         self.journal = FakeJournal(self.accounts, self.tokens)
-        marks = DeliveryMarks(self.journal.defer)
         self.presence = Presence(1_000.0, lambda _: None)
-        self.hub = Hub(
-            {"json": self.broadcast},
-            FakeBroadcast,
-            lambda _: None,
-            self.acked_delivery,
-            self.presence,
-            last_id,
-            marks,
-            lambda: None,
-            user_connections,
-        )
-        self.journal.subscribe(self.hub.handle_applied, self.hub.gather)
         self.passwords = FakePasswords()
         self.now = 0.0
         # Each look of a login at its clock adds this.
@@ -540,16 +526,25 @@ class ChatFixture:
             server=server,
             clock=lambda: time.monotonic() + self.now,
         )
-        self.hub.on_moderation(guests.expel, lambda _: None, lambda: None)
+        self.users, self.hub = make_hub(
+            {"json": self.broadcast},
+            self.presence,
+            self.acked_delivery,
+            marks=DeliveryMarks(self.journal.defer),
+            last_id=last_id,
+            user_connections=user_connections,
+            changed=[guests.expel],
+        )
+        self.journal.subscribe(self.hub.handle_applied, self.hub.gather)
         tokens = SessionTokens(doubles.tokens, doubles.journal, lambda: self.journal.now_ms)
-        entering = Entering(self.hub, doubles.rooms, doubles.messages)
+        entering = Entering(self.users, doubles.rooms, doubles.messages)
         login = Login(
             accounts=doubles.accounts,
             missed=MissedMessages(doubles.messages, doubles.identity),
             rooms=doubles.rooms,
             identity=doubles.identity,
             journal=doubles.journal,
-            hub=self.hub,
+            users=self.users,
             passwords=doubles.passwords,
             throttle=LoginThrottle(throttle),
             registration=Registration(
@@ -571,25 +566,25 @@ class ChatFixture:
             clock=self._tick,
             now_ms=lambda: self.journal.now_ms,
         )
-        rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.hub, "open", guests.find)
+        rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.users, "open", guests.find)
         self.services = Services(
             accounts=doubles.accounts,
             messages=doubles.messages,
             indexer=doubles.indexer,
             journal=doubles.journal,
-            hub=self.hub,
+            users=self.users,
             presence=self.presence,
             login=login,
             guests=guests,
             rooms=rooms,
             entering=entering,
             directory=Directory(
-                *(self.hub, self.presence, doubles.accounts, guests, doubles.rooms, rooms, doubles.records),
+                *(self.users, self.presence, doubles.accounts, guests, doubles.rooms, rooms, doubles.records),
                 entering.counts,
             ),
             log=LogCommands(
                 *(doubles.messages, doubles.messages, doubles.messages, doubles.accounts),
-                *(rooms, doubles.journal, self.hub),
+                *(rooms, doubles.journal, self.users),
             ),
             moderation=Moderation(doubles.records, doubles.accounts, guests, rooms, doubles.journal),
             tokens=tokens,

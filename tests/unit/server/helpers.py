@@ -15,7 +15,12 @@ from msgspec import structs
 from chatprotocol.events import Bye, Event, EventBatch, Message, Pong, expand_batches
 from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import Leave, Request
-from chatserver.chat.hub import Hub, JoinState
+from chatserver.chat.changes import ChangePublisher
+from chatserver.chat.delivery import AckedDelivery
+from chatserver.chat.delivery_marks import DeliveryMarks
+from chatserver.chat.hub import Hub
+from chatserver.chat.local_users import JoinState, LocalUsers
+from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages, Stored
@@ -381,10 +386,35 @@ def direct(sender: Member, recipient: Account, text: str, nonce: str | None = No
     )
 
 
-def join_hub(hub: Hub, member: Member, rooms: Sequence[RoomView] = ()) -> JoinState:
+def make_hub(
+    lobbies: Mapping[str, FakeBroadcast],
+    presence: Presence,
+    delivery: AckedDelivery | None = None,
+    *,
+    open_buffer: Callable[[str], Any] | None = None,
+    close_buffer: Callable[[Any], None] = lambda _: None,
+    marks: DeliveryMarks | None = None,
+    last_id: int = 10,
+    wake: Callable[[], None] = lambda: None,
+    user_connections: int = 0,
+    changed: Sequence[Callable[..., None]] = (),
+    read_guests: Callable[[Sequence[str]], Collection[str]] = lambda _: (),
+) -> tuple[LocalUsers, Hub]:
+    """A hub over fake broadcast buffers. ``changed``: see ChangePublisher."""
+    buffers: Any = lobbies
+    users = LocalUsers(
+        *(buffers, open_buffer or FakeBroadcast, close_buffer, presence, marks or DeliveryMarks(lambda *_: None)),
+        *(last_id, wake, user_connections),
+    )
+    delivery = delivery or AckedDelivery(10_000, lambda _: None)
+    changes = ChangePublisher(users, presence, *changed)
+    return users, Hub(users, changes, delivery, presence, wake, read_guests=read_guests)
+
+
+def join_hub(users: LocalUsers, member: Member, rooms: Sequence[RoomView] = ()) -> JoinState:
     """Join as a login does, with these rooms."""
-    hub.begin_join(member)
-    joined = hub.join(member, rooms)
+    users.begin_join(member)
+    joined = users.join(member, rooms)
     assert joined is not None
     return joined
 

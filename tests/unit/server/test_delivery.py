@@ -25,8 +25,6 @@ from structlog.testing import capture_logs
 
 from chatprotocol.events import DirectMessage, Event, Message, PublicMessage, Users
 from chatserver.chat.delivery import ACK_SECONDS, Ack, AckedDelivery, DeliveryWindow
-from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub
 from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
@@ -41,6 +39,7 @@ from .helpers import (
     eventually,
     in_background,
     join_hub,
+    make_hub,
     must_end,
     public,
 )
@@ -115,10 +114,8 @@ class Room:
         self.crashes: list[str] = []
         self.broadcast = FakeBroadcast()
         self.delivery = AckedDelivery(lag_max_bytes, self.crashes.append, self._split, ack_seconds, lambda: self.now)
-        presence, marks = Presence(1_000.0, lambda _: None), DeliveryMarks(lambda *_: None)
-        self.hub = Hub(
-            {"json": self.broadcast}, FakeBroadcast, lambda _: None, self.delivery, presence, 10, marks, lambda: None
-        )
+        presence = Presence(1_000.0, lambda _: None)
+        self._local_users, self.hub = make_hub({"json": self.broadcast}, presence, self.delivery)
         self._ids = itertools.count(11)
         self._numbers = itertools.count(1)
         self._texts: list[weakref.ref[Text]] = []
@@ -141,7 +138,7 @@ class Room:
 
     def json_user(self, name: str) -> Member:
         member = Member(next(self._numbers), name, FakeSendQueue(self.broadcast))
-        join_hub(self.hub, member)
+        join_hub(self._local_users, member)
         return member
 
     def batch(self, member: Member, *texts: str, to: Account | None = None, ack: Ack | None = None) -> Applied:

@@ -47,8 +47,8 @@ class Server:
         counts = Counts(users=0, users_max=0, operators=0, unknown=0, rooms=0)
         server: Any = self
         self.directory = Directory(
-            hub=server,
-            presence=SimpleNamespace(members=lambda _: ()),  # type: ignore[arg-type]
+            users=SimpleNamespace(tracking=self, relay=self._relay),  # type: ignore[arg-type]
+            presence=SimpleNamespace(members=lambda _: range(len(INFOS))),  # type: ignore[arg-type]
             accounts=SimpleNamespace(find=self._find),  # type: ignore[arg-type]
             guests=SimpleNamespace(find=lambda _: None),  # type: ignore[arg-type]
             rooms=server,
@@ -72,10 +72,10 @@ class Server:
             room_id=5, name=name, role=RoomRole.MEMBER, modes=RoomModes(moderated=name == "moderated")
         )
 
-    def infos(self, _: object) -> list[UserInfo]:
-        return INFOS
+    def info(self, number: int) -> UserInfo:
+        return INFOS[number]
 
-    def relay(self, _: object, event: Relayed, target_id: int, *, is_room: bool) -> None:
+    def _relay(self, _: object, event: Relayed, target_id: int, *, is_room: bool) -> None:
         self.relayed.append((event, target_id, is_room))
 
 

@@ -57,7 +57,7 @@ def test_muted_user_describes_itself_with_its_name(services: ChatFixture, *, is_
     if is_muted:
         services.records.silences[alice.id] = ActiveSanction(SanctionKind.MUTE, None, "")
     services.connect().ask(PROVE, Enter(username="alice", variant="json", realname="insults", ident="rude"))
-    (info,) = services.services.hub.infos(["Alice"])
+    info = services.services.users.tracking.info("Alice")
     assert (info.realname, info.ident) == (("Alice", "Alice") if is_muted else ("insults", "rude"))
 
 

@@ -107,7 +107,7 @@ def test_name_is_claimed_while_the_journal_is_asked(services: ChatFixture) -> No
 def test_registration_is_confirmed_before_the_first_message(services: ChatFixture) -> None:
     """Simple clients take the first thing they read for the answer. Here a message arrives during the registration."""
     alice = Member(1, "Alice", FakeSendQueue(services.broadcast))
-    join_hub(services.hub, alice)
+    join_hub(services.users, alice)
     Connection(services, SENDING).register()
     receiving = Connection(services, RECEIVING)
     enter = services.presence.add
@@ -242,7 +242,7 @@ def test_name_is_free_when_the_peer_sees_the_end(services: ChatFixture) -> None:
 def test_next_guest_of_the_name_gets_nothing_of_the_last_one(services: ChatFixture) -> None:
     """Promise: a direct message reaches its recipient only. Both messages waited for the journal meanwhile."""
     alice = Member(1, "alice", FakeSendQueue(services.broadcast))
-    join_hub(services.hub, alice)
+    join_hub(services.users, alice)
     old = Connection(services, SENDING).register()
     Connection(services, RECEIVING).register()
     assert old.guest is not None

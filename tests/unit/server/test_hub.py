@@ -21,9 +21,8 @@ from chatprotocol.events import (
     TimeMs,
     Users,
 )
-from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub, JoinState
+from chatserver.chat.local_users import JoinState
 from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal.base import Applied
@@ -31,7 +30,7 @@ from chatserver.journal.entries import KickMember, RoomChange, Stored
 from chatserver.store.accounts import Account
 from chatserver.store.rooms import LOBBY_ID, RoomView
 
-from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, join_hub, public
+from .helpers import FakeBroadcast, FakeSendQueue, committed, direct, eventually, join_hub, make_hub, public
 
 UPDATE = Users(None, ("alice", "bob"), ("bob",), ())
 ALICE, BOB, CAROL = (Account(number, name, "hash", 0) for number, name in enumerate(("alice", "bob", "carol"), 1))
@@ -50,10 +49,16 @@ class Room:
         self.marks: dict[int, int] = {}
         marks = DeliveryMarks(lambda account_id, mark: self.marks.update({account_id: mark.message_id}))
         self.presence = Presence(1_000.0, lambda _: None)
-        delivery = AckedDelivery(10_000, lambda _: None)
         # The buffers of rooms that are open.
         self.opened: list[FakeBroadcast] = []
-        self.hub = Hub(buffers, self._open, self.opened.remove, delivery, self.presence, 10, marks, self._wake)
+        self.users, self.hub = make_hub(
+            buffers,
+            self.presence,
+            open_buffer=self._open,
+            close_buffer=self.opened.remove,
+            marks=marks,
+            wake=self._wake,
+        )
         self._ids = itertools.count(11)
 
     def _wake(self) -> None:
@@ -65,7 +70,7 @@ class Room:
 
     def join(self, account: Account, broadcast: FakeBroadcast | None = None) -> Member:
         member = Member(account.id, account.name, FakeSendQueue(broadcast or self.broadcasts[0]))
-        join_hub(self.hub, member)
+        join_hub(self.users, member)
         return member
 
     def batch(self, member: Member, text: str, nonce: str | None = None, to: Account | None = None) -> Applied:
@@ -133,7 +138,7 @@ def test_repeated_message_is_confirmed_and_not_delivered_again(room: Room, to: A
     room.hub.handle_applied([repeated(room.batch(alice, "hello", "n1", to), 5)])
     assert received(bob) == []
     assert received(alice) == [Sent(5, SentStatus.SENT, "n1")]
-    assert room.hub.last_id() == 10
+    assert room.users.last_id() == 10
 
 
 def test_new_messages_of_a_batch_with_repeated_ones_are_delivered(room: Room) -> None:
@@ -146,7 +151,7 @@ def test_new_messages_of_a_batch_with_repeated_ones_are_delivered(room: Room) ->
     assert received(bob) == [PublicMessage(number, TimeMs(0), "alice", text) for number, text in enumerate(texts, 11)]
     confirmed = ((11, None), (5, "n2"), (12, None), (13, None))
     assert received(alice) == [Sent(number, SentStatus.SENT, nonce) for number, nonce in confirmed]
-    assert room.hub.last_id() == 13
+    assert room.users.last_id() == 13
 
 
 def test_message_of_another_server_is_delivered_and_confirmed_to_nobody(room: Room) -> None:
@@ -165,7 +170,7 @@ def test_refusal_answers_each_message_of_its_sender(room: Room) -> None:
     room.hub.handle_applied([replace(batch, outcome=OSError("disk full")) for batch in batches])
     answers = [(each.code, each.nonce) for member in (alice, bob) for each in received(member)]  # type: ignore[union-attr]
     assert answers == [(ErrorCode.INTERNAL, nonce) for nonce in (None, "n2", "n3")]
-    assert room.hub.last_id() == 10
+    assert room.users.last_id() == 10
     assert room.wakes == 1
 
 
@@ -220,7 +225,7 @@ def test_batch_is_one_piece_of_the_buffer_and_one_edit(room: Room) -> None:
     assert room.broadcasts[0].appended == [3]
     assert queue_of(alice).insertions == [(0, 3, [Sent(11 + nr, SentStatus.SENT, NONCES.get(nr)) for nr in range(3)])]
     assert ids(bob) == [11, 12, 13]
-    assert room.hub.last_id() == 13
+    assert room.users.last_id() == 13
 
 
 def test_edits_are_in_place_before_the_flush(room: Room) -> None:
@@ -241,7 +246,7 @@ def test_edits_are_in_place_before_the_flush(room: Room) -> None:
             super().insert(events)
 
     watched = Member(CAROL.id, CAROL.name, Watched(broadcast))
-    join_hub(room.hub, watched)
+    join_hub(room.users, watched)
     room.hub.handle_applied(
         [room.batch(watched, "one"), room.batch(bob, "two"), room.batch(watched, "three", to=ALICE)]
     )
@@ -293,7 +298,7 @@ def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
     class Joining(FakeBroadcast):
         def wait_for_sender(self, *_: object) -> None:
             member = Member(BOB.id, BOB.name, FakeSendQueue(self))
-            joined.append((member, join_hub(room.hub, member)))
+            joined.append((member, join_hub(room.users, member)))
 
     room = Room(Joining())
     alice = room.join(ALICE)
@@ -307,12 +312,12 @@ def test_member_receives_what_follows_the_last_id_of_its_join() -> None:
 def test_member_that_left_receives_nothing_more_and_its_last_words_are_delivered(room: Room) -> None:
     alice, bob = room.join(ALICE), room.join(BOB)
     last_words = room.batch(bob, "bye")
-    room.hub.leave(bob)
+    room.users.leave(bob)
     room.hub.handle_applied([last_words])
     room.say(alice, "psst", to=BOB)
     assert received(bob) == []
     assert received(alice) == [PublicMessage(11, 0, "bob", "bye"), Sent(12, SentStatus.STORED)]
-    assert join_hub(room.hub, bob).is_alone
+    assert join_hub(room.users, bob).is_alone
 
 
 def test_received_direct_message_moves_the_mark(room: Room) -> None:
@@ -320,14 +325,14 @@ def test_received_direct_message_moves_the_mark(room: Room) -> None:
     alice, bob = room.join(ALICE), room.join(BOB)
     room.say(alice, "psst", to=BOB)
     assert room.marks == {}, "older messages may still be unsent, and the mark would cover them"
-    room.hub.catch_up(bob, 10)
+    room.users.catch_up(bob, 10)
     assert room.marks == {BOB.id: 11}
     room.say(alice, "psst", to=BOB)
     room.say(alice, "absent", to=CAROL)
-    room.hub.catch_up(bob, 5)
+    room.users.catch_up(bob, 5)
     assert room.marks == {BOB.id: 12}
-    room.hub.leave(bob)
-    assert join_hub(room.hub, bob) == JoinState(13, 13, ("alice", "bob"))
+    room.users.leave(bob)
+    assert join_hub(room.users, bob) == JoinState(13, 13, ("alice", "bob"))
 
 
 @pytest.mark.parametrize("case", ["leave", "shutdown", "not acknowledged", "not caught up"])
@@ -335,14 +340,14 @@ def test_mark_moves_to_the_newest_message_when_a_member_leaves(room: Room, case:
     """Messages after that are new at the next login. The peer must have acknowledged everything."""
     alice, bob = room.join(ALICE), room.join(BOB)
     if case != "not caught up":
-        room.hub.catch_up(bob, 10)
+        room.users.catch_up(bob, 10)
     queue_of(bob).acknowledges = case != "not acknowledged"
     before = {**room.marks}
     room.say(alice, "hello")
     if case == "shutdown":
-        room.hub.track_newest()
+        room.users.track_newest()
     else:
-        room.hub.leave(bob)
+        room.users.leave(bob)
     room.say(alice, "bob has left")
     assert room.marks == ({BOB.id: 11} if case in ("leave", "shutdown") else before)
 
@@ -354,10 +359,10 @@ def test_each_of_two_first_logins_reads_the_rooms_again_after_a_kick(room: Room)
     change = RoomChange(dev.room_id, dev.name, "", is_private=True, last_id=0, old_role=RoomRole.MEMBER, role=None)
     devices = [Member(BOB.id, BOB.name, FakeSendQueue(room.broadcasts[0]), knows_rooms=True) for _ in range(2)]
     for each in devices:
-        room.hub.begin_join(each)
+        room.users.begin_join(each)
     room.hub.handle_applied([Applied(kick, change, None, 0)])
-    assert [room.hub.join(each, [dev]) for each in devices] == [None, None]
-    assert all(room.hub.join(each, []) for each in devices)
+    assert [room.users.join(each, [dev]) for each in devices] == [None, None]
+    assert all(room.users.join(each, []) for each in devices)
     assert room.opened == []
 
 

@@ -40,10 +40,7 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import WATCHED_MAX
 from chatprotocol.requests import Enter
-from chatserver.chat.delivery import AckedDelivery
-from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.entering import Entering
-from chatserver.chat.hub import Hub
 from chatserver.chat.presence import Presence, RosterChange
 from chatserver.chat.room import Member
 from chatserver.journal import entries
@@ -55,7 +52,7 @@ from chatserver.store.accounts import Account
 from chatserver.store.errors import DamagedError
 from chatserver.store.rooms import LOBBY_ID, RoomView
 
-from .helpers import FakeBroadcast, FakeSendQueue, join_hub
+from .helpers import FakeBroadcast, FakeSendQueue, join_hub, make_hub
 
 NAMES = ("alice", "bob", "carol", "dave")
 DEV = 2
@@ -74,15 +71,11 @@ class House:
         self.buffers: list[FakeBroadcast] = []
         self.open: list[FakeBroadcast] = []
         self.presence = Presence(1_000.0, lambda _: None)
-        self.hub = Hub(
+        self.users, self.hub = make_hub(
             {"json": self.lobby},
-            self._open,
-            self.open.remove,
-            AckedDelivery(10_000, lambda _: None),
             self.presence,
-            10,
-            DeliveryMarks(lambda *_: None),
-            lambda: None,
+            open_buffer=self._open,
+            close_buffer=self.open.remove,
             read_guests={GUEST, OTHER_GUEST}.intersection,
         )
 
@@ -98,7 +91,7 @@ class House:
         queue.protocol = variant.partition("/")[0]
         enter = None if variant == "json" else Enter(username=name, variant=variant, echoes=echoes)
         member = Member(NAMES.index(name), name, queue, knows_rooms=True, enter=enter)
-        join_hub(self.hub, member, rooms)
+        join_hub(self.users, member, rooms)
         return member
 
     def say(self, by: Member, room_id: int, first_id: int, *texts: str) -> None:
@@ -145,7 +138,7 @@ def test_events_are_encoded_once_for_each_variant(house: House) -> None:
     assert told == [[variant, [public(11, "dave", "hello")]] for variant in ("toy/", "toy/t", "json")]
     for member in (plain, tagged, again):
         assert messages(received(member)) == [public(11, "dave", "hello")]
-        house.hub.leave(member)
+        house.users.leave(member)
     assert [buffer.name for buffer in house.open] == ["json"]
 
 
@@ -157,11 +150,11 @@ def test_change_of_the_variant_loses_and_repeats_nothing(house: House) -> None:
     alice, bob = house.log_in("alice", "toy/", dev()), house.log_in("bob", "json", dev())
     for first_id, variant in enumerate(("toy/t", "toy/t", "toy/"), 11):
         house.say(bob, DEV, first_id, variant)
-        house.hub.change_encoding(alice, variant, echoes=False)
+        house.users.change_encoding(alice, variant, echoes=False)
     house.say(bob, DEV, 14, "last")
     texts = ["toy/t", "toy/t", "toy/", "last"]
     assert messages(received(alice)) == [public(each, "bob", text) for each, text in enumerate(texts, 11)]
-    house.hub.leave(alice)
+    house.users.leave(alice)
     assert [buffer.name for buffer in house.open] == ["json"]
 
 
@@ -184,7 +177,7 @@ def test_own_messages_follow_their_confirmation_on_a_connection_that_echoes(hous
 def test_messages_of_a_connection_that_is_a_program_say_so(house: House) -> None:
     alice, bob = house.log_in("alice", "toy/", dev(), echoes=True), house.log_in("bob", "json", dev())
     for first_id, is_bot in ((11, True), (21, False)):
-        house.hub.set_bot(alice, is_bot=is_bot)
+        house.users.set_bot(alice, is_bot=is_bot)
         house.say(alice, DEV, first_id, "one")
         house.whisper(alice, "bob", first_id + 1)
     flags = [True, True, False, False]
@@ -199,9 +192,9 @@ def test_message_to_the_lobby_is_confirmed_outside_of_it(house: House, *, echoes
     house.say(alice, LOBBY_ID, 11, "hello")
     house.say(bob, LOBBY_ID, 12, "hi")
     assert received(alice) == [Sent(11, SentStatus.SENT), public(11, "alice", "hello", None)][: 1 + echoes]
-    assert house.hub.count_members() == {"json": 1, "toy": 1}
-    house.hub.leave(alice)
-    assert house.hub.count_members() == {"json": 1}
+    assert house.users.count_members() == {"json": 1, "toy": 1}
+    house.users.leave(alice)
+    assert house.users.count_members() == {"json": 1}
 
 
 def test_direct_message_reaches_a_connection_that_is_in_no_room(house: House) -> None:
@@ -269,7 +262,7 @@ class Town:
         member = Member(NAMES.index(name), name, queue, knows_rooms=True, enter=enter)
         rooms = sorted(room for room, members in self.members.items() if name in members)
         views = [RoomView(ROOMS[room], room, "", False, RoomRole.MEMBER, False, 0) for room in rooms]
-        joined = join_hub(self.house.hub, member, views)
+        joined = join_hub(self.house.users, member, views)
         self.online.append(member)
         if enter is not None:
             names = {room: {listed for listed, _ in joined.listings[ROOMS[room]]} for room in rooms}
@@ -280,15 +273,15 @@ class Town:
         match (kind, *rest):
             case ("log out",):
                 member.quit_reason = "bye"
-                self.house.hub.leave(member)
+                self.house.users.leave(member)
                 self.online.remove(member)
                 self.views.pop(member, None)
             case ("enter lobby",) if member in self.views and not member.follows_lobby:
-                entered = self.house.hub.enter_lobby(member)
+                entered = self.house.users.enter_lobby(member)
                 self._catch_up(member)
                 self.views[member]["lobby"] = {name for name, _ in entered.listing}
             case ("leave lobby",) if member in self.views and member.follows_lobby:
-                self.house.hub.leave_lobby(member)
+                self.house.users.leave_lobby(member)
             case ("join", str(room)):
                 is_new = member.name not in self.members[room]
                 self.members[room].add(member.name)
@@ -370,7 +363,7 @@ def test_each_view_of_the_members_becomes_the_truth(steps: list[tuple[object, ..
         assert view.keys() == lobby | {room for room in ROOMS if member.name in town.members[room]}
         assert {room: town.truth(room) for room in view} == view
     for member in [*town.online]:
-        town.house.hub.leave(member)
+        town.house.users.leave(member)
     assert town.house.open == []
 
 
@@ -396,13 +389,13 @@ def test_user_goes_after_all_that_its_rooms_have_told(house: House, kind: type) 
     """Promise: also for a connection that does not read meanwhile. Buffers of rooms have no order among them."""
     alice, bob, *others = map(house.log_in, NAMES)
     for member in (alice, *others):
-        house.hub.enter_lobby(member)
+        house.users.enter_lobby(member)
     change = RoomChange(DEV, "dev", "", False, 0, None, RoomRole.MEMBER)
     for member in (alice, bob):
         entry = entries.JoinRoom(member.account_id, member.name, "dev", is_private=False, may_create=True)
         house.hub.handle_applied([Applied(entry, change, member, 7)])
     if kind is UserQuit:
-        house.hub.leave(bob)
+        house.users.leave(bob)
     else:
         renamed = entries.GuestRenamed(Account(bob.account_id, "rob", "", 0, 1))
         house.hub.handle_applied([Applied(entries.RenameGuest("bob", 1, "rob"), renamed, bob, 7)])
@@ -425,7 +418,7 @@ def test_renamed_guest_is_not_an_earlier_user_of_another_server(house: House, *,
     if is_new_name:
         change = RoomChange(DEV, "dev", "", False, 0, RoomRole.MEMBER)
         house.hub.handle_applied([Applied(entries.PartRoom(bob.account_id, "rob", DEV), change, bob, 7)])
-    house.hub.leave(bob)
+    house.users.leave(bob)
     kinds = [MemberJoined, MemberJoined, UserQuit, Renamed, MemberLeft] if is_new_name else [MemberJoined, MemberLeft]
     assert [type(each) for each in told(alice, MemberJoined, MemberLeft, Renamed, UserQuit)] == kinds
 
@@ -437,22 +430,22 @@ def told(member: Member, *kinds: type) -> list[Event]:
 def test_watchers_are_told_once_of_each_change(house: House) -> None:
     """Of users of this server and of others, on any number of connections, until the watcher looks away."""
     alice = house.log_in("alice")
-    house.hub.watch(alice, ["bob", "carol"], [], clears=False)
+    house.users.watch(alice, ["bob", "carol"], [], clears=False)
     bobs = [house.log_in("bob"), house.log_in("bob", "json")]
     house.presence.replace_peer("other", [RosterChange(LOBBY_ID, None, ["carol"])])
     for update in (Users(joined=("bob", "carol")), Users(joined=("bob",), left=("carol",))):
         house.hub.announce(LOBBY_ID, update, 1_000)
-    house.hub.leave(bobs[0])
+    house.users.leave(bobs[0])
     assert told(alice, WentOffline) == []
-    house.hub.leave(bobs[1])
+    house.users.leave(bobs[1])
     house.presence.drop_peer("other")
     house.hub.announce(LOBBY_ID, Users(left=("bob", "carol")), 1_001)
     changes = [CameOnline("bob"), CameOnline("carol"), WentOffline("bob"), WentOffline("carol")]
     assert told(alice, CameOnline, WentOffline) == changes
-    house.hub.watch(alice, [], ["carol"], clears=False)
+    house.users.watch(alice, [], ["carol"], clears=False)
     bob = house.log_in("bob")
-    house.hub.watch(alice, [], [], clears=True)
-    house.hub.leave(bob)
+    house.users.watch(alice, [], [], clears=True)
+    house.users.leave(bob)
     assert told(alice, CameOnline, WentOffline) == [*changes, CameOnline("bob")]
     assert told(alice, Watched)[-3:] == [
         Watched((), ("bob", "carol"), ("bob", "carol")),
@@ -460,7 +453,7 @@ def test_watchers_are_told_once_of_each_change(house: House) -> None:
         Watched((), (), ()),
     ]
     with pytest.raises(RequestError):
-        house.hub.watch(alice, [f"user{each}" for each in range(WATCHED_MAX + 1)], [], clears=False)
+        house.users.watch(alice, [f"user{each}" for each in range(WATCHED_MAX + 1)], [], clears=False)
 
 
 def test_change_of_a_user_is_told_once_to_all_who_share_a_room(house: House) -> None:
@@ -468,15 +461,15 @@ def test_change_of_a_user_is_told_once_to_all_who_share_a_room(house: House) -> 
     rooms = [dev(), RoomView(3, "ops", "", False, None, False, 0)]
     alice, both = house.log_in("alice", "toy/", *rooms), house.log_in("bob", "toy/t", *rooms)
     one, other = house.log_in("carol", "toy/", rooms[1]), house.log_in("dave")
-    house.hub.set_away(alice, "lunch")
-    house.hub.set_realname(alice, "Alice A.")
+    house.users.set_away(alice, "lunch")
+    house.users.set_realname(alice, "Alice A.")
     changes = [AwayChanged("alice", "lunch"), RealnameChanged("alice", "Alice A.")]
     for member in (alice, both, one):
         assert told(member, AwayChanged, RealnameChanged) == changes
     assert told(other, AwayChanged, RealnameChanged) == []
     house.whisper(other, "alice", 11)
     assert received(other)[-2:] == [Sent(11, SentStatus.SENT), IsAway("alice", "lunch")]
-    (info,) = house.hub.infos(["alice"])
+    info = house.users.tracking.info("alice")
     assert (info.away, info.realname) == ("lunch", "Alice A.")
 
 
@@ -485,20 +478,20 @@ def test_watcher_is_told_what_a_user_does_if_it_wants_that(house: House) -> None
     alice, again = house.log_in("alice", "toy/", dev()), house.log_in("alice", "toy/", dev())
     watchers = [house.log_in("bob", "toy/", dev()), house.log_in("carol"), house.log_in("dave")]
     for member, is_extended in zip((*watchers, again), (True, True, False, True), strict=True):
-        house.hub.watch(member, ["alice"], [], clears=False, is_extended=is_extended)
-    house.hub.set_away(alice, "lunch")
-    house.hub.set_realname(alice, "Alice A.")
+        house.users.watch(member, ["alice"], [], clears=False, is_extended=is_extended)
+    house.users.set_away(alice, "lunch")
+    house.users.set_realname(alice, "Alice A.")
     changes = [AwayChanged("alice", "lunch"), RealnameChanged("alice", "Alice A.")]
     kinds = (AwayChanged, RealnameChanged)
     assert [told(each, *kinds) for each in (*watchers, again)] == [changes, changes, [], changes]
-    house.hub.watch(watchers[1], [], [], clears=False, is_extended=False)
-    house.hub.watch(watchers[0], [], ["alice"], clears=False, is_extended=True)
-    house.hub.watch(watchers[2], [], [], clears=False, is_extended=True)
-    house.hub.set_away(alice, "")
+    house.users.watch(watchers[1], [], [], clears=False, is_extended=False)
+    house.users.watch(watchers[0], [], ["alice"], clears=False, is_extended=True)
+    house.users.watch(watchers[2], [], [], clears=False, is_extended=True)
+    house.users.set_away(alice, "")
     back = [AwayChanged("alice", "")]
     assert [told(each, *kinds) for each in watchers] == [changes + back, changes, back]
-    house.hub.leave(watchers[2])
-    house.hub.set_away(alice, "again")
+    house.users.leave(watchers[2])
+    house.users.set_away(alice, "again")
     assert told(watchers[2], *kinds) == back
 
 
@@ -506,9 +499,9 @@ def test_relayed_event_reaches_the_others_that_track_members(house: House) -> No
     alice, again = house.log_in("alice", "toy/", dev()), house.log_in("alice", "toy/", dev())
     bob, json = house.log_in("bob", "toy/t", dev()), house.log_in("carol", "json", dev())
     typing = Relayed("alice", "dev", None, "TAGMSG", "+typing=active", "")
-    house.hub.relay(alice, typing, DEV, is_room=True)
+    house.users.relay(alice, typing, DEV, is_room=True)
     direct = Relayed("alice", None, "bob", "TAGMSG", "+typing=active", "")
-    house.hub.relay(alice, direct, bob.account_id, is_room=False)
+    house.users.relay(alice, direct, bob.account_id, is_room=False)
     assert [told(member, Relayed) for member in (alice, again, bob, json)] == [[], [typing], [typing, direct], []]
 
 
@@ -525,20 +518,20 @@ def test_invitation_is_told_to_members_who_track_members(house: House) -> None:
 def test_guests_of_register_and_of_other_servers_are_shown_as_guests(house: House) -> None:
     """The hub has no connection of them."""
     alice = house.log_in("alice")
-    house.hub.enter_lobby(alice)
+    house.users.enter_lobby(alice)
     house.presence.add(GUEST)
     house.presence.replace_peer("other", [RosterChange(LOBBY_ID, None, ["carol", OTHER_GUEST])])
     house.hub.announce(LOBBY_ID, Users(joined=("carol", GUEST, OTHER_GUEST)), 1_000)
     joined = [each.info for each in told(alice, MemberJoined) if isinstance(each, MemberJoined)]
     assert [each.username for each in joined if each.is_guest] == [GUEST, OTHER_GUEST]
     bob = house.log_in("bob")
-    listed = [each.info for each in house.hub.members_of(house.hub.enter_lobby(bob).listing, {})]
+    listed = [each.info for each in house.users.tracking.members(house.users.enter_lobby(bob).listing, {})]
     assert {each.username: each.is_guest for each in listed} == {
         "alice": False, "bob": False, "carol": False, GUEST: True, OTHER_GUEST: True,
     }  # fmt: skip
     house.presence.remove(GUEST)
     house.hub.announce(LOBBY_ID, Users(left=(GUEST,)), 1_001)
-    assert [each.is_guest for each in house.hub.infos([GUEST, OTHER_GUEST])] == [False, True]
+    assert [house.users.tracking.info(name).is_guest for name in (GUEST, OTHER_GUEST)] == [False, True]
 
 
 @pytest.mark.parametrize("log_first", [True, False])
@@ -579,14 +572,14 @@ def test_room_of_a_guest_who_left_another_server_has_another_owner(house: House)
 def test_users_who_left_are_remembered(house: House) -> None:
     """Those who were online on another server too, but not those who are online."""
     for name in ("alice", "bob", "alice"):
-        house.hub.leave(house.log_in(name))
+        house.users.leave(house.log_in(name))
     house.presence.replace_peer("other", [RosterChange(LOBBY_ID, None, ["carol"])])
     house.hub.announce(LOBBY_ID, Users(joined=("alice", "bob", "carol")), 1_000)
     house.presence.drop_peer("other")
     house.hub.announce(LOBBY_ID, Users(left=("alice", "bob", "carol")), 1_000)
-    assert [len(house.hub.past(name, 9)) for name in ("ALICE", "bob", "carol", "dave")] == [2, 1, 1, 0]
+    assert [len(house.users.past(name, 9)) for name in ("ALICE", "bob", "carol", "dave")] == [2, 1, 1, 0]
     house.log_in("alice")
-    assert house.hub.past("alice", 9) == ()
+    assert house.users.past("alice", 9) == ()
 
 
 class Store:
@@ -620,9 +613,9 @@ def entering_lobby(store: Store) -> tuple[Member, Entering, Callable[[int], None
     bob = house.log_in("bob", "json")
     queue = SendQueue(cast("Any", Transport()), "toy", lines, "toy", lambda _: None)
     alice = Member(0, "alice", queue, knows_rooms=True, enter=Enter(username="alice", variant="toy/"))
-    join_hub(house.hub, alice)
+    join_hub(house.users, alice)
     queue.release([])
-    entering = Entering(house.hub, cast("Any", store), cast("Any", store))
+    entering = Entering(house.users, cast("Any", store), cast("Any", store))
     return alice, entering, lambda message_id: house.say(bob, LOBBY_ID, message_id, "new")
 
 
@@ -652,9 +645,9 @@ def test_missed_messages_come_after_the_answer_and_before_new_ones() -> None:
 def test_watches_end_with_their_connection(house: House) -> None:
     """Promise: memory stays bounded. Nothing refers to the connection any more."""
     alice = house.log_in("alice")
-    house.hub.watch(alice, ["bob"], (), clears=False)
+    house.users.watch(alice, ["bob"], (), clears=False)
     queue = weakref.ref(alice.send_queue)
-    house.hub.leave(alice)
+    house.users.leave(alice)
     del alice
     gc.collect()
     assert queue() is None
@@ -691,12 +684,12 @@ def test_connection_is_where_it_was_after_an_error(*, was_in: bool) -> None:
 def test_user_who_is_on_another_server_too_has_not_left(house: House) -> None:
     """Promise: each change is told once, and is true."""
     alice, bob = house.log_in("alice", "toy/", dev()), house.log_in("bob", "toy/", dev())
-    house.hub.watch(bob, ["alice"], (), clears=False)
+    house.users.watch(bob, ["alice"], (), clears=False)
     rosters = [RosterChange(LOBBY_ID, None, ["alice"]), RosterChange(DEV, "dev", ["alice"])]
     house.presence.replace_peer("other", rosters)
-    house.hub.leave(alice)
+    house.users.leave(alice)
     assert told(bob, UserQuit, WentOffline) == []
-    assert house.hub.past("alice", 9) == ()
+    assert house.users.past("alice", 9) == ()
     house.presence.drop_peer("other")
     for room_id in (LOBBY_ID, DEV):
         house.hub.announce(room_id, Users(left=("alice",)), 1_000)
@@ -708,9 +701,9 @@ def test_rooms_of_a_login_are_described_with_what_was_missed(house: House) -> No
     house.log_in("bob", "json", dev())
     enter = Enter(username="alice", variant="toy/")
     alice = Member(0, "alice", FakeSendQueue(house.lobby), knows_rooms=True, enter=enter)
-    joined = join_hub(house.hub, alice, [dev()])
+    joined = join_hub(house.users, alice, [dev()])
     store = Store(lambda: None)
-    ((entered, *missed),) = Entering(house.hub, cast("Any", store), cast("Any", store)).after_login(alice, joined, 8)
+    ((entered, *missed),) = Entering(house.users, cast("Any", store), cast("Any", store)).after_login(alice, joined, 8)
     assert isinstance(entered, Entered)
     assert {each.info.username: each.role for each in entered.members} == {
         "bob": RoomRole.OPERATOR, "alice": RoomRole.MEMBER,

@@ -36,9 +36,6 @@ from chatprotocol.events import (
     TopicChanged,
     Users,
 )
-from chatserver.chat.delivery import AckedDelivery
-from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub
 from chatserver.chat.presence import Presence
 from chatserver.chat.room import Member
 from chatserver.journal import entries
@@ -57,7 +54,7 @@ from chatserver.store.accounts import Role
 from chatserver.store.messages import IndexedMessage
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, RoomView
 
-from .helpers import FakeBroadcast, FakeSendQueue, join_hub
+from .helpers import FakeBroadcast, FakeSendQueue, join_hub, make_hub
 
 NAMES = ("alice", "bob", "carol")
 # Ids of the rooms, by name.
@@ -72,15 +69,27 @@ class Journal:
         # The buffers of rooms that are open.
         self.opened: list[FakeBroadcast] = []
         self.presence = Presence(1_000.0, lambda _: None)
-        marks = DeliveryMarks(lambda *_: None)
-        delivery = AckedDelivery(10_000, lambda _: None)
         self.wakes: list[None] = []
-        wake = partial(self.wakes.append, None)
-        self.hub = Hub({"json": self.lobby}, self._open, self.opened.remove, delivery, self.presence, 10, marks, wake)
+        # What guests, and the search index, were told of.
+        self.expelled: list[object] = []
+        self.deleted: list[object] = []
+        self.removals: list[object] = []
+        self.users, self.hub = make_hub(
+            {"json": self.lobby},
+            self.presence,
+            open_buffer=self._open,
+            close_buffer=self.opened.remove,
+            wake=partial(self.wakes.append, None),
+            changed=[partial(self._note, noted) for noted in (self.expelled, self.deleted, self.removals)],
+        )
         self.members: dict[str, set[str]] = {room: set() for room in ROOMS}
         self.online: list[Connection] = []
         self._ids = count(11)
         self._portion: list[Applied] = []
+
+    def _note(self, noted: list[object], value: object = None) -> None:
+        self.users.last_id()  # takes the lock
+        noted.append(value)
 
     def _open(self, protocol: str) -> FakeBroadcast:
         self.opened.append(FakeBroadcast(protocol))
@@ -104,7 +113,7 @@ class Journal:
         return connection
 
     def log_out(self, connection: "Connection") -> None:
-        self.hub.leave(connection.member)
+        self.users.leave(connection.member)
         self.online.remove(connection)
 
     def aware(self, name: str) -> "Iterator[Connection]":
@@ -115,7 +124,7 @@ class Journal:
 
     def say(self, by: "Connection", room: str, texts: list[str]) -> None:
         if not by.member.knows_rooms:
-            self.hub.show_rooms(by.member)
+            self.users.show_rooms(by.member)
         batch = PublicMessages(by.member.account_id, by.name, texts, [None] * len(texts), ROOMS[room], room)
         if by.name not in self.members[room]:
             self.append(batch, Problem.NOT_A_MEMBER, by)
@@ -128,7 +137,7 @@ class Journal:
 
     def join(self, by: "Connection", room: str) -> None:
         if not by.member.knows_rooms:
-            self.hub.show_rooms(by.member)
+            self.users.show_rooms(by.member)
         is_new = by.name not in self.members[room]
         self.members[room].add(by.name)
         entry = entries.JoinRoom(by.member.account_id, by.name, room, is_private=False, may_create=True)
@@ -163,7 +172,7 @@ class Connection:
         self.member = Member(NAMES.index(name), name, self.queue, knows_rooms=knows_rooms)
         self.expected: dict[str, list[object]] = {room: [] for room in ROOMS}
         self._rooms_of_sent: dict[int, str] = {}
-        join_hub(journal.hub, self.member, journal.rooms_of(name))
+        join_hub(journal.users, self.member, journal.rooms_of(name))
 
     def note(self, room: str, *events: object) -> None:
         self.expected[room] += events
@@ -392,17 +401,17 @@ def test_login_reads_again_if_the_rooms_changed_meanwhile(journal: Journal, *, i
     journal.commit()
     queue = FakeSendQueue(journal.lobby)
     late = Member(0, "alice", queue, knows_rooms=True)
-    journal.hub.begin_join(late)
+    journal.users.begin_join(late)
     read = journal.rooms_of("alice")
     journal.append(
         entries.JoinRoom(0, "alice", "dev", is_private=False, may_create=True), change(RoomRole.MEMBER), None
     )
     journal.members["dev"].add("alice")
     if is_online:
-        assert journal.hub.join(late, journal.rooms_of("alice")) is None
+        assert journal.users.join(late, journal.rooms_of("alice")) is None
     journal.commit()
-    assert journal.hub.join(late, read) is None
-    assert journal.hub.join(late, journal.rooms_of("alice")) is not None
+    assert journal.users.join(late, read) is None
+    assert journal.users.join(late, journal.rooms_of("alice")) is not None
     journal.say(carol, "dev", ["hello"])
     journal.commit()
     assert [each for each in queue.received() if isinstance(each, PublicMessage)] == [
@@ -413,19 +422,19 @@ def test_login_reads_again_if_the_rooms_changed_meanwhile(journal: Journal, *, i
 def test_kick_during_a_login_lets_it_read_again(journal: Journal) -> None:
     """Perhaps the account was deleted after the password was checked."""
     late = Member(0, "alice", FakeSendQueue(journal.lobby))
-    journal.hub.begin_join(late)
+    journal.users.begin_join(late)
     kick = entries.KickFromServer(by_id=0, by="admin", account_id=0, username="alice")
     journal.append(kick, entries.Moderated(), None)
     journal.commit()
-    assert journal.hub.join(late, []) is None
-    assert journal.hub.join(late, []) is not None
+    assert journal.users.join(late, []) is None
+    assert journal.users.join(late, []) is not None
 
 
 def test_login_that_fails_leaves_nothing(journal: Journal) -> None:
     member = Member(0, "alice", FakeSendQueue(journal.lobby), knows_rooms=True)
     journal.members["dev"].add("alice")
-    journal.hub.begin_join(member)
-    journal.hub.cancel_join(member)
+    journal.users.begin_join(member)
+    journal.users.cancel_join(member)
     alice = journal.log_in("alice", knows_rooms=True)
     assert journal.presence.names(ROOMS["dev"]) == ("alice",)
     journal.log_out(alice)
@@ -469,11 +478,11 @@ def test_login_reads_again_if_the_rights_of_its_user_changed_meanwhile(
     if is_online:
         journal.log_in("bob", knows_rooms=True)
     member = Member(1, "bob", FakeSendQueue(journal.lobby))
-    journal.hub.begin_join(member)
+    journal.users.begin_join(member)
     journal.append(entry, outcome, None)
     journal.commit()
-    assert journal.hub.join(member, []) is None
-    assert journal.hub.join(member, []) is not None
+    assert journal.users.join(member, []) is None
+    assert journal.users.join(member, []) is not None
 
 
 def test_deleted_direct_message_is_told_to_both_with_their_names(journal: Journal) -> None:
@@ -496,14 +505,6 @@ def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal)
     alice = journal.log_in("alice", knows_rooms=True)
     for each in (*bobs, alice):
         each.member.knows_moderation = True
-    expelled: list[object] = []
-    deleted: list[object] = []
-
-    def note(what: list[object], value: object) -> None:
-        journal.hub.last_id()  # takes the lock
-        what.append(value)
-
-    journal.hub.on_moderation(partial(note, expelled), partial(note, deleted), lambda: None)
     batch = PublicMessages(0, "alice", ["before"], [None])
     ban = entries.Sanction(
         kind=SanctionKind.BAN, account_id=1, username="bob", reason="spam", seconds=60, by_id=0, by="alice"
@@ -522,19 +523,17 @@ def test_banned_user_gets_what_came_before_and_then_the_reason(journal: Journal)
         assert bob.queue.hangs_up
     assert alice.queue.received()[1:] == [banned, Deleted(11, "alice"), Deleted(11, "alice")]
     assert not alice.queue.is_finished
-    assert expelled == [ban]
-    assert deleted == [IndexedMessage(11, LOBBY_ID, 0, None, "before")]
+    assert journal.expelled == [ban]
+    assert journal.deleted == [IndexedMessage(11, LOBBY_ID, 0, None, "before")]
 
 
 @pytest.mark.parametrize("step", [entries.Prune(0, 0, 9), entries.EraseMessages(0, "alice", 0, 9)])
 def test_search_index_is_told_of_a_removal_after_its_last_step(journal: Journal, step: Entry[object]) -> None:
     """Promise: it shrinks on all servers, not only on the one that removes old messages."""
-    removals: list[int] = []
-    journal.hub.on_moderation(lambda _: None, lambda _: None, lambda: removals.append(journal.hub.last_id()))
     for outcome in (Removed(9, 9), OSError("disk full"), Removed(0, None)):
         journal.append(step, outcome, None)
         journal.commit()
-        assert bool(removals) == (outcome == Removed(0, None))
+        assert bool(journal.removals) == (outcome == Removed(0, None))
 
 
 def test_ban_of_a_network_looks_at_addresses_without_the_lock(journal: Journal) -> None:
@@ -544,7 +543,7 @@ def test_ban_of_a_network_looks_at_addresses_without_the_lock(journal: Journal) 
         __slots__ = ()
 
         def partition(self, sep: str) -> tuple[str, str, str]:
-            journal.hub.last_id()  # takes the lock
+            journal.users.last_id()  # takes the lock
             return super().partition(sep)
 
     bob, alice = (journal.log_in(name, knows_rooms=True) for name in ("bob", "alice"))

@@ -33,8 +33,6 @@ from chatprotocol.requests import (
     Search,
 )
 from chatserver.chat.delivery import AckedDelivery
-from chatserver.chat.delivery_marks import DeliveryMarks
-from chatserver.chat.hub import Hub
 from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Proof
 from chatserver.chat.presence import Presence
@@ -66,7 +64,7 @@ from chatserver.store.messages import Messages
 from chatserver.store.read_marks import ReadMarks
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms
 
-from .helpers import FakeBroadcast, FakeSendQueue, MemoryDatabase, join_hub, new_store
+from .helpers import FakeBroadcast, FakeSendQueue, MemoryDatabase, join_hub, make_hub, new_store
 
 ALICE, BOB, CAROL, GUEST = 1, 2, 3, 4
 NAMES = ("", "alice", "bob", "carol", "guest")
@@ -94,19 +92,17 @@ class Chat:
         self.now_ms = BEGIN_MS
         self.lobby = FakeBroadcast()
         self.presence = Presence(1_000.0, lambda _: None)
-        delivery, marks = AckedDelivery(10_000, lambda _: None), DeliveryMarks(lambda *_: None)
-        self.hub = Hub(
-            {"json": self.lobby}, FakeBroadcast, lambda _: None, delivery, self.presence, 0, marks, lambda: None
-        )
+        delivery = AckedDelivery(10_000, lambda _: None)
+        self.users, self.hub = make_hub({"json": self.lobby}, self.presence, delivery, last_id=0)
         database: Any = MemoryDatabase(self.connection)
         self.accounts = Accounts(database)
         self.rooms = Rooms(database)
         messages = Messages(database)
         journal: Any = self
-        commands = RoomCommands(self.rooms, self.accounts, journal, self.hub, "open")
+        commands = RoomCommands(self.rooms, self.accounts, journal, self.users, "open")
         self.marks = ReadMarks(database)
         log = LogCommands(
-            MessageLog(database, messages), messages, self.marks, self.accounts, commands, journal, self.hub
+            MessageLog(database, messages), messages, self.marks, self.accounts, commands, journal, self.users
         )
         self.indexer = Finding()
         unused: Any = None
@@ -115,7 +111,7 @@ class Chat:
             messages=messages,
             indexer=cast("Any", self.indexer),
             journal=journal,
-            hub=self.hub,
+            users=self.users,
             presence=self.presence,
             login=cast("Any", self),
             guests=unused,
@@ -171,7 +167,7 @@ class Chat:
         member.knows_rooms = True
         if is_guest:
             member.first_id = self.last_id + 1
-        join_hub(self.hub, member, self.rooms.of_account(member.account_id))
+        join_hub(self.users, member, self.rooms.of_account(member.account_id))
         return member
 
 

@@ -67,7 +67,7 @@ def test_lists_have_the_users_of_all_servers(services: ChatFixture, alice: Peer)
 
 def test_highest_number_of_users_counts_those_of_all_servers(services: ChatFixture, alice: Peer) -> None:  # noqa: ARG001
     services.presence.drop_peer("b")
-    counts = services.hub.counts(unknown=0)
+    counts = services.users.counts(unknown=0)
     assert (counts.users, counts.users_max) == (1, 3)
 
 
@@ -152,7 +152,7 @@ def test_kick_on_another_server_ends_the_connections_here(services: ChatFixture,
 
 def test_operator_who_is_made_on_another_server_is_one_here(services: ChatFixture) -> None:
     bob = Member(2, BOB, FakeSendQueue(services.broadcast))
-    join_hub(services.hub, bob)
+    join_hub(services.users, bob)
     role = SetServerRole(by_id=1, by=ALICE, account_id=2, username=BOB, role=Role.OPERATOR)
     services.hub.handle_applied([Applied(role, Moderated(), None, 0)])
     assert bob.is_operator

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.address import Address
     from chatserver.chat.delivery import AckedDelivery
-    from chatserver.chat.hub import Hub
+    from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.passwords import Passwords
     from chatserver.chat.presence import Presence
     from chatserver.counters import Counters, Histogram
@@ -63,7 +63,7 @@ class Sources:
     counters: Counters
     connections: Connections
     max_connections: int
-    hub: Hub
+    users: LocalUsers
     presence: Presence
     acked_delivery: AckedDelivery
     sender: Sender
@@ -139,11 +139,11 @@ class ServerCollector(Collector):
         )
         yield _gauge("chat_connections_max", "Maximum number of connections.", sources.max_connections)
         yield _counter("chat_connections_accepted", "Connections accepted.", sources.counters.accepted_connections)
-        members = {**sources.hub.count_members(), "register": sources.acked_delivery.guests}
+        members = {**sources.users.count_members(), "register": sources.acked_delivery.guests}
         yield _gauges("chat_members", "Connections that are logged in; a guest counts once.", "protocol", members)
         yield _gauge("chat_users_online", "Users who are online, including guests.", sources.presence.own_count)
         yield _gauge(
-            "chat_rooms_online", "Rooms with members who are online, including the lobby.", sources.hub.rooms_online
+            "chat_rooms_online", "Rooms with members who are online, including the lobby.", len(sources.users.rooms)
         )
         slow, unread_bytes = sources.sender.slow_peers()
         yield _gauge("chat_slow_clients", "Clients that are sent more than they read, at this moment.", slow)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from chatprotocol.events import Counts, Event
-    from chatserver.chat.hub import Hub, JoinState
+    from chatserver.chat.local_users import JoinState, LocalUsers
     from chatserver.chat.room import Member
     from chatserver.store.messages import Messages
     from chatserver.store.rooms import Rooms
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Entering:
     """Lets connections enter the lobby, and after a login their rooms. For any thread; raises StoreError."""
 
-    def __init__(self, hub: Hub, rooms: Rooms, messages: Messages) -> None:
-        self._hub = hub
+    def __init__(self, users: LocalUsers, rooms: Rooms, messages: Messages) -> None:
+        self._users = users
         self._rooms = rooms
         self._messages = messages
         # Sessions that have not ended, guarded by the lock. Their connections may be open for a moment longer.
@@ -45,26 +45,26 @@ class Entering:
 
     def counts(self) -> Counts:
         """The numbers of users and rooms."""
-        members = sum(self._hub.count_members().values())
-        return self._hub.counts(unknown=max(0, self._sessions - members))
+        members = sum(self._users.count_members().values())
+        return self._users.counts(unknown=max(0, self._sessions - members))
 
     def enter_lobby(self, member: Member, replays_after: int | None) -> None:
         """Answer requests.EnterLobby. After an error the connection has not entered."""
-        entered = self._hub.enter_lobby(member)
+        entered = self._users.enter_lobby(member)
         try:
             is_replayed = replays_after is not None and not entered.was_in
             after_id = replays_after if is_replayed else None
             missed = self._missed(member, LOBBY_ID, after_id, entered.last_id)
         except BaseException:
             if not entered.was_in:
-                self._hub.leave_lobby(member, tells=False)
+                self._users.leave_lobby(member, tells=False)
             member.send_queue.go_on()
             raise
         answer = Entered(
             room=LOBBY,
             username=member.name,
             last_id=entered.last_id,
-            members=self._hub.members_of(entered.listing, {}),
+            members=self._users.tracking.members(entered.listing, {}),
         )
         member.send_queue.put([answer, *missed])
         member.send_queue.go_on()
@@ -87,7 +87,7 @@ class Entering:
                 created_ms=room.created_ms,
                 modes=room.modes,
                 last_id=min(room.last_id, joined.last_id),
-                members=self._hub.members_of(joined.listings[room_id], roles.get(room_id, {})),
+                members=self._users.tracking.members(joined.listings[room_id], roles.get(room_id, {})),
             )
             missed: Sequence[Event] = ()
             with suppress(DamagedError):  # it is reported when the user asks for the history

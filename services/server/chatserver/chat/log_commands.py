@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from chatprotocol import requests
     from chatprotocol.events import Message
-    from chatserver.chat.hub import Hub
+    from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.room import Member
     from chatserver.chat.room_commands import RoomCommands
     from chatserver.journal.base import Journal
@@ -51,7 +51,7 @@ class LogCommands:
         accounts: Accounts,
         rooms: RoomCommands,
         journal: Journal,
-        hub: Hub,
+        users: LocalUsers,
     ) -> None:
         self._message_log = log
         self._messages = messages
@@ -59,7 +59,7 @@ class LogCommands:
         self._accounts = accounts
         self._rooms = rooms
         self._journal = journal
-        self._hub = hub
+        self._users = users
 
     def read(self, member: Member, request: requests.AskLog) -> tuple[Log, Collection[Message]]:
         """Return the answer without its messages, and these."""
@@ -116,7 +116,7 @@ class LogCommands:
 
     def _ids(self, member: Member) -> range:
         """The ids of all published messages that the user may see."""
-        return range(member.first_id, self._hub.last_id() + 1)
+        return range(member.first_id, self._users.last_id() + 1)
 
 
 def _limit(limit: int) -> int:

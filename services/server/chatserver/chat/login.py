@@ -4,7 +4,8 @@ A login has a password or a session token. A valid token needs no turn and no ha
 of its network, so that its sender is slowed down like one who guesses passwords.
 
 Between the check and the moment at which the hub has the member, the password may be changed or the token revoked. The
-login looks at both again after :meth:`Hub.begin_join`, and the hub makes it look once more after each such change.
+login looks at both again after :meth:`LocalUsers.begin_join`, and the hub makes it look once more after each such
+change.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from chatprotocol.events import Event
     from chatserver.chat.entering import Entering
-    from chatserver.chat.hub import Hub, JoinState
+    from chatserver.chat.local_users import JoinState, LocalUsers
     from chatserver.chat.login_throttle import LoginThrottle, Try
     from chatserver.chat.missed import MissedMessages, Range
     from chatserver.chat.passwords import Passwords
@@ -105,7 +106,7 @@ class Login:
         rooms: Rooms,
         identity: HistoryIdentity,
         journal: Journal,
-        hub: Hub,
+        users: LocalUsers,
         passwords: Passwords,
         throttle: LoginThrottle,
         registration: Registration,
@@ -128,7 +129,7 @@ class Login:
         self._rooms = rooms
         self._identity = identity
         self._journal = journal
-        self._hub = hub
+        self._users = users
         self._passwords = passwords
         self._throttle = throttle
         self._registration = registration
@@ -458,7 +459,7 @@ class Login:
             is_guest=account.is_guest,
             claim=account.claim,
         )
-        self._hub.check_acknowledged(account.id)
+        self._users.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member, proof)
         delivered_id = max(account.delivered_id, joined.delivered_id)
         try:
@@ -500,7 +501,7 @@ class Login:
             if last_page is not None:
                 send_queue.release((*last_page, *deletions))
                 if is_complete:  # otherwise direct messages stay undelivered and are sent again
-                    self._hub.catch_up(member, joined.last_id)
+                    self._users.catch_up(member, joined.last_id)
             # Without a last page the connection ends: no new message may follow the gap.
         except BaseException:
             self.leave(member)
@@ -546,7 +547,7 @@ class Login:
         seen_id = max(since.values(), default=0) if isinstance(since, dict) else since
         last_id = 0
         for _ in self._looks(self._behind_max_seconds):
-            last_id = self._hub.last_id()
+            last_id = self._users.last_id()
             if last_id >= seen_id:
                 return
         if login.history_id is not None:  # without it the id may be of another history
@@ -561,14 +562,14 @@ class Login:
 
         StoreError, RequestError: it has not joined.
         """
-        self._hub.begin_join(member)
+        self._users.begin_join(member)
         try:
             rooms = self._read_standing(member, proof)
-            while (joined := self._hub.join(member, rooms)) is None:
+            while (joined := self._users.join(member, rooms)) is None:
                 self._journal.wait_for_pending()
                 rooms = self._read_standing(member, proof)
         except BaseException:
-            self._hub.cancel_join(member)
+            self._users.cancel_join(member)
             raise
         return joined, rooms
 
@@ -600,7 +601,7 @@ class Login:
 
     def leave(self, member: Member) -> None:
         """Leave the hub."""
-        if self._hub.leave(member):
+        if self._users.leave(member):
             self._on_empty()
 
 

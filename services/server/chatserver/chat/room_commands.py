@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from chatprotocol.events import Modes, RoomSummary
-    from chatserver.chat.hub import Hub
+    from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.rate_limit import RateLimit
     from chatserver.chat.room import Member
     from chatserver.journal.base import Journal
@@ -59,7 +59,7 @@ class RoomCommands:
         rooms: Rooms,
         accounts: Accounts,
         journal: Journal,
-        hub: Hub,
+        users: LocalUsers,
         makers: str,
         find_guest: Callable[[str], Account | None] = lambda _: None,
     ) -> None:
@@ -71,7 +71,7 @@ class RoomCommands:
         self._rooms = rooms
         self._accounts = accounts
         self._journal = journal
-        self._hub = hub
+        self._users = users
         self._makers = makers
 
     def set_makers(self, makers: str) -> None:
@@ -130,7 +130,7 @@ class RoomCommands:
         Usually the hub knows the room. The journal checks the membership again.
         """
         check_room_name(name)
-        room_id = self._hub.room_id(member, name)
+        room_id = self._users.room_id(member, name)
         return room_id if room_id is not None else self.find(member, name).room_id
 
     def change(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from chatserver.chat.directory import Directory
     from chatserver.chat.entering import Entering
     from chatserver.chat.guests import Guests
-    from chatserver.chat.hub import Hub
+    from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.log_commands import LogCommands
     from chatserver.chat.login import Login
     from chatserver.chat.moderation import Moderation
@@ -38,7 +38,7 @@ class Services:
     messages: Messages
     indexer: Indexer
     journal: Journal
-    hub: Hub
+    users: LocalUsers
     presence: Presence
     login: Login
     guests: Guests

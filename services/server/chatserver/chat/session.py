@@ -472,7 +472,7 @@ class Session:
 
     def _change_encoding(self, request: requests.ChangeEncoding) -> State:
         assert self._member is not None
-        self._services.hub.change_encoding(self._member, request.variant, echoes=request.echoes)
+        self._services.users.change_encoding(self._member, request.variant, echoes=request.echoes)
         return self._state
 
     def _leave(self, _: requests.Leave) -> State:
@@ -697,7 +697,7 @@ class Session:
     def _leave_lobby(self, _: requests.LeaveLobby) -> State:
         assert self._member is not None
         self._wait_for_pending()
-        self._services.hub.leave_lobby(self._member)
+        self._services.users.leave_lobby(self._member)
         return self._state
 
     def _answer_directory(self, request: requests.DirectoryRequest) -> State:
@@ -726,7 +726,7 @@ class Session:
         assert self._member is not None
         self._wait_for_pending()
         room = self._room_of(request)
-        before_id = _before_id(request, self._services.hub.last_id())
+        before_id = _before_id(request, self._services.users.last_id())
         room_id = room.room_id if room else None
         other = self._other_of(request)
         found = self._services.messages.history(
@@ -748,7 +748,7 @@ class Session:
         self._wait_for_pending()
         room = self._room_of(request)
         other = self._other_of(request)
-        newest_id = self._services.hub.last_id()
+        newest_id = self._services.users.last_id()
         before_id = _before_id(request, newest_id)
         messages, upto_id = self._services.indexer.search(
             terms,
@@ -767,7 +767,7 @@ class Session:
     def _list_conversations(self, _: requests.AskConversations) -> State:
         assert self._member is not None
         self._wait_for_pending()
-        newest_id = self._services.hub.last_id()
+        newest_id = self._services.users.last_id()
         found = self._services.messages.conversations(
             self._member.account_id, newest_id, CONVERSATIONS_MAX, first_id=self._member.first_id
         )
@@ -865,7 +865,7 @@ class Session:
         """Return the member. After its first request about rooms, it gets their events."""
         assert self._member is not None
         if not self._member.knows_rooms:
-            self._services.hub.show_rooms(self._member)
+            self._services.users.show_rooms(self._member)
         return self._member
 
     def _wait_for_pending(self, timeout_seconds: float | None = None) -> None:
