@@ -3091,6 +3091,13 @@ BREAKS = (
     _break(
         _BOUNDED,
         _WIRE + "irc_client.py",
+        "sum(_size_of(value) for value in values if isinstance(value, str))",
+        '_size_of(getattr(event, "text", ""))',
+        "unit/client/test_irc_client.py::test_endless_lines_are_kept_up_to_a_limit",
+    ),
+    _break(
+        _BOUNDED,
+        _WIRE + "irc_client.py",
         "self._offered |= _KNOWN.intersection(",
         "self._offered |= set(",
         "unit/client/test_irc_client.py::test_endless_lines_are_kept_up_to_a_limit",

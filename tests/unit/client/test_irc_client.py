@@ -215,6 +215,10 @@ LONG = "x" * 15_000
         f":s BATCH +%d{LONG} chathistory #lobby",
         f"@batch=h :s BATCH +c%d draft/multiline #lobby\n@batch=c%d :bob!u@h PRIVMSG #lobby :{LONG}\n:s BATCH -c%d",
         f"@label=%d :s 401 alice x :{LONG}",
+        f"@batch=h;msgid=%d;{TIME} :%d{LONG}!u@h PRIVMSG #lobby :",
+        f":%d{LONG}!u@h PRIVMSG #lobby :",
+        f"@msgid=%d;{TIME} :bob!u@h PRIVMSG %d{LONG} :",
+        f":s FAIL COMMAND CODE :%d{LONG}",
     ],
 )
 def test_endless_lines_are_kept_up_to_a_limit(line: str, state: str) -> None:

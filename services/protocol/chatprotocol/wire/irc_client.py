@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode, ProtocolError
@@ -57,7 +58,7 @@ EVENT_LINE_MAX_BYTES: Final = 16 * 1024
 # Bytes of a text in one line: the server puts a prefix of at most 150 bytes, PRIVMSG and the target before it.
 _TEXT_MAX_BYTES: Final = 300
 # Limits of what a server can make the client keep: users of the lobby and their names, batches that are open, messages
-# in them, and the texts in all of them and of missed messages.
+# in them, and the size of all events that are kept: names and texts.
 _USERS_MAX: Final = 30_000
 _NICK_MAX_CHARACTERS: Final = 64
 _KEPT_MAX_BYTES: Final = 16 * 1024 * 1024
@@ -316,7 +317,7 @@ class IrcClient:
         if event.name in ("PRIVMSG", "NOTICE"):
             if batch is not None and "multiline" in "".join(batch.opening.params[1:2]):
                 text = event.params[-1] if event.params else ""
-                if len(batch.texts) < _BATCH_MAX_MESSAGES and self._may_keep(text, batch):
+                if len(batch.texts) < _BATCH_MAX_MESSAGES and self._may_keep(_size_of(text), batch):
                     batch.first = batch.first or event
                     batch.texts.append((text, "draft/multiline-concat" in event.tags))
                 return Effects()
@@ -495,13 +496,12 @@ class IrcClient:
         """Show the event, or hold it until the missed messages have come."""
         if self._is_logged_in:
             return Effects(events=(event,))
-        if len(self._held) < _MISSED_MAX_MESSAGES and self._may_keep(getattr(event, "text", "")):
+        if len(self._held) < _MISSED_MAX_MESSAGES and self._may_keep(_event_size(event)):
             self._held.append(event)
         return Effects()
 
-    def _may_keep(self, text: str, batch: _Batch | None = None) -> bool:
-        """True if there is room for a text that is kept, in this batch or until the end of the login."""
-        size_bytes = len(text.encode(errors="replace"))
+    def _may_keep(self, size_bytes: int, batch: _Batch | None = None) -> bool:
+        """True if there is room for texts that are kept, in this batch or until the end of the login."""
         if self._kept_bytes + size_bytes > _KEPT_MAX_BYTES:
             return False
         self._kept_bytes += size_bytes
@@ -517,7 +517,7 @@ class IrcClient:
         if message is None:
             return Effects()
         if batch is not None and _is_history(batch) and not isinstance(message, Forwarded):
-            if len(batch.messages) < _BATCH_MAX_MESSAGES and self._may_keep(message.text, batch):
+            if len(batch.messages) < _BATCH_MAX_MESSAGES and self._may_keep(_event_size(message), batch):
                 batch.messages.append(message)
             return Effects()
         if self._is_me(message.sender) and not isinstance(message, Forwarded):
@@ -552,7 +552,7 @@ class IrcClient:
     def _on_history(self, messages: tuple[Message, ...]) -> Effects:
         """A page of missed messages, or the answer to AskHistory."""
         if not self._is_logged_in:
-            self._missed += [message for message in messages if self._may_keep(message.text)]
+            self._missed += [message for message in messages if self._may_keep(_event_size(message))]
             if messages and len(self._missed) < _MISSED_MAX_MESSAGES:
                 return _send(_page_line(messages[-1].id))
             return self._come_in(is_complete=not messages)
@@ -577,6 +577,16 @@ def _refuse(action: Action, reason: str, code: ErrorCode = ErrorCode.UNKNOWN_COM
 def _code_of(word: str) -> ErrorCode:
     """The code of a standard reply: a server of ours has its own codes in upper case."""
     return ErrorCode.__members__.get(word, ErrorCode.BAD_REQUEST)
+
+
+def _size_of(text: str) -> int:
+    return len(text.encode(errors="replace"))
+
+
+def _event_size(event: ClientEvent) -> int:
+    """The size of all texts in an event, in bytes. A server may send a long name or a long reason as well."""
+    values = astuple(event) if isinstance(event, Struct) else event
+    return sum(_size_of(value) for value in values if isinstance(value, str))
 
 
 def _is_lobby_channel(name: str) -> bool:
