@@ -1,5 +1,7 @@
 """The protocol json: the literal bytes of docs/wire/json.md, and the requests and events that they are."""
 
+from datetime import UTC, datetime
+
 import pytest
 from msgspec.structs import replace
 from raw_steps import encode_request, new_server, receive
@@ -47,7 +49,7 @@ from chatprotocol.requests import (
     Unreadable,
     Whisper,
 )
-from chatprotocol.wire.json import Json
+from chatprotocol.wire.json import Json, to_iso
 
 from .samples import calls, pieces, read_whole_and_cut, refusal_of
 
@@ -428,6 +430,14 @@ EVENTS: list[tuple[Event, bytes]] = [
 def test_event_is_its_line(event: Event, line: bytes) -> None:
     assert Json().encode_all([event]) == line + b"\n"
     assert Json().client().event_decoder().decode(line + b"\n") == [event]
+
+
+@pytest.mark.parametrize("second", [-1, 0, 951_782_399, 1_798_675_199, 4_102_444_800])
+def test_times_have_milliseconds(second: int) -> None:
+    """Also one after the other, around the beginning of a second."""
+    for time_ms in range(second * 1000 - 2, second * 1000 + 2):
+        moment = datetime.fromtimestamp(time_ms / 1000, UTC)
+        assert to_iso(time_ms) == moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 def test_error_codes_are_the_documented_ones() -> None:

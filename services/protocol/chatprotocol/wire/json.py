@@ -101,8 +101,13 @@ _SPELLINGS: Final = {tag.upper(): tag for tag in _TAGS} | {"WHO": "users", "EXIT
 
 @lru_cache(maxsize=1024)  # the same history is read often
 def to_iso(time_ms: int) -> str:
-    moment = _EPOCH + timedelta(milliseconds=time_ms)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    seconds, milliseconds = divmod(time_ms, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=16)  # new messages are of the same second
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 _EVENT_TYPES: Final = frozenset(get_args(TaggedEvent))
