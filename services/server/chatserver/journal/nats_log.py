@@ -105,8 +105,9 @@ _ARRIVAL_SECONDS: Final = 1.0
 LOSS_SECONDS: Final = 2.0
 # A new stream waits for servers that have just been started.
 _SERVERS_SECONDS: Final = 10.0
-# Maximum broadcasts that wait for a slow connection; more are lost.
-_BROADCASTS_MAX: Final = 1_000
+# Maximum bytes that wait for a slow connection. With more, broadcasts are lost, and records are not repeated. A server
+# has records of 2 MiB in flight at most.
+_UNSENT_MAX_BYTES: Final = 4 * 1024 * 1024
 # A missing lease is over if this server's own one was renewed for this time, without a gap of this length.
 _STEADY_SECONDS: Final = 2 * LEASE_RENEWAL_SECONDS
 # Limit of the end of a session or of the thread: the sockets may be blocked.
@@ -123,7 +124,7 @@ _TRANSIENT: Final = frozenset({10008, 10009, 10118, 10158, STREAM_NOT_FOUND})
 class _Publication:
     """A record that is not acknowledged."""
 
-    __slots__ = ("data", "is_queued", "record_id", "refusal", "repeat_at", "since", "token")
+    __slots__ = ("data", "record_id", "refusal", "repeat_at", "since", "token")
 
     def __init__(self, record_id: str, data: bytes, token: str, since: float) -> None:
         self.record_id = record_id
@@ -133,19 +134,16 @@ class _Publication:
         self.since = since
         # For the loop. When it is to be sent again.
         self.repeat_at = float("inf")
-        self.is_queued = False
         self.refusal = ""
 
 
 class _Session:
-    """A connection, and what is sent over it, in order. For the loop."""
+    """A connection. For the loop."""
 
     def __init__(self, client: NatsClient) -> None:
         self.client = client
         self.since = asyncio.get_running_loop().time()
         self.inbox = client.new_inbox()
-        # Records, and other messages as subject and bytes.
-        self.outgoing: asyncio.Queue[_Publication | tuple[str, bytes]] = asyncio.Queue()
 
     async def run_until_lost(self, *work: Coroutine[Any, Any, None]) -> None:
         """Run coroutines until the connection is lost, or one of them raises."""
@@ -263,7 +261,7 @@ class NatsLog:
             return []
         records, flow_subject = reading.take()
         if flow_subject:
-            self._soon(self._send, (flow_subject, b""))
+            self._soon(self._send, flow_subject)
         return records
 
     def publish(self, record_id: str, data: bytes) -> None:
@@ -271,7 +269,7 @@ class NatsLog:
         publication = _Publication(record_id, data, str(next(self._tokens)), self._loop.time())
         with self._lock:
             self._publications[publication.token] = publication
-        self._soon(self._send, publication)
+        self._soon(self._send_record, publication)
 
     def renew_lease(self, server: str, run: str) -> None:
         self._lease = (server, run)
@@ -286,7 +284,7 @@ class NatsLog:
         return self._call(lambda session: self._find_lease(session, server))
 
     def broadcast(self, data: bytes) -> None:
-        self._soon(self._send, (self._talk, data))
+        self._soon(self._send, self._talk, data)
 
     def on_broadcast(self, receive: Callable[[bytes], None]) -> None:
         self._receive = receive
@@ -444,26 +442,23 @@ class NatsLog:
     async def _serve(self, session: _Session) -> None:
         """Use a connection until it is lost. Raises OSError or NatsError."""
         client = session.client
-        await client.subscribe(
-            f"{session.inbox}.*", cb=self._guard(self._receive_answer), pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        await client.receive(f"{session.inbox}.*", self._guard(self._receive_answer))
         if self._receive is not None:
-            await client.subscribe(self._talk, cb=self._guard(self._receive_broadcast))
+            await client.receive(self._talk, self._guard(self._receive_broadcast))
         self._session, self._cut_since = session, None
         for publication in self._unacknowledged():
-            publication.is_queued = True
-            session.outgoing.put_nowait(publication)
+            self._send_record(publication)
         _log.info("shared log connected", server=client.info.get("server_name"), version=client.info.get("version"))
         with self._lock:
             self._is_open = True
             self._changed.notify_all()
         self._note_success()
-        await session.run_until_lost(self._publish(session), self._read(session), self._renew(session))
+        await session.run_until_lost(self._read(session), self._renew(session))
 
-    def _guard(self, receive: Callable[[Msg], None]) -> Callable[[Msg], Awaitable[None]]:
-        """Wrap a callback for nats-py, which would only log an exception of it and go on."""
+    def _guard(self, receive: Callable[[Msg], None]) -> Callable[[Msg], None]:
+        """Wrap a callback for nats-py, which would only log an exception of it, and read no more."""
 
-        async def guarded(message: Msg) -> None:
+        def guarded(message: Msg) -> None:
             try:
                 receive(message)
             except Exception as error:  # it ends the thread
@@ -482,10 +477,11 @@ class NatsLog:
             if now - seen_at > _STOPPED_SECONDS:
                 self._resumed_at = now
             seen_at = now
-            if self._session is not None:
+            session = self._session
+            if session is not None and session.client.unsent_bytes <= _UNSENT_MAX_BYTES:
                 for publication in self._unacknowledged():
                     if publication.repeat_at <= now:
-                        self._send(publication)
+                        self._send_record(publication)
             self._set_problem(self._judge(now))
         raise self._defect
 
@@ -526,32 +522,21 @@ class NatsLog:
         with self._lock:
             return list(self._publications.values())
 
-    def _send(self, item: _Publication | tuple[str, bytes]) -> None:
-        """Queue a record or another message to be sent. Without a session, a record waits for the next session."""
+    def _send(self, subject: str, data: bytes = b"") -> None:
+        """Send a message that may be lost."""
         session = self._session
-        if session is None:
-            return
-        if isinstance(item, _Publication):
-            if item.is_queued:
-                return
-            item.is_queued = True
-        elif session.outgoing.qsize() >= _BROADCASTS_MAX:
-            return
-        session.outgoing.put_nowait(item)
+        if session is not None and session.client.unsent_bytes <= _UNSENT_MAX_BYTES:
+            session.client.send(subject, data)
 
-    async def _publish(self, session: _Session) -> None:
-        client = session.client
-        while True:
-            item = await session.outgoing.get()
-            if not isinstance(item, _Publication):
-                await client.publish(*item)
-                continue
-            item.is_queued = False
-            if item.token not in self._publications:
-                continue
-            item.repeat_at = self._now() + REPEAT_SECONDS
-            headers = {_MESSAGE_ID: item.record_id}
-            await client.publish(self._subject, item.data, f"{session.inbox}.{item.token}", headers)
+    def _send_record(self, publication: _Publication) -> None:
+        """Send a record. Without a session, it waits for the next session."""
+        session = self._session
+        if session is None or publication.token not in self._publications:
+            return
+        publication.repeat_at = self._now() + REPEAT_SECONDS
+        headers = f"NATS/1.0\r\n{_MESSAGE_ID}: {publication.record_id}\r\n\r\n".encode()
+        reply = f"{session.inbox}.{publication.token}"
+        session.client.send(self._subject, publication.data, reply, headers)
 
     def _receive_answer(self, message: Msg) -> None:
         token = message.subject.rpartition(".")[2]
@@ -659,7 +644,7 @@ class NatsLog:
                     is_useless.set()  # the consumer was deleted, or a record was lost on the way
                 flow_subject = message.reply or headers.get("Nats-Consumer-Stalled")
                 if flow_subject and not reading.delays_flow(flow_subject):
-                    self._send((flow_subject, b""))
+                    self._send(flow_subject)
                 return
             number, pending = place(message.reply)
             if number == reading.next:
@@ -669,9 +654,7 @@ class NatsLog:
                 is_useless.set()
 
         inbox = client.new_inbox()
-        subscription = await client.subscribe(
-            inbox, cb=self._guard(receive), pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        subscription = await client.receive(inbox, self._guard(receive))
         try:
             await call_api(
                 client,
