@@ -2500,8 +2500,8 @@ BREAKS = (
     _break(
         _ONE_LOG,
         _JOURNAL + "nats_log.py",
-        "headers = {_MESSAGE_ID: item.record_id}",
-        "headers = {_MESSAGE_ID: str(self._now())}",
+        "{_MESSAGE_ID}: {publication.record_id}",
+        "{_MESSAGE_ID}: {self._now()}",
         f"{_NATS}test_log_goes_on_after_lost_connections",
     ),
     _break(
