@@ -749,8 +749,8 @@ BREAKS = (
     _break(
         _REQUESTS,
         _CHAT + "session.py",
-        "if kind not in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):",
-        "if kind not in _MESSAGES and not self._begin_answer():",
+        "if kind not in MESSAGES and not (self._begin_answer() and rates.await_request(kind)):",
+        "if kind not in MESSAGES and not self._begin_answer():",
         "unit/server/test_rate_limit.py::test_requests_of_a_user_over_the_rate_are_delayed",
         "unit/server/test_rate_limit.py::test_requests_before_the_login_are_delayed_except_the_first",
     ),
@@ -2321,14 +2321,14 @@ BREAKS = (
     ),
     _break(
         _USER_LIMITS,
-        _CHAT + "session.py",
+        _CHAT + "request_rates.py",
         "return max(1, len(request.usernames) / _NAMES_OF_QUERY)",
         "return 1",
         "unit/server/test_rate_limit.py::test_query_counts_for_what_it_looks_up",
     ),
     _break(
         _USER_LIMITS,
-        _CHAT + "session.py",
+        _CHAT + "request_rates.py",
         "        *get_args(requests.RoomRequest),",
         "        requests.Join,",
         "unit/server/test_rate_limit.py::test_every_request_about_rooms_and_conduct_has_a_rate",

@@ -14,7 +14,6 @@ it is for have acknowledged it (see delivery.py). Until then the reader thread t
 
 from __future__ import annotations
 
-import math
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, get_args
@@ -50,6 +49,7 @@ from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
 from chatserver.chat.login import Peer, Proof
 from chatserver.chat.missed import LoginAbortedError
 from chatserver.chat.passwords import AbandonedError
+from chatserver.chat.request_rates import MESSAGES, RequestRates
 from chatserver.journal.base import JournalClosedError
 from chatserver.journal.entries import DirectMessage, MessageBatch, PublicMessages
 from chatserver.store.rooms import LOBBY_ID
@@ -100,41 +100,8 @@ _PAUSE_SECONDS = 0.002
 _LEAVE_SECONDS = 5.0
 # Time for a peer that is not logged in to read answers, if it left too much unread.
 _UNREAD_SECONDS = 5.0
-# Requests before the login that are never delayed. A login takes two at most, and there are three tries.
-_UNDELAYED_REQUESTS = 10
-# Part of a request that input without a request counts for: empty lines, or a part of a long message. A message of the
-# maximum length takes three such reads.
-_INPUT_REQUESTS = 1 / 4
 # The error for a login that waits for its turn while a new connection needs its slot.
 _DISPLACED = Refused(ErrorCode.SERVER_FULL, "The server is full, and your login had to wait; try again later.")
-# Requests whose answer is the hub's. They are collected in batches.
-_SINGLE_MESSAGES = frozenset({requests.Say, requests.Whisper})
-_MESSAGES = _SINGLE_MESSAGES | {requests.SayBatch}
-# Requests whose number is limited, because their answers are long or expensive.
-_QUERIES = frozenset(
-    {
-        *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
-        # Not MarkRead: it costs as little as a message, and clients set one for each room at once.
-        *(requests.AskLog, requests.AskActive, requests.Rename),
-        *(requests.AskTopic, requests.AskRoomBans),
-        *(requests.AskMembers, requests.AskInfo, requests.AskWho, requests.AskPast, requests.AskCounts),
-        # The answer lists all users; and a watch looks up each name.
-        *(requests.EnterLobby, requests.Watch),
-        *get_args(requests.TokenRequest),
-        *get_args(requests.RoomRequest),
-        *get_args(requests.ModerationRequest),
-    }
-)
-# Names that one query looks up; more count as more queries.
-_NAMES_OF_QUERY = 20
-# Part of a query: a short answer, which clients ask for in each of their rooms after a login.
-_SHORT_QUERY = 1 / 4
-# They cost little, and their number is limited by that of messages, or of rooms that were entered.
-_WITHOUT_RATE = frozenset({requests.Acknowledge, requests.AskMark})
-# They count as messages, because others get them.
-_LIKE_MESSAGES = _SINGLE_MESSAGES | {requests.Relay, requests.SetAway, requests.SetRealname}
-# Queries, but delayed like messages: they come before a direct message.
-_QUERIES_BEFORE_DIRECT = frozenset({requests.AskUsers, requests.AskUser})
 
 
 class Session:
@@ -157,14 +124,9 @@ class Session:
         self._address = address
         self._network = network_of(address)
         self._is_exempt = is_exempt
-        # True if the rates of the user apply, or before the login those of its network; not to operators. Set at each
-        # read, because SIGHUP changes the rates.
-        self._is_limited = False
-        self._undelayed_requests = _UNDELAYED_REQUESTS
-        # True if the last read had several messages, and the rate allowed all of them.
-        self._is_within_rate = False
-        # True while a request waits for its rate. Other threads read it.
-        self.is_paused = False
+        self._rates = RequestRates(
+            services.limits, self._network, self._pause, lambda: self.is_logged_in, is_exempt=is_exempt
+        )
         # Ends the wait of a login for its turn; None if none waits. Other threads read it.
         self._wake_try: Callable[[], None] | None = None
         self._label = label
@@ -174,8 +136,6 @@ class Session:
         self._proof: Proof | None = None
         self._wrong_passwords = 0
         self._member: Member | None = None
-        # The number of the user for rates; a guest keeps it when its name, and with that its account id, changes.
-        self._rate_id = 0
         # A guest with one connection, which is a member, too; and one with two.
         self._guest: Guest | None = None
         self._pair: GuestPair | None = None
@@ -199,7 +159,12 @@ class Session:
     @property
     def takes_large_reads(self) -> bool:
         """True if a large read costs no more than its requests are allowed to."""
-        return not self._is_limited or self._is_within_rate or self._is_operator()
+        return self._rates.takes_large_reads
+
+    @property
+    def is_paused(self) -> bool:
+        """True while a request waits for its rate. For any thread."""
+        return self._rates.is_paused
 
     @property
     def awaits_turn(self) -> bool:
@@ -219,22 +184,22 @@ class Session:
         # Many messages may be in one read, so the loop avoids members of the enum: in CPython 3.11 each access and each
         # hash of one is a call of Python code, 0.1 us.
         handlers = self._TABLE[self._state]
-        self._is_limited = not (self._is_exempt or self._services.limits.are_off)
-        is_paid = self._is_within_rate = self._is_limited and self._pay_for(incoming)
+        rates = self._rates
+        is_paid = rates.begin_read(incoming)
         request = None
         for request in incoming:
             kind = type(request)
-            if kind not in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
+            if kind not in MESSAGES and not (self._begin_answer() and rates.await_request(kind)):
                 return False
             try:
                 handler = handlers.get(kind)
                 if handler is None:
                     raise _not_allowed(self._state, request)
-                if self._is_limited and not (is_paid and kind in _MESSAGES) and not self._await_turn(kind, request):
+                if rates.is_limited and not (is_paid and kind in MESSAGES) and not rates.await_turn(kind, request):
                     return False
                 state = handler(self, request)
             except REQUEST_ERRORS as error:
-                if kind in _MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
+                if kind in MESSAGES and not (self._begin_answer() and rates.await_request(kind)):
                     return False
                 self._refuse(to_request_error(error, self._label), getattr(request, "nonce", None))
                 state = self._state
@@ -243,7 +208,7 @@ class Session:
                 handlers = self._TABLE[state]
             if not handlers:  # the session is closed
                 return False
-        if request is None and not self._await_rate(None):
+        if request is None and not rates.await_request(None):
             return False
         self._end_read()
         return True
@@ -287,6 +252,7 @@ class Session:
             self._services.login.leave(self._member)
             self._send_queue.check_acknowledged()
             self._member = None
+            self._rates.note_logout()
             if self._guest is not None:
                 self._services.guests.leave(self._guest, self._send_queue)
 
@@ -424,7 +390,7 @@ class Session:
             _log.error("login aborted", user=name, connection=self._label, error=cause)
             self._send_queue.put([Bye(str(error))])
             return State.CLOSED
-        self._rate_id = self._member.account_id
+        self._rates.note_login(self._member.account_id, self._member)
         self._services.counters.logins["guest" if proof.account.is_guest else "ok"] += 1
         _log.info("login", user=name, account=proof.kind.value, connection=self._label)
         return State.LOGGED_IN
@@ -452,8 +418,9 @@ class Session:
             guests.leave(guest, self._send_queue)
             raise
         self._pair = guest
-        guests.confirm_registration(self._pair, request.side)
-        if self._pair.is_online:  # this was the second connection
+        self._rates.note_login(name_key(guest.name))
+        guests.confirm_registration(guest, request.side)
+        if guest.is_online:  # this was the second connection
             self._services.counters.logins["guest"] += 1
         return State.GUEST_PAIR
 
@@ -510,11 +477,8 @@ class Session:
         return self._state
 
     def _say_all(self, request: requests.SayBatch) -> State:
-        if self._is_limited and not self._is_operator():
-            if not self._services.limits.messages.take_all(self._rate_key(), len(request.texts)):
-                # Each message waits for its own turn.
-                return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
-            self._is_within_rate = True
+        if not self._rates.pay_for_batch(len(request.texts)):  # each message waits for its own turn
+            return self._state if self.handle(map(requests.Say, request.texts)) else State.CLOSED
         batch = self._public_batch(LOBBY_ID, "")
         batch.texts.extend(request.texts)
         batch.nonces.extend([None] * len(request.texts))
@@ -562,65 +526,10 @@ class Session:
             is_notice=request.notice,
         )
 
-    def _await_turn(self, kind: type, request: Request) -> bool:
-        """Wait until the user's rate allows this request. False if the connection ends. RequestError: it does not."""
-        if self._is_operator():
-            return True
-        limits = self._services.limits
-        if kind in _LIKE_MESSAGES:
-            delay_seconds = limits.messages.take(self._rate_key(), limits.message_delay_seconds)
-        elif kind in _QUERIES_BEFORE_DIRECT:
-            delay_seconds = limits.queries.take(self._rate_key(), limits.message_delay_seconds)
-        elif kind in _QUERIES:
-            delay_seconds = limits.queries.take(self._rate_key(), 0.0, _queries_of(request))
-        else:
-            return True
-        if not delay_seconds:
-            return True
+    def _pause(self, seconds: float) -> bool:
+        """Wait for the rate, after the earlier messages were appended. False if the connection ends."""
         self._append_batches()
-        return self._send_queue.pause(delay_seconds)
-
-    def _pay_for(self, incoming: Iterable[Request]) -> bool:
-        """True if the user's rate allows all messages of a read at once, which saves a call for each of them.
-
-        A SayBatch pays for itself.
-        """
-        if self._member is None or not isinstance(incoming, list):  # the requests are not known yet
-            return False
-        count = sum(type(request) in _SINGLE_MESSAGES for request in incoming)
-        return count > 1 and self._services.limits.messages.take_all(self._rate_key(), count)
-
-    def _await_rate(self, kind: type | None) -> bool:
-        """Wait until a request other than a message, or a refused one, may be answered. False if the connection ends.
-
-        A flood of cheap requests would delay all other users: each costs as much time as a message. Input without a
-        request is None.
-        """
-        if not self._is_limited or kind in _WITHOUT_RATE or self._is_operator():
-            return True
-        if self._undelayed_requests and not self.is_logged_in:
-            self._undelayed_requests -= 1
-            return True
-        delay_seconds = self._services.limits.requests.take(
-            self._rate_key(), math.inf, _INPUT_REQUESTS if kind is None else 1
-        )
-        if not delay_seconds:
-            return True
-        self.is_paused = True
-        try:
-            return self._send_queue.pause(delay_seconds)
-        finally:
-            self.is_paused = False
-
-    def _is_operator(self) -> bool:
-        """True for an operator of the server; the role may change while the session lasts."""
-        return self._member is not None and self._member.is_operator
-
-    def _rate_key(self) -> int | str:
-        """The key of the rates: an account, the name of a guest, or before the login the network."""
-        if self._member is not None:
-            return self._rate_id
-        return self._network if self._pair is None else name_key(self._pair.name)
+        return self._send_queue.pause(seconds)
 
     def _begin_answer(self) -> bool:
         """Append the collected messages, and wait until the peer has read enough. False if the connection ends."""
@@ -844,7 +753,7 @@ class Session:
         if isinstance(request, requests.Part) and request.reason:
             may_say_why = self._services.moderation.may_say_why(self._show_rooms(), request.room)
             request = request if may_say_why else requests.Part(request.room)
-        made = self._services.limits.rooms if self._is_limited and not self._is_operator() else None
+        made = self._services.limits.rooms if self._rates.is_user_limited else None
         self._services.rooms.change(self._show_rooms(), request, made)
         return self._state
 
@@ -984,19 +893,6 @@ class Session:
 def _before_id(request: requests.AskHistory | requests.Search, newest_id: int) -> int:
     """Exclusive upper bound of ids: nothing newer than the newest published message."""
     return newest_id + 1 if request.before is None else min(newest_id + 1, request.before)
-
-
-def _queries_of(request: Request) -> float:
-    """The number of queries that a request counts for."""
-    match request:
-        case requests.AskInfo() | requests.Watch():
-            return max(1, len(request.usernames) / _NAMES_OF_QUERY)
-        case requests.AskTopic():
-            return _SHORT_QUERY
-        case requests.SetModes() if request == requests.SetModes(room=request.room):  # it changes nothing
-            return _SHORT_QUERY
-        case _:
-            return 1
 
 
 def _not_allowed(state: State, request: Request) -> RequestError:
