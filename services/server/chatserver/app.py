@@ -274,7 +274,7 @@ class Server:
         )
         self._indexer = Indexer(config.data, messages, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
-        self._passwords = Passwords(cost, self._crash)
+        self._passwords = Passwords(cost, self._crash, stored_costs=self._accounts.hash_costs())
         self._operators = config.operator or ()
         accounts = self._accounts
         registration_limits = RegistrationLimits(

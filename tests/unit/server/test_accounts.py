@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
@@ -50,6 +51,15 @@ def test_known_networks_are_limited_and_the_oldest_is_forgotten(database: Databa
     assert accounts.find_at(alice.name, "network 2")[1] == 2
     assert accounts.find_at(alice.name, "another")[1] == 101
     assert accounts.find_at(bob.name, "another")[1] is None
+
+
+def test_costs_of_all_hashes_are_known(database: Database, accounts: Accounts) -> None:
+    for name, time_cost in (("alice", 1), ("bob", 2), ("carol", 2)):
+        user = register(database, name)
+        password_hash = PasswordHasher(time_cost=time_cost, memory_cost=8, parallelism=1).hash("secret")
+        assert apply_at(database, 0, PasswordChange(user.id, user.password_hash, password_hash))
+    register(database, "dave")
+    assert sorted(accounts.hash_costs()) == [f"$argon2id$v=19$m=8,t={time_cost},p=1" for time_cost in (1, 2)]
 
 
 def test_invitation_registers_one_name_in_time(database: Database, accounts: Accounts) -> None:

@@ -160,16 +160,23 @@ class Passwords:
         *,
         threads: int | None = None,
         waiting_max: int = _WAITING_MAX,
+        stored_costs: Iterable[str] = (),
         new_hasher: Callable[..., argon2.PasswordHasher] = argon2.PasswordHasher,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``threads`` is one per processor by default. Raises PasswordsFailedError if there is no memory for a hash."""
+        """``threads`` is one per processor by default. ``stored_costs``: see Accounts.hash_costs.
+
+        Raises PasswordsFailedError if there is no memory for a hash.
+        """
         self._hasher = new_hasher(time_cost=cost.time_cost, memory_cost=cost.memory_kib, parallelism=cost.parallelism)
-        # Hash for the check of unknown users, so that their check takes the same time.
+        # A hash of each cost in use, that of new hashes included. A wrong password is checked once with each cost, so
+        # that the time does not tell whether there is such a user, nor whether its hash is older than the settings.
         try:
-            self._unknown_user_hash = self._hasher.hash("nobody")
+            hashed = self._hasher.hash("nobody")
         except HashingError as error:
             raise PasswordsFailedError(str(error)) from error
+        rest = hashed.removeprefix(_cost_of(hashed))
+        self._costs = {cost: cost + rest for cost in (_cost_of(hashed), *stored_costs)}
         self._waiting_max = waiting_max
         self._clock = clock
         self._workers = [
@@ -240,7 +247,7 @@ class Passwords:
         """Check a password; see ``hash``. A hash of None, for an unknown user, takes the same time and gives WRONG."""
         try:
             form = self._run_in_hasher(
-                lambda: self._matching_form(password_hash or self._unknown_user_hash, password),
+                lambda: self._check_with_all_costs(password_hash, password),
                 urgency,
                 is_abandoned,
                 account,
@@ -251,6 +258,16 @@ class Passwords:
             return Verdict.WRONG
         is_outdated = form != _prepare(password) or self._hasher.check_needs_rehash(password_hash)
         return Verdict.OUTDATED if is_outdated else Verdict.RIGHT
+
+    def _check_with_all_costs(self, password_hash: str | None, password: str) -> str | None:
+        """Return the form that matches; None for a wrong password, after a check with each cost in use."""
+        form = None if password_hash is None else self._matching_form(password_hash, password)
+        if form is None:
+            done = "" if password_hash is None else _cost_of(password_hash)
+            for cost, other_hash in self._costs.items():
+                if cost != done:
+                    self._matching_form(other_hash, password)
+        return form
 
     def _matching_form(self, password_hash: str, password: str) -> str | None:
         """Return the form that matches: the prepared password or, as in earlier versions, the given one.
@@ -305,6 +322,11 @@ class Passwords:
                         return task
                 self._filled.wait()
         return None
+
+
+def _cost_of(password_hash: str) -> str:
+    """The algorithm and the parameters of a hash, without its salt."""
+    return password_hash.rsplit("$", 2)[0]
 
 
 def _reject(outcomes: Iterable[Future[Any]]) -> None:
