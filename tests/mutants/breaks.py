@@ -2182,6 +2182,13 @@ BREAKS = (
     ),
     _break(
         _OWN_SCHEMA,
+        _STORE + "search_index.py",
+        "is_of_version and not find_foreign_schema(connection, {_VERSION: schema})",
+        "is_of_version",
+        "unit/server/test_search_index.py::test_file_that_is_no_index_is_rebuilt",
+    ),
+    _break(
+        _OWN_SCHEMA,
         _STORE + "backup.py",
         "foreign := find_foreign_schema(connection, schema)",
         'foreign := ""',

@@ -188,6 +188,7 @@ harms: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.write_bytes(b""),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:5_000]),
     "rubbish": lambda path: path.write_bytes(random.Random(1).randbytes(path.stat().st_size)),
+    "a trigger": lambda path: execute(path, "CREATE TRIGGER t AFTER UPDATE ON reached BEGIN SELECT 1; END"),
     "another version": lambda path: execute(path, "PRAGMA user_version = 99"),
     "other tables": replace_tables,
     "a column is missing": lambda path: execute(path, "ALTER TABLE reached RENAME COLUMN mark TO spot"),

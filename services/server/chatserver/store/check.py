@@ -113,11 +113,11 @@ def _check_index(database: ReadOnlyDatabase, path: Path) -> Iterator[str]:
         return  # the server makes it
     try:
         with closing(connect(path, "ro")) as index:
+            if not is_current(index):
+                return
             (verdict,) = index.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 yield f"{SEARCH_FILE} is damaged ({' '.join(verdict.split())}): {remedy}"
-                return
-            if not is_current(index):
                 return
             reached_id, mark = read_reached(index)
             (done,) = index.execute("SELECT deletions FROM reached").fetchone()

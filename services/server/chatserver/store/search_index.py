@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from chatserver.store.files import touch_private
 from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.schema_check import find_foreign_schema
 from chatserver.store.sqlite import ReaderPool, connect, transaction
 from chatserver.store.words import words_of
 
@@ -196,9 +197,10 @@ class Index:
         self._writer.close()
 
 
-def is_current(connection: sqlite3.Connection) -> bool:
-    """True if the file has the present format; the server rebuilds any other one."""
-    return bool(connection.execute("PRAGMA user_version").fetchone() == (_VERSION,))
+def is_current(connection: sqlite3.Connection, schema: str = _SCHEMA) -> bool:
+    """True if the file has the present format, and nothing else in it; the server rebuilds any other one."""
+    is_of_version = connection.execute("PRAGMA user_version").fetchone() == (_VERSION,)
+    return is_of_version and not find_foreign_schema(connection, {_VERSION: schema})
 
 
 def read_reached(connection: sqlite3.Connection) -> tuple[int, str | None]:
@@ -271,8 +273,7 @@ def _connect_writer(path: Path, schema: str) -> sqlite3.Connection:
         (version,) = writer.execute("PRAGMA user_version").fetchone()
         if version == 0:
             writer.executescript(f"BEGIN IMMEDIATE;\n{schema}COMMIT;")
-            version = _VERSION
-        if version != _VERSION or not _is_readable(writer):
+        if not is_current(writer, schema) or not _is_readable(writer):
             raise sqlite3.DatabaseError(f"version {version}")  # noqa: TRY301 -- handled like a damaged file
     except BaseException:
         writer.close()
