@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from chatserver.store.database import Readable
+    from chatserver.store.sqlite import Readable
 
 
 # Networks from which an account is known to log in: home, work, a phone and some journeys.

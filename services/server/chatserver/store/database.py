@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from msgspec.structs import replace
@@ -39,13 +39,6 @@ _WAL_MAX_BYTES = 16 * 1024 * 1024
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _FOREIGN_REMEDY = "put a backup in its place, or remove with the program sqlite3 what was added"
-
-
-class Readable(Protocol):
-    """A database to read: that of the server, or the same one in another process."""
-
-    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
-        """A connection for one query. Raises StoreError if the disk can't be read, DamagedError if it is damaged."""
 
 
 class Database:

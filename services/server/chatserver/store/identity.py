@@ -16,7 +16,7 @@ from chatserver.store.messages import read_last_id
 if TYPE_CHECKING:
     import sqlite3
 
-    from chatserver.store.database import Database
+    from chatserver.store.sqlite import Readable
 
 # Bytes of a random identity: 128 bits never repeat.
 _ID_BYTES: Final = 16
@@ -25,7 +25,7 @@ _ID_BYTES: Final = 16
 class HistoryIdentity:
     """The identity that each login sends and compares. Constant while the server runs. For any thread."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Readable) -> None:
         """Read the identity. Call ``reconcile`` first, because it may renew the identity. Raises StoreError."""
         with database.reading() as connection:
             (self.history_id,) = connection.execute("SELECT history_id FROM history_identity").fetchone()

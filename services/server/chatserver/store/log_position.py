@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import sqlite3
 
-    from chatserver.store.database import Readable
+    from chatserver.store.sqlite import Readable
 
 
 class LogPosition(NamedTuple):

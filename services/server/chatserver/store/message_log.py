@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from chatprotocol.events import Message
-    from chatserver.store.database import Readable
     from chatserver.store.messages import Messages
+    from chatserver.store.sqlite import Readable
 
 # Ids of a block. A query compares the times of as many messages in vain, which takes half a millisecond.
 BLOCK_IDS: Final = 4096

@@ -25,7 +25,7 @@ from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-    from chatserver.store.database import Readable
+    from chatserver.store.sqlite import Readable
 
 # The key of a message is id - conversation_id * 2^40: see schema/0004_conversations.sql. A query for a range of ids has
 # the first and the last one as :low and :high.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-    from chatserver.store.database import Database
+    from chatserver.store.sqlite import Readable
 
 
 class ActiveSanction(Struct, frozen=True, gc=False):
@@ -80,7 +80,7 @@ class ModerationRecords:
     Every method raises StoreError if the database can't be read. ``now_ms`` returns milliseconds since 1970 UTC.
     """
 
-    def __init__(self, database: Database, now_ms: Callable[[], int] = wall_ms) -> None:
+    def __init__(self, database: Readable, now_ms: Callable[[], int] = wall_ms) -> None:
         self._database = database
         self._now_ms = now_ms
 

@@ -9,7 +9,7 @@ from chatprotocol.limits import READ_MARKS_MAX
 if TYPE_CHECKING:
     import sqlite3
 
-    from chatserver.store.database import Readable
+    from chatserver.store.sqlite import Readable
 
 _FIND: Final = "SELECT time_ms FROM read_mark WHERE account_id = ? AND conversation_id = ? AND other_id = ?"
 

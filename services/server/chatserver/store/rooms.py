@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable
 
-    from chatserver.store.database import Database
+    from chatserver.store.sqlite import Readable
 
 # Conversations that every database has. All users are in the lobby; all direct messages are one conversation.
 LOBBY_ID: Final = 0
@@ -102,7 +102,7 @@ class Rooms:
     The lobby is not among the rooms. Every method raises StoreError if the database can't be read.
     """
 
-    def __init__(self, database: Database, claim: Callable[[int], None] = no_limit) -> None:
+    def __init__(self, database: Readable, claim: Callable[[int], None] = no_limit) -> None:
         """``claim`` gets the size of a list of all rooms in bytes, before the list is made. It may raise."""
         self._database = database
         self._claim = claim

@@ -5,15 +5,23 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
 # Maximum wait for a lock of another program.
 _BUSY_SECONDS = 5
+
+
+class Readable(Protocol):
+    """A database to read: that of the server, or the same one in another process."""
+
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A connection for one query. Raises StoreError if the disk can't be read, DamagedError if it is damaged."""
 
 
 def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:

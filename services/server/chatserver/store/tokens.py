@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import sqlite3
 
     from chatserver.store.accounts import Account
-    from chatserver.store.database import Readable
+    from chatserver.store.sqlite import Readable
 
 LIFETIME_MS: Final = TOKEN_DAYS * 86_400_000
 # 256 bits: no token can be guessed.
