@@ -51,7 +51,7 @@ from chatserver.journal.entries import (
     UseToken,
 )
 from chatserver.journal.records import Batch, Origin
-from chatserver.journal.shared import SharedJournal
+from chatserver.journal.shared import IN_FLIGHT_MAX, SharedJournal
 from chatserver.store.database import Database
 from chatserver.store.identity import read_history_id
 from chatserver.store.log_position import LogPosition, write_position
@@ -365,6 +365,27 @@ def test_names_are_given_once(servers: list[SharingServer]) -> None:
     loser = servers[1] if winner is servers[0] else servers[0]
     loser.journal.append([ServerGone(winner.name, winner.journal.run)]).result()
     assert loser.journal.append([GuestClaim("guest", loser.name)]).result()[0] is not None, "its guests have left"
+
+
+def test_guest_who_registers_can_not_lose_the_name_between_two_records(servers: list[SharingServer]) -> None:
+    """The entries of one append stay in one record, also if only the first of them would fit into this one."""
+    server = servers[0]
+    (guest,) = server.journal.append([GuestClaim("guest", server.name)]).result()
+    assert guest is not None
+    server.log.hold()
+    in_flight = []
+    for count in range(1, IN_FLIGHT_MAX + 1):  # what follows is published together
+        in_flight.append(server.say("waits"))
+        eventually(lambda count=count: len(server.log.held) == count)  # type: ignore[misc]
+    texts = ["x" * 8_000] * 48
+    long = server.journal.append([PublicMessages(1, "alice", texts, [None] * len(texts))])
+    registered = server.journal.append([GuestRelease("guest", guest.claim), NewAccount("guest", "y" * 10_000)])
+    settle(servers, [*in_flight, long, registered])
+    assert long.is_successful
+    assert not isinstance(registered.result()[1], AccountProblem)
+    (record,) = (each for each in server.log.stream.records if b"y" * 10_000 in each)
+    assert b"guest_gone" in record
+    assert b"x" * 8_000 not in record
 
 
 def test_entries_are_refused_while_the_log_has_a_problem(servers: list[SharingServer]) -> None:
