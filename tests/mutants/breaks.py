@@ -301,7 +301,7 @@ BREAKS = (
     ),
     _break(
         _RECONNECT,
-        _STORE + "messages.py",
+        _STORE + "message_table.py",
         "None, text, nonce, is_notice) for key",
         "None, text, None, is_notice) for key",
         "unit/server/test_journal.py::test_repeated_messages_are_stored_once_and_confirmed_with_their_first_id",
@@ -1076,7 +1076,7 @@ BREAKS = (
     ),
     _break(
         _CONFIRMED,
-        _STORE + "messages.py",
+        _STORE + "message_table.py",
         " UNION ALL SELECT id FROM conversation WHERE ended_id >= :low",
         "",
         "unit/server/test_messages.py::test_queries_return_what_the_reader_may_see_oldest_first",
@@ -2743,7 +2743,7 @@ BREAKS = (
     ),
     _break(
         _MARKED,
-        _STORE + "messages.py",
+        _STORE + "message_table.py",
         "(first_key, time_ms, sender_id, array, is_notice)",
         "(first_key, time_ms, sender_id, array, False)",
         "unit/server/test_messages.py::test_history_tells_notices_and_messages_of_guests",

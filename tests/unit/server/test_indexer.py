@@ -17,7 +17,8 @@ from chatprotocol.events import DirectMessage, PublicMessage, RoomRole
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.indexer import Indexer, IndexerTimes, Pace, SearchClosedError, SearchFailedError
-from chatserver.store.messages import IndexedMessage, Messages, find_stored, insert_direct, insert_in_room
+from chatserver.store.message_table import find_stored, insert_direct, insert_in_room
+from chatserver.store.messages import IndexedMessage, Messages
 from chatserver.store.moderation import insert_deletion
 from chatserver.store.rooms import LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 from chatserver.store.search_index import SEARCH_FILE, Index, IndexClosedError

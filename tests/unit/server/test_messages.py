@@ -17,7 +17,8 @@ from chatserver.store.accounts import Account, Accounts, close_account, insert_a
 from chatserver.store.database import Database
 from chatserver.store.errors import RemovedError
 from chatserver.store.guests import claim_name, is_claimed, release_all_names, release_name
-from chatserver.store.messages import Messages, insert_direct, insert_in_room
+from chatserver.store.message_table import insert_direct, insert_in_room
+from chatserver.store.messages import Messages
 from chatserver.store.moderation import insert_deletion
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 

@@ -21,7 +21,8 @@ from chatserver.store.errors import StoreError
 from chatserver.store.guests import claim_name, release_name
 from chatserver.store.identity import read_history_id
 from chatserver.store.message_log import BLOCK_IDS
-from chatserver.store.messages import RECEIVED_ID, Messages, find_nonce
+from chatserver.store.message_table import find_nonce
+from chatserver.store.messages import RECEIVED_ID, Messages
 from chatserver.store.migration import migrate
 from chatserver.store.reconcile import reconcile
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID

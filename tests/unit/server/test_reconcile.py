@@ -15,7 +15,7 @@ from chatserver.store.accounts import insert_account
 from chatserver.store.database import Database
 from chatserver.store.errors import StoreError
 from chatserver.store.identity import read_history_id
-from chatserver.store.messages import insert_in_room, read_last_id
+from chatserver.store.message_table import insert_in_room, read_last_id
 from chatserver.store.reconcile import reconcile
 from chatserver.store.rooms import LOBBY_ID, end_room, insert_room
 from chatserver.store.state import STATE_FILE, StateFile

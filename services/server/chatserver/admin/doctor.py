@@ -36,7 +36,7 @@ from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
 from chatserver.store.errors import StoreError
 from chatserver.store.files import owner_hint
 from chatserver.store.log_position import read_position
-from chatserver.store.messages import read_last_time_ms
+from chatserver.store.message_table import read_last_time_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

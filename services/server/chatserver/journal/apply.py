@@ -79,7 +79,7 @@ from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
 from chatserver.store.log_position import end_run
 from chatserver.store.message_log import BLOCK_IDS, note_times
-from chatserver.store.messages import (
+from chatserver.store.message_table import (
     count_waiting,
     delete_direct,
     delete_range,
@@ -101,7 +101,7 @@ if TYPE_CHECKING:
 
     from chatserver.journal.entries import Entry, RoomOutcome
     from chatserver.store.accounts import Account
-    from chatserver.store.messages import StoredMessage
+    from chatserver.store.message_table import StoredMessage
     from chatserver.store.rooms import RoomView
 
 _T = TypeVar("_T")

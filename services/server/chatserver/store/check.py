@@ -12,7 +12,8 @@ from chatserver.store.database import DATABASE_FILE
 from chatserver.store.errors import describe
 from chatserver.store.identity import read_highest_id
 from chatserver.store.log_position import read_position
-from chatserver.store.messages import Messages, read_bulk
+from chatserver.store.message_table import read_bulk
+from chatserver.store.messages import Messages
 from chatserver.store.moderation import read_last_deletion
 from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.search_index import SEARCH_FILE, finds, is_current, read_reached

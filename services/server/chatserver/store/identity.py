@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from chatserver.store.messages import read_last_id
+from chatserver.store.message_table import read_last_id
 
 if TYPE_CHECKING:
     import sqlite3

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import Bound, HistoryOrder
-from chatserver.store.messages import IdRange, find_range, read_times
+from chatserver.store.message_table import IdRange, find_range, read_times
 
 if TYPE_CHECKING:
     import sqlite3

@@ -1,10 +1,12 @@
-"""Messages: inserts for the journal, queries for history, missed messages and the search index."""
+"""The messages that a user may see: history, missed messages, conversations; and those for the search index.
+
+Each query for a user has the access control in it. Other access to the table: message_table.py.
+"""
 
 # ruff: noqa: S608 -- the queries are built of constants
 
 from __future__ import annotations
 
-import sqlite3
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import closing
@@ -14,43 +16,31 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
-
 from chatprotocol.events import ActiveTarget, Conversation, DirectMessage, Message, PublicMessage, TimeMs
 from chatprotocol.limits import ID_MAX
 from chatserver.memory import no_limit
 from chatserver.store.errors import RemovedError
+from chatserver.store.message_table import ACTIVE, IN_ANY, LAST_ID, LOWEST_ID, ROOM_NAME, find_range, read_last_id
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from chatserver.store.sqlite import Readable
 
-# The key of a message is id - conversation_id * 2^40: see schema/0004_conversations.sql. A query for a range of ids has
-# the first and the last one as :low and :high.
-_KEY_BITS: Final = 40
-_LAST_ID: Final = (1 << _KEY_BITS) - 1
 _IN_ROOM: Final = "key BETWEEN :low - (:room << 40) AND :high - (:room << 40)"
 _IN_DIRECT: Final = "key BETWEEN :low - (1 << 40) AND :high - (1 << 40) AND recipient_id IS NOT NULL"
-_IN_ANY: Final = "key BETWEEN :low - (conversation.id << 40) AND :high - (conversation.id << 40)"
-# The conversations that may have messages from :low on. Rooms end, and their number grows; few end after a recent id.
-_ACTIVE: Final = (
-    "(SELECT id FROM conversation WHERE name_key IS NOT NULL"
-    " UNION ALL SELECT 1 UNION ALL SELECT id FROM conversation WHERE ended_id >= :low) AS conversation"
-)
 # Only members see a room; all users are in the lobby.
 _IS_MEMBER: Final = (
     "(:room = 0 OR EXISTS (SELECT 1 FROM membership"
     " WHERE account_id = :reader AND conversation_id = :room AND role <> 'invited'))"
 )
-# The room of a query, unless it is the lobby. SQLite looks it up once.
-_ROOM_NAME: Final = "(SELECT name FROM conversation WHERE id = :room AND id > 1)"
 # The columns of a message with names, as ``_message`` takes it. The first one is the id, the last one the text.
 # A guest's name has a space behind it: another look at the sender would make a history slower by a fifth.
 _NAMED: Final = (
     "id, time_ms, (SELECT iif(kind = 'guest', name || ' ', name) FROM account WHERE account.id = sender_id),"
-    f" (SELECT name FROM account WHERE account.id = recipient_id), {_ROOM_NAME}, is_notice, text"
+    f" (SELECT name FROM account WHERE account.id = recipient_id), {ROOM_NAME}, is_notice, text"
 )
 # Conditions of the queries below. A deleted message has an empty text. Direct messages of ignored users are left out.
 _PRESENT: Final = " AND text <> ''"
@@ -135,26 +125,9 @@ _ACTIVE_ROOMS: Final = (
 )
 _INDEXED: Final = (
     "SELECT message.id, conversation.id, sender_id, recipient_id, text"
-    f" FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY} AND text <> '' ORDER BY message.id"
+    f" FROM {ACTIVE} CROSS JOIN message ON {IN_ANY} AND text <> '' ORDER BY message.id"
 )
-_LOWEST_ID: Final = f"SELECT min((SELECT message.id FROM message WHERE {_IN_ANY} ORDER BY key LIMIT 1)) FROM {_ACTIVE}"
-# With the highest id as :low, so that of the rooms that have ended it reads only the greatest ended_id.
-_HIGHEST_ID: Final = (
-    "SELECT max(coalesce((SELECT max(ended_id) FROM conversation WHERE ended_id IS NOT NULL), 0), coalesce(max(("
-    "SELECT message.id FROM message WHERE key BETWEEN 0 - (conversation.id << 40) AND :high - (conversation.id << 40)"
-    f" ORDER BY key DESC LIMIT 1)), 0)) FROM {_ACTIVE}"
-)
-_ONE: Final = "(SELECT :room AS id) AS conversation"
-_BULK, _BULK_OF_ROOM = (
-    "SELECT message.id, time_ms, conversation.id,"
-    " (SELECT name FROM conversation AS named WHERE named.id = conversation.id),"
-    " (SELECT name FROM account WHERE account.id = sender_id),"
-    " (SELECT name FROM account WHERE account.id = recipient_id), text"
-    f" FROM {source} CROSS JOIN message ON {_IN_ANY} ORDER BY message.id"
-    for source in (_ACTIVE, _ONE)
-)
-_LOWEST_ID_OF_ROOM: Final = _LOWEST_ID.replace(_ACTIVE, _ONE)
-_FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
+_FINGERPRINT: Final = f"SELECT time_ms, sender_id, recipient_id, text FROM {ACTIVE} CROSS JOIN message ON {IN_ANY}"
 
 
 # Text of a page. A page ends after the message that reaches it: it is in memory while the peer reads.
@@ -299,7 +272,7 @@ class Messages:
 
         Deleted messages do not count, nor those from ignored users, nor those before ``first_id``.
         """
-        values = {"reader": reader_id, "low": first_id, "high": min(newest_id, _LAST_ID), "limit": limit}
+        values = {"reader": reader_id, "low": first_id, "high": min(newest_id, LAST_ID), "limit": limit}
         with self._database.reading() as connection:
             self._claim(_MESSAGE_BYTES * limit)
             return [Conversation(*row) for row in connection.execute(_CONVERSATIONS, values)]
@@ -313,7 +286,7 @@ class Messages:
         ``limit``, the oldest first. ``ids`` are all that the reader may see; else, messages count as in
         :meth:`conversations`.
         """
-        values = {"reader": reader_id, "low": ids.start, "high": min(ids.stop - 1, _LAST_ID), "limit": limit}
+        values = {"reader": reader_id, "low": ids.start, "high": min(ids.stop - 1, LAST_ID), "limit": limit}
         values["after_ms"], values["before_ms"] = (min(max(each, -ID_MAX), ID_MAX) for each in between_ms)
         users = _ACTIVE_USERS.format(order="DESC" if newest_first else "ASC")
         with self._database.reading() as connection:
@@ -375,8 +348,8 @@ class Messages:
         found: list[IndexedMessage] = []
         with self._database.reading() as connection:
             while len(found) < limit:
-                values = {"low": after_id + 1, "high": _LAST_ID}
-                (low,) = connection.execute(_LOWEST_ID, values).fetchone()
+                values = {"low": after_id + 1, "high": LAST_ID}
+                (low,) = connection.execute(LOWEST_ID, values).fetchone()
                 if low is None:
                     break
                 after_id = low + limit - len(found) - 1
@@ -424,7 +397,7 @@ class Messages:
             try:
                 for conversation_id, first_id in first_ids.items():
                     # Clients may send any number; a key has room for 40 bits.
-                    low, high = min(first_id, _LAST_ID), min(last_id, _LAST_ID)
+                    low, high = min(first_id, LAST_ID), min(last_id, LAST_ID)
                     values = {"reader": reader_id, "room": conversation_id, "low": low, "high": high}
                     values["after_ms"], values["before_ms"] = between_ms
                     queries = _QUERIES.get(conversation_id, (_OF_ROOM,))
@@ -492,203 +465,3 @@ def _page(rows: Iterable[tuple[Any, ...]], limit: int) -> _Page:
 def is_last_page(page: Sequence[Message], limit: int) -> bool:
     """True if there are no more messages after this page of a query with this limit."""
     return len(page) < limit and sum(len(each.text) for each in page) < PAGE_CHARACTERS
-
-
-def read_bulk(
-    connection: sqlite3.Connection, after_id: int, upto_id: int, limit: int, room_id: int | None
-) -> list[tuple[Any, ...]]:
-    """The next messages after ``after_id`` up to ``upto_id``, oldest first, without access control: see the columns.
-
-    They are those of a room, or of all conversations. Empty if there are no more. There are at most ``limit``, and
-    perhaps fewer: a step reads the messages of a range of ids.
-    """
-    bulk, lowest_id = (_BULK, _LOWEST_ID) if room_id is None else (_BULK_OF_ROOM, _LOWEST_ID_OF_ROOM)
-    values = {"low": after_id + 1, "high": upto_id, "room": room_id}
-    (low,) = connection.execute(lowest_id, values).fetchone()
-    if low is None:
-        return []
-    return connection.execute(bulk, values | {"low": low, "high": min(low + limit - 1, upto_id)}).fetchall()
-
-
-class IdRange(NamedTuple):
-    """Ids from the first to the last one. There is a message with the first id."""
-
-    first_id: int
-    last_id: int
-
-
-def find_range(connection: sqlite3.Connection, after_id: int, limit: int) -> IdRange | None:
-    """The range of ``limit`` ids that begins with the oldest message after ``after_id``; None if there is none."""
-    (low,) = connection.execute(_LOWEST_ID, {"low": after_id + 1, "high": _LAST_ID}).fetchone()
-    return None if low is None else IdRange(low, low + limit - 1)
-
-
-def read_times(connection: sqlite3.Connection, found: IdRange) -> tuple[int, int]:
-    """The lowest and the highest time of the messages of the range."""
-    query = f"SELECT min(time_ms), max(time_ms) FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
-    first_ms, last_ms = connection.execute(query, {"low": found.first_id, "high": found.last_id}).fetchone()
-    return int(first_ms), int(last_ms)
-
-
-def delete_range(connection: sqlite3.Connection, found: IdRange, before_ms: int) -> int:
-    """Delete the messages of the range that are older, with the notes of deletions. Returns their number."""
-    values = {"low": found.first_id, "high": found.last_id, "before": before_ms}
-    cursor = connection.execute(
-        f"DELETE FROM message WHERE key IN (SELECT message.key FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY})"
-        " AND time_ms < :before",
-        values,
-    )
-    connection.execute(
-        # The newest one stays: its number is not used again.
-        "DELETE FROM deletion WHERE id BETWEEN :low AND :high AND number < (SELECT max(number) FROM deletion)"
-        " AND NOT EXISTS (SELECT 1 FROM message WHERE key = deletion.id - (deletion.conversation_id << 40))",
-        values,
-    )
-    return cursor.rowcount
-
-
-def find_sent(connection: sqlite3.Connection, found: IdRange, sender_id: int) -> list[tuple[int, int]]:
-    """Conversation and id of each message in the range that the account sent and that is not deleted."""
-    values = {"low": found.first_id, "high": found.last_id, "sender": sender_id}
-    query = (
-        f"SELECT conversation.id, message.id FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}"
-        # The plus keeps SQLite from an index that begins with the sender, and has all messages.
-        " WHERE +sender_id = :sender AND text <> '' ORDER BY message.id"
-    )
-    return connection.execute(query, values).fetchall()
-
-
-def find_nonce(connection: sqlite3.Connection, conversation_id: int, sender_id: int, nonce: str) -> int:
-    """The id of the message that this sender sent to this conversation with this nonce. LookupError: there is none."""
-    row = connection.execute(
-        "SELECT id FROM message WHERE sender_id = ? AND conversation_id = ? AND nonce = ?",
-        (sender_id, conversation_id, nonce),
-    ).fetchone()
-    if row is None:
-        raise LookupError(nonce)
-    return int(row[0])
-
-
-class StoredMessage(NamedTuple):
-    """A message, or what is left of a deleted one: its text is empty. ``room`` is None in the lobby."""
-
-    conversation_id: int
-    sender_id: int
-    sender: str
-    recipient_id: int | None
-    room: str | None
-    text: str
-
-
-def find_stored(connection: sqlite3.Connection, conversation_id: int, message_id: int) -> StoredMessage | None:
-    """The message of this id, if it is in the conversation."""
-    if not 0 < message_id <= _LAST_ID:
-        return None
-    row = connection.execute(
-        "SELECT sender_id, (SELECT name FROM account WHERE account.id = sender_id), recipient_id,"
-        f" {_ROOM_NAME}, text FROM message WHERE key = :id - (:room << 40)",
-        {"id": message_id, "room": conversation_id},
-    ).fetchone()
-    return None if row is None else StoredMessage(conversation_id, *row)
-
-
-def _key(conversation_id: int, message_id: int) -> int:
-    return message_id - (conversation_id << _KEY_BITS)
-
-
-_INSERT: Final = "INSERT INTO message VALUES (?, ?, ?, ?, ?, ?, ?)"
-# Inserts a batch in one statement. Binding values dominates the cost of a row, so this is cheaper from two texts on;
-# with 16 texts it takes a quarter of the time.
-_INSERT_BATCH: Final = "INSERT INTO message SELECT ?1 + key, ?2, ?3, NULL, value, NULL, ?5 FROM json_each(?4)"
-_ENCODER: Final = msgspec.json.Encoder()
-
-
-def insert_in_room(
-    connection: sqlite3.Connection,
-    room_id: int,
-    first_id: int,
-    time_ms: int,
-    sender_id: int,
-    texts: Sequence[str],
-    nonces: Sequence[str | None],
-    *,
-    is_notice: bool = False,
-) -> bool:
-    """Append messages of one sender to a room, with ids from ``first_id`` upwards.
-
-    Appends nothing and returns False if the sender used one of the nonces before in this room.
-    """
-    first_key = _key(room_id, first_id)
-    if len(texts) > 1 and not any(nonces):
-        array = _ENCODER.encode(texts).decode()
-        if "\\u0000" not in array:  # SQLite's JSON functions cut a text at a NUL
-            connection.execute(_INSERT_BATCH, (first_key, time_ms, sender_id, array, is_notice))
-            return True
-    pairs = enumerate(zip(texts, nonces, strict=True), first_key)
-    rows = [(key, time_ms, sender_id, None, text, nonce, is_notice) for key, (text, nonce) in pairs]
-    try:
-        connection.executemany(_INSERT, rows)
-    except sqlite3.IntegrityError as error:
-        if not _is_nonce_conflict(error):
-            raise
-        connection.execute("DELETE FROM message WHERE key >= ? AND key < ?", (first_key, first_key + len(texts)))
-        return False
-    return True
-
-
-def insert_direct(
-    connection: sqlite3.Connection,
-    message_id: int,
-    time_ms: int,
-    sender_id: int,
-    recipient_id: int,
-    text: str,
-    nonce: str | None,
-    *,
-    is_notice: bool = False,
-) -> bool:
-    """Append a direct message. Appends nothing and returns False if the sender used the nonce in another one."""
-    row = (_key(DIRECT_ID, message_id), time_ms, sender_id, recipient_id, text, nonce, is_notice)
-    try:
-        connection.execute(_INSERT, row)
-    except sqlite3.IntegrityError as error:
-        if not _is_nonce_conflict(error):
-            raise
-        return False
-    return True
-
-
-def delete_direct(connection: sqlite3.Connection, message_id: int) -> None:
-    """Delete the newest direct message, which was inserted in the same transaction."""
-    connection.execute("DELETE FROM message WHERE key = ?", (_key(DIRECT_ID, message_id),))
-
-
-# The delivery mark is read here: it moves in the same order of entries.
-_WAITING: Final = (
-    "SELECT sender_id, count(*) FROM (SELECT sender_id FROM message"
-    " WHERE recipient_id = :recipient AND key BETWEEN (SELECT delivered_id + 1 FROM account WHERE id = :recipient)"
-    " - (1 << 40) AND -1 LIMIT :limit) GROUP BY sender_id"
-)
-
-
-def count_waiting(connection: sqlite3.Connection, recipient_id: int, limit: int) -> dict[int, int]:
-    """The number of direct messages that wait for the recipient, by sender; the oldest ``limit`` are counted."""
-    return dict(connection.execute(_WAITING, {"recipient": recipient_id, "limit": limit}))
-
-
-def _is_nonce_conflict(error: sqlite3.IntegrityError) -> bool:
-    """True if a nonce is not unique. A primary key conflict has another code, and is a bug of the server."""
-    return error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE
-
-
-def read_last_id(connection: sqlite3.Connection) -> int:
-    """The id of the newest message; 0 if there are no messages."""
-    (last_id,) = connection.execute(_HIGHEST_ID, {"low": _LAST_ID + 1, "high": _LAST_ID}).fetchone()
-    return int(last_id)
-
-
-def read_last_time_ms(connection: sqlite3.Connection) -> int:
-    """The time of the newest message; 0 if there are no messages."""
-    values = {"low": (last_id := read_last_id(connection)), "high": last_id}
-    row = connection.execute(f"SELECT time_ms FROM {_ACTIVE} CROSS JOIN message ON {_IN_ANY}", values).fetchone()
-    return int(row[0]) if row else 0

@@ -32,7 +32,7 @@ import structlog
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import touch_private
 from chatserver.store.message_log import note_times
-from chatserver.store.messages import read_last_id
+from chatserver.store.message_table import read_last_id
 from chatserver.store.sqlite import transaction
 
 if TYPE_CHECKING:

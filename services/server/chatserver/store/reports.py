@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from chatprotocol.rules import name_key
-from chatserver.store.messages import read_bulk, read_last_id
+from chatserver.store.message_table import read_bulk, read_last_id
 from chatserver.store.rooms import LOBBY_ID
 from chatserver.store.tokens import LIFETIME_MS
 
