@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Limit of a connection attempt: a paused server accepts connections and says nothing.
 _CONNECT_SECONDS: Final = 2.0
 # A connection is lost after three unanswered pings.
-_PING_SECONDS: Final = 1.0
+_PING_SECONDS: Final = 0.5
 # Limit of an orderly end: the socket may be blocked.
 _END_SECONDS: Final = 1.0
 

@@ -9,8 +9,8 @@ threads: they leave something under ``_lock`` and wake the loop, or wait for a c
 A connection is never mended. nats-py could reconnect, but it gives up for ever after some errors, and what it had in
 flight is unknown. :meth:`NatsLog._connect_forever` makes a new client for one URL after the other instead, and
 :class:`_Session` is everything that depends on a connection. It ends when the client has lost the server, or was not
-answered for three seconds; then the next one begins with the state that is kept here: the unacknowledged records, the
-number of the next record to read, the lease.
+answered for 1.5 s; then the next one begins with the state that is kept here: the unacknowledged records, the number of
+the next record to read, the lease.
 
 The first session also checks the servers and the stream, and makes what is missing. Until then the log is not open, and
 an error that waiting does not mend is raised by ``wait_until_open``. Later such an error is a problem: another server
@@ -22,7 +22,7 @@ may be stored after a later one, and twice after the two minutes in which NATS k
 out.
 
 Reading. A consumer in the memory of one NATS server pushes the records from a number on. Its state is not needed: after
-a gap, after silence (it sends a heartbeat every second), or when a record is known that did not arrive, another one
+a gap, after silence (it sends two heartbeats a second), or when a record is known that did not arrive, another one
 continues with the next number. Before that the stream is looked up, because the log may have been deleted or replaced:
 it must be the stream that was opened, with the next record in it or all records read. A server that was paused may
 answer with an old state, so a loss counts after it was seen for LOSS_SECONDS.
@@ -97,10 +97,15 @@ _WAIT_MAX_SECONDS: Final = 2.0
 # Interval of looking for what waits for too long. A longer one means that this process was stopped.
 _TICK_SECONDS: Final = 0.25
 _STOPPED_SECONDS: Final = 1.0
-# A consumer is given up after this silence: it sends something every second.
-_SILENCE_SECONDS: Final = 3.0
+# A consumer is given up after this silence: it sends something twice a second.
+_SILENCE_SECONDS: Final = 1.5
 # A record that exists should have arrived after this time; otherwise the consumer is replaced.
-_ARRIVAL_SECONDS: Final = 1.0
+_ARRIVAL_SECONDS: Final = 0.3
+# Limit of the first request for a consumer, doubled with each that fails: NATS may choose a server that is gone, until
+# it has noticed that, and another one the next time.
+_FIRST_ANSWER_SECONDS: Final = 0.3
+# A record that has waited for this time was acknowledged by a new leader.
+_ELECTION_SECONDS: Final = 1.0
 # The time for which the loss of records must be seen.
 LOSS_SECONDS: Final = 2.0
 # A new stream waits for servers that have just been started.
@@ -224,6 +229,9 @@ class NatsLog:
         self._renewed_at = float("-inf")
         self._lease_number = 0
         self._loss_since: float | None = None
+        # The limit of the next request of the reading, and that of the present one.
+        self._answer_seconds = _FIRST_ANSWER_SECONDS
+        self._question: asyncio.Timeout | None = None
         self._defect: Exception | None = None
 
     # For other threads: see Log.
@@ -554,7 +562,9 @@ class NatsLog:
         with self._lock:
             del self._publications[token]
             self._changed.notify_all()
-        self._acknowledged_at = self._now()
+        now = self._acknowledged_at = self._now()
+        if self._question is not None and now - publication.since > _ELECTION_SECONDS:
+            self._question.reschedule(now)  # what was asked before the election gets no answer
         self._note_success()
 
     async def _request(
@@ -597,8 +607,8 @@ class NatsLog:
             except LogError as error:
                 reading.fail(error)
                 continue
-            except (ApiError, NatsError, TimeoutError):  # an election, or no quorum
-                pass
+            except (ApiError, NatsError, TimeoutError):  # an election, no quorum, or a consumer at a lost server
+                self._answer_seconds = min(2 * self._answer_seconds, API_SECONDS)
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _is_whole(self, session: _Session, reading: Reading) -> bool:
@@ -619,13 +629,21 @@ class NatsLog:
     async def _find_loss(self, session: _Session, reading: Reading) -> str:
         stream = self._settings.stream
         try:
-            found = await call_api(session.client, f"STREAM.INFO.{stream}")
+            found = await self._ask(session, f"STREAM.INFO.{stream}")
         except ApiError as error:
             if error.code == STREAM_NOT_FOUND:
                 return "The shared log was deleted"
             raise
         self._last_number = max(self._last_number, found["state"]["last_seq"])
         return find_loss(found, self._created, reading.next)
+
+    async def _ask(self, session: _Session, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Ask JetStream for the reading. TimeoutError: no answer, or a leader was elected meanwhile: ask again."""
+        try:
+            async with asyncio.timeout(self._answer_seconds) as self._question:
+                return await call_api(session.client, subject, body)
+        finally:
+            self._question = None
 
     async def _consume(self, session: _Session, reading: Reading) -> None:
         """Read with one consumer, until it must be replaced."""
@@ -656,15 +674,16 @@ class NatsLog:
         inbox = client.new_inbox()
         subscription = await client.receive(inbox, self._guard(receive))
         try:
-            await call_api(
-                client,
+            await self._ask(
+                session,
                 f"CONSUMER.CREATE.{self._settings.stream}",
                 consumer_config(self._settings.stream, inbox, reading.next),
             )
+            self._answer_seconds = _FIRST_ANSWER_SECONDS
             heard_at = self._now()
             while not self._reading_changed.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_TICK_SECONDS):
+                    async with asyncio.timeout(_ARRIVAL_SECONDS / 3):
                         await is_useless.wait()
                 silence = self._now() - max(heard_at, self._resumed_at)
                 is_late = self._last_number >= reading.next and silence > _ARRIVAL_SECONDS

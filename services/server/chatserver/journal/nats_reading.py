@@ -15,7 +15,9 @@ WAITING_MAX_BYTES: Final = 16 * 1024 * 1024
 # Memory of a record beside its bytes.
 _RECORD_OVERHEAD_BYTES: Final = 200
 # Interval in which a consumer sends something, also without records.
-_HEARTBEAT_SECONDS: Final = 1.0
+_HEARTBEAT_SECONDS: Final = 0.5
+# NATS deletes a consumer that nobody reads after this time.
+_INACTIVE_SECONDS: Final = 5.0
 
 
 class Reading:
@@ -81,7 +83,7 @@ def consumer_config(stream: str, inbox: str, number: int) -> dict[str, Any]:
         "max_deliver": 1,
         "flow_control": True,
         "idle_heartbeat": int(_HEARTBEAT_SECONDS * 1e9),
-        "inactive_threshold": int(5 * _HEARTBEAT_SECONDS * 1e9),
+        "inactive_threshold": int(_INACTIVE_SECONDS * 1e9),
         "mem_storage": True,
         "num_replicas": 1,
     }
