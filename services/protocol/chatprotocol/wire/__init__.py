@@ -29,12 +29,13 @@ SNIFF_MAX_BYTES = 16
 
 def sniff(first: bytes, protocols: tuple[WireProtocol, ...] = PROTOCOLS) -> WireProtocol | Sniff:
     """The protocol of a connection that begins with ``first``; NO if none matches, MORE if more bytes are needed."""
-    answers = [(protocol, protocol.sniff(first)) for protocol in protocols]
-    for protocol, answer in answers:
+    undecided = False
+    for protocol in protocols:
+        answer = protocol.sniff(first)
         if answer is Sniff.YES:
             return protocol
-    undecided = len(first) < SNIFF_MAX_BYTES and any(answer is Sniff.MORE for _, answer in answers)
-    return Sniff.MORE if undecided else Sniff.NO
+        undecided = undecided or answer is Sniff.MORE
+    return Sniff.MORE if undecided and len(first) < SNIFF_MAX_BYTES else Sniff.NO
 
 
 def by_name(name: str, protocols: tuple[WireProtocol, ...] = PROTOCOLS) -> WireProtocol:
