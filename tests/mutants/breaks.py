@@ -772,8 +772,8 @@ BREAKS = (
     _break(
         _REQUESTS,
         _CHAT + "passwords.py",
-        "self._waiting[urgency].append(account, task)",
-        'self._waiting[urgency].append("", task)',
+        "self._queues[urgency].append(account, ",
+        'self._queues[urgency].append("", ',
         "unit/server/test_passwords.py::test_accounts_take_turns",
     ),
     _break(
@@ -1158,8 +1158,8 @@ BREAKS = (
     _break(
         _OWNER,
         _CHAT + "passwords.py",
-        "if task.is_abandoned(self._clock() - task.queued_at):",
-        "if False:",
+        "is_abandoned = task.is_abandoned(self._clock() - task.queued_at)",
+        "is_abandoned = False",
         "unit/server/test_passwords.py::test_urgent_tasks_are_next_and_abandoned_ones_are_dropped",
     ),
     _break(

@@ -16,9 +16,9 @@ import threading
 import time
 import unicodedata
 from collections import deque
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from enum import Enum, IntEnum
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import argon2
@@ -100,7 +100,8 @@ class _Task(NamedTuple):
     """A hash or a check that waits, or runs."""
 
     work: Callable[[], Any]
-    outcome: Future[Any]
+    # Gets the result, or the exception. A second outcome, after a stop, has no reader.
+    outcome: SimpleQueue[Any]
     queued_at: float
     # True if the outcome is not needed any more, given the seconds that the task has waited.
     is_abandoned: Callable[[float], bool]
@@ -112,11 +113,9 @@ class _Queue:
     def __init__(self) -> None:
         # The account whose turn is next is first.
         self._tasks: dict[str, deque[_Task]] = {}
-        self._count = 0
 
     def append(self, account: str, task: _Task) -> None:
         self._tasks.setdefault(account, deque()).append(task)
-        self._count += 1
 
     def pop(self) -> _Task:
         account = next(iter(self._tasks))
@@ -124,18 +123,16 @@ class _Queue:
         task = tasks.popleft()
         if tasks:
             self._tasks[account] = tasks
-        self._count -= 1
         return task
 
     def clear(self) -> list[_Task]:
         """Remove all tasks, and return them."""
         removed = [task for tasks in self._tasks.values() for task in tasks]
         self._tasks.clear()
-        self._count = 0
         return removed
 
-    def __len__(self) -> int:
-        return self._count
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
 
 
 def never_abandoned(_: float) -> bool:
@@ -177,18 +174,23 @@ class Passwords:
             raise PasswordsFailedError(str(error)) from error
         rest = hashed.removeprefix(_cost_of(hashed))
         self._costs = {cost: cost + rest for cost in (_cost_of(hashed), *stored_costs)}
+        self._new_hash = hashed
         self._waiting_max = waiting_max
         self._clock = clock
         self._workers = [
             Worker(f"hasher {number}", self._run, on_crash, daemon=True)  # a hash can't be interrupted
             for number in range(1, (threads or _count_processors()) + 1)
         ]
-        # Guards everything below. The condition is notified for each new task, and at the end.
+        # An item for each waiting task, and at the end one for each hasher. Not a condition: a login waits for no other
+        # thread as often as for a hasher, and a condition takes four times as long to wake it.
+        self._wakeups: SimpleQueue[None] = SimpleQueue()
+        # Guards everything below.
         self._lock = threading.Lock()
-        self._filled = threading.Condition(self._lock)
         self._closed = False
-        self._waiting = {urgency: _Queue() for urgency in Urgency}
-        self._running: set[Future[Any]] = set()
+        # By urgency, and the number of their tasks.
+        self._queues = [_Queue() for _ in Urgency]
+        self._waiting = 0
+        self._running: list[_Task] = []
         self._taken = 0
 
     def start(self) -> None:
@@ -203,8 +205,10 @@ class Passwords:
         deadline = time.monotonic() + timeout_seconds
         with self._lock:
             self._closed = True
-            waiting = [task.outcome for queue in self._waiting.values() for task in queue.clear()]
-            self._filled.notify_all()
+            waiting = [task for queue in self._queues for task in queue.clear()]
+            self._waiting = 0
+        for _ in self._workers:
+            self._wakeups.put(None)
         _reject(waiting)
         for worker in self._workers:
             worker.join(max(0.0, deadline - time.monotonic()))
@@ -215,8 +219,8 @@ class Passwords:
     @property
     def waiting(self) -> int:
         """Number of waiting tasks. For any thread."""
-        with self._lock:
-            return sum(map(len, self._waiting.values()))
+        # Without the lock: a single look.
+        return self._waiting
 
     def hash(
         self,
@@ -256,7 +260,12 @@ class Passwords:
             raise PasswordsFailedError(str(error)) from error
         if password_hash is None or form is None:
             return Verdict.WRONG
-        is_outdated = form != _prepare(password) or self._hasher.check_needs_rehash(password_hash)
+        # The lengths of salt and digest are parameters as well. argon2.extract_parameters takes 20 us.
+        is_outdated = (
+            form != _prepare(password)
+            or _cost_of(password_hash) != _cost_of(self._new_hash)
+            or len(password_hash) != len(self._new_hash)
+        )
         return Verdict.OUTDATED if is_outdated else Verdict.RIGHT
 
     def _check_with_all_costs(self, password_hash: str | None, password: str) -> str | None:
@@ -283,45 +292,47 @@ class Passwords:
     def _run_in_hasher(
         self, work: Callable[[], _Result], urgency: Urgency, is_abandoned: Callable[[float], bool], account: str
     ) -> _Result:
-        task = _Task(work, Future(), self._clock(), is_abandoned)
+        outcome: SimpleQueue[Any] = SimpleQueue()
         with self._lock:
             if self._closed:
                 raise PasswordsClosedError
-            if urgency is not Urgency.KNOWN and sum(map(len, self._waiting.values())) >= self._waiting_max:
+            if urgency is not Urgency.KNOWN and self._waiting >= self._waiting_max:
                 raise PasswordsBusyError
-            self._waiting[urgency].append(account, task)
-            self._filled.notify()
-        outcome: _Result = task.outcome.result()
-        return outcome
+            self._queues[urgency].append(account, _Task(work, outcome, self._clock(), is_abandoned))
+            self._waiting += 1
+        self._wakeups.put(None)
+        result: _Result | Exception = outcome.get()
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     def _run(self) -> None:
         if sys.platform == "linux":  # elsewhere the priority applies to the whole process
             with suppress(OSError):
                 os.nice(_NICENESS_ADDED)
         while task := self._take():
-            with suppress(InvalidStateError):  # it took too long, and was rejected
-                try:
-                    if task.is_abandoned(self._clock() - task.queued_at):
-                        task.outcome.set_exception(AbandonedError())
-                    else:
-                        task.outcome.set_result(task.work())
-                except Exception as error:
-                    task.outcome.set_exception(error)
+            try:
+                is_abandoned = task.is_abandoned(self._clock() - task.queued_at)
+                outcome = AbandonedError() if is_abandoned else task.work()
+            except Exception as error:
+                outcome = error
+            task.outcome.put(outcome)
             with self._lock:
-                self._running.discard(task.outcome)
+                self._running.remove(task)
 
     def _take(self) -> _Task | None:
         """Wait for the next task. None: no more tasks follow."""
+        self._wakeups.get()
         with self._lock:
-            while not self._closed:
-                for urgency in _ORDERS[self._taken % len(_ORDERS)]:
-                    if queue := self._waiting[urgency]:
-                        self._taken += 1
-                        task = queue.pop()
-                        self._running.add(task.outcome)
-                        return task
-                self._filled.wait()
-        return None
+            order = _ORDERS[self._taken % len(_ORDERS)]
+            queue = next((self._queues[urgency] for urgency in order if self._queues[urgency]), None)
+            if queue is None:  # closed
+                return None
+            self._taken += 1
+            self._waiting -= 1
+            task = queue.pop()
+            self._running.append(task)
+            return task
 
 
 def _cost_of(password_hash: str) -> str:
@@ -329,10 +340,9 @@ def _cost_of(password_hash: str) -> str:
     return password_hash.rsplit("$", 2)[0]
 
 
-def _reject(outcomes: Iterable[Future[Any]]) -> None:
-    for outcome in outcomes:
-        with suppress(InvalidStateError):  # it has just ended
-            outcome.set_exception(PasswordsClosedError())
+def _reject(tasks: Iterable[_Task]) -> None:
+    for task in tasks:
+        task.outcome.put(PasswordsClosedError())
 
 
 def hash_password(cost: HashCost, password: str) -> str:
