@@ -2408,8 +2408,8 @@ BREAKS = (
     _break(
         _SANCTIONS,
         _CHAT + "login.py",
-        "        self._check_standing(self._records.standing(proof.account.id, address), proof)\n        return proof",
-        "        return proof",
+        "        self._check_standing(self._records.standing(proof.account.id, peer.address), proof)\n",
+        "",
         "unit/server/test_enter.py::test_banned_account_is_refused_after_its_password",
     ),
     _break(

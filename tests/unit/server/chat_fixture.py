@@ -50,7 +50,7 @@ from chatserver.journal.entries import (
     RevokeTokens,
     UseToken,
 )
-from chatserver.store.accounts import Account, Role
+from chatserver.store.accounts import Account, LoginAccount, Role
 from chatserver.store.moderation import ActiveSanction, Standing
 from chatserver.store.rooms import RoomView
 from chatserver.store.tokens import FoundToken, StoredToken, hash_token
@@ -78,9 +78,10 @@ class FakeAccounts:
     def find(self, username: str) -> Account | None:
         return self.by_key.get(name_key(username))
 
-    def find_at(self, username: str, network: str) -> tuple[Account | None, int | None]:
+    def find_for_login(self, username: str, network: str) -> LoginAccount:
         account = self.find(username)
-        return account, None if account is None else self.networks.get((account.id, network))
+        last_login_ms = None if account is None else self.networks.get((account.id, network))
+        return LoginAccount(account, last_login_ms, has_network_bans=True)
 
     def has_invitation(self, code_hash: str, _: int) -> bool:
         return code_hash in self.invitations
@@ -224,6 +225,8 @@ class FakeRecords:
         self.deleted: set[int] = set()
         # The hashes of passwords that an administrator has changed.
         self.changed_hashes: dict[int, str] = {}
+        # The accounts whose new password, too, must be changed.
+        self.must_change: set[int] = set()
         self.stored: tuple[Deleted, ...] = ()
         # Called after each look at the standing of an account.
         self.when_read: Callable[[], object] = lambda: None
@@ -237,10 +240,11 @@ class FakeRecords:
         operators = {each.id for each in self._accounts.by_key.values() if each.role is Role.OPERATOR}
         is_muted = account_id in self.silences
         if account_id in self._accounts.guests.values():
-            return Standing(None, is_operator=False, password_hash="", is_muted=is_muted)
+            return Standing(self.ban_of_address(""), is_operator=False, password_hash="", is_muted=is_muted)
         (found,) = (each for each in self._accounts.by_key.values() if each.id == account_id)
         password_hash = None if account_id in self.deleted else self.changed_hashes.get(account_id, found.password_hash)
-        return Standing(self.banned.get(account_id), account_id in operators, password_hash, is_muted)
+        ban = self.banned.get(account_id) or self.ban_of_address("")
+        return Standing(ban, account_id in operators, password_hash, is_muted, account_id in self.must_change)
 
     def silence(self, account_id: int, _: int | None) -> ActiveSanction | None:
         return self.silences.get(account_id)

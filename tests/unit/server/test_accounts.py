@@ -46,11 +46,11 @@ def test_known_networks_are_limited_and_the_oldest_is_forgotten(database: Databa
         apply_at(database, number, KnownNetwork(alice.id, f"network {number}"))
     apply_at(database, 100, KnownNetwork(alice.id, "network 0"))
     apply_at(database, 101, KnownNetwork(alice.id, "another"))
-    assert accounts.find_at(alice.name, "network 0")[1] == 100
-    assert accounts.find_at(alice.name, "network 1")[1] is None
-    assert accounts.find_at(alice.name, "network 2")[1] == 2
-    assert accounts.find_at(alice.name, "another")[1] == 101
-    assert accounts.find_at(bob.name, "another")[1] is None
+    assert accounts.find_for_login(alice.name, "network 0").last_login_ms == 100
+    assert accounts.find_for_login(alice.name, "network 1").last_login_ms is None
+    assert accounts.find_for_login(alice.name, "network 2").last_login_ms == 2
+    assert accounts.find_for_login(alice.name, "another").last_login_ms == 101
+    assert accounts.find_for_login(bob.name, "another").last_login_ms is None
 
 
 def test_costs_of_all_hashes_are_known(database: Database, accounts: Accounts) -> None:
@@ -78,7 +78,7 @@ def test_invitation_registers_one_name_in_time(database: Database, accounts: Acc
     assert isinstance(carol, Account)
     assert carol == accounts.find("carol")
     assert carol.role is Role.OPERATOR
-    assert accounts.find_at(carol.name, "home")[1] == 1_000
+    assert accounts.find_for_login(carol.name, "home").last_login_ms == 1_000
     assert (
         apply_at(database, 1_000, NewAccount("dora", "hash", "home", forever.code_hash))
         is AccountProblem.BAD_INVITATION

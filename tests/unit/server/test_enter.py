@@ -195,6 +195,10 @@ def test_password_that_was_changed_since_it_was_proved_is_checked_again(services
     services.records.changed_hashes[1] = "wen"
     assert codes(peer.ask(ENTER)) == [ErrorCode.WRONG_PASSWORD]
     assert services.presence.names() == ()
+    services.records.changed_hashes[1] = "terces"
+    services.records.must_change.add(1)
+    assert codes(peer.ask(ENTER)) == [ErrorCode.PASSWORD_CHANGE_REQUIRED]
+    assert services.presence.names() == ()
 
 
 def test_new_users_are_refused_while_the_server_is_not_ready(services: ChatFixture) -> None:

@@ -77,11 +77,14 @@ class Proof(NamedTuple):
     kind: AccountKind
     password: str = ""
     token_id: str = ""
+    # The time of the account's last login from the peer's network: see LoginAccount.
+    last_login_ms: int | None = None
 
 
 class Peer(NamedTuple):
     """The connection of a login."""
 
+    address: str
     # The address, as limits count it: see network_of.
     network: str
     # True if the limits of addresses don't apply. Wrong passwords cost time nevertheless.
@@ -153,7 +156,9 @@ class Login:
         return AccountKind.NEW
 
     def authenticate(self, login: requests.Login, password: str, peer: Peer) -> Proof:
-        """Find the account of the token, or of the name and password; register a new name. Raises RequestError.
+        """Find the account of the token, or of the name and password; register a new name.
+
+        RequestError: also for a banned address, before the password is checked.
 
         Waits for its turn among other tries, and for a hasher: see login_throttle.py and passwords.py.
         """
@@ -163,18 +168,18 @@ class Login:
         check_password(password)
         if login.remember is not None:
             check_label(login.remember)
-        account, last_login_ms = self._accounts.find_at(login.username, peer.network)
+        account, last_login_ms = self._find_account(login.username, peer)
         if account is None and not self._registration.is_closed:
             registered = self._register(login, password, peer)
             if registered is not None:
                 return registered
             # Another login registered it at the same time.
-            account, last_login_ms = self._accounts.find_at(login.username, peer.network)
+            account, last_login_ms = self._find_account(login.username, peer)
             if account is None:
                 raise name_in_use(login.username)
         return self._authenticate_password(login, password, peer, account, last_login_ms)
 
-    def prove(self, request: requests.Authenticate, peer: Peer, address: str, guest: Account | None = None) -> Proof:
+    def prove(self, request: requests.Authenticate, peer: Peer, guest: Account | None = None) -> Proof:
         """Find or register the account of a user who does not log in yet. Raises RequestError, also for a banned one.
 
         ``guest``: the guest who registers its own name, and then has it no more.
@@ -187,22 +192,38 @@ class Login:
             check_username(name)
             check_password(request.password)
             login = requests.Login(name, request.password)
+            account, last_login_ms = self._find_account(name, peer)
             if request.registers:
-                proof = self._register_new(login, request.password, peer, guest)
+                proof = self._register_new(login, request.password, peer, account, guest)
             else:
-                proof = self._authenticate_password(
-                    login, request.password, peer, *self._accounts.find_at(name, peer.network)
-                )
-        self._check_standing(self._records.standing(proof.account.id, address), proof)
+                proof = self._authenticate_password(login, request.password, peer, account, last_login_ms)
+        self._check_standing(self._records.standing(proof.account.id, peer.address), proof)
         return proof
 
-    def _register_new(self, login: requests.Login, password: str, peer: Peer, guest: Account | None) -> Proof:
-        """Register a name. RequestError: it is known, or can't be registered."""
+    def _find_account(self, username: str, peer: Peer) -> tuple[Account | None, int | None]:
+        """Return the account, and the time of its last login from the peer's network.
+
+        RequestError: the address is banned.
+        """
+        found = self._accounts.find_for_login(username, peer.network)
+        if found.has_network_bans:
+            self._check_address(peer.address)
+        return found.account, found.last_login_ms
+
+    def _check_address(self, address: str) -> None:
+        ban = self._records.ban_of_address(address)
+        if ban is not None:
+            raise sanction_error(ban)
+
+    def _register_new(
+        self, login: requests.Login, password: str, peer: Peer, account: Account | None, guest: Account | None
+    ) -> Proof:
+        """Register a name. RequestError: it is known, as that of the account, or can't be registered."""
         if self._registration.is_closed:  # first: on a closed server the names must stay unknown
             raise RequestError(
                 ErrorCode.NOT_PERMITTED, "This server registers no new names; ask an operator for an account."
             )
-        if self._accounts.find(login.username) is None:
+        if account is None:
             proof = self._register(login, password, peer, guest)
             if proof is not None:
                 return proof
@@ -241,11 +262,11 @@ class Login:
         if verdict is Verdict.WRONG or account is None:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"That is not the password of {login.username}.")
         account = self._accept(account, login, password, verdict)
-        self._note_network(account.id, peer.network, last_login_ms)
-        return Proof(account, AccountKind.EXISTING, password)
+        return Proof(account, AccountKind.EXISTING, password, last_login_ms=last_login_ms)
 
     def _authenticate_token(self, login: requests.Login, token: str, peer: Peer) -> Proof:
         """Find the account of a token. RequestError: it is not valid, or the user must change the password."""
+        self._check_address(peer.address)
         found = self._find_token(token, peer.network)
         if found is None or (login.username and name_key(login.username) != name_key(found.account.name)):
             # A try of no account: it delays the network alone.
@@ -260,8 +281,7 @@ class Login:
         if found.account.must_change_password:
             raise _must_change_password(found.account.name)
         self._tokens.note_use(found)
-        self._note_network(found.account.id, peer.network, found.last_login_ms)
-        return Proof(found.account, AccountKind.EXISTING, token_id=found.id)
+        return Proof(found.account, AccountKind.EXISTING, token_id=found.id, last_login_ms=found.last_login_ms)
 
     def _find_token(self, token: str, network: str) -> FoundToken | None:
         """Find a token. One of several servers may not have a token yet that another one has just made."""
@@ -287,8 +307,11 @@ class Login:
     def _accept(self, checked: Account, login: requests.Login, password: str, verdict: Verdict) -> Account:
         """Return the account after a right password. Replace the password or its hash, if needed.
 
-        RequestError: the password must be changed, or was changed meanwhile.
+        RequestError: the password must be changed, or was changed meanwhile. Only the join finds that in the usual
+        case, in which the account is not read again: see _check_standing.
         """
+        if verdict is Verdict.RIGHT and login.new_password is None and not checked.must_change_password:
+            return checked
         key = name_key(login.username)
         account = self._accounts.find(login.username)
         if account is not None and account.password_hash != checked.password_hash:
@@ -415,28 +438,30 @@ class Login:
             retry_seconds=retry_seconds,
         )
 
-    def _note_network(self, account_id: int, network: str, last_login_ms: int | None) -> None:
-        """Remember that the user logs in from this network. The login does not wait for the commit."""
-        entry = KnownNetwork(account_id, network)
-        if last_login_ms is None:
+    def _note_network(self, proof: Proof, network: str) -> None:
+        """Remember that the user has logged in from this network. The login does not wait for the commit.
+
+        The entry of a new account has its network.
+        """
+        if proof.kind is not AccountKind.EXISTING:
+            return
+        entry = KnownNetwork(proof.account.id, network)
+        if proof.last_login_ms is None:
             self._journal.append([entry])
-        elif self._now_ms() - last_login_ms >= _NETWORK_NOTED_MS:
-            self._journal.defer((account_id, network), entry)
+        elif self._now_ms() - proof.last_login_ms >= _NETWORK_NOTED_MS:
+            self._journal.defer((proof.account.id, network), entry)
 
     def join(
         self,
         send_queue: SendQueue,
         proof: Proof,
         login: requests.Login,
-        address: str,
-        *,
-        is_counted: bool,
+        peer: Peer,
         enter: requests.Enter | None = None,
     ) -> Member:
         """Join the hub, send the welcome, then missed messages, then new ones.
 
-        ``is_counted``: the limit of connections of a user applies. ``enter`` describes a connection that is shown the
-        members of rooms; its welcome has neither users nor rooms.
+        ``enter`` describes a connection that is shown the members of rooms; its welcome has neither users nor rooms.
 
         RequestError: the user is banned or deleted, the password was changed, or the token was revoked. StoreError,
         ShortOfMemoryError: missed messages can't be read. Nothing was sent then. LoginAbortedError: reading failed
@@ -444,16 +469,16 @@ class Login:
         """
         self._wait_for_seen(login)
         account = proof.account
-        token = None if login.remember is None else self._make_token(proof, login.remember, address)
+        token = None if login.remember is None else self._make_token(proof, login.remember, peer.address)
         knows_rooms = login.rooms or isinstance(login.since, dict)
         member = Member(
             account.id,
             account.name,
             send_queue,
-            address=address,
+            address=peer.address,
             knows_rooms=knows_rooms,
             knows_moderation=login.moderation,
-            is_counted=is_counted,
+            is_counted=not peer.is_exempt,
             token_id=proof.token_id if token is None else token.id,
             enter=enter,
             is_guest=account.is_guest,
@@ -461,6 +486,7 @@ class Login:
         )
         self._users.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member, proof)
+        self._note_network(proof, peer.network)
         delivered_id = max(account.delivered_id, joined.delivered_id)
         try:
             shows_rooms = knows_rooms and enter is None
@@ -585,7 +611,7 @@ class Login:
         return self._rooms.of_account(member.account_id)
 
     def _check_standing(self, standing: Standing, proof: Proof) -> None:
-        """RequestError: the user is banned or deleted, or the password was changed since it was checked.
+        """RequestError: the user is banned or deleted, or the password was changed since the account was read.
 
         A change by an administrator ended the connections of the user, but not this one.
         """
@@ -598,6 +624,8 @@ class Login:
             return
         if self._passwords.check(standing.password_hash, proof.password, account=name_key(name)) is Verdict.WRONG:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The password of {name} was changed meanwhile; log in again.")
+        if standing.must_change_password:
+            raise _must_change_password(name)
 
     def leave(self, member: Member) -> None:
         """Leave the hub."""

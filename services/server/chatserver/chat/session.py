@@ -299,7 +299,7 @@ class Session:
         return self._try(partial(self._keep_proof, request))
 
     def _keep_proof(self, request: requests.Authenticate, guest: Account | None = None) -> State:
-        proof = self._proof = self._services.login.prove(request, self._peer(), self._address, guest)
+        proof = self._proof = self._services.login.prove(request, self._peer(), guest)
         self._send_queue.put([Authenticated(proof.account.name, is_new=proof.kind is AccountKind.NEW)])
         return State.AUTHENTICATED
 
@@ -320,7 +320,7 @@ class Session:
         account = guest.account
         assert account is not None
         login = requests.Login(name, rooms=True, moderation=True)
-        try:  # the ban of the address is looked up again, because one before the claim did not find the guest
+        try:  # the join looks for a ban again, because one before the claim did not find the guest
             state = self._try(lambda: self._join(Proof(account, AccountKind.GUEST), login, request))
         except BaseException:
             services.guests.leave(guest, self._send_queue)
@@ -356,6 +356,7 @@ class Session:
 
     def _peer(self) -> Peer:
         return Peer(
+            self._address,
             self._network,
             self._is_exempt,
             self._wrong_passwords,
@@ -366,7 +367,6 @@ class Session:
     def _try(self, act: Callable[[], State]) -> State:
         """Do a part of a login. Count its errors, and end the connection after too many wrong passwords."""
         try:
-            self._services.moderation.check_address(self._address)
             return act()
         except RequestError as error:
             self._services.counters.logins[error.code.value] += 1
@@ -381,9 +381,7 @@ class Session:
     def _join(self, proof: Proof, login: requests.Login, enter: requests.Enter | None = None) -> State:
         name = proof.account.name
         try:
-            self._member = self._services.login.join(
-                self._send_queue, proof, login, self._address, is_counted=not self._is_exempt, enter=enter
-            )
+            self._member = self._services.login.join(self._send_queue, proof, login, self._peer(), enter)
         except LoginAbortedError as error:
             # A new login is the only way to get the rest.
             cause = str(error.__cause__) or str(error)

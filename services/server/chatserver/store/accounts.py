@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -35,8 +35,10 @@ _FIND: Final = (
     "SELECT id, name, password_hash, delivered_id, role, must_change_password FROM account WHERE name_key = ?"
 )
 _FIND_AT: Final = (
-    "SELECT (SELECT last_ms FROM known_network WHERE account_id = account.id AND network = ?),"
-    " id, name, password_hash, delivered_id, role, must_change_password FROM account WHERE name_key = ?"
+    "SELECT EXISTS (SELECT 1 FROM sanction WHERE network NOTNULL),"
+    " (SELECT last_ms FROM known_network WHERE account_id = account.id AND network = ?),"
+    " id, name, password_hash, delivered_id, role, must_change_password"
+    " FROM (SELECT 1) LEFT JOIN account ON name_key = ?"
 )
 # Salt and hash have 22 and 43 characters in base64. Users of a few former settings may not have logged in since.
 _HASH_COSTS: Final = (
@@ -73,6 +75,16 @@ class Account(Struct, frozen=True, gc=False):
         return self.claim > 0
 
 
+class LoginAccount(NamedTuple):
+    """What a login needs to know before it checks the password."""
+
+    account: Account | None
+    # The time of the account's last login from this network, at most a day too early; None if it is not known there.
+    last_login_ms: int | None
+    # True if any network is banned: the caller looks whether this one is.
+    has_network_bans: bool
+
+
 class Accounts:
     """Reads accounts, for any thread. The functions below write; only the journal calls them."""
 
@@ -93,14 +105,11 @@ class Accounts:
             row = connection.execute(_FIND, (name_key(username),)).fetchone()
         return None if row is None else account_of(*row)
 
-    def find_at(self, username: str, network: str) -> tuple[Account | None, int | None]:
-        """The same, and the time of its login from this network, at most a day too early; None if it is not known.
-
-        One query, because each login makes it.
-        """
+    def find_for_login(self, username: str, network: str) -> LoginAccount:
+        """The same, for a login from this network: one query, because each login makes it."""
         with self._database.reading() as connection:
-            row = connection.execute(_FIND_AT, (network, name_key(username))).fetchone()
-        return (None, None) if row is None else (account_of(*row[1:]), row[0])
+            has_bans, last_login_ms, *row = connection.execute(_FIND_AT, (network, name_key(username))).fetchone()
+        return LoginAccount(None if row[0] is None else account_of(*row), last_login_ms, bool(has_bans))
 
     def find_writer(self, name: str) -> Account | None:
         """The account of a name in a message: also that of a guest who has left (in this spelling), or a deleted one.

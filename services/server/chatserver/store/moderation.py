@@ -47,8 +47,8 @@ _AS_ACTIVE: Final = (
     "SELECT kind, until_ms, reason, (SELECT name FROM conversation WHERE id = conversation_id) FROM sanction WHERE"
 )
 _STANDING: Final = (
-    "SELECT password_hash, role = 'operator' AND kind = 'person', EXISTS (SELECT 1 FROM sanction) FROM account"
-    " WHERE id = ? AND deleted_ms ISNULL"
+    "SELECT password_hash, must_change_password, role = 'operator' AND kind = 'person',"
+    " EXISTS (SELECT 1 FROM sanction) FROM account WHERE id = ? AND deleted_ms ISNULL"
 )
 # Maximum deletions that a login reads, newest first, to find those that its user could see.
 _DELETIONS_READ: Final = 10 * DELETIONS_REPORTED_MAX
@@ -72,6 +72,8 @@ class Standing(NamedTuple):
     password_hash: str | None
     # On the whole server.
     is_muted: bool = False
+    # True if the next login must bring a new password.
+    must_change_password: bool = False
 
 
 class ModerationRecords:
@@ -88,13 +90,14 @@ class ModerationRecords:
         """The state of moderation that a login of the account from the address needs."""
         with self._database.reading() as connection:
             row = connection.execute(_STANDING, (account_id,)).fetchone()
-            password_hash, has_role, has_sanctions = row or (None, False, True)
+            password_hash, must_change, has_role, has_sanctions = row or (None, False, False, True)
             if not has_sanctions:  # the usual case: one query, because each login makes it
-                return Standing(None, bool(has_role), password_hash)
+                return Standing(None, bool(has_role), password_hash, must_change_password=bool(must_change))
             now_ms = self._now_ms()
             ban = find_ban(connection, account_id, now_ms) or _find_network_ban(connection, address, now_ms)
             is_muted = find_silence(connection, account_id, now_ms, None) is not None
-            return Standing(ban, is_operator(connection, account_id, now_ms), password_hash, is_muted)
+            has_role = is_operator(connection, account_id, now_ms)
+            return Standing(ban, has_role, password_hash, is_muted, bool(must_change))
 
     def ban_of_address(self, address: str) -> ActiveSanction | None:
         """The ban of a network that the address is in; None if there is none."""

@@ -45,7 +45,7 @@ class FoundToken(NamedTuple):
 
     id: str
     used_ms: int
-    # The time of a login of the account from the network, as in Accounts.find_at.
+    # The time of a login of the account from the network, as in LoginAccount.
     last_login_ms: int | None
     account: Account
 
