@@ -620,9 +620,10 @@ class Login:
             raise sanction_error(standing.ban)
         if standing.password_hash is None:
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The account {name} was deleted.")
-        if proof.token_id or standing.password_hash == proof.account.password_hash:
-            return
-        if self._passwords.check(standing.password_hash, proof.password, account=name_key(name)) is Verdict.WRONG:
+        is_same = proof.token_id or standing.password_hash == proof.account.password_hash
+        if not is_same and (
+            self._passwords.check(standing.password_hash, proof.password, account=name_key(name)) is Verdict.WRONG
+        ):
             raise RequestError(ErrorCode.WRONG_PASSWORD, f"The password of {name} was changed meanwhile; log in again.")
         if standing.must_change_password:
             raise _must_change_password(name)
