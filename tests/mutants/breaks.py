@@ -2413,6 +2413,27 @@ BREAKS = (
         "unit/server/test_enter.py::test_banned_account_is_refused_after_its_password",
     ),
     _break(
+        _SANCTIONS,
+        _CHAT + "login.py",
+        "if found.has_network_bans:",
+        "if False:",
+        "unit/server/test_enter.py::test_banned_address_is_refused",
+    ),
+    _break(
+        _SANCTIONS,
+        _STORE + "accounts.py",
+        "SELECT EXISTS (SELECT 1 FROM sanction WHERE network NOTNULL),",
+        "SELECT 0,",
+        "unit/server/test_moderation.py::test_network_keeps_its_addresses_out",
+    ),
+    _break(
+        _PASSWORD,
+        _CHAT + "login.py",
+        "if standing.must_change_password:",
+        "if False:",
+        "unit/server/test_enter.py::test_password_that_was_changed_since_it_was_proved_is_checked_again",
+    ),
+    _break(
         _GUEST_NAMES,
         _CHAT + "guests.py",
         "if name_key(name) in self._reserved or",
@@ -3417,8 +3438,8 @@ BREAKS = (
     _break(
         _SANCTIONS,
         _STORE + "moderation.py",
-        "is_operator(connection, account_id, now_ms), password_hash, is_muted)",
-        "is_operator(connection, account_id, now_ms), password_hash)",
+        "has_role, password_hash, is_muted, bool",
+        "has_role, password_hash, False, bool",
         "unit/server/test_moderation.py::test_standing_tells_a_mute_on_the_whole_server",
     ),
     _break(

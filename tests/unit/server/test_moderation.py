@@ -32,7 +32,7 @@ from chatserver.journal.entries import (
     SetTopic,
     Stored,
 )
-from chatserver.store.accounts import Role
+from chatserver.store.accounts import Accounts, Role
 from chatserver.store.moderation import ActiveSanction, ModerationRecords
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID
 
@@ -294,10 +294,12 @@ def test_banned_member_is_out_until_it_ends(store: Store) -> None:
     ],
 )
 def test_network_keeps_its_addresses_out(store: Store, banned: str, address: str, *, is_banned: bool) -> None:
-    records = store.records()
+    records, database = store.records(), MemoryDatabase(store.connection)
     assert records.ban_of_address(address) is None
+    assert not Accounts(database).find_for_login("nobody", address).has_network_bans
     network = ban_network(banned)
     store.do(Sanction(kind=BAN, network=network, reason="flood", **by(OP)))
+    assert Accounts(database).find_for_login("nobody", address).has_network_bans
     store.do(Sanction(kind=BAN, network="198.51.100.0/24", seconds=1, **by(OP)))
     expected = ActiveSanction(BAN, None, "flood") if is_banned else None
     assert records.ban_of_address(address) == records.standing(MEMBER, address).ban == expected
