@@ -55,8 +55,6 @@ _COMMANDS: Final[Mapping[str, Handler]] = {
     **irc_commands.COMMANDS,
 }
 _LOGINS: Final = (requests.Authenticate, requests.Enter, requests.Rename)
-# Requests whose answers come from the hub, in the order of the messages.
-_MESSAGES: Final = (requests.Say, requests.Whisper)
 
 
 # --- what connections share ---
