@@ -7,10 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from browser.chromium import Browsers
+from browser.browsers import ENGINE, Browsers
 from reliability.program import Program
-
-from ops.chromium import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,12 +21,12 @@ _HERE = "tests/browser/"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of this folder ``browser``. Without chromium they are skipped, unless it is required."""
+    """Mark all tests of this folder ``browser``. Without the browser they are skipped, unless it is required."""
     for item in items:
         if _HERE in item.path.as_posix():
             item.add_marker(pytest.mark.browser)
-            if not is_installed() and os.environ.get("CHAT_TEST_BROWSER") != "required":
-                item.add_marker(pytest.mark.skip(reason="chromium or chromedriver is missing: see `make browser`"))
+            if not ENGINE.is_installed() and os.environ.get("CHAT_TEST_BROWSER") != "required":
+                item.add_marker(pytest.mark.skip(reason="the browser or its driver is missing: see `make browser`"))
 
 
 @pytest.fixture(scope="session")

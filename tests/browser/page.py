@@ -64,6 +64,7 @@ class Page:
         self.driver = driver
         self.url = url
         self._expected: list[str] = []
+        self.console()  # what the tab before it has left
         driver.get(url)
 
     # --- errors ---
@@ -74,9 +75,12 @@ class Page:
 
     def unexpected_errors(self) -> list[str]:
         """Errors and warnings of the console, and reports of the Content-Security-Policy, since the page was opened."""
+        return [each for each in self.console() if not any(part in each for part in self._expected)]
+
+    def console(self) -> list[str]:
+        """The errors and warnings of the console since the last call."""
         entries = self.driver.get_log("browser")
-        messages = [each["message"] for each in entries if each["level"] in ("SEVERE", "WARNING")]
-        return [each for each in messages if not any(part in each for part in self._expected)]
+        return [str(each["message"]) for each in entries if each["level"] in ("SEVERE", "WARNING")]
 
     def forget(self) -> None:
         """Leave the page, clear all that it has stored, and restore the size and the colours of the window."""

@@ -168,6 +168,9 @@ def test_messages_are_copied_with_senders_and_files_are_refused(
       return event.clipboardData.getData("text/plain").replace(/[0-9]{2}:[0-9]{2}/g, "TIME");
     """)
     assert copied == f"[TIME] {name}: first\n[TIME] * {name} waves"
+    page.command("Emulation.setEmulatedMedia", media="print")
+    page.until(lambda: "first" in page.text() and page.look_for("navigation", "Conversations") is None, "is on paper")
+    page.command("Emulation.setEmulatedMedia", media="")
     for kind in ("new DragEvent('drop', { dataTransfer: data", "new ClipboardEvent('paste', { clipboardData: data"):
         page.run(f"""
           const data = new DataTransfer();
@@ -177,6 +180,3 @@ def test_messages_are_copied_with_senders_and_files_are_refused(
         page.until_shows("Files and pictures can't be sent")
         page.click("button", "Dismiss")
         page.until(lambda: "can't be sent" not in page.text(), "the notice is gone")
-    page.command("Emulation.setEmulatedMedia", media="print")
-    page.until(lambda: "first" in page.text() and page.look_for("navigation", "Conversations") is None, "is on paper")
-    page.command("Emulation.setEmulatedMedia", media="")

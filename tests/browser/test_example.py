@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from browser.chromium import Browsers
+    from browser.browsers import Browsers
     from browser.page import Page
 
 FOLDER: Final = Path(__file__).parents[2] / "docs/examples"

@@ -13,7 +13,7 @@ from hypothesis.strategies import integers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from browser.chromium import Browsers
+    from browser.browsers import Browsers
     from reliability.program import Program
 
 _HERE: Final = Path(__file__).parent

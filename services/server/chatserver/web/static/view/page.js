@@ -6,7 +6,7 @@ import { clean } from "../text.js";
 import { ignoredDialog, passwordDialog, selfItems, sessionsDialog } from "./account.js";
 import { Composer } from "./composer.js";
 import { helpDialog } from "./dialogs.js";
-import { $, copyText, h, iconButton, oncePerFrame, picture, setText } from "./dom.js";
+import { $, copyText, h, iconButton, oncePerFrame, opensMenu, picture, setText } from "./dom.js";
 import { Login } from "./login.js";
 import { openMenu } from "./menu.js";
 import { auditDialog, bansDialog, messageItems, userItems } from "./moderation.js";
@@ -16,12 +16,14 @@ import { Search } from "./search.js";
 import { Sidebar, ordered, titleOf } from "./sidebar.js";
 import { showStatus } from "./status.js";
 import { Timeline } from "./timeline.js";
+import { followKeyboard } from "./viewport.js";
 
 const NOTICE_MS = 12_000;
 const NOTICES_MAX = 3;
 
 /** Starts the page on a model: resumes the session if there is one, else shows the form to log in. */
 export function startPage(chat) {
+  followKeyboard();
   new Page(chat).start();
 }
 
@@ -68,7 +70,7 @@ class Page {
     picture($("open-sidebar"), "menu", "Conversations", () => this.openDrawer("sidebar"));
     picture($("open-members"), "people", "Online", () => this.openDrawer("members"));
     picture($("open-search"), "search", "Search", () => this.search.focus());
-    picture($("open-more"), "more", "About this conversation", (button) => this.conversationMenu(button));
+    opensMenu(picture($("open-more"), "more", "About this conversation", (button) => this.conversationMenu(button)));
     $("shade").addEventListener("click", () => this.closeDrawer());
     document.addEventListener("keydown", (event) => this.keyPressed(event));
     addEventListener("popstate", () => this.isInside && this.openConversation(addressed()));
