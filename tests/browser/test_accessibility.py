@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,11 @@ ROOM_DIALOGS: Final = {
     "Bans and mutes of this room": "Bans and mutes",
     "Leave the room": "Leave #ROOM?",
 }
+# WebKit takes the text in a field for a part of the label around it: "Name alice".
+_LABELS_AROUND_FIELDS: Final = """
+const around = document.querySelectorAll("label :is(input:not([type=checkbox]), select, textarea)");
+return [...around].map(({ name }) => name);
+"""
 _RUN_AXE: Final = """
 const [rules] = arguments;
 axe.run(document.querySelector("dialog") ?? document, { reporter: "v2", ...(rules && { runOnly: rules }) }).then(
@@ -49,6 +55,7 @@ def assert_accessible(page: Page, what: str, *schemes: str) -> None:
 
     Without ``schemes`` in both colour schemes. In the second one only the contrast is another.
     """
+    assert page.run(_LABELS_AROUND_FIELDS) == [], what
     page.run(f"if (!window.axe) {{ {_AXE} }}")
     rules = None
     for scheme in schemes or SCHEMES:
@@ -150,7 +157,9 @@ def test_axe_finds_nothing_in_moderation(
     page.click("button", "Find or make a room")
     page.click("button", "Make a room", page.find("dialog", "Rooms"))
     assert_dialog_accessible(page, "", "", "Make a room", "light")
-    page.press(Keys.ESCAPE)
+    page.click("button", "Make a room", page.find("dialog", "Rooms"))
+    page.find("textbox", "Name", page.find("dialog", "Make a room")).send_keys(fresh_name("other"), Keys.ENTER)
+    page.until(lambda: page.focused() == "Message", "the text box takes what is typed")
     page.send(f"/part {room}")
     page.until(lambda: room not in page.text(), "the room is left")
     enter_room_with_key(page, room, "sesame")
@@ -187,6 +196,8 @@ def test_page_is_used_with_the_keyboard_only(
     page.until(lambda: page.focused() == "Message", "the composer has the focus")
     page.press("hello", Keys.ENTER)
     assert bob.next("broadcast")["message"] == "hello"
+    page.press("again", Keys.ENTER)
+    page.until(lambda: page.texts()[-1:] == ["again"], "the second one is shown")
     bob.ask(command="DM", to=name, message="psst")
     bob.next("sent")
     page.until(lambda: any(bob_name in each for each in page.conversations()), "bob's conversation is there")
@@ -195,9 +206,12 @@ def test_page_is_used_with_the_keyboard_only(
     page.press("what is it?", Keys.ENTER)
     assert bob.next("direct")["message"] == "what is it?"
     page.chord(Keys.ALT, Keys.ARROW_UP)
-    page.until_last("hello")
+    page.until_last("again")
     page.press(Keys.ARROW_UP)
     page.until(lambda: page.driver.switch_to.active_element.get_attribute("data-id"), "a message has the focus")
+    sender, time, text = page.focused().split()  # the sender stands above the message before it only
+    assert (sender, text) == (name, "again")
+    assert re.fullmatch(r"\d\d:\d\d", time)
     page.press(Keys.ENTER)
     page.until(lambda: page.look_for("menuitem", "Copy text"), "it has a menu")
     page.press(Keys.ESCAPE)
@@ -273,3 +287,27 @@ def test_phone_needs_no_sideways_scrolling(
     while bob.next("broadcast")["message"] != "from a phone":
         pass
     bob.close()
+
+
+def test_keyboard_of_a_phone_covers_nothing(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """Safari shows the keyboard over the page: only the visual viewport gets smaller. What is used stays above it."""
+    height = 260
+    page = open_page(server.port)
+    page.resize(390, 640, is_mobile=True)
+    page.find("form", "Log in")
+    page.run(
+        "Object.defineProperty(visualViewport, 'height', { value: arguments[0] });"
+        "visualViewport.dispatchEvent(new Event('resize'));",
+        height,
+    )
+    bottom = "return document.querySelector(arguments[0]).getBoundingClientRect().bottom"
+    assert page.run(bottom, "#login") <= height
+    page.log_in(fresh_name("alice"))
+    assert page.run(bottom, "#composer") <= height
+    page.send("/password")
+    page.find("dialog", "Change password")
+    assert page.focused() == "Old password"
+    assert page.run(bottom, "dialog") <= height
+    assert page.run("return document.querySelector('dialog').getBoundingClientRect().top") >= 0

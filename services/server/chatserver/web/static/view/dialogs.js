@@ -49,15 +49,18 @@ export function askDialog(title, { text = null, fields = [], button, isDanger = 
     submit.disabled = false;
   });
   const close = openDialog(title, form);
-  (form.querySelector("input, select") ?? submit).focus();
+  (form.querySelector("input:not([readonly]), select") ?? submit).focus();
 }
 
 const valueOf = (input) => (input.type === "checkbox" ? input.checked : input.value.trim());
 
-function fieldNode({ label, options, ...properties }) {
+/** The label stands beside its field: around it, WebKit takes what is typed for a part of the name. */
+function fieldNode({ label, options = [], ...properties }) {
   if (properties.type === "checkbox") return h("label.check", h("input", properties), label);
-  if (!options) return h("label", label, h("input", { autocomplete: "off", ...properties }));
-  return h("label", label, h("select", properties, ...options.map(([shown, value]) => h("option", { value }, shown))));
+  const id = `field-${properties.name}`;
+  const choices = options.map(([shown, value]) => h("option", { value }, shown));
+  const field = choices.length ? h("select", { id, ...properties }, ...choices) : h("input", { id, autocomplete: "off", ...properties });
+  return h("div.field", h("label", { htmlFor: id }, label), field);
 }
 
 /** A dialog with a list. `load()` is a promise of rows, `row(each, reload)` gives the nodes of one. Returns `close`. */

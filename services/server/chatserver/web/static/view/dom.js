@@ -43,6 +43,12 @@ export function onSubmit(form, action) {
   });
 }
 
+/** Says that a button opens a menu. */
+export function opensMenu(button) {
+  button.ariaHasPopup = "menu";
+  return button;
+}
+
 /** Gives a button its picture, name and action. Its name is also its tooltip. */
 export function picture(button, name, label, onclick) {
   button.append(icon(name));

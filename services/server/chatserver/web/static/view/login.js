@@ -45,7 +45,7 @@ export class Login {
     const { fields } = this;
     for (const name of ["again", "newPassword", "invitation"]) {
       const isNeeded = Boolean(needed[name]);
-      fields[name].closest("label").hidden = !isNeeded;
+      fields[name].parentElement.hidden = !isNeeded;
       fields[name].required = isNeeded;
       if (isNeeded && !fields[name].value) fields[name].focus();
     }
@@ -80,8 +80,7 @@ export class Login {
   refused({ code, message }) {
     const { username, again, password } = this.fields;
     const isNew = again.required || code === "new_name";
-    const name = username.value.trim();
-    this.tell(code === "new_name" ? `${name} is a new name. To make this account, type the password again.` : message);
+    this.tell(code === "wrong_password" ? `${message} If this is not your account, choose another name.` : message);
     if (code === "new_name") this.ask({ again: true, invitation: this.fields.invitation.required });
     else if (code === "invitation_required") this.ask({ again: isNew, invitation: true });
     else if (code === "password_change_required") this.ask({ newPassword: true });

@@ -8,6 +8,7 @@ const CLIP_LINES = 30;
 const CLIP_LETTERS = 4000;
 // Messages of one sender within this time share one heading.
 const GROUP_MS = 5 * 60_000;
+let parts = 0;
 
 const format = (options) => new Intl.DateTimeFormat(undefined, options);
 const clock = format({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -46,7 +47,7 @@ export function continues(message, before) {
 export function drawRow(row, message, context) {
   const { isFirst, isOwn, isMeant, isIgnored } = context;
   const { isDeleted, id, nonce, from, state } = message;
-  row ??= h("div", { role: "article", tabIndex: -1, "data-from": from }, h("div.head"), h("time"), h("div.body"));
+  row ??= newRow(from);
   const classes = { first: isFirst, own: isOwn, meant: isMeant, deleted: isDeleted, action: isAction(message) };
   row.className = ["message", state, ...Object.keys(classes).filter((name) => classes[name])].join(" ");
   if (id !== null) row.dataset.id = id;
@@ -54,7 +55,8 @@ export function drawRow(row, message, context) {
   else delete row.dataset.nonce;
   const [head, time, body] = row.children;
   head.hidden = !isFirst || isAction(message);
-  if (!head.hidden && !head.firstChild) head.append(nameNode(from));
+  const named = isAction(message) ? [time, body] : [head, time, body];
+  row.setAttribute("aria-labelledby", named.map((part) => part.id).join(" "));
   const date = timeOf(message);
   setText(time, clock.format(date));
   Object.assign(time, { dateTime: date.toISOString(), title: full.format(date) });
@@ -65,6 +67,13 @@ export function drawRow(row, message, context) {
   if (state === "failed") body.append(failure(message, context));
   else if (message.isStored) body.append(h("div.fate", "Not online: waits for the next login."));
   return row;
+}
+
+/** An empty row. Its parts have ids, and are its name for screen readers: also the sender, if it is not shown again. */
+function newRow(from) {
+  const part = (selector, ...nodes) => h(selector, { id: `part${++parts}` }, ...nodes);
+  const nodes = [part("div.head", nameNode(from)), part("time"), part("div.body")];
+  return h("div", { role: "article", tabIndex: -1, "data-from": from }, ...nodes);
 }
 
 /** A message among others on the clipboard: [12:00] bob: hello. */

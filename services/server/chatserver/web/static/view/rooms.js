@@ -55,16 +55,16 @@ function modesForm(modes, change) {
 
 /** Rooms that the user may join, and a way to make one. `open(key)` shows a conversation. */
 export function roomsDialog(chat, open) {
+  // Resolves to what comes after the dialogs.
   const enter = async (name, isPrivate) => {
     const room = nameIn(name);
+    const after = (action) => () => (close(), action());
     try {
       const key = await chat.join(room, { isPrivate });
-      close();
-      open(key);
+      return after(() => open(key));
     } catch (error) {
       if (error.code !== "wrong_key") throw error;
-      close();
-      keyDialog(chat, room, open);
+      return after(() => keyDialog(chat, room, open));
     }
   };
   const make = () =>
@@ -83,7 +83,7 @@ export function roomsDialog(chat, open) {
       const lock = rest.private ? [" ", icon("lock"), hiddenText("private")] : [];
       const name = [h("bdi", `#${clean(room)}`), ...lock];
       const about = details(name, plural(members, "member"), invited && "you are invited", hasKey && "needs a key", topic);
-      return [about, actButton(label, () => enter(room, false), `${label} ${room}`)];
+      return [about, actButton(label, async () => (await enter(room, false))(), `${label} ${room}`)];
     },
   });
 }

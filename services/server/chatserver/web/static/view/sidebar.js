@@ -1,7 +1,7 @@
 // The lists at the sides: conversations on the left, users online on the right.
 
 import { clean, nameNode } from "../text.js";
-import { $, buttonList, h, hiddenText, icon, iconButton, plural, setText } from "./dom.js";
+import { $, buttonList, h, hiddenText, icon, iconButton, opensMenu, plural, setText } from "./dom.js";
 
 // Users in the list. Of a longer list the number of the others is shown.
 const USERS_MAX = 300;
@@ -21,7 +21,7 @@ export class Sidebar {
   /** `actions`: open(key), rooms(), write(), userMenu(name, button), selfMenu(button), close(). */
   constructor(chat, actions) {
     this.chat = chat;
-    this.self = iconButton("more", "Your account and settings", actions.selfMenu);
+    this.self = opensMenu(iconButton("more", "Your account and settings", actions.selfMenu));
     this.drawRooms = section("Rooms", "Find or make a room", actions.rooms, actions.open);
     this.drawDirect = section("Direct messages", "Write to a user", actions.write, actions.open);
     this.title = h("h2", { id: "members-title" });
@@ -80,7 +80,7 @@ export class Sidebar {
     const shown = [...names].sort(byName).slice(0, USERS_MAX);
     const fill = (button) => {
       const user = button.dataset.key;
-      button.title = clean(user);
+      opensMenu(button).title = clean(user);
       button.replaceChildren(h("span.label", nameNode(user)), chat.isMe(user) ? h("span.mark", "(you)") : "");
     };
     setText(this.title, `Online: ${count.toLocaleString()}`);

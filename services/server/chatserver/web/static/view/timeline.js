@@ -14,7 +14,7 @@
 // is off, and for a moment after it, because screen readers look at changes later.
 
 import { mentions } from "../text.js";
-import { $, h, icon, oncePerFrame, picture, setChildren } from "./dom.js";
+import { $, h, icon, oncePerFrame, opensMenu, picture, setChildren } from "./dom.js";
 import { continues, copied, dayOf, dayText, drawRow, signatureOf } from "./message.js";
 
 // Rows of the window, and by how many it moves. On a very high screen there are more, so that no end is ever seen.
@@ -49,7 +49,7 @@ export class Timeline {
   constructor(chat, { onMenu, onLeave }) {
     Object.assign(this, { chat, onMenu, onLeave, log: $("log"), jump: $("jump") });
     this.refresh = oncePerFrame(() => this.draw());
-    this.actions = picture($("message-actions"), "more", "Actions for this message", () => this.#openMenu(this.#pointed));
+    this.actions = opensMenu(picture($("message-actions"), "more", "Actions for this message", () => this.#openMenu(this.#pointed)));
     const { log } = this;
     // Once a frame, and before draw(), which would scroll back to the end.
     log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
