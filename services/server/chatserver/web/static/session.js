@@ -191,7 +191,7 @@ export class Session {
       const text = `${username} is a new name. To make this account, type the password again.`;
       return this.#refuse(new Refusal(text, "new_name"));
     }
-    if (!password) return this.#refuse(new Refusal("This name has a password; type it.", "password_needed"));
+    if (!password) return this.#refuse(new Refusal(`${username} is an account. Type its password, or choose another name.`, "password_needed"));
     return this.send({ command: "password", password });
   }
 

@@ -12,7 +12,7 @@ export const notifies = () => canNotify() && Notification.permission === "grante
 /** Turns notifications on or off. Returns a sentence about it. */
 export async function toggleNotifications() {
   const isOn = notifies();
-  if (!isOn && (await Notification.requestPermission()) !== "granted") return "The browser does not allow notifications.";
+  if (!isOn && (await Notification.requestPermission()) !== "granted") return "The browser blocks notifications. You can allow them in its settings for this page.";
   kept(localStorage, SETTING, isOn ? "off" : "on");
   return isOn ? "Notifications are off." : "Direct messages and messages with your name give a notification.";
 }
