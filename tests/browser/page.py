@@ -205,6 +205,10 @@ class Page:
         """Type a message of one line into the composer, and send it."""
         self.find("textbox", "Message").send_keys(text, Keys.ENTER)
 
+    def until_typed(self, text: str) -> None:
+        """Wait until the composer has this text."""
+        self.until(lambda: self.find("textbox", "Message").get_property("value") == text, f"{text!r} is typed")
+
     def status(self) -> str:
         """The state of the connection, as it is read aloud."""
         return str(
@@ -238,23 +242,41 @@ class Page:
 
     def conversations(self) -> list[str]:
         """The names in the list of conversations, as they are read aloud."""
-        navigation = self.find("navigation", "Conversations")
-        return [each.accessible_name for each in navigation.find_elements("css selector", "li button, li a")]
+        return [name for name, _ in self._conversation_rows()]
 
-    def open_conversation(self, name: str) -> None:
-        """``name`` is a word of what is read aloud."""
-        rows = self.find("navigation", "Conversations").find_elements
-        self.until(
-            lambda: next(
-                (each for each in rows("css selector", "li button, li a") if name in each.accessible_name.split()), None
-            ),
-            f"there is the conversation {name!r}",
-        ).click()
+    def open_conversation(self, which: str | int) -> None:
+        """``which`` is a word of what is read aloud, or a place in the list."""
+
+        def has_clicked() -> bool:
+            for place, (name, row) in enumerate(self._conversation_rows()):
+                if which == place or which in name.split():
+                    row.click()
+                    return True
+            return False
+
+        self.until(has_clicked, f"the conversation {which!r} can be opened")
 
     def online(self) -> list[str]:
         """The users online."""
-        rows = self.find("list", "Online").find_elements("css selector", "li")
-        return [each.text.removesuffix("(you)").strip() for each in rows]
+        rows = self._rows("list", "Online", "li", lambda row: row.text)
+        return [text.removesuffix("(you)").strip() for text, _ in rows]
+
+    def _conversation_rows(self) -> list[tuple[str, WebElement]]:
+        return self._rows("navigation", "Conversations", "li button, li a", lambda row: row.accessible_name)
+
+    def _rows(
+        self, role: str, name: str, selector: str, read: Callable[[WebElement], str]
+    ) -> list[tuple[str, WebElement]]:
+        """What is read in each row of a list, and the row. All again, if the page draws the list meanwhile."""
+        found: list[tuple[str, WebElement]] = []
+
+        def has_read() -> bool:
+            rows = self.find(role, name).find_elements("css selector", selector)
+            found[:] = [(read(row), row) for row in rows]
+            return True
+
+        self.until(has_read, f"the rows of {name!r} can be read")
+        return found
 
 
 def _has_name(element: WebElement, name: str) -> bool:

@@ -340,7 +340,7 @@ def test_names_and_errors_of_a_server_do_not_control_the_page(open_page: Callabl
         open_all(page)
         assert_harmless(page)
         for number in range(len(page.conversations())):
-            page.find("navigation", "Conversations").find_elements("css selector", "li button, li a")[number].click()
+            page.open_conversation(number)
             page.wait_for("requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 50)));")
             open_all(page)
             assert page.run(_LOOK) == []

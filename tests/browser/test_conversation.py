@@ -130,7 +130,7 @@ def test_room_and_draft_outlive_a_reload_and_a_removal(
     page.find("textbox", "Message").send_keys("half a sentence")
     page.reload()
     page.until(lambda: page.run(title) == f"#{room}", "the same room is open")
-    assert page.find("textbox", "Message").get_property("value") == "half a sentence"
+    page.until_typed("half a sentence")
     page.open_conversation("Lobby")
     page.driver.back()
     page.until(lambda: page.run(title) == f"#{room}", "back is the room")
@@ -143,7 +143,7 @@ def test_room_and_draft_outlive_a_reload_and_a_removal(
     page.click("button", "Copy")
     page.find("textbox", "Message").click()
     page.chord(Keys.CONTROL, "v")
-    assert page.find("textbox", "Message").get_property("value") == "half a sentence"
+    page.until_typed("half a sentence")
     page.click("button", "Dismiss")
     page.until(lambda: "What you typed" not in page.text(), "the notice is gone")
     assert room not in page.run("return JSON.stringify({ ...sessionStorage })")

@@ -89,9 +89,9 @@ def test_refused_login_says_why_and_can_be_tried_again(
     page.fill_in("no name", "secret")
     page.press(Keys.ENTER)
     page.until(lambda: "letters" in page.run("return document.querySelector('[role=alert]').textContent"), "it says so")
-    assert page.focused() == "Name"
+    page.until(lambda: page.focused() == "Name", "the name can be typed again")
     page.log_in(name)
-    assert page.online().count(name) == 1
+    page.until(lambda: page.online().count(name) == 1, "it is online once")
 
 
 def test_new_name_is_registered_only_after_the_password_was_typed_twice(
