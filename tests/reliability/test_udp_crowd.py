@@ -21,8 +21,8 @@ NAMES = [f"user{number}" for number in range(SESSIONS)]
 MEBIBYTE = 1024 * 1024
 # A thread, its stack and a session need about 30 KiB.
 SESSION_MAX_BYTES = 64 * 1024
-# Long enough for a thousand logins.
-SILENCE_SECONDS = 15.0
+# Long enough for a thousand logins, which take 11 s on a busy machine.
+SILENCE_SECONDS = 25.0
 # Maximum delay of the check for lost sessions.
 LATE_SECONDS = 10.0
 # Fragmentation: a second crowd of the same size may need this much more.
