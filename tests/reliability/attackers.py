@@ -149,11 +149,13 @@ def guess(
     reconnects: bool = False,
     password: str | None = None,
 ) -> Sequence[float]:
-    """Connections that guess passwords. Returns the seconds after which the server has checked a wrong one.
+    """Connections that guess passwords. Returns the seconds after which the answer to each wrong one was read.
 
-    ``guessers``: the address and the name of each. It connects again after each login, for which ``password`` is the
-    right one; and with ``reconnects`` after each try.
+    The seconds count from before the first guess, and each answer is older than its number says. ``guessers``: the
+    address and the name of each. It connects again after each login, for which ``password`` is the right one; and with
+    ``reconnects`` after each try.
     """
+    began_at = time.monotonic()
     selector = selectors.DefaultSelector()
     number = 0
     buffers: dict[object, bytes] = {}
@@ -174,11 +176,11 @@ def guess(
     for each in guessers:
         connect(*each)
     _say_ready()
-    began_at = time.monotonic()
     times: list[float] = []
-    while (now := time.monotonic() - began_at) < seconds:
+    while time.monotonic() - began_at < seconds:
         for key, _ in selector.select(0.1):
             data = _read(key)
+            now = time.monotonic() - began_at
             *lines, buffers[key.fileobj] = (buffers.pop(key.fileobj, b"") + data).split(b"\n")
             answers = [json.loads(line) for line in lines]
             errors = [answer for answer in answers if answer["type"] == "error"]
@@ -192,7 +194,7 @@ def guess(
                 connect(*key.data)
             elif errors and not is_last:
                 send_guess(_socket(key), key.data[1])
-    return times
+    return [at for at in times if at < seconds]
 
 
 def reject(port: int, guests: Sequence[tuple[str, str]], answer: str) -> int:
