@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,8 @@ def test_openings_over_udp_delay_no_user(tmp_path: Path, rate: int, seconds: flo
                 sent, answers, passed_seconds = attacker.result()
             print(f"{sent} openings, {answers} answers in {passed_seconds:.1f} s")
             assert answers <= 20 * (passed_seconds + 2)
-            assert server.threads() <= threads + 1
+            # One for the new user; those of the last logins over TCP may just be ending.
+            server.wait_until(lambda: server.threads() <= threads + 1, "the end of all other threads")
 
 
 def test_socket_opens_sixteen_sessions_over_udp(tmp_path: Path) -> None:
@@ -102,8 +104,9 @@ def test_socket_opens_sixteen_sessions_over_udp(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("requests", [400, pytest.param(2_625, marks=pytest.mark.long)])
 def test_refused_requests_do_not_fill_the_log(tmp_path: Path, requests: int) -> None:
-    """Sixteen connections of one address send them."""
+    """Sixteen connections of one address send them. The log has five a minute, and the number of the others."""
     with attacked(tmp_path, **NO_RATE, **LOG_LINES) as server:
+        began_at = time.monotonic()
         with Bystanders(server) as bystanders, ExitStack() as stack:
             peers = [stack.enter_context(closing(Peer(server.port, ATTACKER))) for _ in range(16)]
             for peer in peers:
@@ -111,11 +114,12 @@ def test_refused_requests_do_not_fill_the_log(tmp_path: Path, requests: int) -> 
             bystanders.chat(1 if requests == 400 else 10)
             for peer in peers:
                 peer.until_fence()
+        minutes = 1 + (time.monotonic() - began_at) // 60  # one, unless the machine is very busy
         assert server.stop() == 0
     lines = [line for line in server.log().splitlines() if ATTACKER in line]
-    assert sum(map(len, lines)) < 5_000
+    assert sum(map(len, lines)) < 5_000 * minutes
     refused = [line for line in lines if "not_logged_in" in line]
-    assert len(refused) == 6
-    count = re.search(r"like='request refused' reason=not_logged_in address=127\.1\.0\.1 count=(\d+)", refused[-1])
-    assert count is not None
-    assert int(count[1]) == 16 * requests - 5
+    assert len(refused) <= 6 * minutes
+    like = r"like='request refused' reason=not_logged_in address=127\.1\.0\.1 count=(\d+)"
+    left_out = [int(found[1]) for line in refused if (found := re.search(like, line))]
+    assert len(refused) - len(left_out) + sum(left_out) == 16 * requests
