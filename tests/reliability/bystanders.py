@@ -45,11 +45,16 @@ DEFAULT_HASHES = {"CHAT_HASH_TIME_COST": "", "CHAT_HASH_MEMORY_KIB": ""}
 
 # Short tests are too short for percentiles. They check the median, and the fastest login.
 _IS_LONG = bool(os.environ.get("CHAT_TEST_LONG"))
+# Of each call of ``chat``, which takes longer on a busy machine.
 _MESSAGES_MIN = 10
+# Left out, however few times there are: a disk that stalls for a second delays one login, and one or two messages.
+_STALLED_LOGINS, _STALLED_MESSAGES = 1, 2
 # On a busy machine a login may wait for long behind eighty others.
 _PATIENCE_SECONDS = 60.0
 # The 99th percentile of messages.
 DELAY_MAX_SECONDS = 0.1
+# Of a Stopwatch beside other programs: /proc/stat has hundredths of a second.
+_ERROR_SECONDS = 0.02
 # "At once": people take it for a slow network. A quiet server needs 0.03 s, or 0.1 s with the default hash.
 KNOWN_MAX_SECONDS = 1.0
 # Logins of users with a new name, and of a known user in a network that the server does not know.
@@ -77,29 +82,39 @@ class Stopwatch:
 
     def __init__(self, server: Program) -> None:
         """It starts now."""
-        self._pid = server.process.pid
-        (self._processor,) = os.sched_getaffinity(self._pid)
-        self._began_at, self._own_before, self._busy_before = self._look()
+        self._server = server
+        (self._processor,) = os.sched_getaffinity(server.process.pid)
+        self._began_at, self._own_before, self._idle_before = self._look()
 
     def seconds(self) -> float:
         """The time since the start, to about 0.01 s."""
-        now, own, busy = self._look()
-        passed, ran = now - self._began_at, own - self._own_before
-        others = max(0.0, min(passed, busy - self._busy_before) - ran)
+        passed, ran, others = self._shares()
         return passed - min(others, _WAIT_MAX_FACTOR * ran + _WAKE_UPS_MAX_SECONDS)
 
     def others_share(self) -> float:
         """The share of the processor that other programs have had since the start."""
-        now, own, busy = self._look()
-        return (busy - self._busy_before - own + self._own_before) / (now - self._began_at)
+        passed, _, others = self._shares()
+        return others / passed
+
+    def _shares(self) -> tuple[float, float, float]:
+        """The time since the start, and what the server and all others have had of the processor."""
+        now, own, idle = self._look()
+        passed, ran = now - self._began_at, own - self._own_before
+        return passed, ran, max(0.0, passed - (idle - self._idle_before) - ran)
 
     def _look(self) -> tuple[float, float, float]:
-        """The present time, the server's processor time, and the time for which the processor was busy."""
+        """The present time, the server's processor time, and the time for which the processor was idle.
+
+        The system knows idle times exactly, and counts busy ones at the ticks of its clock.
+        """
         stat = Path("/proc/stat").read_text(encoding="ascii")
         line = next(line for line in stat.splitlines() if line.startswith(f"cpu{self._processor} "))
-        user, nice, system, _idle, _iowait, *others = map(int, line.split()[1:9])  # interrupts, and the machine's host
-        busy = sum((user, nice, system, *others)) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), time.clock_gettime(~self._pid << 3 | 2), busy  # clock_getcpuclockid(3)
+        idle, waiting_for_disks = map(int, line.split()[4:6])
+        return (
+            time.monotonic(),
+            self._server.processor_seconds(),
+            (idle + waiting_for_disks) / os.sysconf("SC_CLK_TCK"),
+        )
 
 
 def seconds_to_log_in(server: Program, name: str, address: str) -> float:
@@ -111,9 +126,9 @@ def seconds_to_log_in(server: Program, name: str, address: str) -> float:
         return watch.seconds()
 
 
-def nine_of_ten(times: Sequence[float]) -> float:
-    """The longest time without the slowest tenth: a disk that stalls for a second delays one login."""
-    return sorted(times)[-1 - len(times) // 10]
+def longest(times: Sequence[float], one_of: int, left_out_min: int) -> float:
+    """The longest time without the slowest ones: one of so many, and at least ``left_out_min``."""
+    return sorted(times)[max(0, len(times) - 1 - max(len(times) // one_of, left_out_min))]
 
 
 class Bystanders:
@@ -122,9 +137,10 @@ class Bystanders:
     The user ``known`` logs in from HOME, and from networks that the server does not know.
     """
 
-    def __init__(self, server: Program, memory_max_bytes: int = MEMORY_MAX_BYTES) -> None:
-        """The growth of the server's memory counts from now on."""
+    def __init__(self, server: Program, memory_max_bytes: int = MEMORY_MAX_BYTES, *, one_late_of: int = 100) -> None:
+        """The growth of the server's memory counts from now on. One of ``one_late_of`` messages may be late."""
         self._server = server
+        self._one_late_of = one_late_of
         self._memory_max_bytes = memory_max_bytes
         self._one, self._other = Peer(server.port), Peer(server.port)
         for peer, name in ((self._one, "one"), (self._other, "other")):
@@ -170,16 +186,20 @@ class Bystanders:
         """Check delays, logins, and memory: at its peak, and what is left of it. The attackers have gone."""
         peak_bytes = self._server.memory_peak_bytes() - self._before_bytes
         self._server.wait_until(lambda: self._grown_bytes() < KEPT_MAX_BYTES, "its memory")
-        p50, p99 = statistics.median(self._delays), statistics.quantiles(self._delays, n=100, method="inclusive")[-1]
-        delay, slow = (p99, nine_of_ten) if _IS_LONG else (p50, min)
-        known, new = slow(self._known), slow(self._new)
+        p50 = statistics.median(self._delays)
+        late, p99 = (longest(self._delays, each, _STALLED_MESSAGES) for each in (self._one_late_of, 100))
+        if _IS_LONG:
+            delay = late
+            known, new = (longest(times, 10, _STALLED_LOGINS) for times in (self._known, self._new))
+        else:
+            delay, known, new = p50, min(self._known), min(self._new)
         print(
             f"messages: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, of {len(self._delays)};"
             f" logins: known {known:.2f} s, new {new:.2f} s, of {len(self._known)};"
             f" others had {self._watch.others_share():.0%} of the processor;"
             f" memory: {peak_bytes / MEBIBYTE:+.1f} MiB at the peak, {self._grown_bytes() / MEBIBYTE:+.1f} MiB left"
         )
-        assert delay < DELAY_MAX_SECONDS, sorted(self._delays)[-10:]
+        assert delay < DELAY_MAX_SECONDS + _ERROR_SECONDS, sorted(self._delays)[-10:]
         assert known < KNOWN_MAX_SECONDS, self._known
         assert new < NEW_MAX_SECONDS, self._new
         assert peak_bytes < self._memory_max_bytes
