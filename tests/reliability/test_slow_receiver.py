@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import statistics
-import threading
 import time
 from collections import deque
 from contextlib import ExitStack, closing
@@ -26,18 +25,21 @@ if TYPE_CHECKING:
 MEBIBYTE = 1024 * 1024
 # The minimum of the setting.
 LAG_MAX_BYTES = MEBIBYTE
+LAG = {"CHAT_LAG_MAX_BYTES": str(LAG_MAX_BYTES)}
+# No receiver is lost for another reason, however busy the machine is.
+PATIENCE_SECONDS = 120.0
+PATIENT = ("--peer-timeout-seconds", f"{PATIENCE_SECONDS:g}")
 
 # The receiver's socket is full after about 12 messages, and its limit is reached after about 270.
-MESSAGES_A_SECOND = 125
 MESSAGES = 320
 TEXT = "x" * 4_000
 # A busy machine needs more rounds until each side has had a quiet one.
-ROUNDS_MIN = 4
-ROUNDS_MAX = 16
+ROUNDS_MIN = 2
+ROUNDS_MAX = 8
 # The promise: far above the cost of one message, and far below any wait for a client. Other programs on the machine
-# move the 99th percentile more than the median.
+# move the longest time more than the median.
 MEDIAN_GROWTH_MAX_SECONDS = 0.010
-P99_GROWTH_MAX_SECONDS = 0.100
+LONGEST_GROWTH_MAX_SECONDS = 0.100
 
 SAID_BYTES = 60 * MEBIBYTE
 BURST_MESSAGES = 200
@@ -49,18 +51,21 @@ class Delays(NamedTuple):
     """Delivery times, in seconds."""
 
     median: float
-    p99: float
+    longest: float
 
 
 def grows(without: list[Delays], beside: list[Delays]) -> bool:
-    """True if the best rounds beside a stopped receiver are worse than the best ones without it."""
-    median, p99 = (min(column) for column in zip(*without, strict=True))
-    median_beside, p99_beside = (min(column) for column in zip(*beside, strict=True))
-    return median_beside > median + MEDIAN_GROWTH_MAX_SECONDS or p99_beside > p99 + P99_GROWTH_MAX_SECONDS
+    """True if the best rounds beside a stopped receiver are worse than the best ones without it.
+
+    A busy machine has no two equal rounds: up to twice the time is no growth. A quiet one needs 3 ms for a message.
+    """
+    median, longest = (min(column) for column in zip(*without, strict=True))
+    median_beside, longest_beside = (min(column) for column in zip(*beside, strict=True))
+    return median_beside > median + MEDIAN_GROWTH_MAX_SECONDS or longest_beside > longest + LONGEST_GROWTH_MAX_SECONDS
 
 
 class Audience:
-    """99 clients that read, and one that sends at a steady pace, in turn to the rooms that the others are spread over.
+    """99 clients that read, and one that sends to all the rooms that the others are spread over.
 
     The empty name is the lobby.
     """
@@ -79,7 +84,7 @@ class Audience:
         self.heard: dict[Member, list[int]] = {listener: [] for listener in self._listeners}
         self.confirmed: dict[str, list[int]] = {room: [] for room in rooms}
         self._unconfirmed: deque[str] = deque()
-        self._delays: list[float] = []
+        self._delivered = 0
         self._talker.react = self._note_confirmation
         for listener in self._listeners:
             listener.react = self._note_delivery
@@ -91,27 +96,28 @@ class Audience:
 
     def _note_delivery(self, member: Member, answer: Answer) -> None:
         if answer["type"] == "broadcast":
-            self._delays.append(time.monotonic() - float(answer["message"].split()[0]))
+            self._delivered += 1
             self.heard[member].append(answer["id"])
         member.seen.clear()
 
     def measure(self) -> Delays:
-        """Send at a steady pace, and measure the delivery times."""
-        self._delays.clear()
-        pace = threading.Event()
-        send_at = time.monotonic()
-        for _ in range(MESSAGES):
-            pace.wait(max(0.0, send_at - time.monotonic()))
+        """Send messages, each after all have received the one before, and measure how long that takes.
+
+        At a steady pace, a busy machine would fall behind, and each message would wait for all before it.
+        """
+        times = []
+        for number in range(MESSAGES):
+            self._delivered = 0
+            sent_at = time.monotonic()
             for room in self.rooms:
                 self._unconfirmed.append(room)
-                self._talker.ask(command="PM", message=f"{time.monotonic()} {TEXT}", **({"room": room} if room else {}))
-            send_at += 1 / MESSAGES_A_SECOND
-        self._crowd.wait_until(
-            lambda: not self._unconfirmed and len(self._delays) == MESSAGES * len(self._listeners),
-            "all confirmations and deliveries",
-        )
-        percentiles = statistics.quantiles(self._delays, n=100)
-        return Delays(percentiles[49], percentiles[98])
+                self._talker.ask(command="PM", message=f"{number} {TEXT}", **({"room": room} if room else {}))
+            self._crowd.wait_until(
+                lambda: not self._unconfirmed and self._delivered == len(self._listeners),
+                "all confirmations and deliveries",
+            )
+            times.append(time.monotonic() - sent_at)
+        return Delays(statistics.median(times), max(times))
 
     def has_heard_all(self) -> bool:
         """True if each client has heard each message of its room once and in order."""
@@ -155,11 +161,11 @@ def test_stopped_receiver_does_not_delay_the_others(
 ) -> None:
     """Promises: it is disconnected at its limit, the log has the reason, and after a login it has missed nothing.
 
-    It is in the first room, or in the lobby, and delays neither this room nor the other one. A busy machine makes all
-    percentiles worse for a while, so the best rounds are compared.
+    It is in the first room, or in the lobby, and delays neither this room nor the other one. A busy machine makes some
+    rounds worse, so the best ones are compared.
     """
     rounds = 0
-    with Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)) as server, Crowd() as crowd:
+    with Program(tmp_path, *PATIENT, silence_seconds=PATIENCE_SECONDS, **LAG) as server, Crowd() as crowd:
         audience = Audience(crowd, server.port, rooms)
         without: list[Delays] = []
         beside: list[Delays] = []
@@ -204,7 +210,7 @@ def test_memory_for_stopped_receivers_is_limited(
     if to == "each":
         requests = [{"command": "DM", "to": name, "message": text} for name in names]
     with ExitStack() as stack:
-        server = stack.enter_context(Program(tmp_path, CHAT_LAG_MAX_BYTES=str(LAG_MAX_BYTES)))
+        server = stack.enter_context(Program(tmp_path, *PATIENT, silence_seconds=PATIENCE_SECONDS, **LAG))
         for name in names:
             sleeper = stack.enter_context(closing(kind(server.port)))
             sleeper.login(name)
