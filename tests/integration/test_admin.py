@@ -775,6 +775,33 @@ def test_backup_with_a_schema_of_its_own_is_refused(admin: Admin, tmp_path: Path
         Database(admin.folder)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE history_identity SET highest_id = 9223372036854775807",
+        "UPDATE history_identity SET highest_id = 1099511627775",
+        "UPDATE message SET time_ms = 9223372036854775807",
+        "UPDATE message SET time_ms = -1",
+        "UPDATE message SET key = 1099511627776 WHERE id = 1",
+        "UPDATE account SET role = 'god'",
+        "UPDATE account SET name = 'a' || char(27) || '[2J' WHERE name = 'alice'",
+        "UPDATE membership SET role = 'king'",
+    ],
+)
+def test_backup_with_values_that_no_server_stores_is_refused(admin: Admin, tmp_path: Path, sql: str) -> None:
+    """The server would end, or a connection, when it uses them."""
+    admin(f"backup {tmp_path}/backup.db")
+    plant(sql, "backup.db")(tmp_path)
+    before = contents(admin.folder)
+    result = admin(f"restore {tmp_path}/backup.db --replace")
+    assert (result.code, "that no chat server stores" in result.error) == (1, True), result
+    assert contents(admin.folder) == before
+    plant(sql)(admin.folder)
+    assert any("that no chat server stores" in row["problem"] for row in admin("check").rows)
+    with pytest.raises(StoreError, match="that no chat server stores"):
+        Database(admin.folder)
+
+
 def test_backup_with_other_comments_and_statistics_is_restored(admin: Admin, tmp_path: Path) -> None:
     """Servers of earlier versions wrote other comments into the schema."""
     admin(f"backup {tmp_path}/backup.db")

@@ -143,6 +143,7 @@ _TOKEN_EXPIRES = "A session token is valid until 30 days after its last use, and
 _DATA_FOLDER = "Two servers never use one data folder, and a removed database stops confirmations."
 _HEALTH = "The health check fails if the server can't commit."
 _OWN_SCHEMA = "The server and its commands run no SQL that is in the file of a database, such as a backup's."
+_OWN_VALUES = "No file is restored that has numbers, roles or names that a server never stores."
 _BACKUP = "A backup has all that was confirmed before it began. A backup or a restore that fails changes nothing."
 _ADMIN = "An administrator's command does the same with the server running or not, and is in the audit table."
 _ENCRYPTED = (
@@ -2181,6 +2182,27 @@ BREAKS = (
         "unit/server/test_accounts.py::test_costs_of_all_hashes_are_known",
     ),
     _break(
+        _OWN_VALUES,
+        _STORE + "backup.py",
+        "problem = find_foreign_value(connection) or examine(connection)",
+        "problem = examine(connection)",
+        "integration/test_admin.py::test_backup_with_values_that_no_server_stores_is_refused",
+    ),
+    _break(
+        _OWN_VALUES,
+        _STORE + "check.py",
+        "if problem := find_foreign_value(connection):",
+        'if problem := "":',
+        "integration/test_admin.py::test_backup_with_values_that_no_server_stores_is_refused",
+    ),
+    _break(
+        _OWN_VALUES,
+        _STORE + "schema_check.py",
+        "{_TIME_MAX if column.endswith('_ms') else _NUMBER_MAX}",
+        "{1 << 62}",
+        "integration/test_admin.py::test_backup_with_values_that_no_server_stores_is_refused",
+    ),
+    _break(
         _OWN_SCHEMA,
         _STORE + "search_index.py",
         "is_of_version and not find_foreign_schema(connection, {_VERSION: schema})",
@@ -2197,8 +2219,8 @@ BREAKS = (
     _break(
         _OWN_SCHEMA,
         _STORE + "database.py",
-        "if version <= max(schema) and (",
-        "if version < 0 and (",
+        "if version <= max(schema) and (problem := find_foreign_schema(",
+        "if version < 0 and (problem := find_foreign_schema(",
         "integration/test_admin.py::test_backup_with_a_schema_of_its_own_is_refused",
     ),
     _break(

@@ -38,7 +38,7 @@ from chatserver.store.database import DATABASE_FILE, may_own_wal
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import LOCK_FILE, lock, owner_hint
 from chatserver.store.log_position import LogPosition, read_position
-from chatserver.store.schema_check import find_foreign_schema
+from chatserver.store.schema_check import find_foreign_schema, find_foreign_value
 from chatserver.store.search_index import remove_index
 from chatserver.store.sqlite import connect
 
@@ -252,7 +252,7 @@ def _check_backup(path: Path, schema: Mapping[int, str], examine: Callable[[sqli
             elif connection.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
                 problem = "it is damaged"
             else:
-                problem = examine(connection)
+                problem = find_foreign_value(connection) or examine(connection)
     except (sqlite3.Error, UnicodeError) as error:
         problem = f"it is not a database ({describe(error)})"
     finally:

@@ -16,6 +16,7 @@ from chatserver.store.message_table import read_bulk
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import read_last_deletion
 from chatserver.store.rooms import LOBBY_ID
+from chatserver.store.schema_check import find_foreign_value
 from chatserver.store.search_index import SEARCH_FILE, finds, is_current, read_reached
 from chatserver.store.sqlite import connect
 from chatserver.store.state import STATE_FILE, State, StateFile
@@ -69,6 +70,9 @@ def check_files(database: ReadOnlyDatabase) -> Iterator[str]:
             if verdict != "ok":
                 yield f"{DATABASE_FILE} is damaged ({' '.join(verdict.split())}): restore a backup."
                 return
+        if problem := find_foreign_value(connection):
+            yield f"{DATABASE_FILE} can't be used: {problem}. Restore a backup."
+            return
         orphans = connection.execute("PRAGMA foreign_key_check").fetchmany(_ERRORS_MAX)
         for table in sorted({row[0] for row in orphans}):
             yield f"{DATABASE_FILE} has rows in the table {table} that refer to missing ones: restore a backup."

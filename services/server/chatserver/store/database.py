@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
 from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint
 from chatserver.store.migration import migrate
-from chatserver.store.schema_check import find_foreign_schema
+from chatserver.store.schema_check import find_foreign_schema, find_foreign_value
 from chatserver.store.sqlite import ReaderPool, connect, not_waiting, transaction
 from chatserver.store.state import STATE_FILE, State, StateFile
 
@@ -397,6 +397,8 @@ def _check(path: Path, schema: Mapping[int, str]) -> None:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise _damaged_error(path, verdict)
+        if version <= max(schema) and (problem := find_foreign_value(connection)):
+            raise StoreError(f"The database {path} can't be used: {problem}. Nothing was changed; restore a backup.")
 
 
 def _damaged_error(path: Path, how: str) -> StoreError:

@@ -1,9 +1,11 @@
-"""Finds what a database has beside the tables of a chat server.
+"""Finds what a database has beside the tables of a chat server, and values that no server stores.
 
 SQLite runs the triggers, views, generated columns, checks and indexes of a file while a statement uses a table of that
 file. So the author of a backup, or of a snapshot, could let the server change rows: make an operator with the next
 message, or never end a commit. Reading the table sqlite_schema runs nothing. It is compared before anything else is
 read, because a check of the file would compute its expressions.
+
+The server relies on what it has stored: a number that is too large, or an unknown role, would end it or a connection.
 """
 
 from __future__ import annotations
@@ -26,6 +28,22 @@ _STATISTICS: Final = {
     ("table", "sqlite_stat1"): "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
     ("table", "sqlite_stat4"): "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
 }
+# Largest number that is no time: half of the ids that fit into the key of a message, so that more can follow.
+_NUMBER_MAX: Final = 1 << 39
+# The end of the year 9999, in milliseconds since 1970.
+_TIME_MAX: Final = 253_402_300_799_999
+# Not compared: the key of a message has an id and a conversation, which are columns as well.
+_KEYS: Final = frozenset({("message", "key")})
+_WORDS: Final = {
+    ("account", "kind"): ("person", "guest"),
+    ("account", "role"): ("user", "operator"),
+    ("conversation", "kind"): ("room", "direct"),
+    ("membership", "role"): ("owner", "operator", "voice", "member", "invited"),
+    ("sanction", "kind"): ("ban", "mute"),
+}
+# Control characters, which no name has.
+_NAMES: Final = frozenset({("account", "name"), ("conversation", "name")})
+_CONTROL: Final = "GLOB '*[' || char(1) || '-' || char(31) || char(127) || ']*'"
 
 
 def find_foreign_schema(connection: sqlite3.Connection, steps: Mapping[int, str]) -> str:
@@ -46,6 +64,29 @@ def find_foreign_schema(connection: sqlite3.Connection, steps: Mapping[int, str]
         if (kind, name) not in found and name not in _OLD_TABLES:
             return f"it has no {kind} {name!r}"
     return ""
+
+
+def find_foreign_value(connection: sqlite3.Connection) -> str:
+    """A part of a sentence if a table has a value that no server stores; otherwise empty. It reads all rows.
+
+    Call it after find_foreign_schema. Raises sqlite3.Error.
+    """
+    for (table,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+        columns = connection.execute("SELECT name, type FROM pragma_table_xinfo(?)", (table,)).fetchall()
+        conditions = [each for name, kind in columns if (each := _is_foreign(table, name, kind))]
+        query = f"SELECT 1 FROM {table} WHERE {' OR '.join(conditions)} LIMIT 1"  # noqa: S608 -- names of our schema
+        if conditions and connection.execute(query).fetchone():
+            return f"it has a value in the table {table} that no chat server stores"
+    return ""
+
+
+def _is_foreign(table: str, column: str, kind: str) -> str:
+    """The condition in SQL that a column has such a value; empty if any value is possible."""
+    if kind == "INTEGER" and (table, column) not in _KEYS:
+        return f"{column} NOT BETWEEN 0 AND {_TIME_MAX if column.endswith('_ms') else _NUMBER_MAX}"
+    if words := _WORDS.get((table, column)):
+        return f"{column} NOT IN {words}"
+    return f"{column} {_CONTROL}" if (table, column) in _NAMES else ""
 
 
 def _read_schema(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
