@@ -1158,6 +1158,20 @@ BREAKS = (
     ),
     _break(
         _OWNER,
+        _CHAT + "login_throttle.py",
+        "        if attempt.is_preferred:",
+        "        if False:",
+        "unit/server/test_login_throttle.py::test_known_user_with_a_wrong_try_goes_before_guesses_of_other_accounts",
+    ),
+    _break(
+        _OWNER,
+        _CHAT + "login_throttle.py",
+        " or other.overtaken >= self.limits.overtaken_max",
+        "",
+        "unit/server/test_login_throttle.py::test_try_is_overtaken_a_few_times_only",
+    ),
+    _break(
+        _OWNER,
         _CHAT + "passwords.py",
         "is_abandoned = task.is_abandoned(self._clock() - task.queued_at)",
         "is_abandoned = False",

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 
@@ -173,6 +174,36 @@ def test_owner_logs_in_from_an_address_that_guesses_the_password(
     assert max(waits) <= wait_max_seconds
     assert simulation.guesses_between(1_060, 1_120) <= 48
     assert simulation.wait_of_owner("bob", "proxy", is_known=True) == 0
+
+
+@pytest.mark.parametrize("tries", [1, 3])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_known_user_with_a_wrong_try_goes_before_guesses_of_other_accounts(*, is_known: bool, tries: int) -> None:
+    """The user has mistyped the password. New users of the address still get in, and guesses are as slow."""
+    simulation = Simulation()
+    mistyped = simulation.throttle.enter(0, "bob", "proxy", is_known=True, wake=lambda: None)
+    simulation.throttle.finish(mistyped, 0, was_right=False)
+    for number in range(15):
+        simulation.guess(f"user {number}", "proxy", is_known=is_known, tries=tries)
+    for step in range(1, 40):
+        simulation.run(60 + step * 17.3)
+        assert simulation.wait_of_owner("bob", "proxy", is_known=True) <= 1.3
+        assert simulation.wait_of_owner(f"new user {step}", "proxy") <= 21.3
+    assert simulation.guesses_between(120, 180) <= 48
+
+
+def test_try_is_overtaken_a_few_times_only() -> None:
+    """Known accounts that are guessed keep no other user out."""
+    throttle = LoginThrottle(ThrottleLimits(network=Pace(1, 1.0)))
+    enter = partial(throttle.enter, network="proxy", wake=lambda: None)
+    for number in range(6):
+        throttle.finish(enter(0, f"user {number}", is_known=True), 0, was_right=False)
+    other = enter(0, "new user", is_known=False)
+    known = [enter(0, f"user {number}", is_known=True) for number in range(6)]
+    started: list[Try] = []
+    for now in range(20):
+        started += [each for each in (other, *known) if each not in started and throttle.poll(each, now) is None]
+    assert started == [*known[:3], other, *known[3:]]
 
 
 def test_right_passwords_cost_no_time() -> None:
