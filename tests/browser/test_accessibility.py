@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from browser.page import Page
     from reliability.program import Program
+    from selenium.webdriver.remote.webelement import WebElement
 
 _AXE: Final = (resources.files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
 # The items of the menu of each button, and the dialogs that they open. A button without a menu opens a dialog.
@@ -243,10 +244,18 @@ def test_only_new_messages_are_read_aloud(own_server: Program, open_page: Callab
     bob.close()
 
 
+def tap(page: Page, element: WebElement) -> None:
+    """Touch the middle of an element."""
+    box = element.rect
+    point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    page.command("Input.dispatchTouchEvent", type="touchStart", touchPoints=[point])
+    page.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+
 def test_phone_needs_no_sideways_scrolling(
     server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
 ) -> None:
-    """On the narrowest one."""
+    """On the narrowest one. A message has its menu for fingers as well."""
     width = 320
     page = open_page(server.port)
     page.resize(width, 640, is_mobile=True)
@@ -283,10 +292,28 @@ def test_phone_needs_no_sideways_scrolling(
     assert_fits("online")
     assert_accessible(page, "users online on a phone", "light")
     page.press(Keys.ESCAPE)
+    page.command("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=1)
+    tap(page, page.run("return [...document.querySelectorAll('[role=log] [data-id]')].at(-1)"))
+    tap(page, page.find("button", "Actions for this message"))
+    page.find("menuitem", "Copy text")
+    page.press(Keys.ESCAPE)
+    page.command("Emulation.setTouchEmulationEnabled", enabled=False)
     page.send("from a phone")
     while bob.next("broadcast")["message"] != "from a phone":
         pass
     bob.close()
+
+
+def test_large_letters_leave_room_for_the_messages(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """The browser's setting for letters of twice the size: columns give way as on a smaller screen."""
+    page = open_page(server.port)
+    page.command("Page.setFontSizes", fontSizes={"standard": 32, "fixed": 26})
+    page.log_in(fresh_name("alice"))
+    width = page.run("return document.getElementById('log').clientWidth")
+    page.command("Page.setFontSizes", fontSizes={"standard": 16, "fixed": 13})
+    assert width > 600
 
 
 def test_keyboard_of_a_phone_covers_nothing(

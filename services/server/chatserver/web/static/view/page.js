@@ -196,7 +196,7 @@ class Page {
   async jump(key, id) {
     this.closeErrors();
     if (key !== this.current) await this.openConversation(key);
-    if (matchMedia("(max-width: 999px)").matches) this.search.close();
+    if (matchMedia("(max-width: 62.4375em)").matches) this.search.close();
     try {
       await this.chat.jumpTo(key, id);
       this.timeline.reveal(id);

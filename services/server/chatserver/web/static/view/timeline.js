@@ -58,7 +58,8 @@ export class Timeline {
     document.addEventListener("copy", (event) => this.#copied(event));
     const point = ({ target }) => this.#pointAt(target.closest(".message"));
     for (const name of ["pointerover", "focusin"]) log.addEventListener(name, point);
-    log.parentElement.addEventListener("pointerleave", () => this.#pointAt(null));
+    // A finger leaves before its click: the button must stay for it.
+    log.parentElement.addEventListener("pointerleave", ({ pointerType }) => pointerType === "touch" || this.#pointAt(null));
     this.jump.addEventListener("click", () => this.toNewest());
     new ResizeObserver(() => this.#resized()).observe(log);
     document.addEventListener("visibilitychange", this.refresh);
