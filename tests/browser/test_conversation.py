@@ -86,6 +86,27 @@ def test_tab_completes_names_and_leaves_an_empty_box(
         bob.close()
 
 
+def test_enter_of_an_input_method_sends_nothing(
+    server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
+) -> None:
+    """Enter chooses a word of Japanese or Chinese. Safari sends the key after the composition, with the number 229."""
+    page = open_page(server.port)
+    page.log_in(fresh_name("alice"))
+    box = page.find("textbox", "Message")
+    box.send_keys("nihon")
+    press = """
+      const event = new KeyboardEvent("keydown", { key: "Enter", bubbles: true, cancelable: true, ...arguments[0] });
+      document.getElementById("message").dispatchEvent(event);
+      return event.defaultPrevented;
+    """
+    assert [page.run(press, members) for members in ({"isComposing": True}, {"keyCode": 229}, {})] == [
+        False,
+        False,
+        True,
+    ]
+    page.until_last("nihon")
+
+
 def test_error_about_a_line_ends_with_the_next_action(
     server: Program, open_page: Callable[[int], Page], fresh_name: Callable[[str], str]
 ) -> None:

@@ -42,13 +42,14 @@ export class Composer {
   }
 
   keyPressed(event) {
-    const { key, shiftKey, altKey, ctrlKey } = event;
-    if (event.isComposing) return;
+    const { key, code, shiftKey, altKey, ctrlKey } = event;
+    if (event.isComposing || event.keyCode === 229) return; // an input method has the key; Safari tells by the number
+    const isTab = key === "Tab" || code === "Tab"; // WebKitGTK has no key for Shift+Tab
     if (key === "Enter" && !shiftKey && !altKey && !ctrlKey) this.submit();
     else if (key === "ArrowUp" && this.box.value === "" && !altKey) this.onUp();
     else if (key === "PageUp" || key === "PageDown") this.onPage(key === "PageUp" ? -1 : 1);
     else if (key === "Escape" && this.#cycle) this.#endCycle();
-    else if (key !== "Tab" || altKey || ctrlKey || !this.#turn(shiftKey ? -1 : 1)) return;
+    else if (!isTab || altKey || ctrlKey || !this.#turn(shiftKey ? -1 : 1)) return;
     event.preventDefault();
   }
 
