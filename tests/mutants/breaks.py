@@ -2217,6 +2217,13 @@ BREAKS = (
         "integration/test_admin.py::test_backup_with_values_that_no_server_stores_is_refused",
     ),
     _break(
+        _BOUNDED,
+        _CLIENT + "model.py",
+        "room._replace(topic=room.topic[:TOPIC_MAX_BYTES])",
+        "room",
+        "unit/client/test_model.py::test_long_topics_are_not_kept",
+    ),
+    _break(
         _OWN_SCHEMA,
         _STORE + "search_index.py",
         "is_of_version and not find_foreign_schema(connection, {_VERSION: schema})",

@@ -20,7 +20,7 @@ from chatclient.notices import Question
 from chatprotocol import events, requests
 from chatprotocol.address import Address
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, IGNORED_MAX, ROOMS_MAX, SINCE_MAX_NAMES
+from chatprotocol.limits import HISTORY_ID_MAX_CHARACTERS, IGNORED_MAX, ROOMS_MAX, SINCE_MAX_NAMES, TOPIC_MAX_BYTES
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Online, Outcome
 
@@ -315,7 +315,8 @@ class Model:
     def _note_room(self, room: MyRoom) -> None:
         key = room_key(room.name)
         if key in self.rooms or (len(self.rooms) < _ROOMS_MAX and _is_room_name(room.name)):
-            self.rooms[key] = room
+            # A server may send more of a topic; it is shown, but not kept.
+            self.rooms[key] = room._replace(topic=room.topic[:TOPIC_MAX_BYTES])
 
     def _update_online(self, event: Online | events.Users) -> None:
         """Update the users online from a full list, or from those who joined and left."""

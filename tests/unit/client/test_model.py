@@ -1,10 +1,24 @@
 """Model: the client's state that survives a lost connection."""
 
+import msgspec
 import pytest
 
 from chatclient.model import ConnectionState, Model
 from chatprotocol.errors import ErrorCode
-from chatprotocol.events import AccountKind, Deleted, Event, History, Ignored, Refused, Users, Welcome
+from chatprotocol.events import (
+    AccountKind,
+    Deleted,
+    Event,
+    History,
+    Ignored,
+    Joined,
+    Refused,
+    RoomState,
+    TopicChanged,
+    Users,
+    Welcome,
+)
+from chatprotocol.limits import TOPIC_MAX_BYTES
 from chatprotocol.requests import Say, Whisper
 from chatprotocol.wire.base import ClientEvent, DeliveryUnknown, Forwarded, Online, Outcome, PossibleGap
 
@@ -147,3 +161,11 @@ def test_deletions_and_own_messages_are_remembered_up_to_a_limit(model: Model) -
     assert [model.was_deleted(number) for number in (40, 1_000, 1_999)] == [False, True, True]
     model.apply(Ignored(("Bob",)))
     assert [model.is_hidden(each) for each in (public(1), public(1, sender="eve"), direct(1))] == [True, False, False]
+
+
+def test_long_topics_are_not_kept(model: Model) -> None:
+    """A server may send topics of any length, for as many rooms as the client keeps."""
+    state = RoomState("dev", "t" * 100_000, 1)
+    joined, changed = Joined("ops", state.topic, (), 1), TopicChanged("ops", state.topic, "bob")
+    after(model, msgspec.structs.replace(WELCOME, rooms=(state,)), joined, changed)
+    assert [len(room.topic) for room in model.rooms.values()] == [TOPIC_MAX_BYTES] * 2
