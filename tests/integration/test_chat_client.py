@@ -504,6 +504,21 @@ def test_close_does_not_wait_for_a_lost_connection(proxy: TcpProxy, enter: Enter
 # --- the example ---
 
 
+def test_example_bot_says_why_it_can_not_start(room: Room, enter: Enter) -> None:
+    """One line; without a password its usage."""
+    enter(room.server.port, "taken")
+    words = [sys.executable, str(EXAMPLE), "127.0.0.1", str(room.server.port), "taken"]
+    environment = {name: value for name, value in os.environ.items() if name != "CHAT_PASSWORD"}
+    for variables, expected in (
+        ({}, "Start it with: "),
+        ({"CHAT_PASSWORD": "wrong"}, "taken: That is not the password"),
+    ):
+        bot = subprocess.run(words, env=environment | variables, capture_output=True, text=True, check=False)
+        assert bot.returncode == 1
+        assert expected in bot.stderr
+        assert "Traceback" not in bot.stderr
+
+
 def test_example_bot_answers_and_outlives_what_it_can_not_answer(room: Room, enter: Enter) -> None:
     """About twenty lines, with their usage."""
     source = EXAMPLE.read_text(encoding="utf-8")
