@@ -168,6 +168,8 @@ STORY = [
     ("unban 192.0.2.0/24", "", 0, '"unbanned": "192.0.2.0/24"'),
     ("unban 192.0.2.0/24", "", 1, "is not banned"),
     ("unban carol", "", 0, '"unbanned": "carol"'),
+    ("invit", "", 2, "did you mean invite?"),
+    ("zzz", "", 2, "invalid choice: 'zzz'; see chatserver admin --help."),
     ("invite --for 7d", "", 0, '"code": "'),
     ("invite", "", 0, '"until": null'),
     ("invite --for 0s", "", 2, "is zero"),

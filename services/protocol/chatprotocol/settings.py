@@ -762,7 +762,16 @@ VARIABLES: Final = frozenset(_OTHER_VARIABLES) | {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message[0].upper()}{message[1:]}; see {self.prog} --help.")
+        """Raises ConfigError, with the flag or command that is most like a wrong one."""
+        wrong, choices = "", list(self._option_string_actions)
+        if match := re.fullmatch(r"(argument \w+: invalid choice: '(.*)') \(choose from .*\)", message):
+            message, wrong = match.groups()
+            choices = [each for action in self._actions if isinstance(action.choices, dict) for each in action.choices]
+        elif match := re.fullmatch(r"unrecognized arguments: (--[\w-]+).*", message):
+            wrong = match[1]
+        like = difflib.get_close_matches(wrong, choices, 1)
+        end = f"did you mean {like[0]}? See" if like else "see"
+        raise ConfigError(f"{message[0].upper()}{message[1:]}; {end} {self.prog} --help.")
 
 
 def make_parser(settings: Sequence[Setting], program: str, version: str, **options: Any) -> argparse.ArgumentParser:

@@ -134,6 +134,7 @@ USAGE_ERRORS: list[tuple[list[str], dict[str, str | None], str]] = [
     (["--tls-cert", "x"], {}, "--tls-cert is given without --tls-key; a certificate needs its key."),
     ([], {"CHAT_TLS_KEY": "x"}, "--tls-key is given without --tls-cert; a certificate needs its key."),
     (["1", "2"], {}, "nrecognized arguments: 2; see chatserver --help."),
+    (["--potr", "1"], {}, "nrecognized arguments: --potr; did you mean --port? See chatserver --help."),
     ([], {"CHAT_PORT": "x"}, "CHAT_PORT is 'x'; it must be a whole number from 0 to 65535."),
     ([], {"CHAT_PORT": "\u0661"}, "CHAT_PORT is"),
     ([], {"CHAT_PORT": "9" * 5000}, "it must be a whole number from 0 to 65535."),
