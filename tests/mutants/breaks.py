@@ -2155,7 +2155,7 @@ BREAKS = (
     ),
     _break(
         _QUIET_INTERRUPT,
-        _CLIENT + "cli/signals.py",
+        _CLIENT + "interrupts.py",
         "os._exit(code)",
         "signal.default_int_handler(*_)",
         "integration/test_server_program.py::test_interrupt_of_an_import_ends_without_a_traceback",

@@ -2,7 +2,7 @@
 
 import sys
 
-from chatclient.cli.signals import exit_on_interrupt
+from chatclient.interrupts import exit_on_interrupt
 
 
 def main() -> int:
