@@ -758,7 +758,7 @@ BREAKS = (
     ),
     _break(
         _REQUESTS,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "self._replace_password(account, new, Urgency.CHANGE, member.token_id)",
         "self._replace_password(account, new, kept_token=member.token_id)",
         "unit/server/test_login.py::test_change_of_a_password_waits_for_logins_and_registrations",
@@ -1123,7 +1123,7 @@ BREAKS = (
     ),
     _break(
         _PASSWORD,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "if account is None or verdict is Verdict.WRONG:",
         "if account is None:",
         "unit/server/test_session.py::test_invalid_password_change_is_refused",
@@ -1186,7 +1186,7 @@ BREAKS = (
     ),
     _break(
         _CLOSED,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "if account is None and not self._registration.is_closed:",
         "if account is None:",
         "unit/server/test_session.py::test_closed_registration_does_not_reveal_which_names_exist",
@@ -1269,7 +1269,7 @@ BREAKS = (
     ),
     _break(
         _TOKEN_PASSWORD,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "new_hash, is_rehash=True)",
         "new_hash)",
         "unit/server/test_tokens.py::test_another_hash_of_the_same_password_revokes_nothing",
@@ -1304,14 +1304,14 @@ BREAKS = (
     ),
     _break(
         _THROTTLE,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "self._throttle.finish(attempt, self._clock(), was_right=False)",
         "self._throttle.finish(attempt, self._clock(), was_right=True)",
         "unit/server/test_tokens.py::test_wrong_tokens_delay_the_network_as_wrong_passwords_do",
     ),
     _break(
         _PASSWORD,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "if found.account.must_change_password:",
         "if False:",
         "unit/server/test_tokens.py::test_token_admits_no_banned_user_and_none_who_must_change_the_password",
@@ -2304,7 +2304,7 @@ BREAKS = (
     ),
     _break(
         _SANCTIONS,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "        if standing.ban is not None:\n",
         "        if False and standing.ban is not None:\n",
         "integration/test_moderation.py::test_ban_ends_the_connections_and_refuses_logins_in_every_protocol",
@@ -2400,7 +2400,7 @@ BREAKS = (
     ),
     _break(
         _PASSWORD,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "new is None or self._passwords.check(account.password_hash, new, account=key) is not Verdict.WRONG",
         "new is None",
         "unit/server/test_login.py::test_password_that_must_be_changed_needs_a_new_one",
@@ -2450,14 +2450,14 @@ BREAKS = (
     ),
     _break(
         _SANCTIONS,
-        _CHAT + "login.py",
-        "        self._check_standing(self._records.standing(proof.account.id, peer.address), proof)\n",
+        _CHAT + "authentication.py",
+        "        self.check_standing(self._records.standing(proof.account.id, peer.address), proof)\n",
         "",
         "unit/server/test_enter.py::test_banned_account_is_refused_after_its_password",
     ),
     _break(
         _SANCTIONS,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "if found.has_network_bans:",
         "if False:",
         "unit/server/test_enter.py::test_banned_address_is_refused",
@@ -2471,7 +2471,7 @@ BREAKS = (
     ),
     _break(
         _PASSWORD,
-        _CHAT + "login.py",
+        _CHAT + "authentication.py",
         "if standing.must_change_password:",
         "if False:",
         "unit/server/test_enter.py::test_password_that_was_changed_since_it_was_proved_is_checked_again",

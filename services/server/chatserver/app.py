@@ -27,6 +27,8 @@ from chatprotocol.wire.irc_lines import read_motd
 from chatserver import __version__
 from chatserver.admin.retention import Retention
 from chatserver.admin.target import RunningServer
+from chatserver.chat.authentication import Authentication
+from chatserver.chat.catch_up import CatchUp
 from chatserver.chat.changes import ChangePublisher
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
@@ -317,24 +319,7 @@ class Server:
         records = ModerationRecords(self._database)
         tokens = SessionTokens(Tokens(self._database), self._journal)
         entering = Entering(users, rooms, messages)
-        identity = HistoryIdentity(self._database)
-        self._login = login = Login(
-            accounts=accounts,
-            missed=MissedMessages(messages, identity),
-            rooms=rooms,
-            identity=identity,
-            journal=self._journal,
-            users=users,
-            passwords=self._passwords,
-            throttle=throttle,
-            registration=registration,
-            counters=self._counters,
-            records=records,
-            tokens=tokens,
-            entering=entering,
-            on_empty=self._log_waiting,
-            behind_max_seconds=0.0 if cluster is None else cluster.behind_max_seconds,
-        )
+        login = self._make_login(messages, rooms, users, throttle, registration, records, tokens, entering)
         room_commands = RoomCommands(rooms, accounts, self._journal, users, makers=config.rooms, find_guest=guests.find)
         user_limits = UserLimits(
             messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
@@ -350,6 +335,7 @@ class Server:
             journal=self._journal,
             users=users,
             presence=self._presence,
+            authentication=self._authentication,
             login=login,
             guests=guests,
             rooms=room_commands,
@@ -400,6 +386,45 @@ class Server:
         self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
         self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, limits)
         self._build_administration(config, dropped_log_entries)
+
+    def _make_login(
+        self,
+        messages: Messages,
+        rooms: Rooms,
+        users: LocalUsers,
+        throttle: LoginThrottle,
+        registration: Registration,
+        records: ModerationRecords,
+        tokens: SessionTokens,
+        entering: Entering,
+    ) -> Login:
+        """Make the two parts of a login: authentication, and the join."""
+        identity = HistoryIdentity(self._database)
+        catch_up = CatchUp(0.0 if self._cluster is None else self._cluster.behind_max_seconds)
+        self._authentication = Authentication(
+            accounts=self._accounts,
+            journal=self._journal,
+            passwords=self._passwords,
+            throttle=throttle,
+            registration=registration,
+            counters=self._counters,
+            records=records,
+            tokens=tokens,
+            catch_up=catch_up,
+        )
+        return Login(
+            authentication=self._authentication,
+            missed=MissedMessages(messages, identity),
+            rooms=rooms,
+            identity=identity,
+            journal=self._journal,
+            users=users,
+            records=records,
+            tokens=tokens,
+            entering=entering,
+            catch_up=catch_up,
+            on_empty=self._log_waiting,
+        )
 
     def _build_administration(self, config: Config, dropped_log_entries: Callable[[], int]) -> None:
         if self._control is None:
@@ -645,7 +670,7 @@ class Server:
             self._listener.close()
         if self._udp_listener is not None:
             self._udp_listener.close()
-        self._login.stop_waiting()
+        self._authentication.stop_waiting()
         self._passwords.stop(_HASH_SECONDS)
         self._indexer.stop()
         if self._certificates is not None:

@@ -12,6 +12,8 @@ from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Conversation, Deleted, Event, Message, Refused, RoomRole
 from chatprotocol.requests import GuestLogin, Report, Request, Side
 from chatprotocol.rules import name_key
+from chatserver.chat.authentication import Authentication
+from chatserver.chat.catch_up import CatchUp
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.directory import Directory
@@ -542,13 +544,10 @@ class ChatFixture:
         self.journal.subscribe(self.hub.handle_applied, self.hub.gather)
         tokens = SessionTokens(doubles.tokens, doubles.journal, lambda: self.journal.now_ms)
         entering = Entering(self.users, doubles.rooms, doubles.messages)
-        login = Login(
+        catch_up = CatchUp(behind_max_seconds, self._tick)
+        authentication = Authentication(
             accounts=doubles.accounts,
-            missed=MissedMessages(doubles.messages, doubles.identity),
-            rooms=doubles.rooms,
-            identity=doubles.identity,
             journal=doubles.journal,
-            users=self.users,
             passwords=doubles.passwords,
             throttle=LoginThrottle(throttle),
             registration=Registration(
@@ -564,10 +563,21 @@ class ChatFixture:
             counters=self.counters,
             records=doubles.records,
             tokens=tokens,
-            entering=entering,
-            on_empty=self._note_empty,
-            behind_max_seconds=behind_max_seconds,
+            catch_up=catch_up,
             clock=self._tick,
+        )
+        login = Login(
+            authentication=authentication,
+            missed=MissedMessages(doubles.messages, doubles.identity),
+            rooms=doubles.rooms,
+            identity=doubles.identity,
+            journal=doubles.journal,
+            users=self.users,
+            records=doubles.records,
+            tokens=tokens,
+            entering=entering,
+            catch_up=catch_up,
+            on_empty=self._note_empty,
             now_ms=lambda: self.journal.now_ms,
         )
         rooms = RoomCommands(doubles.rooms, doubles.accounts, doubles.journal, self.users, "open", guests.find)
@@ -578,6 +588,7 @@ class ChatFixture:
             journal=doubles.journal,
             users=self.users,
             presence=self.presence,
+            authentication=authentication,
             login=login,
             guests=guests,
             rooms=rooms,

@@ -32,9 +32,9 @@ from chatprotocol.requests import (
     Request,
     Search,
 )
+from chatserver.chat.authentication import Proof
 from chatserver.chat.delivery import AckedDelivery
 from chatserver.chat.log_commands import LogCommands
-from chatserver.chat.login import Proof
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import UserLimits
 from chatserver.chat.room import Member
@@ -113,13 +113,14 @@ class Chat:
             journal=journal,
             users=self.users,
             presence=self.presence,
+            authentication=cast("Any", self),
             login=cast("Any", self),
             guests=unused,
             rooms=commands,
             log=log,
             entering=cast("Any", SimpleNamespace(note_session=lambda _: None)),
             directory=unused,
-            moderation=cast("Any", SimpleNamespace(check_address=lambda _: None)),
+            moderation=unused,
             tokens=unused,
             acked_delivery=delivery,
             limits=UserLimits(),

@@ -33,7 +33,7 @@ def slow() -> Iterator[ChatFixture]:
     services.connect(HOME).ask(WRONG)
     services.passwords.checked.clear()
     yield services
-    services.services.login.stop_waiting()
+    services.services.authentication.stop_waiting()
 
 
 # --- turns ---
@@ -122,7 +122,7 @@ def test_shutdown_ends_the_wait_for_a_turn(slow: ChatFixture) -> None:
     peer = slow.connect(HOME)
     waiting = in_background(lambda: peer.ask(LOGIN))
     assert_waits(waiting)
-    slow.services.login.stop_waiting()
+    slow.services.authentication.stop_waiting()
     must_end(waiting)
     assert codes(peer.send_queue.replies) == [ErrorCode.SHUTTING_DOWN]
 

@@ -52,9 +52,9 @@ Several servers. A wrong password is charged on the others, too, a moment later 
 servers at the same time are all charged, so the next ones wait longer: the pace is the same, and only the number of
 tries that pass at once is multiplied. A right password was never charged there.
 
-The class has no thread and reads no clock. The reader thread of each connection waits for its own try (``login.py``):
-it asks :meth:`LoginThrottle.poll` until the answer is None, and sleeps meanwhile. ``wake`` of the try is called when it
-should ask earlier. The lock guards everything, and nothing slow is done while it is held.
+The class has no thread and reads no clock. The reader thread of each connection waits for its own try, in
+``authentication.py``: it asks :meth:`LoginThrottle.poll` until the answer is None, and sleeps meanwhile. ``wake`` of
+the try is called when it should ask earlier. The lock guards everything, and nothing slow is done while it is held.
 """
 
 from __future__ import annotations

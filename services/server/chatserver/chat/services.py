@@ -13,6 +13,7 @@ from chatserver.counters import Counters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from chatserver.chat.authentication import Authentication
     from chatserver.chat.delivery import AckedDelivery
     from chatserver.chat.directory import Directory
     from chatserver.chat.entering import Entering
@@ -40,6 +41,7 @@ class Services:
     journal: Journal
     users: LocalUsers
     presence: Presence
+    authentication: Authentication
     login: Login
     guests: Guests
     rooms: RoomCommands

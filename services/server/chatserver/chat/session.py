@@ -45,8 +45,8 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import CONVERSATIONS_MAX, LOGIN_ATTEMPTS_MAX
 from chatprotocol.rules import check_nonce, check_text, is_lobby, name_key, unknown_user
+from chatserver.chat.authentication import Peer, Proof
 from chatserver.chat.errors import REQUEST_ERRORS, log_refusal, to_request_error
-from chatserver.chat.login import Peer, Proof
 from chatserver.chat.missed import LoginAbortedError
 from chatserver.chat.passwords import AbandonedError
 from chatserver.chat.request_rates import MESSAGES, RequestRates
@@ -281,7 +281,7 @@ class Session:
     def _log_in(self, request: requests.Login) -> State:
         self._services.check_available()
         if request.password is None and request.token is None:
-            self._send_queue.put([PasswordPrompt(account=self._services.login.account_kind(request))])
+            self._send_queue.put([PasswordPrompt(account=self._services.authentication.account_kind(request))])
             self._login = request
             return State.PASSWORD_REQUESTED
         return self._authenticate(request, request.password or "")
@@ -291,7 +291,8 @@ class Session:
         return self._authenticate(self._login, request.password)
 
     def _authenticate(self, login: requests.Login, password: str) -> State:
-        return self._try(lambda: self._join(self._services.login.authenticate(login, password, self._peer()), login))
+        authenticate = self._services.authentication.authenticate
+        return self._try(lambda: self._join(authenticate(login, password, self._peer()), login))
 
     def _prove(self, request: requests.Authenticate) -> State:
         """Find or register the account; the user is not online before Enter."""
@@ -299,7 +300,7 @@ class Session:
         return self._try(partial(self._keep_proof, request))
 
     def _keep_proof(self, request: requests.Authenticate, guest: Account | None = None) -> State:
-        proof = self._proof = self._services.login.prove(request, self._peer(), guest)
+        proof = self._proof = self._services.authentication.prove(request, self._peer(), guest)
         self._send_queue.put([Authenticated(proof.account.name, is_new=proof.kind is AccountKind.NEW)])
         return State.AUTHENTICATED
 
@@ -721,7 +722,8 @@ class Session:
     def _change_password(self, request: requests.ChangePassword) -> State:
         """Answer after the commit. Logged-in connections stay logged in."""
         assert self._member is not None
-        self._services.login.change_password(self._member, request.old, request.new, self._send_queue.is_abandoned)
+        change = self._services.authentication.change_password
+        change(self._member, request.old, request.new, self._send_queue.is_abandoned)
         self._send_queue.put([PasswordChanged()])
         return self._state
 

@@ -1,7 +1,7 @@
 """Session tokens: making one at a login, the list of a user, and revoking. The hub ends the connections.
 
 A token is random, so a valid one is accepted at once: there is nothing to guess, and nothing to hash slowly. See
-``login.py`` for the login with a token.
+``authentication.py`` for the login with a token.
 """
 
 from __future__ import annotations
