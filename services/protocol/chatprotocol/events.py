@@ -689,10 +689,55 @@ class DirectDeleted(Deleted, frozen=True):
     recipient: str = ""
 
 
+class RoomEventKind(StrEnum):
+    """What an event in the history of a room is. ``RoomEvent`` has who did it, and to whom."""
+
+    JOIN = "join"
+    PART = "part"
+    # A guest who was a member went offline.
+    QUIT = "quit"
+    # A guest who is a member has another name: the target.
+    NICK = "nick"
+    KICK = "kick"
+    TOPIC = "topic"
+    MODES = "modes"
+    ROLE = "role"
+    # The owner left, and the target is the owner now.
+    HEIR = "heir"
+    BAN = "ban"
+    UNBAN = "unban"
+
+
+class RoomEvent(Struct, frozen=True, gc=False, kw_only=True):
+    """A change of a room, among the messages of its history: after the message ``after_id``, or one of the same place.
+
+    ``number`` orders those of one place, from 1 on. ``actor`` is empty for the server and its administrator; it
+    ``is_guest`` if it had no account. ``text`` is a reason or a topic. Modes have the values that changed; of a key
+    only that there is one.
+    """
+
+    after_id: int
+    number: int
+    time_ms: TimeMs
+    kind: RoomEventKind
+    room: str
+    actor: str
+    is_guest: bool = False
+    target: str = ""
+    text: str = ""
+    old_role: RoomRole | None = None
+    role: RoomRole | None = None
+    old_modes: RoomModes | None = None
+    modes: RoomModes | None = None
+
+
+LogItem: TypeAlias = Message | RoomEvent
+
+
 class Log(Struct, frozen=True):
     """The answer to AskLog, oldest first."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[LogItem, ...]
     room: str | None = None
     with_user: str | None = None
 

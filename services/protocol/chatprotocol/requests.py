@@ -584,10 +584,14 @@ class Watch(Struct, frozen=True, gc=False):
 
 
 class Bound(Struct, frozen=True, gc=False):
-    """A point of the history: a message, or a time in milliseconds. Exactly one is set."""
+    """A point of the history: a message, or a time in milliseconds. Exactly one is set.
+
+    With a ``number``, the event of a room that has this number after the message: see events.RoomEvent.
+    """
 
     id: int | None = None
     time_ms: int | None = None
+    number: int = 0
 
 
 class HistoryOrder(StrEnum):
@@ -601,7 +605,8 @@ class HistoryOrder(StrEnum):
 class AskLog(Struct, frozen=True, gc=False, kw_only=True):
     """Request messages of a room, or of the direct messages with a user. The answer is Log.
 
-    ``after`` and ``before`` are exclusive bounds. AROUND has ``after`` alone, and the message itself is included.
+    ``after`` and ``before`` are exclusive bounds. AROUND has ``after`` alone, and the message itself is included. With
+    ``has_events`` the answer has the events of the room among its messages, and ``limit`` is that of both together.
     """
 
     room: str | None = None
@@ -610,6 +615,7 @@ class AskLog(Struct, frozen=True, gc=False, kw_only=True):
     after: Bound | None = None
     before: Bound | None = None
     limit: int
+    has_events: bool = False
 
 
 class AskActive(Struct, frozen=True, gc=False):

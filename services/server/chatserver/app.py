@@ -344,7 +344,7 @@ class Server:
                 *(users, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
             ),
             log=LogCommands(
-                *(MessageLog(self._database, messages), messages, ReadMarks(self._database), accounts),
+                *(MessageLog(self._database, messages, memory.claim), messages, ReadMarks(self._database), accounts),
                 *(room_commands, self._journal, users),
             ),
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),

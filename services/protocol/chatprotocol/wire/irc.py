@@ -38,7 +38,7 @@ from chatprotocol.wire.readers import LineBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Event, EventBatch, Message, Refused
+    from chatprotocol.events import Event, EventBatch, LogItem, Refused
     from chatprotocol.requests import Request
     from chatprotocol.wire.irc_connection import Handler
 
@@ -175,7 +175,7 @@ class IrcServer(ServerProtocol):
                     lines += connection.answer_lines(found) if connection.is_answer(event) else found
         return encode_lines(lines)
 
-    def encode_long(self, event: Event, messages: Collection[Message]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
         """Encode an answer with messages; the lines of a history are a batch, if the client knows batches."""
         connection = self._connection
         if not isinstance(event, events.Log):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SASL_MECHANISMS: Final = ("PLAIN",)
 ACCOUNT_REGISTRATION: Final = "draft/account-registration"
+EVENT_PLAYBACK: Final = "draft/event-playback"
 EXTENDED_MONITOR: Final = "extended-monitor"
 MESSAGE_REDACTION: Final = "draft/message-redaction"
 
@@ -45,6 +46,7 @@ _ALL: Final = (
     Capability("chghost"),
     Capability(ACCOUNT_REGISTRATION, "before-connect"),
     Capability("draft/chathistory"),
+    Capability(EVENT_PLAYBACK),
     Capability(MESSAGE_REDACTION),
     Capability("draft/multiline", f"max-bytes={BODY_MAX_BYTES},max-lines={IRC_MESSAGE_LINES_MAX}"),
     Capability("draft/no-implicit-names"),

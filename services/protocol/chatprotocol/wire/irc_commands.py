@@ -29,7 +29,7 @@ from chatprotocol.limits import (
 from chatprotocol.requests import Bound, HistoryOrder
 from chatprotocol.rules import LOBBY, check_room_name, check_username, is_lobby, name_key, room_key
 from chatprotocol.wire.irc_answers import end_of_who
-from chatprotocol.wire.irc_capabilities import EXTENDED_MONITOR
+from chatprotocol.wire.irc_capabilities import EVENT_PLAYBACK, EXTENDED_MONITOR
 from chatprotocol.wire.irc_events import (
     READ_MARKER,
     channel,
@@ -63,6 +63,8 @@ _PAST_MAX: Final = 10
 
 _KEY: Final = re.compile(r"[!-+\--~\u0080-\U0010ffff]+")  # one word without a comma
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Of a message, or with a number behind a dot of an event: see irc_events.event_line.
+_MESSAGE_ID: Final = re.compile(r"msgid=(\d{1,19})(?:\.(\d{1,18}))?", re.ASCII)
 _TIME: Final = re.compile(r"timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z")
 
 
@@ -555,7 +557,7 @@ def _chathistory(connection: IrcConnection, command: Command) -> Iterator[Reques
     elif len(command.params) < needed:
         connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, "Missing parameters")
     else:
-        request = _targets(command) if subcommand == "TARGETS" else _log(subcommand, command)
+        request = _targets(command) if subcommand == "TARGETS" else _log(connection, subcommand, command)
         if request is None:
             connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, *command.params[1:2], "Invalid parameters")
         else:
@@ -570,10 +572,11 @@ def _targets(command: Command) -> Request | None:
     return requests.AskActive(min(first_ms, second_ms), max(first_ms, second_ms), limit, order)
 
 
-def _log(subcommand: str, command: Command) -> Request | None:
+def _log(connection: IrcConnection, subcommand: str, command: Command) -> Request | None:
     """The request for messages; None if a parameter is not valid."""
     target = command.params[1]
     place = {"room": target[1:]} if target.startswith("#") else {"with_user": target}
+    has_events = EVENT_PLAYBACK in connection.enabled
     limit = _limit(command.params[-1] if subcommand != "BETWEEN" else command.params[4])
     first = _bound(command.params[2])
     is_latest = subcommand == "LATEST" and command.params[2] == "*"
@@ -595,21 +598,21 @@ def _log(subcommand: str, command: Command) -> Request | None:
                 after, before = second, first
             else:
                 order, before = HistoryOrder.OLDEST, second
-    return requests.AskLog(order=order, after=after, before=before, limit=limit, **place)
+    return requests.AskLog(order=order, after=after, before=before, limit=limit, has_events=has_events, **place)
 
 
 def _is_backwards(first: Bound, second: Bound) -> bool:
     """True if a range goes back in time. A message and a time can't be compared: such a range goes forwards."""
     if first.id is not None and second.id is not None:
-        return first.id > second.id
+        return (first.id, first.number) > (second.id, second.number)
     return first.time_ms is not None and second.time_ms is not None and first.time_ms > second.time_ms
 
 
 def _bound(text: str) -> Bound | None:
     """Read msgid=... or timestamp=...; None if it is neither."""
-    kind, _, value = text.partition("=")
-    if kind == "msgid" and value.isascii() and value.isdecimal() and int(value[:20]) <= ID_MAX:
-        return Bound(id=int(value[:20]))
+    found = _MESSAGE_ID.fullmatch(text)
+    if found is not None:
+        return Bound(int(found[1]), number=int(found[2] or 0)) if int(found[1]) <= ID_MAX else None
     time_ms = _time_ms(text)
     return Bound(time_ms=time_ms) if time_ms is not None else None
 

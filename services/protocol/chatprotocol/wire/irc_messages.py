@@ -20,6 +20,7 @@ from chatprotocol.limits import BODY_MAX_BYTES, IRC_LINE_MAX_BYTES, IRC_MESSAGE_
 from chatprotocol.requests import Relay, Say, SayBatch, Whisper
 from chatprotocol.rules import LOBBY, room_key
 from chatprotocol.wire.irc_connection import Sending
+from chatprotocol.wire.irc_events import event_line
 from chatprotocol.wire.irc_lines import (
     ACTION_PREFIX,
     CTCP,
@@ -35,7 +36,7 @@ from chatprotocol.wire.json import to_iso
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Message, PublicBatch, Refused
+    from chatprotocol.events import LogItem, Message, PublicBatch, Refused
     from chatprotocol.requests import Request
     from chatprotocol.wire.irc_capabilities import Encoding
     from chatprotocol.wire.irc_connection import Handler, IrcConnection
@@ -184,14 +185,17 @@ def relayed_lines(encoding: Encoding, event: events.Relayed) -> list[str]:
     return [format_line(encoding.prefix(event.sender), event.kind, *params, tags=";".join(tags))]
 
 
-def log_lines(connection: IrcConnection, messages: Iterable[Message]) -> Iterator[str]:
+def log_lines(connection: IrcConnection, messages: Iterable[LogItem]) -> Iterator[str]:
     """The lines of an answer to CHATHISTORY, whose second parameter is the target."""
     batch = connection.new_batch() if "batch" in connection.enabled else ""
     target = connection.command.param(1, "*")
     if batch:
         yield format_line(connection.settings.name, "BATCH", f"+{batch}", "chathistory", target)
     for message in messages:
-        lines = message_lines(connection.encoding, message)
+        if isinstance(message, events.RoomEvent):
+            lines = [event_line(connection.encoding, message)]
+        else:
+            lines = message_lines(connection.encoding, message)
         yield from tag_all(lines, batch) if batch else lines
     if batch:
         yield connection.close_batch(batch)

@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.limits import PASSWORD_MAX_BYTES, REALNAME_MAX_BYTES, USERNAME_MAX_BYTES
+from chatprotocol.limits import IRC_LINE_MAX_BYTES, PASSWORD_MAX_BYTES, REALNAME_MAX_BYTES, USERNAME_MAX_BYTES
 from chatprotocol.requests import (
     Authenticate,
     Barrier,
@@ -37,7 +37,7 @@ from chatprotocol.wire.irc_capabilities import (
 )
 from chatprotocol.wire.irc_commands import finish_entering
 from chatprotocol.wire.irc_events import channel, is_inside
-from chatprotocol.wire.irc_lines import clip, format_line, wrap_words
+from chatprotocol.wire.irc_lines import LINE_END_BYTES, clip, format_line, wrap_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -96,8 +96,10 @@ def _shown(connection: IrcConnection, name: str) -> str:
 
 
 def _list(connection: IrcConnection, kind: str, words: list[str]) -> None:
-    """Answer with a list, in one line: some bots know no others. The longest names of server and nick leave room."""
-    connection.put(_cap_line(connection, "CAP", connection.target, kind, " ".join(words)))
+    """Answer with a list, in one line: some bots know no others. If a long nick leaves no room, a star is in its place."""
+    line = _cap_line(connection, "CAP", connection.target, kind, " ".join(words))
+    is_too_long = len(line.encode()) + LINE_END_BYTES > IRC_LINE_MAX_BYTES
+    connection.put(_cap_line(connection, "CAP", "*", kind, " ".join(words)) if is_too_long else line)
 
 
 def _cap_line(connection: IrcConnection, *params: str) -> str:

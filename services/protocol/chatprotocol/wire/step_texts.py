@@ -15,7 +15,7 @@ from chatprotocol.wire.steps import COMMAND, DATA
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from chatprotocol.events import Event, EventBatch, Message
+    from chatprotocol.events import Event, EventBatch, LogItem, Message
     from chatprotocol.wire.base import ClientEvent
     from chatprotocol.wire.steps import Step
 
@@ -78,10 +78,11 @@ def _sent_batch(batch: events.SentBatch) -> list[Step]:
     return [(COMMAND, b"SENT %d" % number) for number in range(batch.id, batch.id + len(batch.nonces))]
 
 
-def history_steps(messages: Collection[Message]) -> Iterator[Step]:
-    """Encode a history. The messages are taken one by one."""
+def history_steps(messages: Collection[LogItem]) -> Iterator[Step]:
+    """Encode a history, which has no events of rooms. The messages are taken one by one."""
     yield from _command("HISTORY", len(messages))
     for message in messages:
+        assert not isinstance(message, events.RoomEvent)
         yield from _message(message)
 
 

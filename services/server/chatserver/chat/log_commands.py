@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from chatprotocol import requests
-    from chatprotocol.events import Message
+    from chatprotocol.events import LogItem
     from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.room import Member
     from chatserver.chat.room_commands import RoomCommands
@@ -61,7 +61,7 @@ class LogCommands:
         self._journal = journal
         self._users = users
 
-    def read(self, member: Member, request: requests.AskLog) -> tuple[Log, Collection[Message]]:
+    def read(self, member: Member, request: requests.AskLog) -> tuple[Log, Collection[LogItem]]:
         """Return the answer without its messages, and these."""
         place = self._find_place(member, request.room, request.with_user)
         found = self._message_log.read(
@@ -71,6 +71,7 @@ class LogCommands:
             after=request.after,
             before=request.before,
             other_id=place.other_id or None,
+            has_events=request.has_events and not place.other_id,
         )
         return Log((), place.room, place.other), found
 

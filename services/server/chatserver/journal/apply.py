@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from chatprotocol.events import RoomModes, RoomRole, SanctionKind
+from chatprotocol.events import RoomEventKind, RoomModes, RoomRole, SanctionKind
 from chatprotocol.limits import (
     IGNORED_MAX,
     MEMBERS_MAX,
@@ -92,6 +92,7 @@ from chatserver.store.message_table import (
 )
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.read_marks import read_mark, set_mark
+from chatserver.store.room_events import delete_events, encode_modes, encode_roles, erase_events, insert_event
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, ROOM_ID_MAX
 from chatserver.store.tokens import delete_tokens, insert_token, use_token
 
@@ -153,6 +154,12 @@ class Transaction:
         before_id, self.last_id = self.last_id, self.last_id + count
         if before_id // BLOCK_IDS != self.last_id // BLOCK_IDS:
             note_times(self.connection, self.last_id)
+
+    def add_event(
+        self, room_id: int, kind: RoomEventKind, actor_id: int | None, target_id: int | None = None, text: str = ""
+    ) -> None:
+        """Append an event to the history of a room. An actor of 0 is the administrator."""
+        insert_event(self.connection, room_id, self.last_id, self.time_ms, kind, actor_id or None, target_id, text=text)
 
     def find_silence(self, account_id: int, room_id: int) -> ActiveSanction | None:
         """The sanction that keeps the account from sending to the room, the lobby, or (DIRECT_ID) another user."""
@@ -368,6 +375,9 @@ def _rename(transaction: Transaction, entry: entries.RenameGuest) -> GuestRename
     _note_account(transaction, account)
     if account.id != old_id:
         rooms.move_memberships(connection, old_id, account.id)
+        for room_id in rooms.list_rooms_of(connection, account.id):
+            if rooms.is_member(connection, account.id, room_id):
+                transaction.add_event(room_id, RoomEventKind.NICK, old_id, account.id)
     return GuestRenamed(account, rooms.read_roles_of(connection, account.id))
 
 
@@ -401,6 +411,7 @@ def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
         if not room.is_invited and (problem := _find_entry_problem(transaction, room, entry.key)) is not None:
             return problem
         rooms.set_role(connection, room.room_id, entry.account_id, RoomRole.MEMBER)
+        transaction.add_event(room.room_id, RoomEventKind.JOIN, entry.account_id)
         return _with_roles(transaction, _change(room, None, RoomRole.MEMBER))
     if rooms.count_rooms(connection) >= limits.rooms or rooms.read_last_room_id(connection) >= limits.room_id:
         return Problem.TOO_MANY_ROOMS
@@ -408,6 +419,7 @@ def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
     if room_id is None:
         return Problem.UNKNOWN_ROOM
     rooms.set_role(connection, room_id, entry.account_id, RoomRole.OWNER)
+    transaction.add_event(room_id, RoomEventKind.JOIN, entry.account_id)
     return RoomChange(
         *(room_id, entry.room, "", entry.is_private, 0, None, RoomRole.OWNER),
         is_new=True,
@@ -439,16 +451,31 @@ def _part(transaction: Transaction, entry: entries.PartRoom) -> RoomOutcome:
         return Problem.UNKNOWN_ROOM
     if room.role is None:
         return Problem.NOT_A_MEMBER
-    return _end_membership(transaction, room, entry.account_id, room.role)
+    return _end_membership(transaction, room, entry.account_id, room.role, reason=entry.reason)
 
 
-def _end_membership(transaction: Transaction, room: RoomView, account_id: int, role: RoomRole | None) -> RoomChange:
-    """Remove a member with this role, or an invitation. An owner has an heir; the last member ends the room."""
+def _end_membership(
+    transaction: Transaction,
+    room: RoomView,
+    account_id: int,
+    role: RoomRole | None,
+    *,
+    by_id: int | None = None,
+    reason: str = "",
+) -> RoomChange:
+    """Remove a member with this role, or an invitation. An owner has an heir; the last member ends the room.
+
+    ``by_id`` is the account that removes the member, or 0 for the administrator; None: it parts by itself.
+    """
     connection, room_id = transaction.connection, room.room_id
     rooms.set_role(connection, room_id, account_id, None)
     change = _change(room, role, None)
     if role is None:
         return change
+    if by_id is None:
+        transaction.add_event(room_id, RoomEventKind.PART, account_id, text=reason)
+    else:
+        transaction.add_event(room_id, RoomEventKind.KICK, by_id, account_id, reason)
     return _settle(transaction, change, has_lost_owner=role is RoomRole.OWNER)
 
 
@@ -462,6 +489,7 @@ def end_memberships(transaction: Transaction, account_ids: Sequence[int]) -> Gue
             role, _ = rooms.read_standing(connection, account_id, room_id)
             rooms.set_role(connection, room_id, account_id, None)
             if role is not None:
+                transaction.add_event(room_id, RoomEventKind.QUIT, account_id)
                 left[room_id] = left.get(room_id, False) or role is RoomRole.OWNER
     inherited = []
     for room_id, has_lost_owner in sorted(left.items()):
@@ -484,6 +512,7 @@ def _settle(transaction: Transaction, change: RoomChange, *, has_lost_owner: boo
         return change
     heir_id, name = heir
     rooms.set_role(connection, room_id, heir_id, RoomRole.OWNER)
+    transaction.add_event(room_id, RoomEventKind.HEIR, None, heir_id)
     return replace(change, heir_id=heir_id, heir=name)
 
 
@@ -494,7 +523,7 @@ def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -
     problem = _find_problem(transaction, entry.by_id, entry.account_id, room.room_id)
     if problem is not None:
         return problem
-    change = _end_membership(transaction, room, entry.account_id, role)
+    change = _end_membership(transaction, room, entry.account_id, role, by_id=entry.by_id, reason=entry.reason)
     _audit(transaction, entry, "kick", entry.username, room=room.name, reason=entry.reason)
     return change
 
@@ -512,6 +541,7 @@ def _set_topic(transaction: Transaction, entry: entries.SetTopic) -> RoomOutcome
     if room.topic == entry.topic:
         return _change(room, room.role, room.role, is_changed=False)
     rooms.update_topic(transaction.connection, room.room_id, entry.topic, entry.by, transaction.time_ms)
+    transaction.add_event(room.room_id, RoomEventKind.TOPIC, entry.by_id, text=entry.topic)
     change = _change(room, room.role, room.role)
     return replace(change, topic=entry.topic, topic_by=entry.by, topic_ms=transaction.time_ms)
 
@@ -520,6 +550,9 @@ def _set_modes(transaction: Transaction, entry: entries.SetRoomModes, room: Room
     given = {name: getattr(entry, name) for name in RoomModes.__struct_fields__}
     modes = replace(room.modes, **{name: value for name, value in given.items() if value is not None})
     rooms.update_modes(transaction.connection, room.room_id, modes)
+    if modes != room.modes:
+        changes = encode_modes(room.modes, modes)
+        transaction.add_event(room.room_id, RoomEventKind.MODES, entry.by_id, text=changes)
     change = _change(room, room.role, room.role, is_changed=modes != room.modes)
     return replace(change, is_private=modes.private, modes=modes, old_modes=room.modes)
 
@@ -549,6 +582,9 @@ def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) 
     if entry.old_role not in (None, role):
         return _change(room, role, role, is_changed=False)
     rooms.set_role(connection, room.room_id, entry.account_id, entry.role)
+    if role is not entry.role:
+        roles = encode_roles(role, entry.role)
+        transaction.add_event(room.room_id, RoomEventKind.ROLE, entry.by_id, entry.account_id, roles)
     return _change(room, role, entry.role, is_changed=role is not entry.role)
 
 
@@ -648,7 +684,9 @@ def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | 
     if room is not None and is_ban:
         role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
         if role is not None or is_invited:
-            change = _end_membership(transaction, room, entry.account_id, role)
+            change = _end_membership(transaction, room, entry.account_id, role, by_id=entry.by_id, reason=entry.reason)
+    if room is not None and is_ban and not (change and change.has_ended):
+        transaction.add_event(room.room_id, RoomEventKind.BAN, entry.by_id, entry.account_id)
     name = room.name if room else None
     detail = "" if entry.seconds is None else f"for {entry.seconds} s"
     target = entry.username or entry.network
@@ -666,6 +704,8 @@ def _lift(transaction: Transaction, entry: entries.LiftSanction) -> Moderated | 
     target = (entry.room_id, entry.account_id, entry.network)
     if not moderation.delete_sanction(transaction.connection, entry.kind, *target, transaction.time_ms):
         return Problem.NOT_SANCTIONED
+    if room is not None and entry.kind is SanctionKind.BAN:
+        transaction.add_event(room.room_id, RoomEventKind.UNBAN, entry.by_id, entry.account_id)
     name = room.name if room else None
     _audit(transaction, entry, f"un{entry.kind}", entry.username or entry.network, room=name)
     return Moderated(name, is_hidden=_is_hidden(transaction, room, entry.account_id))
@@ -840,6 +880,9 @@ def _prune(transaction: Transaction, entry: entries.Prune) -> Removed:
     """The highest id is stored, because the newest message may go, and ids are not used again."""
     connection = transaction.connection
     found = find_range(connection, entry.after_id, entry.limit)
+    # The places of events after the newest message must not be used again.
+    stop_id = transaction.last_id if found is None else min(found.last_id + 1, transaction.last_id)
+    delete_events(connection, range(entry.after_id, stop_id), entry.before_ms)
     if found is None:
         return Removed(0, None)
     count = delete_range(connection, found, entry.before_ms)
@@ -852,6 +895,8 @@ def _prune(transaction: Transaction, entry: entries.Prune) -> Removed:
 def _erase(transaction: Transaction, entry: entries.EraseMessages) -> Removed:
     connection = transaction.connection
     found = find_range(connection, entry.after_id, entry.limit)
+    stop_id = transaction.last_id if found is None else found.last_id
+    erase_events(connection, range(entry.after_id, stop_id + 1), entry.account_id)
     if found is None:
         return Removed(0, None)
     ids = find_sent(connection, found, entry.account_id)

@@ -40,8 +40,9 @@ from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase, schema_fi
 from chatserver.store.errors import StoreError
 from chatserver.store.files import touch_private
 from chatserver.store.guests import release_all_names
-from chatserver.store.identity import adopt_history_id, read_history_id
+from chatserver.store.identity import adopt_history_id, read_highest_id, read_history_id
 from chatserver.store.log_position import LogPosition, forget_log, is_empty, read_position, write_position
+from chatserver.store.messages import read_last_time_ms
 from chatserver.store.state import STATE_FILE, StateFile
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def share(database: Database, log: Log) -> LogPosition:
         position = LogPosition(secrets.token_hex(_ID_BYTES), 0, b"")
         with database.transaction() as connection:
             forget_log(connection)
-            end_memberships(Transaction(connection, 0, 0), release_all_names(connection))
+            transaction = Transaction(connection, read_last_time_ms(connection), read_highest_id(connection))
+            end_memberships(transaction, release_all_names(connection))
             write_position(connection, position)
     if first is None:
         log.create_first(encode(Origin(position.log_id, history_id, has_base=True)))

@@ -20,17 +20,22 @@ is: its times may be wider than those of the rest, which costs a look at more me
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from heapq import merge
 from typing import TYPE_CHECKING, Final
 
+from chatprotocol.events import RoomEvent
 from chatprotocol.limits import ID_MAX
 from chatprotocol.requests import Bound, HistoryOrder
+from chatserver.memory import no_limit
 from chatserver.store.message_table import IdRange, find_range, read_times
+from chatserver.store.room_events import Between, Place, read_events
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable
 
-    from chatprotocol.events import Message
+    from chatprotocol.events import LogItem, Message
     from chatserver.store.messages import Messages
     from chatserver.store.sqlite import Readable
 
@@ -40,15 +45,19 @@ _BLOCKS: Final = (
     "SELECT block FROM message_times WHERE last_ms > :after_ms AND first_ms < :before_ms"
     " AND block BETWEEN :first AND :last ORDER BY block"
 )
+# Memory of an event, with the longest reason or topic.
+_EVENT_BYTES: Final = 1024
 _NEXT_BLOCK: Final = "SELECT coalesce(max(block) + 1, 0) FROM message_times"
 
 
 class MessageLog:
     """Reads what a user may see of one conversation. For any thread. Raises StoreError, as Messages does."""
 
-    def __init__(self, database: Readable, messages: Messages) -> None:
+    def __init__(self, database: Readable, messages: Messages, claim: Callable[[int], None] = no_limit) -> None:
+        """``claim`` gets the bytes that events take, before they are read. It may raise."""
         self._database = database
         self._messages = messages
+        self._claim = claim
 
     def read(
         self,
@@ -61,14 +70,30 @@ class MessageLog:
         after: Bound | None = None,
         before: Bound | None = None,
         other_id: int | None = None,
-    ) -> Collection[Message]:
+        has_events: bool = False,
+    ) -> Collection[LogItem]:
         """Messages of a room, or of the direct messages with ``other_id``, oldest first: see requests.AskLog.
 
-        ``ids`` are all that the reader may see. AROUND takes half of the messages from before the bound, and more if
-        there are too few after it. An answer of more than one page is read in pages: see messages.Pages.
+        ``ids`` are all that the reader may see; ``has_events``: with the events of the room after these. AROUND takes
+        half of the messages and events from before the bound, and more if there are too few after it. An answer of more
+        than one page is read in pages: see messages.Pages.
         """
+        events: dict[Place, RoomEvent] = {}
 
-        def find(after: Bound | None, before: Bound | None, *, newest_first: bool) -> list[int]:
+        def find(after: Bound | None, before: Bound | None, *, newest_first: bool) -> list[Place]:
+            """The places of at most ``limit`` messages and events between the bounds, in the order of the search."""
+            found = [Place(each) for each in find_messages(after, before, newest_first=newest_first)]
+            if not has_events:
+                return found
+            between = _between(after, before)
+            with self._database.reading() as connection:
+                for each in read_events(connection, reader_id, room_id, ids, between, limit, newest_first=newest_first):
+                    place = _place_of(each)
+                    events[place] = each
+                    found.append(place)
+            return sorted(found, reverse=newest_first)[:limit]
+
+        def find_messages(after: Bound | None, before: Bound | None, *, newest_first: bool) -> list[int]:
             """The ids of at most ``limit`` messages between the bounds."""
             inner, between_ms = _bounds(ids, after, before)
             found: list[int] = []
@@ -83,6 +108,8 @@ class MessageLog:
                     break
             return found
 
+        if has_events:
+            self._claim(_EVENT_BYTES * limit)
         if order is HistoryOrder.AROUND:
             assert after is not None
             older = find(None, after, newest_first=True)
@@ -92,7 +119,9 @@ class MessageLog:
             found += newer[: limit - len(found)]
         else:
             found = find(after, before, newest_first=order is HistoryOrder.NEWEST)
-        return self._messages.visible(reader_id, found, room_id, other_id)
+        messages = self._messages.visible(reader_id, [each.id for each in found if not each.number], room_id, other_id)
+        shown = [events[each] for each in sorted(found) if each.number]
+        return _Merged(messages, shown) if shown else messages
 
     def _ranges(self, ids: range, between_ms: tuple[int, int] | None, *, newest_first: bool) -> Iterator[range]:
         """The ranges of ids that may have messages between the times, in the order in which they are read."""
@@ -103,24 +132,56 @@ class MessageLog:
         return reversed(found) if newest_first else iter(found)
 
 
+class _Merged(Collection["LogItem"]):
+    """The messages and the events of an answer, which both are in order."""
+
+    def __init__(self, messages: Collection[Message], events: Collection[RoomEvent]) -> None:
+        self._messages, self._events = messages, events
+
+    def __len__(self) -> int:
+        return len(self._messages) + len(self._events)
+
+    def __contains__(self, _: object) -> bool:
+        raise NotImplementedError("The messages are not in memory.")
+
+    def __iter__(self) -> Iterator[LogItem]:
+        return merge(self._messages, self._events, key=_place_of)
+
+
+def _place_of(item: LogItem) -> Place:
+    return Place(item.after_id, item.number) if isinstance(item, RoomEvent) else Place(item.id)
+
+
 def _bounds(ids: range, after: Bound | None, before: Bound | None) -> tuple[range, tuple[int, int] | None]:
     """The ids between the bounds, and the times, both of which are excluded; None if no bound is a time."""
-    start, stop, after_ms, before_ms = ids.start, ids.stop, -ID_MAX, ID_MAX
-    if after is not None and after.id is not None:
-        start = max(start, after.id + 1)
-    if before is not None and before.id is not None:
-        stop = min(stop, before.id)
-    if after is not None and after.time_ms is not None:
-        after_ms = min(max(after_ms, after.time_ms), ID_MAX)
-    if before is not None and before.time_ms is not None:
-        before_ms = max(min(before_ms, before.time_ms), -ID_MAX)
-    has_times = (after_ms, before_ms) != (-ID_MAX, ID_MAX)
-    return range(start, stop), (after_ms, before_ms) if has_times else None
+    between = _between(after, before)
+    start = max(ids.start, between.after.id + 1)
+    stop = min(ids.stop, between.before.id + (between.before.number > 0))
+    times_ms = (between.after_ms, between.before_ms)
+    return range(start, stop), times_ms if times_ms != (-ID_MAX, ID_MAX) else None
+
+
+def _between(after: Bound | None, before: Bound | None) -> Between:
+    """The bounds of a query. SQLite has no numbers above ID_MAX, and clients may send any."""
+    after, before = after or Bound(), before or Bound()
+    return Between(
+        Place(-1 if after.id is None else _capped(after.id), _capped(after.number)),
+        Place(ID_MAX if before.id is None else _capped(before.id), _capped(before.number)),
+        -ID_MAX if after.time_ms is None else _capped(after.time_ms),
+        ID_MAX if before.time_ms is None else _capped(before.time_ms),
+    )
+
+
+def _capped(number: int) -> int:
+    return max(min(number, ID_MAX), -ID_MAX)
 
 
 def _just_before(bound: Bound) -> Bound:
-    """The bound after which the message or time itself comes."""
-    return Bound(None if bound.id is None else bound.id - 1, None if bound.time_ms is None else bound.time_ms - 1)
+    """The bound after which the message, event or time itself comes."""
+    if bound.time_ms is not None:
+        return Bound(time_ms=bound.time_ms - 1)
+    assert bound.id is not None
+    return Bound(bound.id, number=bound.number - 1) if bound.number else Bound(bound.id - 1, number=ID_MAX)
 
 
 def find_ranges(connection: sqlite3.Connection, ids: range, between_ms: tuple[int, int]) -> list[range]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from chatprotocol.events import RoomModes, RoomRole, RoomSummary
 from chatprotocol.rules import room_key
 from chatserver.memory import no_limit
+from chatserver.store.room_events import end_events
 
 if TYPE_CHECKING:
     import sqlite3
@@ -350,10 +351,11 @@ def find_heir(connection: sqlite3.Connection, room_id: int) -> tuple[int, str] |
 
 
 def end_room(connection: sqlite3.Connection, room_id: int) -> None:
-    """Free the name of a room without members, and end its invitations, bans, mutes and read marks."""
+    """Free the name of a room without members, and end its invitations, bans, mutes, read marks and events."""
     connection.execute("DELETE FROM membership WHERE conversation_id = ?", (room_id,))
     connection.execute("DELETE FROM sanction WHERE conversation_id = ?", (room_id,))
     connection.execute("DELETE FROM read_mark WHERE conversation_id = ? AND conversation_id > 1", (room_id,))
+    end_events(connection, room_id)
     connection.execute(
         f"UPDATE conversation AS room SET name_key = NULL, invited_count = 0, ended_id = {_LAST_ID} WHERE id = ?",
         (room_id,),
