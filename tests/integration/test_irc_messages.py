@@ -380,6 +380,60 @@ HISTORY = {
         alice > CHATHISTORY AROUND $room msgid=$m3 1
         {_batch("$room", 3)}
     """,
+    "chathistory, event-playback: changes of the channel are among the messages": f"""
+        alice : account {HISTORY_CAPS} +draft/event-playback
+        bob : account {HISTORY_CAPS}
+        alice > JOIN $room
+        bob > JOIN $room
+        bob ..
+        alice > PRIVMSG $room :hello
+        alice > MODE $room +v $bob
+        alice > TOPIC $room :the plan
+        alice > KICK $room $bob :spam
+        alice > MODE $room +b $bob
+        alice ..
+        alice > CHATHISTORY LATEST $room * 50
+        alice < BATCH +$all chathistory $room
+        alice < @batch=$all;msgid=$joined;time=* :$alice!*@* JOIN $room
+        alice < @batch=$all;msgid=$entered :$bob!*@* JOIN $room
+        alice < @batch=$all;msgid=$hello :$alice!*@* PRIVMSG $room hello
+        alice < @batch=$all;msgid=$voiced :$alice!*@* MODE $room +v $bob
+        alice < @batch=$all;msgid=$planned;time=* :$alice!*@* TOPIC $room :the plan
+        alice < @batch=$all;msgid=$kicked :$alice!*@* KICK $room $bob spam
+        alice < @batch=$all;msgid=$banned :$alice!*@* MODE $room +b $bob!*@*
+        alice < BATCH -$all
+        alice > CHATHISTORY AFTER $room msgid=$entered 2
+        alice < BATCH +$after chathistory $room
+        alice < @batch=$after;msgid=$hello :$alice!*@* PRIVMSG $room hello
+        alice < @batch=$after;msgid=$voiced :$alice!*@* MODE $room +v $bob
+        alice < BATCH -$after
+        alice > CHATHISTORY BEFORE $room msgid=$hello 1
+        alice < BATCH +$before chathistory $room
+        alice < @batch=$before;msgid=$entered :$bob!*@* JOIN $room
+        alice < BATCH -$before
+        alice > CHATHISTORY BETWEEN $room msgid=$banned msgid=$voiced 50
+        alice < BATCH +$between chathistory $room
+        alice < @batch=$between;msgid=$planned :$alice!*@* TOPIC $room :the plan
+        alice < @batch=$between;msgid=$kicked :$alice!*@* KICK $room $bob spam
+        alice < BATCH -$between
+    """,
+    "chathistory, event-playback: without it, and at the next login, there are messages only": f"""
+        alice : account {HISTORY_CAPS}
+        alice > JOIN $room
+        alice > TOPIC $room :the plan
+        alice > PRIVMSG $room :hello
+        alice ..
+        alice > CHATHISTORY LATEST $room * 50
+        alice < BATCH +$batch chathistory $room
+        alice < @batch=$batch :$alice!*@* PRIVMSG $room hello
+        alice < BATCH -$batch
+        alice > CAP REQ :draft/event-playback
+        alice < CAP $alice ACK :draft/event-playback
+        alice > CHATHISTORY AROUND $room timestamp={EARLY} 1
+        alice < BATCH +$around chathistory $room
+        alice < @batch=$around :$alice!*@* JOIN $room
+        alice < BATCH -$around
+    """,
     "chathistory: an empty batch": f"""
         alice : account {HISTORY_CAPS}
         alice > JOIN $room

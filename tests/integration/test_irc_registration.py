@@ -272,11 +272,6 @@ CAPABILITIES = {
         alice > CAP END
         alice < 001 $alice :*
     """,
-    "chathistory: no playback of events": """
-        alice : raw
-        alice > CAP REQ :draft/event-playback
-        alice < CAP * NAK :draft/event-playback
-    """,
     "capability-negotiation, CAP REQ: removed by a minus": """
         alice : +server-time +echo-message
         bob :

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,11 +11,20 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from chatprotocol import events
-from chatprotocol.events import PublicBatch, PublicMessage, RoomModes, RoomRole, TimeMs, UserInfo
+from chatprotocol.events import (
+    PublicBatch,
+    PublicMessage,
+    RoomEvent,
+    RoomEventKind,
+    RoomModes,
+    RoomRole,
+    TimeMs,
+    UserInfo,
+)
 from chatprotocol.wire import Irc, WebSocket
 from chatprotocol.wire.irc_capabilities import Encoding, Users, letters_of, offered
 from chatprotocol.wire.irc_connection import IrcSettings
-from chatprotocol.wire.irc_events import shared_lines
+from chatprotocol.wire.irc_events import event_line, shared_lines
 
 from .irc_dialogue import NAME, Dialogue
 
@@ -197,6 +207,58 @@ def test_deletion_is_a_redaction_for_those_who_know_it() -> None:
     assert alice.hear(events.DirectDeleted(9, "bob", sender="bob", recipient="alice")) == [f"{FROM_BOB} REDACT alice 9"]
 
 
+def played(kind: RoomEventKind, actor: str = "bob", **values: Any) -> RoomEvent:
+    return RoomEvent(after_id=9, number=2, time_ms=TimeMs(5_000), kind=kind, room="dev", actor=actor, **values)
+
+
+PLAYED: tuple[tuple[RoomEvent, str], ...] = (
+    (played(RoomEventKind.JOIN), f"{FROM_BOB} JOIN #dev"),
+    (played(RoomEventKind.PART), f"{FROM_BOB} PART #dev"),
+    (played(RoomEventKind.PART, text="bye all"), f"{FROM_BOB} PART #dev :bye all"),
+    (played(RoomEventKind.QUIT), f"{FROM_BOB} QUIT"),
+    (played(RoomEventKind.NICK, target="rob"), f"{FROM_BOB} NICK rob"),
+    (played(RoomEventKind.KICK, target="carol"), f"{FROM_BOB} KICK #dev carol bob"),
+    (played(RoomEventKind.KICK, target="carol", text="spam"), f"{FROM_BOB} KICK #dev carol spam"),
+    (played(RoomEventKind.KICK, "", target="carol"), ":chat.test KICK #dev carol chat.test"),
+    (played(RoomEventKind.TOPIC, text="the plan"), f"{FROM_BOB} TOPIC #dev :the plan"),
+    (played(RoomEventKind.TOPIC), f"{FROM_BOB} TOPIC #dev :"),
+    (
+        played(RoomEventKind.MODES, old_modes=RoomModes(private=True), modes=RoomModes(key="*", members_max=5)),
+        f"{FROM_BOB} MODE #dev +kl-i * 5",
+    ),
+    (
+        played(RoomEventKind.ROLE, target="carol", old_role=RoomRole.VOICE, role=RoomRole.OPERATOR),
+        f"{FROM_BOB} MODE #dev -v+o carol carol",
+    ),
+    (
+        played(RoomEventKind.ROLE, target="carol", old_role=RoomRole.VOICE, role=RoomRole.MEMBER),
+        f"{FROM_BOB} MODE #dev -v carol",
+    ),
+    (played(RoomEventKind.HEIR, "", target="carol"), ":chat.test MODE #dev +o carol"),
+    (played(RoomEventKind.BAN, target="carol"), f"{FROM_BOB} MODE #dev +b carol!*@*"),
+    (played(RoomEventKind.UNBAN, target="carol"), f"{FROM_BOB} MODE #dev -b carol!*@*"),
+)
+
+
+@pytest.mark.parametrize(("event", "expected"), PLAYED)
+def test_event_of_the_history_is_the_line_that_members_got(event: RoomEvent, expected: str) -> None:
+    """IRCv3, chathistory: event-playback."""
+    assert event_line(Encoding(NAME), event) == expected
+
+
+def test_event_of_the_history_has_tags() -> None:
+    """The time and an id of its own. A guest has no account, whoever has the name now; the server has none either."""
+    tags = "time=1970-01-01T00:00:05.000Z;msgid=9.2"
+    encoding = Encoding(NAME, LETTERS, Users(is_account=lambda _: True))
+    assert event_line(encoding, played(RoomEventKind.JOIN)) == f"@{tags};account=bob {FROM_BOB} JOIN #dev bob bob"
+    assert event_line(encoding, played(RoomEventKind.JOIN, is_guest=True)) == f"@{tags} {FROM_BOB} JOIN #dev * bob"
+    assert event_line(encoding, played(RoomEventKind.HEIR, "", target="bob")).startswith(f"@{tags} :chat.test MODE")
+
+
+def test_every_kind_of_event_has_a_line() -> None:
+    assert {event.kind for event, _ in PLAYED} == {*RoomEventKind}
+
+
 @given(text=st.text(max_size=300), name=st.text(max_size=40))
 def test_no_text_makes_a_second_line_or_a_long_one(text: str, name: str) -> None:
     """Texts and names of other protocols can't speak for the server."""
@@ -211,7 +273,12 @@ def test_no_text_makes_a_second_line_or_a_long_one(text: str, name: str) -> None
         events.AwayChanged(name, text),
         events.RealnameChanged(name, text),
     ]
-    for line in (line for event in said for line in shared_lines(event, encoding)):
+    lines = [line for event in said for line in shared_lines(event, encoding)]
+    lines += [
+        event_line(encoding, played(kind, name, target=name, text=text))
+        for kind in (RoomEventKind.PART, RoomEventKind.KICK, RoomEventKind.TOPIC, RoomEventKind.NICK, RoomEventKind.BAN)
+    ]
+    for line in lines:
         assert not {"\r", "\n", "\0"} & set(line)
         without_tags = line.partition(" ")[2] if line.startswith("@") else line
         assert len(without_tags.encode(errors="replace")) <= 510

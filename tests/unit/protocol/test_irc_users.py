@@ -241,6 +241,16 @@ def test_label_of_what_is_passed_on_is_answered_by_its_echo() -> None:
             "BETWEEN #dev msgid=9 msgid=3 5",
             AskLog(room="dev", order=HistoryOrder.NEWEST, after=Bound(id=3), before=Bound(id=9), limit=5),
         ),
+        (
+            "BETWEEN #dev msgid=9.12 msgid=9.3 5",
+            AskLog(
+                room="dev",
+                order=HistoryOrder.NEWEST,
+                after=Bound(id=9, number=3),
+                before=Bound(id=9, number=12),
+                limit=5,
+            ),
+        ),
         ("LATEST #dev * 9999", AskLog(room="dev", order=HistoryOrder.NEWEST, limit=HISTORY_MAX_MESSAGES)),
         (f"TARGETS {TIME} {LATER} 5", requests.AskActive(5_000, 9_000, 5)),
         (f"TARGETS {LATER} {TIME} 5", requests.AskActive(5_000, 9_000, 5, HistoryOrder.NEWEST)),
@@ -251,6 +261,12 @@ def test_chathistory(line: str, expected: requests.Request) -> None:
     assert Dialogue().say(f"CHATHISTORY {line}").requests == [expected]
 
 
+def test_event_playback_asks_for_the_events() -> None:
+    """IRCv3, chathistory: only clients that have negotiated it may get other lines than messages."""
+    asked = AskLog(room="dev", order=HistoryOrder.NEWEST, limit=5, has_events=True)
+    assert Dialogue("draft/event-playback").say("CHATHISTORY LATEST #dev * 5").requests == [asked]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -259,6 +275,8 @@ def test_chathistory(line: str, expected: requests.Request) -> None:
         ("NEXT #dev * 5", "INVALID_PARAMS NEXT :Unknown command"),
         ("BEFORE #dev * 5", "INVALID_PARAMS BEFORE #dev :Invalid parameters"),
         ("LATEST #dev msgid=x 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
+        ("LATEST #dev msgid=9. 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
+        ("LATEST #dev msgid=9.1.1 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST #dev timestamp=1970-99-01T00:00:05.000Z 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST #dev * -1", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST # * 5", "INVALID_PARAMS LATEST # :Invalid parameters"),
