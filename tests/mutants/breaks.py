@@ -95,6 +95,7 @@ _RECEIVED = "A direct message waits until a device of its recipient has received
 _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
 _POINTS = "The messages between two points of the history are found, each once, whatever clocks the servers had."
+_EVENTS = "In irc, the changes of a room are among its messages, each once, for those who may read these."
 _MARKS = "A read mark never moves back."
 _FLOOR = "A guest that is shown the members of rooms sees no message from before it took its name."
 _QUIET_ROOM = "A room with no members online costs no memory and no descriptor."
@@ -2840,6 +2841,65 @@ BREAKS = (
         "            pass\n",
         "unit/server/test_message_log.py::test_times_of_a_block_are_noted_when_the_next_one_begins",
         "unit/server/test_message_log.py::test_time_is_found_without_a_look_at_all_messages",
+    ),
+    _break(
+        _EVENTS,
+        _STORE + "message_log.py",
+        "return sorted(found, reverse=newest_first)[:limit]",
+        "return found[:limit]",
+        "unit/server/test_room_events.py::test_history_has_messages_and_events_in_one_order",
+        "unit/server/test_room_events.py::test_pages_neither_skip_nor_repeat",
+        "integration/test_irc_messages.py::test_messages_arrive_as_the_specification_says",
+    ),
+    _break(
+        _EVENTS,
+        _STORE + "message_log.py",
+        "Bound(bound.id - 1, number=ID_MAX)",
+        "Bound(bound.id - 1)",
+        "unit/server/test_room_events.py::test_history_has_messages_and_events_in_one_order",
+    ),
+    _break(
+        _EVENTS,
+        _STORE + "room_events.py",
+        "    \" WHERE account_id = :reader AND conversation_id = :room AND role <> 'invited')\"\n",
+        '    " WHERE account_id = :reader OR conversation_id = :room)"\n',
+        "unit/server/test_room_events.py::test_events_are_for_those_who_see_the_messages",
+    ),
+    _break(
+        _EVENTS,
+        _STORE + "room_events.py",
+        "count < EVENTS_MAX",
+        "count < 2 * EVENTS_MAX",
+        "unit/server/test_room_events.py::test_room_has_its_newest_events",
+    ),
+    _break(
+        _EVENTS,
+        _STORE + "room_events.py",
+        'changed[name] = _SOME_KEY if name == "key" and value else value',
+        "changed[name] = value",
+        "unit/server/test_room_events.py::test_each_change_is_an_event",
+    ),
+    _break(
+        _EVENTS,
+        _STORE + "room_events.py",
+        "actor_id = :actor AND kind IN ('part', 'kick', 'topic')",
+        "actor_id = :actor AND kind IN ('part', 'kick')",
+        "unit/server/test_room_events.py::test_erased_user_leaves_no_texts",
+    ),
+    _break(
+        _EVENTS,
+        _JOURNAL + "apply.py",
+        "min(found.last_id + 1, transaction.last_id)",
+        "found.last_id + 1",
+        "unit/server/test_room_events.py::test_old_events_are_removed_with_the_messages",
+    ),
+    _break(
+        _EVENTS,
+        _WIRE + "irc_commands.py",
+        "has_events = EVENT_PLAYBACK in connection.enabled",
+        "has_events = True",
+        "unit/protocol/test_irc_users.py::test_chathistory",
+        "integration/test_irc_messages.py::test_messages_arrive_as_the_specification_says",
     ),
     _break(
         _MARKS,

@@ -94,6 +94,11 @@ class Store:
     def events(self, **options: Any) -> list[RoomEvent]:
         return [each for each in self.read(**options) if isinstance(each, RoomEvent)]
 
+    def count(self) -> int:
+        """The number of events that the row of the room has."""
+        query = "SELECT event_count FROM conversation WHERE id = ?"
+        return int(self.connection.execute(query, (DEV_ID,)).fetchone()[0])
+
     def told(self) -> list[tuple[str, str, str, str]]:
         return [(each.kind.value, each.actor, each.target, each.text) for each in self.events()]
 
@@ -390,6 +395,7 @@ def test_room_has_its_newest_events(store: Store) -> None:
         store.apply(SetTopic(DEV_ID, str(number), ANN, "ann"))
     stored = store.connection.execute("SELECT number FROM room_event ORDER BY number").fetchall()
     assert stored == [(number,) for number in range(5, EVENTS_MAX + 5)]
+    assert store.count() == EVENTS_MAX
 
 
 def test_old_events_are_removed_with_the_messages(store: Store) -> None:
@@ -403,6 +409,7 @@ def test_old_events_are_removed_with_the_messages(store: Store) -> None:
     assert [place_of(each) for each in store.read()] == [(2, 0), (2, 1)]
     store.apply(Prune(25, 0, 100), 30)
     assert [place_of(each) for each in store.read()] == [(2, 1)]
+    assert store.count() == 1
     store.apply(SetTopic(DEV_ID, "four", ANN, "ann"))
     assert [place_of(each) for each in store.read()] == [(2, 1), (2, 2)]
     store.say(time_ms=40)
@@ -434,6 +441,7 @@ def test_erased_user_leaves_no_texts(store: Store) -> None:
 def test_room_that_ends_has_no_events(store: Store) -> None:
     store.apply(PartRoom(ANN, "ann", DEV_ID, "the last one"))
     assert store.connection.execute("SELECT count(*) FROM room_event").fetchone() == (0,)
+    assert store.count() == 0
 
 
 def test_direct_messages_have_no_events(store: Store) -> None:

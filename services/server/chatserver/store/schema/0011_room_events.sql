@@ -10,3 +10,5 @@ CREATE TABLE room_event (
     text            TEXT    NOT NULL DEFAULT '',          -- a reason, a topic, the roles, or the modes that changed
     PRIMARY KEY (conversation_id, after_id, number)
 ) STRICT, WITHOUT ROWID;
+
+ALTER TABLE conversation ADD COLUMN event_count INTEGER NOT NULL DEFAULT 0;   -- rows of room_event
