@@ -33,7 +33,7 @@ NEWEST = max(schema_files())
 OLD_SCHEMA = {number: sql for number, sql in schema_files().items() if number <= 2}
 CHUNK_MESSAGES = 4
 # More than the schema needs, and fewer than that and the first chunks: the process is killed between them.
-SCHEMA_STATEMENTS = 56
+SCHEMA_STATEMENTS = 58
 
 
 class OldAccount(NamedTuple):

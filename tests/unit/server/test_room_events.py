@@ -225,6 +225,8 @@ bounds = places | st.builds(Bound, time_ms=st.integers(0, 7))
     st.integers(1, 6),
 )
 @example([], HistoryOrder.AROUND, Bound(0, number=1), None, 1)
+@example([Step("say", BOB, True, 3)], HistoryOrder.AROUND, Bound(1), None, 6)
+@example([Step("say", BOB, True, 3), Step("join", BOB, True, 3)], HistoryOrder.NEWEST, None, None, 1)
 # A message and an event of the same time, and a bound between them.
 @example([Step("say", BOB, True, 3), Step("join", BOB, True, 3)], HistoryOrder.OLDEST, Bound(1), None, 1)
 @example([Step("say", BOB, True, 3), Step("join", BOB, True, 3)], HistoryOrder.NEWEST, None, Bound(1, number=1), 1)
