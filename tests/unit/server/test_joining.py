@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import pytest
 
-from chatserver.journal.apply import StoreLimits
+from chatserver.journal.apply import StoreLimits, Transaction, apply
+from chatserver.journal.entries import JoinRoom, PublicMessages
 from chatserver.journal.joining import adopt_log, prepare_folder, refuse_shared, share, upload_snapshot
 from chatserver.journal.log import LogError
 from chatserver.journal.records import Batch, Origin, decode, encode
@@ -263,7 +264,12 @@ def test_unusable_snapshot_is_left_out_if_the_log_has_everything(
 def test_share_keeps_all_data_and_ends_guests(tmp_path: Path, stream: FakeStream, log: FakeLog) -> None:
     single = make_data(tmp_path / "single", "alice")
     with closing(Database(single)) as database, database.transaction() as connection:
-        assert claim_name(connection, "guest", 0)
+        guest = claim_name(connection, "guest", 0)
+        assert guest is not None
+        applying = Transaction(connection, 5, 0)
+        apply(applying, JoinRoom(1, "alice", "dev", is_private=False, may_create=True))
+        apply(applying, JoinRoom(guest.id, "guest", "dev", is_private=False, may_create=False))
+        apply(applying, PublicMessages(1, "alice", ["hello"], [None]))
     history_id = history_of(single)
     position = share_folder(single, log)
     assert origin_of(stream) == Origin(position.log_id, history_id, has_base=True)
@@ -273,6 +279,8 @@ def test_share_keeps_all_data_and_ends_guests(tmp_path: Path, stream: FakeStream
     assert history_of(single) == history_id
     with closing(Database(single)) as database, database.reading() as connection:
         assert not is_claimed(connection, "guest")
+        left = connection.execute("SELECT after_id, time_ms, kind FROM room_event ORDER BY after_id, number").fetchall()
+        assert left == [(0, 5, "join"), (0, 5, "join"), (1, 5, "quit")]
 
 
 def test_share_needs_an_empty_log(tmp_path: Path, log: FakeLog) -> None:
