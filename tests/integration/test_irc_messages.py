@@ -384,6 +384,7 @@ HISTORY = {
         alice : account {HISTORY_CAPS} +draft/event-playback
         bob : account {HISTORY_CAPS}
         alice > JOIN $room
+        alice ..
         bob > JOIN $room
         bob ..
         alice > PRIVMSG $room :hello
