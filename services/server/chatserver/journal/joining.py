@@ -42,7 +42,7 @@ from chatserver.store.files import touch_private
 from chatserver.store.guests import release_all_names
 from chatserver.store.identity import adopt_history_id, read_highest_id, read_history_id
 from chatserver.store.log_position import LogPosition, forget_log, is_empty, read_position, write_position
-from chatserver.store.messages import read_last_time_ms
+from chatserver.store.message_table import read_last_time_ms
 from chatserver.store.state import STATE_FILE, StateFile
 
 if TYPE_CHECKING:
