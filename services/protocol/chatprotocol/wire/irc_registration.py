@@ -97,9 +97,9 @@ def _shown(connection: IrcConnection, name: str) -> str:
 
 def _list(connection: IrcConnection, kind: str, words: list[str]) -> None:
     """Answer with a list, in one line: some bots know no others. A star is in the place of a nick that is too long."""
-    line = _cap_line(connection, "CAP", connection.target, kind, " ".join(words))
+    line, short = (_cap_line(connection, "CAP", each, kind, " ".join(words)) for each in (connection.target, "*"))
     is_too_long = len(line.encode()) + LINE_END_BYTES > IRC_LINE_MAX_BYTES
-    connection.put(_cap_line(connection, "CAP", "*", kind, " ".join(words)) if is_too_long else line)
+    connection.put(short if is_too_long else line)
 
 
 def _cap_line(connection: IrcConnection, *params: str) -> str:
