@@ -91,6 +91,7 @@ _TEXTS = "Texts of others are only texts in the web page: no script runs, and ea
 _TOKEN_ONLY = "A browser keeps a session token, and never a password."
 _SMOOTH = "The web page shows a history of any length smoothly, in bounded memory."
 _ALOUD = "The web page reads aloud what arrives, and no older messages."
+_PHONE = "The web page works on a phone: nothing is wider than the screen, behind the keyboard, or for a mouse only."
 _RECEIVED = "A direct message waits until a device of its recipient has received it."
 _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
@@ -2805,6 +2806,27 @@ BREAKS = (
         '    this.log.setAttribute("aria-live", "off");\n',
         "",
         "browser/test_accessibility.py::test_only_new_messages_are_read_aloud",
+    ),
+    _break(
+        _ALOUD,
+        _STATIC + "view/message.js",
+        '  row.setAttribute("aria-labelledby", named.map((part) => part.id).join(" "));\n',
+        "",
+        "browser/test_accessibility.py::test_page_is_used_with_the_keyboard_only",
+    ),
+    _break(
+        _PHONE,
+        _STATIC + "view/timeline.js",
+        '({ pointerType }) => pointerType === "touch" || ',
+        "() => ",
+        "browser/test_accessibility.py::test_phone_needs_no_sideways_scrolling",
+    ),
+    _break(
+        _PHONE,
+        _STATIC + "style.css",
+        "bottom: calc(100dvh - var(--height)); ",
+        "",
+        "browser/test_accessibility.py::test_keyboard_of_a_phone_covers_nothing",
     ),
     _break(
         _MARKED,
