@@ -2226,6 +2226,27 @@ BREAKS = (
         "unit/client/test_model.py::test_long_topics_are_not_kept",
     ),
     _break(
+        _BOUNDED,
+        _CLIENT + "ui/timeline.py",
+        " and len(text.sender + text.recipient + text.room) <= _NAMES_MAX_CHARACTERS",
+        "",
+        "unit/client/test_timeline.py::test_names_and_rows_of_any_length_are_kept_up_to_a_limit",
+    ),
+    _break(
+        _BOUNDED,
+        _CLIENT + "ui/printed.py",
+        "        if self._rows_at_most > _ROWS_MAX:\n",
+        "        if False:\n",
+        "unit/client/test_timeline.py::test_names_and_rows_of_any_length_are_kept_up_to_a_limit",
+    ),
+    _break(
+        _BOUNDED,
+        _CLIENT + "ui/timeline.py",
+        "return self._history(()) if self._held_characters > _HELD_MAX_CHARACTERS else []",
+        "return []",
+        "unit/client/test_timeline.py::test_messages_that_wait_for_the_history_are_shown_if_they_are_many",
+    ),
+    _break(
         _OWN_SCHEMA,
         _STORE + "search_index.py",
         "is_of_version and not find_foreign_schema(connection, {_VERSION: schema})",

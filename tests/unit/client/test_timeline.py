@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.protocol.samples import held_bytes
 
 from chatclient import notices
 from chatclient.model import ConnectionState, UiState, Unread
@@ -852,3 +853,26 @@ def test_prompt_with_a_room_leaves_half_of_the_window(username: str, room: str, 
 )
 def test_prompt_is_the_question_or_the_username(ui_state: UiState, text: str) -> None:
     assert prompt(ui_state, 80) == text
+
+
+def test_names_and_rows_of_any_length_are_kept_up_to_a_limit(window: Window) -> None:
+    """Promise: memory stays bounded, whatever a server sends."""
+    for number in range(11, 311):
+        assert len([*window.timeline.entries([public(number, "x", "b" * 100_000)])]) == 1
+    assert held_bytes(window.timeline) < 1_000_000
+    printed, (entry,) = PrintedRows(), window.timeline.entries([public(2_000, "x" * 10_000)])
+    rows = window.formatter.rows(entry, "alice", 20)
+    for _ in range(100):
+        printed.add(entry, rows)
+    assert 4_000 < printed.count < 6_000
+    printed.add(entry, rows * 100)
+    assert printed.count == 100 * len(rows)
+
+
+def test_messages_that_wait_for_the_history_are_shown_if_they_are_many() -> None:
+    """A server that never sends the history does not fill the memory."""
+    timeline = Window(is_in=False).timeline
+    received = [public(number, "x" * 50_000) for number in range(11, 150)]
+    entries = [entry for event in (WELCOME, *received) for entry in timeline.entries([event])]
+    assert held_bytes(timeline) < 5_000_000
+    assert [entry.id for entry in entries if isinstance(entry, Text)] == [event.id for event in received]

@@ -13,6 +13,8 @@ from chatclient.ui.timeline import Entry, Text
 
 # Number of entries to remember: more than fit in a window. Entries that scrolled out of the window can't be changed.
 _ENTRIES_MAX: Final = 300
+# The same in rows: one message of the longest has as many. The newest entry is remembered in any case.
+_ROWS_MAX: Final = 5_000
 
 
 class _Printed(NamedTuple):
@@ -25,9 +27,16 @@ class PrintedRows:
 
     def __init__(self) -> None:
         self._printed: deque[_Printed] = deque(maxlen=_ENTRIES_MAX)
+        # Number of the rows, or more: it is counted again when it is above the limit.
+        self._rows_at_most = 0
 
     def add(self, entry: Entry, rows: list[Row]) -> None:
         self._printed.append(_Printed(entry, rows))
+        self._rows_at_most += len(rows)
+        if self._rows_at_most > _ROWS_MAX:
+            self._rows_at_most = self.count
+            while self._rows_at_most > _ROWS_MAX and len(self._printed) > 1:
+                self._rows_at_most -= len(self._printed.popleft().rows)
 
     def forget(self) -> None:
         self._printed.clear()

@@ -41,6 +41,11 @@ _FLOOD_SHOWN_MESSAGES: Final = 100
 _OWN_IDS_MAX: Final = 256
 # Number of shown messages to remember, without their texts, for their tombstones.
 _SHOWN_MAX: Final = 2_000
+# Maximum length of the names of a message that is remembered: a server may send any.
+_NAMES_MAX_CHARACTERS: Final = 256
+# Size of the messages that wait for the history: a server that does not send it can't fill the memory.
+_HELD_MAX_CHARACTERS: Final = 4 * 1024 * 1024
+_HELD_MESSAGE_CHARACTERS: Final = 200
 _PASSWORD_REMARKS: Final = {
     Asked.PASSWORD: "This name exists; if it is yours, type its password.",
     Asked.PASSWORD_NEW_ACCOUNT: "This name is new: choose a password.",
@@ -119,6 +124,7 @@ class Timeline:
         self._unconfirmed: dict[str, Say | Whisper] = {}
         # Messages that arrived after the login and before the recent history. None after that.
         self._held: dict[int, Message] | None = None
+        self._held_characters = 0
         # The seen id of the welcome, if the server sent it: messages with a greater id are new to the user.
         self._seen_id: int | None = None
         self._own_ids: deque[int] = deque(maxlen=_OWN_IDS_MAX)
@@ -320,7 +326,8 @@ class Timeline:
     def _received(self, message: Message) -> list[Entry]:
         if self._held is not None:
             self._held[message.id] = message
-            return []
+            self._held_characters += len(message.text) + len(message.sender) + _HELD_MESSAGE_CHARACTERS
+            return self._history(()) if self._held_characters > _HELD_MAX_CHARACTERS else []
         if not self._is_first(message.id, message.sender):
             return []
         begin: list[Entry] = []
@@ -358,7 +365,7 @@ class Timeline:
 
     def _note_shown(self, text: Text) -> Text:
         """Remember a message that is shown, for its tombstone."""
-        if text.id is not None:
+        if text.id is not None and len(text.sender + text.recipient + text.room) <= _NAMES_MAX_CHARACTERS:
             self._shown[text.id] = Text(text.sender, "", text.time_ms, text.recipient, False, text.room, text.id)
             if len(self._shown) > _SHOWN_MAX:
                 del self._shown[next(iter(self._shown))]
@@ -434,6 +441,7 @@ class Timeline:
         self._set_username(welcome.username)
         is_guest = welcome.account is events.AccountKind.GUEST
         self._held = None if is_guest else {}
+        self._held_characters = 0
         self._seen_id = welcome.seen_id
         kind = ", a guest" if is_guest else ", an operator of this server" if welcome.operator else ""
         new = " This name is registered now." if welcome.account is events.AccountKind.NEW else ""
