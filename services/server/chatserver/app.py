@@ -264,7 +264,7 @@ class Server:
         marks = DeliveryMarks(self._journal.defer)
         self._presence = Presence(config.users_seconds, self._crash)
         self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
-        self._users = users = LocalUsers(
+        self._users = LocalUsers(
             buffers,
             partial(self._open_buffer, protocols, kept_bytes),
             self._sender.remove_buffer,
@@ -278,7 +278,21 @@ class Server:
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash, stored_costs=self._accounts.hash_costs())
         self._operators = config.operator or ()
-        accounts = self._accounts
+        self._protocols, self._udp_silence_seconds = protocols, udp_silence_seconds
+        self._build_connections(
+            config,
+            self._build_services(config, messages, rooms, memory.claim),
+            overflow,
+            WebSocket(pages, origins, keeps_alive=False, irc=irc),
+            memory.claim,
+        )
+        self._build_administration(config, dropped_log_entries)
+
+    def _build_services(
+        self, config: Config, messages: Messages, rooms: Rooms, claim: Callable[[int], None]
+    ) -> Services:
+        """Build what the sessions call, and the hub."""
+        cluster, accounts, users = self._cluster, self._accounts, self._users
         registration_limits = RegistrationLimits(
             config.address_registrations, config.registrations, self._counters, is_reserved=self._is_reserved
         )
@@ -328,7 +342,15 @@ class Server:
             requests=RateLimit("request_rate", config.request_burst, config.request_rate, self._counters),
             rooms=RateLimit("rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, self._counters),
         )
-        services = Services(
+        self._limits = ConnectionLimits(
+            exempt=config.exempt,
+            trusted_proxies=config.trusted_proxies,
+            at_once_max=config.address_connections,
+            new_max=config.address_new_connections,
+            pages_max=config.address_pages,
+        )
+        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, self._limits)
+        return Services(
             accounts=accounts,
             messages=messages,
             indexer=self._indexer,
@@ -344,7 +366,7 @@ class Server:
                 *(users, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
             ),
             log=LogCommands(
-                *(MessageLog(self._database, messages, memory.claim), messages, ReadMarks(self._database), accounts),
+                *(MessageLog(self._database, messages, claim), messages, ReadMarks(self._database), accounts),
                 *(room_commands, self._journal, users),
             ),
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),
@@ -354,38 +376,37 @@ class Server:
             counters=self._counters,
             find_refusal=cluster.find_refusal if cluster is not None else lambda: "",
         )
-        limits = ConnectionLimits(
-            exempt=config.exempt,
-            trusted_proxies=config.trusted_proxies,
-            at_once_max=config.address_connections,
-            new_max=config.address_new_connections,
-            pages_max=config.address_pages,
-        )
+
+    def _build_connections(
+        self,
+        config: Config,
+        services: Services,
+        overflow: BroadcastBuffer,
+        behind_proxy: WebSocket,
+        claim: Callable[[int], None],
+    ) -> None:
         connection_services = ConnectionServices(
-            protocols=protocols,
+            protocols=self._protocols,
             sender=self._sender,
             login_seconds=config.login_seconds,
             open_session=partial(Session, services),
-            limits=limits,
+            limits=self._limits,
             overflow=overflow,
             answer_max_bytes=config.answer_max_bytes,
             tls=self._tls,
             tls_required=_TLS_REQUIRED if config.tls == "required" else None,
-            behind_proxy=(WebSocket(pages, origins, keeps_alive=False, irc=irc),),
+            behind_proxy=(behind_proxy,),
             counters=self._counters,
         )
         self._connections = Connections(
             connection_services,
             Slots.of(config.max_connections, config.waiting_percent, config.reserved_percent),
-            memory.claim,
+            claim,
         )
         # Before the parts that an error would leave open.
-        self._bound = _listen(config) if cluster is None else None
+        self._bound = _listen(config) if self._cluster is None else None
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
-        self._protocols, self._limits, self._udp_silence_seconds = protocols, limits, udp_silence_seconds
-        self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, limits)
-        self._build_administration(config, dropped_log_entries)
 
     def _make_login(
         self,
