@@ -1,5 +1,8 @@
 /** Sentences about events of rooms and of moderation. */
 
+/** As the times of messages. */
+const MOMENT = { dateStyle: "short", timeStyle: "short", hourCycle: "h23" };
+
 /** The modes of a room in words, as in the terminal client. */
 export function modeWords({ private: isPrivate, moderated, open_topic: openTopic, key, members_max: membersMax }) {
   const words = [
@@ -38,7 +41,7 @@ export function noticeOf(object, isMe) {
       return room === undefined ? `${by} disconnected ${target}${why}.` : `${by} removed ${target}${inRoom}${why}.`;
     case "banned":
     case "muted": {
-      const time = object.until === undefined ? "for ever" : `until ${new Date(object.until).toLocaleString()}`;
+      const time = object.until === undefined ? "for ever" : `until ${new Date(object.until).toLocaleString(undefined, MOMENT)}`;
       return `${by} ${type} ${target}${inRoom} ${time}${why}.`;
     }
     case "unbanned":
