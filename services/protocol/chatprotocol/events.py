@@ -731,6 +731,21 @@ class RoomEvent(Struct, frozen=True, gc=False, kw_only=True):
     modes: RoomModes | None = None
 
 
+class EventPlace(Struct, frozen=True, gc=False):
+    """Where the history of a room has an event, and its time: see RoomEvent."""
+
+    after_id: int
+    number: int
+    time_ms: TimeMs
+
+
+class Placed(Struct, frozen=True):
+    """An event of now that the history of its room has at this place: for connections that track members only."""
+
+    event: "DirectoryEvent | TaggedEvent"
+    place: EventPlace
+
+
 LogItem: TypeAlias = Message | RoomEvent
 
 
@@ -844,6 +859,7 @@ DirectoryEvent: TypeAlias = (
     | ReadMarked
     | Relayed
     | RelayedBack
+    | Placed
 )
 Event: TypeAlias = TaggedEvent | DirectoryEvent
 # A batch, equivalent to several events.

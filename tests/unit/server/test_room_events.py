@@ -9,7 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from chatprotocol.events import LogItem, PublicMessage, RoomEvent, RoomEventKind, RoomModes, RoomRole, SanctionKind
+from chatprotocol.events import (
+    EventPlace,
+    LogItem,
+    PublicMessage,
+    RoomEvent,
+    RoomEventKind,
+    RoomModes,
+    RoomRole,
+    SanctionKind,
+)
 from chatprotocol.requests import Bound, HistoryOrder
 from chatserver.journal.apply import Transaction, apply
 from chatserver.journal.entries import (
@@ -23,11 +32,13 @@ from chatserver.journal.entries import (
     JoinRoom,
     KickMember,
     LiftSanction,
+    Moderated,
     NewAccount,
     PartRoom,
     Prune,
     PublicMessages,
     RenameGuest,
+    RoomChange,
     Sanction,
     SetRole,
     SetRoomModes,
@@ -287,6 +298,7 @@ def test_each_change_is_an_event(store: Store) -> None:
     """With its actor, target and text; not what changes nothing, an invitation, nor a mute."""
     about_bob = (DEV_ID, BOB, "bob", ANN, "ann")
     acting: dict[str, Any] = {"by_id": ANN, "by": "ann", "room_id": DEV_ID, "account_id": BOB, "username": "bob"}
+    places: list[EventPlace] = []
     for entry in (
         InviteUser(*about_bob),
         KickMember(*about_bob, "the invitation"),
@@ -306,7 +318,7 @@ def test_each_change_is_an_event(store: Store) -> None:
         Sanction(kind=SanctionKind.BAN, reason="again", **acting),
         LiftSanction(kind=SanctionKind.BAN, **acting),
     ):
-        store.apply(entry)
+        places += _places_of(store.apply(entry))
     modes = '{"moderated":true,"key":"*","members_max":5}'
     assert store.told() == [
         ("join", "ann", "", ""),
@@ -322,6 +334,8 @@ def test_each_change_is_an_event(store: Store) -> None:
         ("ban", "ann", "bob", ""),
         ("unban", "ann", "bob", ""),
     ]
+    # The first join is that of the fixture.
+    assert places == [EventPlace(each.after_id, each.number, each.time_ms) for each in store.events()][1:]
     found = {each.kind: each for each in store.events()}
     assert (found[KINDS.ROLE].old_role, found[KINDS.ROLE].role) == (RoomRole.MEMBER, RoomRole.OPERATOR)
     changed = found[KINDS.MODES]
@@ -330,6 +344,14 @@ def test_each_change_is_an_event(store: Store) -> None:
     stored = "\n".join(store.connection.iterdump())
     assert modes in stored
     assert stored.count("sesame") == 1, "the key that opens the room, and no copy of it"
+
+
+def _places_of(outcome: RoomChange | Moderated) -> list[EventPlace]:
+    """The places that an outcome has, in the order of the events."""
+    change = outcome.change if isinstance(outcome, Moderated) else outcome
+    places = [change.place, change.heir_place] if change is not None else []
+    places += [outcome.place] if isinstance(outcome, Moderated) else []
+    return [each for each in places if each is not None]
 
 
 def test_modes_that_end_are_told_as_such(store: Store) -> None:
@@ -346,7 +368,7 @@ def test_new_owner_and_guests_are_told(store: Store) -> None:
     assert isinstance(guest, Account)
     store.join(BOB)
     store.join(guest.id)
-    store.apply(PartRoom(ANN, "ann", DEV_ID))
+    places = _places_of(store.apply(PartRoom(ANN, "ann", DEV_ID)))
     renamed = store.apply(RenameGuest("gus", guest.claim, "gil")).account
     store.apply(GuestRelease("gil", renamed.claim))
     assert [(*each, event.is_guest) for each, event in zip(_told(store), store.events(reader=BOB), strict=True)] == [
@@ -358,6 +380,8 @@ def test_new_owner_and_guests_are_told(store: Store) -> None:
         ("nick", "gus", "gil", True),
         ("quit", "gil", "", True),
     ]
+    parted, heir = store.events(reader=BOB)[3:5]
+    assert places == [EventPlace(each.after_id, each.number, each.time_ms) for each in (parted, heir)]
 
 
 def _told(store: Store) -> list[tuple[str, str, str]]:

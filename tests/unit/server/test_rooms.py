@@ -380,6 +380,8 @@ def test_rooms_behave_like_the_model(entries: list[Entry[Any]]) -> None:
     model = Model()
     with memory_database() as database, database.reading() as connection:
         for entry, outcome in zip(entries, start(database, LIMITS, entries), strict=True):
+            if isinstance(outcome, RoomChange):  # its places: see test_room_events.py
+                outcome = replace(outcome, place=None, heir_place=None)  # noqa: PLW2901
             assert outcome == model.apply(entry), entry
         for account_id in (*PERSONS, GUEST_ID, NOBODY_ID):
             assert_reads(database, model, account_id)

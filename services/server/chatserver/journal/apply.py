@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
+    from chatprotocol.events import EventPlace
     from chatserver.journal.entries import Entry, RoomOutcome
     from chatserver.store.accounts import Account
     from chatserver.store.message_table import StoredMessage
@@ -157,9 +158,10 @@ class Transaction:
 
     def add_event(
         self, room_id: int, kind: RoomEventKind, actor_id: int | None, target_id: int | None = None, text: str = ""
-    ) -> None:
+    ) -> EventPlace:
         """Append an event to the history of a room. An actor of 0 is the administrator."""
-        insert_event(self.connection, room_id, self.last_id, self.time_ms, kind, actor_id or None, target_id, text=text)
+        where = (room_id, self.last_id, self.time_ms)
+        return insert_event(self.connection, *where, kind, actor_id or None, target_id, text=text)
 
     def find_silence(self, account_id: int, room_id: int) -> ActiveSanction | None:
         """The sanction that keeps the account from sending to the room, the lobby, or (DIRECT_ID) another user."""
@@ -411,21 +413,22 @@ def _join(transaction: Transaction, entry: entries.JoinRoom) -> RoomOutcome:
         if not room.is_invited and (problem := _find_entry_problem(transaction, room, entry.key)) is not None:
             return problem
         rooms.set_role(connection, room.room_id, entry.account_id, RoomRole.MEMBER)
-        transaction.add_event(room.room_id, RoomEventKind.JOIN, entry.account_id)
-        return _with_roles(transaction, _change(room, None, RoomRole.MEMBER))
+        place = transaction.add_event(room.room_id, RoomEventKind.JOIN, entry.account_id)
+        return _with_roles(transaction, replace(_change(room, None, RoomRole.MEMBER), place=place))
     if rooms.count_rooms(connection) >= limits.rooms or rooms.read_last_room_id(connection) >= limits.room_id:
         return Problem.TOO_MANY_ROOMS
     room_id = rooms.insert_room(connection, entry.room, transaction.time_ms, is_private=entry.is_private)
     if room_id is None:
         return Problem.UNKNOWN_ROOM
     rooms.set_role(connection, room_id, entry.account_id, RoomRole.OWNER)
-    transaction.add_event(room_id, RoomEventKind.JOIN, entry.account_id)
+    place = transaction.add_event(room_id, RoomEventKind.JOIN, entry.account_id)
     return RoomChange(
         *(room_id, entry.room, "", entry.is_private, 0, None, RoomRole.OWNER),
         is_new=True,
         modes=RoomModes(private=entry.is_private),
         created_ms=transaction.time_ms,
         roles={entry.username: RoomRole.OWNER},
+        place=place,
     )
 
 
@@ -473,10 +476,10 @@ def _end_membership(
     if role is None:
         return change
     if by_id is None:
-        transaction.add_event(room_id, RoomEventKind.PART, account_id, text=reason)
+        place = transaction.add_event(room_id, RoomEventKind.PART, account_id, text=reason)
     else:
-        transaction.add_event(room_id, RoomEventKind.KICK, by_id, account_id, reason)
-    return _settle(transaction, change, has_lost_owner=role is RoomRole.OWNER)
+        place = transaction.add_event(room_id, RoomEventKind.KICK, by_id, account_id, reason)
+    return _settle(transaction, replace(change, place=place), has_lost_owner=role is RoomRole.OWNER)
 
 
 def end_memberships(transaction: Transaction, account_ids: Sequence[int]) -> GuestsGone | None:
@@ -506,14 +509,14 @@ def _settle(transaction: Transaction, change: RoomChange, *, has_lost_owner: boo
     connection, room_id = transaction.connection, change.room_id
     if not rooms.read_counts(connection, room_id).members:
         rooms.end_room(connection, room_id)
-        return replace(change, has_ended=True)
+        return replace(change, has_ended=True, place=None)
     heir = rooms.find_heir(connection, room_id) if has_lost_owner else None
     if heir is None:
         return change
     heir_id, name = heir
     rooms.set_role(connection, room_id, heir_id, RoomRole.OWNER)
-    transaction.add_event(room_id, RoomEventKind.HEIR, None, heir_id)
-    return replace(change, heir_id=heir_id, heir=name)
+    place = transaction.add_event(room_id, RoomEventKind.HEIR, None, heir_id)
+    return replace(change, heir_id=heir_id, heir=name, heir_place=place)
 
 
 def _kick(transaction: Transaction, entry: entries.KickMember, room: RoomView) -> RoomOutcome:
@@ -541,20 +544,21 @@ def _set_topic(transaction: Transaction, entry: entries.SetTopic) -> RoomOutcome
     if room.topic == entry.topic:
         return _change(room, room.role, room.role, is_changed=False)
     rooms.update_topic(transaction.connection, room.room_id, entry.topic, entry.by, transaction.time_ms)
-    transaction.add_event(room.room_id, RoomEventKind.TOPIC, entry.by_id, text=entry.topic)
+    place = transaction.add_event(room.room_id, RoomEventKind.TOPIC, entry.by_id, text=entry.topic)
     change = _change(room, room.role, room.role)
-    return replace(change, topic=entry.topic, topic_by=entry.by, topic_ms=transaction.time_ms)
+    return replace(change, topic=entry.topic, topic_by=entry.by, topic_ms=transaction.time_ms, place=place)
 
 
 def _set_modes(transaction: Transaction, entry: entries.SetRoomModes, room: RoomView) -> RoomOutcome:
     given = {name: getattr(entry, name) for name in RoomModes.__struct_fields__}
     modes = replace(room.modes, **{name: value for name, value in given.items() if value is not None})
     rooms.update_modes(transaction.connection, room.room_id, modes)
-    if modes != room.modes:
-        changes = encode_modes(room.modes, modes)
-        transaction.add_event(room.room_id, RoomEventKind.MODES, entry.by_id, text=changes)
     change = _change(room, room.role, room.role, is_changed=modes != room.modes)
-    return replace(change, is_private=modes.private, modes=modes, old_modes=room.modes)
+    place = None
+    if change.is_changed:
+        changes = encode_modes(room.modes, modes)
+        place = transaction.add_event(room.room_id, RoomEventKind.MODES, entry.by_id, text=changes)
+    return replace(change, is_private=modes.private, modes=modes, old_modes=room.modes, place=place)
 
 
 def _invite(transaction: Transaction, entry: entries.InviteUser, room: RoomView) -> RoomOutcome:
@@ -582,10 +586,12 @@ def _set_role(transaction: Transaction, entry: entries.SetRole, room: RoomView) 
     if entry.old_role not in (None, role):
         return _change(room, role, role, is_changed=False)
     rooms.set_role(connection, room.room_id, entry.account_id, entry.role)
-    if role is not entry.role:
-        roles = encode_roles(role, entry.role)
-        transaction.add_event(room.room_id, RoomEventKind.ROLE, entry.by_id, entry.account_id, roles)
-    return _change(room, role, entry.role, is_changed=role is not entry.role)
+    change = _change(room, role, entry.role, is_changed=role is not entry.role)
+    if not change.is_changed:
+        return change
+    roles = encode_roles(role, entry.role)
+    place = transaction.add_event(room.room_id, RoomEventKind.ROLE, entry.by_id, entry.account_id, roles)
+    return replace(change, place=place)
 
 
 def _by_operator(change: Callable[[Transaction, Any, RoomView], RoomOutcome]) -> Callable[..., RoomOutcome]:
@@ -680,18 +686,18 @@ def _sanction(transaction: Transaction, entry: entries.Sanction) -> Moderated | 
     sanction = ActiveSanction(entry.kind, until_ms, entry.reason)
     moderation.replace_sanction(connection, sanction, room_id, entry.account_id, entry.network, entry.by, time_ms)
     transaction.note_moderation()
-    is_hidden, change = _is_hidden(transaction, room, entry.account_id), None
+    is_hidden, change, place = _is_hidden(transaction, room, entry.account_id), None, None
     if room is not None and is_ban:
         role, is_invited = rooms.read_standing(connection, entry.account_id, room.room_id)
         if role is not None or is_invited:
             change = _end_membership(transaction, room, entry.account_id, role, by_id=entry.by_id, reason=entry.reason)
     if room is not None and is_ban and not (change and change.has_ended):
-        transaction.add_event(room.room_id, RoomEventKind.BAN, entry.by_id, entry.account_id)
+        place = transaction.add_event(room.room_id, RoomEventKind.BAN, entry.by_id, entry.account_id)
     name = room.name if room else None
     detail = "" if entry.seconds is None else f"for {entry.seconds} s"
     target = entry.username or entry.network
     _audit(transaction, entry, entry.kind, target, room=name, reason=entry.reason, detail=detail)
-    return Moderated(name, until_ms, change, is_hidden)
+    return Moderated(name, until_ms, change, is_hidden, place)
 
 
 def _lift(transaction: Transaction, entry: entries.LiftSanction) -> Moderated | Problem:
@@ -704,11 +710,12 @@ def _lift(transaction: Transaction, entry: entries.LiftSanction) -> Moderated | 
     target = (entry.room_id, entry.account_id, entry.network)
     if not moderation.delete_sanction(transaction.connection, entry.kind, *target, transaction.time_ms):
         return Problem.NOT_SANCTIONED
+    place = None
     if room is not None and entry.kind is SanctionKind.BAN:
-        transaction.add_event(room.room_id, RoomEventKind.UNBAN, entry.by_id, entry.account_id)
+        place = transaction.add_event(room.room_id, RoomEventKind.UNBAN, entry.by_id, entry.account_id)
     name = room.name if room else None
     _audit(transaction, entry, f"un{entry.kind}", entry.username or entry.network, room=name)
-    return Moderated(name, is_hidden=_is_hidden(transaction, room, entry.account_id))
+    return Moderated(name, is_hidden=_is_hidden(transaction, room, entry.account_id), place=place)
 
 
 def _is_hidden(transaction: Transaction, room: RoomView | None, account_id: int) -> bool:

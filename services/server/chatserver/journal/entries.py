@@ -14,7 +14,7 @@ from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import RoomModes, RoomRole, SanctionKind
+from chatprotocol.events import EventPlace, RoomModes, RoomRole, SanctionKind
 from chatserver.store.accounts import Account, Role
 from chatserver.store.moderation import ActiveSanction
 from chatserver.store.rooms import LOBBY_ID
@@ -273,6 +273,9 @@ class RoomChange(Struct, frozen=True, gc=False):
     is_ignored: bool = False
     # Of a JoinRoom: the members with a role above MEMBER, by name.
     roles: dict[str, RoomRole] = {}
+    # Where the history has the change, and that of the owner; None if it has none, or the room has ended.
+    place: EventPlace | None = None
+    heir_place: EventPlace | None = None
 
 
 class GuestsGone(Struct, frozen=True, gc=False):
@@ -421,6 +424,8 @@ class Moderated(Struct, frozen=True, gc=False):
     change: RoomChange | None = None
     # True if the room is private, and the target neither is a member nor was invited: it must not learn of the room.
     is_hidden: bool = False
+    # Where the history of the room has the ban or its end; None if it has none.
+    place: EventPlace | None = None
 
 
 class DeletedMessage(Struct, frozen=True, gc=False):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
-from chatprotocol.events import RoomEvent, RoomEventKind, RoomModes, RoomRole, TimeMs
+from chatprotocol.events import EventPlace, RoomEvent, RoomEventKind, RoomModes, RoomRole, TimeMs
 
 if TYPE_CHECKING:
     import sqlite3
@@ -42,7 +42,7 @@ _CHANGES: Final = msgspec.json.Decoder(dict[str, bool | int | str])
 
 _INSERT: Final = (
     "INSERT INTO room_event SELECT :room, :after, 1 + coalesce((SELECT max(number) FROM room_event"
-    " WHERE conversation_id = :room AND after_id = :after), 0), :time, :kind, :actor, :target, :text"
+    " WHERE conversation_id = :room AND after_id = :after), 0), :time, :kind, :actor, :target, :text RETURNING number"
 )
 _DELETE_OLDEST: Final = (
     "DELETE FROM room_event WHERE conversation_id = ?1 AND (after_id, number) = (SELECT after_id, number"
@@ -183,15 +183,17 @@ def insert_event(
     actor_id: int | None,
     target_id: int | None = None,
     text: str = "",
-) -> None:
+) -> EventPlace:
     """Append an event, and delete the oldest one if there are too many."""
     values = {"room": room_id, "after": after_id, "time": time_ms, "kind": kind}
-    connection.execute(_INSERT, values | {"actor": actor_id, "target": target_id, "text": text})
+    values |= {"actor": actor_id, "target": target_id, "text": text}
+    (number,) = connection.execute(_INSERT, values).fetchone()
     (count,) = connection.execute("SELECT event_count FROM conversation WHERE id = ?", (room_id,)).fetchone()
     if count < EVENTS_MAX:
         connection.execute(_CHANGE_COUNT, (1, room_id))
     else:
         connection.execute(_DELETE_OLDEST, (room_id,))
+    return EventPlace(after_id, number, TimeMs(time_ms))
 
 
 def delete_events(connection: sqlite3.Connection, ids: range, before_ms: int) -> None:
