@@ -418,6 +418,62 @@ HISTORY = {
         alice < @batch=$between;msgid=$kicked :$alice!*@* KICK $room $bob spam
         alice < BATCH -$between
     """,
+    "chathistory, event-playback: lines of now have the msgid and time that the history gives": f"""
+        alice : account {HISTORY_CAPS} +draft/event-playback
+        bob : account {HISTORY_CAPS} +draft/event-playback
+        alice > JOIN $room
+        alice < @msgid=$m1;time=$t1 :$alice!*@* JOIN $room
+        alice ..
+        bob > JOIN $room
+        bob < @msgid=$m2;time=$t2 :$bob!*@* JOIN $room
+        bob ..
+        alice < @msgid=$m2;time=$t2 :$bob!*@* JOIN $room
+        alice > MODE $room +mk key
+        alice < @msgid=$m3;time=$t3 :$alice!*@* MODE $room +mk key
+        bob < @msgid=$m3;time=$t3 :$alice!*@* MODE $room +mk key
+        alice > TOPIC $room :the plan
+        alice < @msgid=$m4;time=$t4 :$alice!*@* TOPIC $room :the plan
+        bob < @msgid=$m4;time=$t4 :$alice!*@* TOPIC $room :the plan
+        alice > KICK $room $bob :spam
+        alice < @msgid=$m5;time=$t5 :$alice!*@* KICK $room $bob spam
+        bob < @msgid=$m5;time=$t5 :$alice!*@* KICK $room $bob spam
+        bob > JOIN $room key
+        bob < @msgid=$m6;time=$t6 :$bob!*@* JOIN $room
+        bob ..
+        alice < @msgid=$m6;time=$t6 :$bob!*@* JOIN $room
+        alice > MODE $room +b $bob
+        alice < @msgid=$m7;time=$t7 :$alice!*@* KICK $room $bob *
+        alice < @msgid=$m8;time=$t8 :$alice!*@* MODE $room +b $bob!*@*
+        bob < @msgid=$m7;time=$t7 :$alice!*@* KICK $room $bob *
+        alice > MODE $room -b $bob
+        alice < @msgid=$m9;time=$t9 :$alice!*@* MODE $room -b $bob!*@*
+        bob > JOIN $room key
+        bob ..
+        alice < @msgid=$m10 :$bob!*@* JOIN $room
+        alice > MODE $room +v $bob
+        alice < @msgid=$m11;time=$t11 :$alice!*@* MODE $room +v $bob
+        bob < @msgid=$m11;time=$t11 :$alice!*@* MODE $room +v $bob
+        alice > PART $room :bye
+        alice < @msgid=$m12;time=$t12 :$alice!*@* PART $room bye
+        bob < @msgid=$m13;time=$t13 :$S MODE $room +o $bob
+        bob < @msgid=$m12;time=$t12 :$alice!*@* PART $room bye
+        bob > CHATHISTORY LATEST $room * 50
+        bob < BATCH +$all chathistory $room
+        bob < @batch=$all;msgid=$m1;time=$t1 :$alice!*@* JOIN $room
+        bob < @batch=$all;msgid=$m2;time=$t2 :$bob!*@* JOIN $room
+        bob < @batch=$all;msgid=$m3;time=$t3 :$alice!*@* MODE $room +mk *
+        bob < @batch=$all;msgid=$m4;time=$t4 :$alice!*@* TOPIC $room :the plan
+        bob < @batch=$all;msgid=$m5;time=$t5 :$alice!*@* KICK $room $bob spam
+        bob < @batch=$all;msgid=$m6;time=$t6 :$bob!*@* JOIN $room
+        bob < @batch=$all;msgid=$m7;time=$t7 :$alice!*@* KICK $room $bob *
+        bob < @batch=$all;msgid=$m8;time=$t8 :$alice!*@* MODE $room +b $bob!*@*
+        bob < @batch=$all;msgid=$m9;time=$t9 :$alice!*@* MODE $room -b $bob!*@*
+        bob < @batch=$all;msgid=$m10 :$bob!*@* JOIN $room
+        bob < @batch=$all;msgid=$m11;time=$t11 :$alice!*@* MODE $room +v $bob
+        bob < @batch=$all;msgid=$m12;time=$t12 :$alice!*@* PART $room bye
+        bob < @batch=$all;msgid=$m13;time=$t13 :$S MODE $room +o $bob
+        bob < BATCH -$all
+    """,
     "chathistory, event-playback: without it, and at the next login, there are messages only": f"""
         alice : account {HISTORY_CAPS}
         alice > JOIN $room

@@ -31,6 +31,9 @@ from .irc_dialogue import NAME, Dialogue
 BOB = UserInfo(username="bob", is_online=True, realname="Bob B.", away="lunch")
 FROM_BOB = ":bob!bob@chat.test"
 MODES = RoomModes(moderated=True, key="word", members_max=5)
+PLACE = events.EventPlace(9, 2, TimeMs(5_000))
+# The tags of a line with this place, for a client that knows time and tags.
+TAGS = "time=1970-01-01T00:00:05.000Z;msgid=9.2"
 
 SHARED: tuple[tuple[events.Event | events.Modes, str, list[str]], ...] = (
     (events.MemberJoined(room="dev", info=BOB), "", [f"{FROM_BOB} JOIN #dev"]),
@@ -106,6 +109,8 @@ MORE = (
     events.Relayed("bob", "dev", None, "TAGMSG", "+typing=active", ""),
     events.Relayed("bob", "dev", None, "PRIVMSG", "+typing=done", "\x01PING 1\x01", TimeMs(1), bot=True),
     events.MemberJoined(room="dev", info=structs.replace(BOB, is_bot=True), role=RoomRole.VOICE),
+    events.Placed(events.MemberJoined(room="dev", info=BOB, role=RoomRole.VOICE), PLACE),
+    events.Placed(events.TopicChanged("dev", "plans", "bob"), PLACE),
 )
 
 
@@ -125,7 +130,11 @@ def test_message_is_encoded_once_for_all_variants_with_the_same_lines() -> None:
     irc = Irc()
     websocket = WebSocket(irc=irc)
     for protocol, prefix in ((irc, "irc"), (websocket, "websocket/text.ircv3.net")):
-        for event, encodings in ((PublicBatch(18, 0, "bob", ["hi", "you"]), 16), (events.MemberLeft("dev", "bob"), 4)):
+        for event, encodings in (
+            (PublicBatch(18, 0, "bob", ["hi", "you"]), 16),
+            (events.MemberLeft("dev", "bob"), 4),
+            (events.Placed(events.MemberLeft("dev", "bob"), PLACE), 8),
+        ):
             encoded = [protocol.encoder(f"{prefix}/{letters}")([event]) for letters in VARIANTS]
             assert len({id(each) for each in encoded}) <= encodings
 
@@ -248,11 +257,38 @@ def test_event_of_the_history_is_the_line_that_members_got(event: RoomEvent, exp
 
 def test_event_of_the_history_has_tags() -> None:
     """The time and an id of its own. A guest has no account, whoever has the name now; the server has none either."""
-    tags = "time=1970-01-01T00:00:05.000Z;msgid=9.2"
     encoding = Encoding(NAME, LETTERS, Users(is_account=lambda _: True))
-    assert event_line(encoding, played(RoomEventKind.JOIN)) == f"@{tags};account=bob {FROM_BOB} JOIN #dev bob bob"
-    assert event_line(encoding, played(RoomEventKind.JOIN, is_guest=True)) == f"@{tags} {FROM_BOB} JOIN #dev * bob"
-    assert event_line(encoding, played(RoomEventKind.HEIR, "", target="bob")).startswith(f"@{tags} :chat.test MODE")
+    assert event_line(encoding, played(RoomEventKind.JOIN)) == f"@{TAGS};account=bob {FROM_BOB} JOIN #dev bob bob"
+    assert event_line(encoding, played(RoomEventKind.JOIN, is_guest=True)) == f"@{TAGS} {FROM_BOB} JOIN #dev * bob"
+    assert event_line(encoding, played(RoomEventKind.HEIR, "", target="bob")).startswith(f"@{TAGS} :chat.test MODE")
+
+
+PLACED: tuple[tuple[events.DirectoryEvent | events.TaggedEvent, list[str]], ...] = (
+    (events.MemberJoined(room="dev", info=BOB, role=RoomRole.VOICE), [f"@{TAGS} {FROM_BOB} JOIN", ":chat.test MODE"]),
+    (events.Entered(room="dev", username="alice", last_id=9, members=()), [f"@{TAGS} :alice", ":chat.test 366"]),
+    (events.MemberLeft("dev", "bob"), [f"@{TAGS} {FROM_BOB} PART #dev"]),
+    (events.Parted("dev", "bob", "spam"), [f"@{TAGS} {FROM_BOB} KICK #dev alice spam"]),
+    (events.TopicChanged("dev", "tea", "bob"), [f"@{TAGS} {FROM_BOB} TOPIC #dev tea"]),
+    (events.Banned(room="dev", username="carol", by="bob"), [f"@{TAGS} {FROM_BOB} MODE #dev +b carol!*@*"]),
+    # Operators of the server who are not in the room.
+    (events.Kicked(room="ops", username="carol", by="bob"), [":chat.test NOTICE alice :bob removed carol from #ops"]),
+)
+
+
+@pytest.mark.parametrize(("event", "starts"), PLACED)
+def test_line_of_now_has_the_id_and_time_of_the_history(event: Any, starts: list[str]) -> None:
+    """A client that gets both knows that they are one. Lines that the history does not have get no id."""
+    alice = Dialogue("message-tags server-time")
+    alice.enter("dev")
+    for line, start in zip(alice.hear(events.Placed(event, PLACE))[: len(starts)], starts, strict=True):
+        assert line.startswith(start)
+    without = Dialogue()
+    without.enter("dev")
+    assert without.hear(events.Placed(event, PLACE)) == without.hear(event)
+    labeled = Dialogue("message-tags server-time labeled-response batch")
+    changed = events.Placed(events.TopicChanged("dev", "tea", "alice"), PLACE)
+    (line,) = labeled.say("@label=7 TOPIC #dev tea", changed).lines
+    assert line == f"@label=7;{TAGS} :alice!alice@chat.test TOPIC #dev tea"
 
 
 def test_every_kind_of_event_has_a_line() -> None:

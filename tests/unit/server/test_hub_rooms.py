@@ -16,6 +16,7 @@ from chatprotocol.events import (
     Deleted,
     DirectDeleted,
     Event,
+    EventPlace,
     Invited,
     InvitedMember,
     Joined,
@@ -289,7 +290,9 @@ def new_events(connection: Connection, skipped: int) -> list[Event]:
 
 
 def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: RoomRole | None = None) -> RoomChange:
-    return RoomChange(ROOMS["dev"], "dev", "tea", False, 17, old_role, role, is_changed=is_changed)
+    """It has a place, which these connections are not told: they don't track members."""
+    place = EventPlace(17, 1, TimeMs(5))
+    return RoomChange(ROOMS["dev"], "dev", "tea", False, 17, old_role, role, is_changed=is_changed, place=place)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def _shared_lines(encoding: Encoding, event: Event | EventBatch) -> list[str]:
         return irc_messages.message_lines(encoding, event)
     if isinstance(event, events.Relayed):
         return irc_messages.relayed_lines(encoding, event)
+    if isinstance(event, events.Placed):
+        return irc_events.placed_lines(encoding, event.place, _shared_lines(encoding, event.event))
     return irc_events.shared_lines(event, encoding)
 
 
@@ -171,8 +173,11 @@ class IrcServer(ServerProtocol):
                     elif "account-notify" in connection.enabled:
                         lines.append(format_line(connection.prefix, "ACCOUNT", connection.account))
                 case _:
-                    found = self._own_lines(event)
-                    lines += connection.answer_lines(found) if connection.is_answer(event) else found
+                    inner = event.event if isinstance(event, events.Placed) else event
+                    found = self._own_lines(inner)
+                    if isinstance(event, events.Placed):
+                        found = irc_events.placed_lines(connection.encoding, event.place, found)
+                    lines += connection.answer_lines(found) if connection.is_answer(inner) else found
         return encode_lines(lines)
 
     def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
@@ -309,8 +314,13 @@ class Irc(WireProtocol):
             kind = type(items[0])
             found = encodings.get(kind)
             if found is None:
-                needed = letters_for(kind, letters)
-                found = encodings[kind] = needed, Encoding(name, needed, users)
+                event = items[0]
+                if isinstance(event, events.Placed):  # not one kind: it depends on the event inside
+                    needed = letters_for(type(event.event), letters, is_placed=True)
+                    found = needed, Encoding(name, needed, users)
+                else:
+                    needed = letters_for(kind, letters)
+                    found = encodings[kind] = needed, Encoding(name, needed, users)
             return self._last.encode(items[0], found[0], lambda: _encode_shared(found[1], items))
 
         return encode

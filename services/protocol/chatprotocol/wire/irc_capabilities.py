@@ -68,6 +68,7 @@ _ALL: Final = (
 _MULTILINE: Final = frozenset({"batch", "draft/multiline"})
 _MULTILINE_LETTER: Final = "b"
 _OF_MESSAGES: Final = "abgt"
+_OF_PLACED: Final = "gt"
 # The letters that the shared lines of each kind of event depend on; an event that is not listed depends on all.
 _LETTERS_OF: Final[Mapping[type, str]] = {
     events.PublicBatch: _OF_MESSAGES,
@@ -104,10 +105,16 @@ def letters_of(enabled: AbstractSet[str]) -> str:
     return "".join(sorted(letters))
 
 
-def letters_for(kind: type, letters: str) -> str:
-    """Those of the letters that the shared lines of this kind of event depend on."""
+def letters_for(kind: type, letters: str, *, is_placed: bool = False) -> str:
+    """Those of the letters that the shared lines of this kind of event depend on.
+
+    ``is_placed``: it is in an events.Placed, whose time and id are tags.
+    """
     needed = _LETTERS_OF.get(kind)
-    return letters if needed is None else "".join([each for each in letters if each in needed])
+    if needed is None:
+        return letters
+    needed += _OF_PLACED if is_placed else ""
+    return "".join([each for each in letters if each in needed])
 
 
 def _is_unknown(_name: str) -> bool:

@@ -14,7 +14,7 @@ from chatprotocol.events import RoomRole
 from chatprotocol.limits import IRC_LINE_MAX_BYTES
 from chatprotocol.rules import LOBBY, name_key, room_key
 from chatprotocol.wire.irc_capabilities import MESSAGE_REDACTION
-from chatprotocol.wire.irc_lines import escape_tag, format_line
+from chatprotocol.wire.irc_lines import add_tag, escape_tag, format_line
 from chatprotocol.wire.json import to_iso
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ PREFIXES: Final = {RoomRole.OWNER: "@", RoomRole.OPERATOR: "@", RoomRole.VOICE: 
 _MODES_OF_ROLES: Final = {RoomRole.OWNER: "o", RoomRole.OPERATOR: "o", RoomRole.VOICE: "v", RoomRole.MEMBER: ""}
 _NO_NAMES: Final = frozenset({"no-implicit-names", "draft/no-implicit-names"})
 READ_MARKER: Final = "draft/read-marker"
+# The commands of lines of one room that its history has.
+_PLAYED: Final = frozenset({"JOIN", "PART", "KICK", "TOPIC", "MODE"})
 
 
 def channel(room: str | None) -> str:
@@ -316,12 +318,30 @@ def event_line(encoding: Encoding, event: events.RoomEvent) -> str:
 
     ``draft/event-playback`` demands that the client does not take it for a change of now.
     """
-    tags = [f"time={to_iso(event.time_ms)}"] if encoding.has_time else []
-    tags += [f"msgid={event.after_id}.{event.number}"] if encoding.has_tags else []
+    tags = _place_tags(encoding, event)
     has_account = encoding.has_account and event.actor and not event.is_guest
     tags += [f"account={escape_tag(event.actor)}"] if has_account else []
     source = encoding.prefix(event.actor) if event.actor else encoding.server_name
     return format_line(source, *_event_words(encoding, event), tags=";".join(tags))
+
+
+def placed_lines(encoding: Encoding, place: events.EventPlace, lines: list[str]) -> list[str]:
+    """The lines of an event of now, with the id and time that its line in the history has.
+
+    These are for the first line. Those after it say what was so before, such as the topic after JOIN; and who is not in
+    the room may have a notice in its place.
+    """
+    tags = _place_tags(encoding, place)
+    if not tags or not lines:
+        return lines
+    first, *others = lines
+    command = first.split(" ", 3)[2 if first.startswith("@") else 1]
+    return [add_tag(first, ";".join(tags)) if command in _PLAYED else first, *others]
+
+
+def _place_tags(encoding: Encoding, place: events.RoomEvent | events.EventPlace) -> list[str]:
+    tags = [f"time={to_iso(place.time_ms)}"] if encoding.has_time else []
+    return [*tags, f"msgid={place.after_id}.{place.number}"] if encoding.has_tags else tags
 
 
 def _event_words(encoding: Encoding, event: events.RoomEvent) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from chatprotocol.events import Bye, RoomRole, SanctionKind, TimeMs
 from chatprotocol.rules import LOBBY, room_key
 from chatserver.chat.problems import sanction_text
 from chatserver.chat.room import Member
+from chatserver.chat.tracking import placed
 from chatserver.journal import entries
 from chatserver.journal.entries import (
     DeletedMessage,
@@ -44,7 +45,7 @@ from chatserver.store.rooms import DIRECT_ID
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from chatprotocol.events import Event
+    from chatprotocol.events import Event, EventPlace
     from chatserver.chat.delivery import Ack
     from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.presence import Presence
@@ -108,19 +109,19 @@ class ChangePublisher:
             if change.is_changed and user.is_loaded:
                 room = self._users.enter(user, change.room_id, change.name)
         if change.is_changed and self._presence.is_online(entry.username) and change.room_id in self._users.rooms:
-            self._users.tracking.joined(self._users.rooms[change.room_id], entry.username, role)
+            self._users.tracking.joined(self._users.rooms[change.room_id], entry.username, role, change.place)
         if user is None:  # it has gone offline, or is on another server
             return
         users, version = self._presence.users(change.room_id)
         joined = events.Joined(change.name, change.topic, users, change.last_id, change.is_private, role)
-        entered: events.Entered | None = None
+        entered: Event | None = None
         for member in user.members:
             if not (member is origin or (room is not None and member.knows_rooms)):
                 continue
             if room is not None and member.knows_rooms:
                 self._users.follow(room, member, version)
             if member.tracks_members:
-                entered = entered or self._entered(entry, change)
+                entered = entered or placed(self._entered(entry, change), change.place)
             member.send_queue.insert([entered if member.tracks_members and entered else joined])
 
     def _entered(self, entry: entries.JoinRoom, change: RoomChange) -> events.Entered:
@@ -142,7 +143,7 @@ class ChangePublisher:
         room = self._users.rooms.get(change.room_id)
         self._end_membership(entry.account_id, change, reason=entry.reason)
         if room is not None and change.old_role is not None:
-            self._users.tracking.left(room, entry.username, entry.reason)
+            self._users.tracking.left(room, entry.username, entry.reason, change.place)
 
     def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: Origin) -> None:
         kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by, reason=entry.reason)
@@ -152,12 +153,12 @@ class ChangePublisher:
         self._end_membership(entry.account_id, change, entry.by, entry.reason)
         room = self._users.rooms.get(change.room_id)
         if room is None or room.listed is None or self._users.tracking.note_left(room, entry.username):
-            self._tell_room(change, kicked, origin)
+            self._tell_room(change, kicked, change.place, origin)
         else:  # the tracking followers don't know of the member, who is offline
             room.append_untracked([kicked])
             room.flush()
             if isinstance(origin, Member) and (origin.tracks_members or not room.is_followed_by(origin)):
-                origin.send_queue.insert([kicked])
+                _insert(origin, kicked, change.place)
         for member in self._users.operators:
             if member.knows_moderation and member is not origin and not (room and room.is_followed_by(member)):
                 member.send_queue.insert([kicked])
@@ -223,14 +224,15 @@ class ChangePublisher:
                 if member.knows_rooms:
                     if room is not None:
                         self._users.unfollow(room, member)
-                    member.send_queue.insert([events.Parted(change.name, by, reason)])
+                    _insert(member, events.Parted(change.name, by, reason), change.place)
             if room is not None:
                 self._users.exit(user, room_key(change.name))
         if change.heir_id:
             self._tell_heir(change)
 
     def _tell_heir(self, change: RoomChange) -> None:
-        self._tell_room(change, events.RoleChanged(room=change.name, username=change.heir, role=RoomRole.OWNER))
+        event = events.RoleChanged(room=change.name, username=change.heir, role=RoomRole.OWNER)
+        self._tell_room(change, event, change.heir_place)
 
     # --- moderation ---
 
@@ -240,13 +242,13 @@ class ChangePublisher:
             room = self._users.rooms.get(done.change.room_id)
             if room is not None and self._users.tracking.note_left(room, entry.username):
                 kicked = events.Kicked(room=done.change.name, username=entry.username, by=entry.by, reason=entry.reason)
-                room.append_tracking([kicked])
+                room.append_tracking([placed(kicked, done.change.place)])
                 room.flush()
         kind = events.Banned if entry.kind is SanctionKind.BAN else events.Muted
         until = None if done.until_ms is None else TimeMs(done.until_ms)
         event = kind(**_target(entry, done), by=entry.by, until=until, reason=entry.reason)
         target_id = 0 if done.is_hidden else entry.account_id
-        self._tell_concerned(event, target_id, entry.room_id, origin)
+        self._tell_concerned(event, target_id, entry.room_id, origin, done.place)
         if entry.kind is SanctionKind.BAN and entry.room_id is None:
             for user in self._users_of(entry):
                 user.note_change()
@@ -256,7 +258,8 @@ class ChangePublisher:
     def _publish_lift(self, entry: entries.LiftSanction, done: Moderated, origin: Origin) -> None:
         kind = events.Unbanned if entry.kind is SanctionKind.BAN else events.Unmuted
         target_id = 0 if done.is_hidden else entry.account_id
-        self._tell_concerned(kind(**_target(entry, done), by=entry.by), target_id, entry.room_id, origin)
+        event = kind(**_target(entry, done), by=entry.by)
+        self._tell_concerned(event, target_id, entry.room_id, origin, done.place)
 
     def _publish_kick_off(self, entry: entries.KickFromServer, _: Moderated, origin: Origin) -> None:
         kicked = events.Kicked(username=entry.username, by=entry.by, reason=entry.reason)
@@ -333,45 +336,56 @@ class ChangePublisher:
 
     # --- to whom events are sent ---
 
-    def _tell_concerned(self, event: Event, account_id: int, room_id: int | None, origin: Origin) -> None:
+    def _tell_concerned(
+        self, event: Event, account_id: int, room_id: int | None, origin: Origin, place: EventPlace | None = None
+    ) -> None:
         """Send the event to the target (0: none), the operators of the server, and the members of the room."""
         room = self._users.rooms.get(room_id) if room_id is not None else None
         members = room.members() if room is not None else []
-        self._tell(event, origin, account_id, members=[*self._users.operators, *members])
+        self._tell(event, origin, account_id, members=[*self._users.operators, *members], place=place)
 
-    def _tell(self, event: Event, origin: Origin, *account_ids: int, members: Iterable[Member] = ()) -> None:
+    def _tell(
+        self,
+        event: Event,
+        origin: Origin,
+        *account_ids: int,
+        members: Iterable[Member] = (),
+        place: EventPlace | None = None,
+    ) -> None:
         """Send the event once to these members, those of the accounts (if they know moderation), and the origin."""
         told = dict.fromkeys(members)
         for account_id in account_ids:
             told |= dict.fromkeys(self._users.members_of(account_id))
         for member in told:
             if member.knows_moderation and member is not origin:
-                member.send_queue.insert([event])
-        self._tell_origin(origin, event)
+                _insert(member, event, place)
+        self._tell_origin(origin, event, place)
 
     def _tell_changed(self, change: RoomChange, event: Event, origin: Origin) -> None:
         """Tell the room of a change; if nothing changed, answer the request."""
         if change.is_changed:
-            self._tell_room(change, event, origin)
+            self._tell_room(change, event, change.place, origin)
         else:
             self._tell_origin(origin, event)
 
-    def _tell_room(self, change: RoomChange, event: Event, origin: Origin = None) -> None:
+    def _tell_room(
+        self, change: RoomChange, event: Event, place: EventPlace | None = None, origin: Origin = None
+    ) -> None:
         """Send the event to the followers of the room, and to the origin, which may be an operator outside of it.
 
         An origin that tracks members gets it encoded for itself, as the answer to its request.
         """
         room = self._users.rooms.get(change.room_id)
         if isinstance(origin, Member) and not (room and room.is_followed_by(origin)):
-            origin.send_queue.insert([event])
+            _insert(origin, event, place)
         if room is not None:
             room.append_untracked([event])
-            room.append_tracking([event], [origin] if isinstance(origin, Member) else ())
+            room.append_tracking([placed(event, place)], [origin] if isinstance(origin, Member) else ())
             room.flush()
 
-    def _tell_origin(self, origin: Origin, event: Event) -> None:
+    def _tell_origin(self, origin: Origin, event: Event, place: EventPlace | None = None) -> None:
         if isinstance(origin, Member):
-            origin.send_queue.insert([event])
+            _insert(origin, event, place)
 
     # --- the end of connections ---
 
@@ -427,6 +441,11 @@ class ChangePublisher:
         entries.RevokeTokens: _publish_revocation,
         entries.ReadMark: _publish_read_mark,
     }
+
+
+def _insert(member: Member, event: Event, place: EventPlace | None) -> None:
+    """Send an event to one connection, which gets the place if it tracks members."""
+    member.send_queue.insert([placed(event, place) if member.tracks_members else event])
 
 
 def _hang_up(members: Iterable[Member], bye: Bye) -> None:

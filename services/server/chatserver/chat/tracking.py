@@ -39,6 +39,7 @@ from chatprotocol.events import (
     MemberJoined,
     MemberLeft,
     PastUser,
+    Placed,
     Renamed,
     RoomMember,
     RoomRole,
@@ -54,12 +55,17 @@ from chatserver.store.rooms import LOBBY_ID
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from chatprotocol.events import Event, Users
+    from chatprotocol.events import Event, EventPlace, Users
     from chatserver.chat.presence import Presence
     from chatserver.chat.room import Member, Room, User
 
 # The listed users of a room, each with its user of this server, if it has one.
 Listing: TypeAlias = "Sequence[tuple[str, User | None]]"
+
+
+def placed(event: Event, place: EventPlace | None) -> Event:
+    """The event for connections that track members, with its place in the history of the room if it has one."""
+    return event if place is None else Placed(event, place)
 
 
 class _Watch(NamedTuple):
@@ -166,17 +172,17 @@ class Tracking:
             self._discard(room, name)
         room.listed = None
 
-    def joined(self, room: Room, name: str, role: RoomRole) -> None:
-        """Tell that a user is in the room now, if that is news."""
+    def joined(self, room: Room, name: str, role: RoomRole, place: EventPlace | None = None) -> None:
+        """Tell that a user is in the room now, if that is news. ``place``: where the history has it."""
         if room.listed is not None and name not in room.listed:
             self._add(room, name)
-            room.append_tracking([MemberJoined(room=_label(room), info=self.info(name), role=role)])
+            room.append_tracking([placed(MemberJoined(room=_label(room), info=self.info(name), role=role), place)])
             room.flush()
 
-    def left(self, room: Room, name: str, reason: str = "") -> None:
-        """Tell that a user is no longer in the room, if that is news."""
+    def left(self, room: Room, name: str, reason: str = "", place: EventPlace | None = None) -> None:
+        """Tell that a user is no longer in the room, if that is news. ``place``: where the history has it."""
         if self.note_left(room, name):
-            room.append_tracking([MemberLeft(_label(room), name, reason)])
+            room.append_tracking([placed(MemberLeft(_label(room), name, reason), place)])
             room.flush()
 
     def note_left(self, room: Room, name: str) -> bool:
