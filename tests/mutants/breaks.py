@@ -97,6 +97,9 @@ _VISIBLE = "A search finds only messages that its user may see."
 _MEMBERS = "A member of a room gets the messages of its membership: each once, in one order, between the right entries."
 _POINTS = "The messages between two points of the history are found, each once, whatever clocks the servers had."
 _EVENTS = "In irc, the changes of a room are among its messages, each once, for those who may read these."
+_LIVE_EVENTS = (
+    "In irc, the line of a change of a room has the id and time that the history gives it; json is as it was."
+)
 _MARKS = "A read mark never moves back."
 _FLOOR = "A guest that is shown the members of rooms sees no message from before it took its name."
 _QUIET_ROOM = "A room with no members online costs no memory and no descriptor."
@@ -2935,6 +2938,35 @@ BREAKS = (
         "min(found.last_id + 1, transaction.last_id)",
         "found.last_id + 1",
         "unit/server/test_room_events.py::test_old_events_are_removed_with_the_messages",
+    ),
+    _break(
+        _LIVE_EVENTS,
+        _STORE + "room_events.py",
+        "return EventPlace(after_id, number, TimeMs(time_ms))",
+        "return EventPlace(after_id, 1, TimeMs(time_ms))",
+        "unit/server/test_room_events.py::test_each_change_is_an_event",
+        "integration/test_irc_messages.py::test_messages_arrive_as_the_specification_says",
+    ),
+    _break(
+        _LIVE_EVENTS,
+        _CHAT + "changes.py",
+        "placed(event, place) if member.tracks_members else event",
+        "placed(event, place)",
+        "unit/server/test_hub_rooms.py::test_change_is_told_to_those_that_it_concerns",
+    ),
+    _break(
+        _LIVE_EVENTS,
+        _WIRE + "irc_events.py",
+        "if command in _PLAYED else first",
+        "if command else first",
+        "unit/protocol/test_irc_events.py::test_line_of_now_has_the_id_and_time_of_the_history",
+    ),
+    _break(
+        _LIVE_EVENTS,
+        _WIRE + "irc_capabilities.py",
+        '_OF_PLACED: Final = "gt"',
+        '_OF_PLACED: Final = "g"',
+        "unit/protocol/test_irc_events.py::test_event_has_in_each_variant_the_lines_of_its_capabilities",
     ),
     _break(
         _EVENTS,
