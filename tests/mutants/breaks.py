@@ -908,8 +908,8 @@ BREAKS = (
     _break(
         _ROOMS,
         _CHAT + "changes.py",
-        "                        self._users.unfollow(room, member)\n                    member",
-        "                        pass\n                    member",
+        "                        self._users.unfollow(room, member)\n                    _insert",
+        "                        pass\n                    _insert",
         "unit/server/test_hub_rooms.py::test_each_member_gets_the_messages_of_its_memberships_in_order_and_once",
         "integration/test_rooms.py::test_joins_and_parts_of_one_write_are_done_in_order",
     ),
@@ -3701,8 +3701,8 @@ BREAKS = (
     _break(
         _IRC_LABELS,
         _CHAT + "changes.py",
-        "room.append_tracking([event], [origin] if isinstance(origin, Member) else ())",
-        "room.append_tracking([event])",
+        "room.append_tracking([placed(event, place)], [origin] if isinstance(origin, Member) else ())",
+        "room.append_tracking([placed(event, place)])",
         "integration/test_irc_labels.py::test_every_command_has_one_answer_with_its_label",
     ),
     _break(
