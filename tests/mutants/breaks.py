@@ -2632,6 +2632,13 @@ BREAKS = (
     ),
     _break(
         _NO_QUORUM,
+        _JOURNAL + "nats_log.py",
+        " and not self._question.expired()",
+        "",
+        "unit/server/test_nats_log.py::test_acknowledgements_after_an_election_end_a_question_once",
+    ),
+    _break(
+        _NO_QUORUM,
         _JOURNAL + "nats_checks.py",
         "if each.syncs is False:",
         "if False:",

@@ -563,7 +563,9 @@ class NatsLog:
             del self._publications[token]
             self._changed.notify_all()
         now = self._acknowledged_at = self._now()
-        if self._question is not None and now - publication.since > _ELECTION_SECONDS:
+        was_elected = now - publication.since > _ELECTION_SECONDS
+        # An expired one can't be changed: its task may not have run since.
+        if was_elected and self._question is not None and not self._question.expired():
             self._question.reschedule(now)  # what was asked before the election gets no answer
         self._note_success()
 
