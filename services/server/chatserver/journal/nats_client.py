@@ -122,7 +122,8 @@ class NatsClient(nats.aio.client.Client):
         if transport is None or not self.is_connected:
             return
         self._pending.append(hpub_cmd(subject, reply, headers, data) if headers else pub_cmd(subject, reply, data))
-        transport.writelines(self._pending)
+        # In Python 3.12, writelines of a transport whose connection is lost watches a closed socket.
+        transport.write(b"".join(self._pending))
         self._pending, self._pending_data_size = [], 0
 
     @property
