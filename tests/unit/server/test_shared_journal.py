@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from unit.server.fake_log import FakeLog, FakeStream
 
+from chatprotocol.events import EventPlace, RoomModes, RoomRole, TimeMs
 from chatserver.chat.errors import to_request_error
 from chatserver.journal import records
 from chatserver.journal.apply import StoreLimits
@@ -38,16 +39,20 @@ from chatserver.journal.entries import (
     GuestClaim,
     GuestRelease,
     GuestRenamed,
+    GuestsGone,
     JoinRoom,
     KnownNetwork,
+    Moderated,
     NewAccount,
     Problem,
     PublicMessages,
     RenameGuest,
     Revoked,
     RevokeTokens,
+    RoomChange,
     ServerGone,
     ServerStart,
+    Stored,
     UseToken,
 )
 from chatserver.journal.records import Batch, Origin
@@ -479,6 +484,25 @@ def test_names_and_rooms_of_guests_are_those_of_all_servers(servers: list[Sharin
     assert [type(each.outcome) for each in second.applied] == [type(each.outcome) for each in first.applied]
     assert len(second.tables()["membership"]) == 1
     assert first.tables() == second.tables()
+
+
+def test_digest_has_no_places_of_events() -> None:
+    """The value is that of an older server without places, which may be in the same cluster while it is upgraded."""
+    place = EventPlace(17, 1, TimeMs(5))
+    change = RoomChange(
+        *(2, "dev", "tea", True, 17, RoomRole.MEMBER, None),
+        heir_id=3,
+        heir="carol",
+        modes=RoomModes(private=True, key="word"),
+        old_modes=RoomModes(),
+        roles={"carol": RoomRole.OWNER},
+        place=place,
+        heir_place=place,
+    )
+    gone = GuestsGone((change,))
+    outcomes = [(Stored(0, 1, 9),), Problem.NOT_PERMITTED, OSError("full"), None]
+    digest = records.chain(b"", 7, [*outcomes, change, Moderated("dev", 5, change, place=place), gone])
+    assert digest.hex() == "ab60a011c3ad3c47688c1266d55405cf"
 
 
 def test_refused_messages_that_wait_for_their_turn_are_limited(servers: list[SharingServer]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import asdict
 
 from chatserver.journal import entries
 from chatserver.journal.apply import StoreLimits  # noqa: TC001 -- msgspec evaluates it
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # Version of the form of records. Raise it when an older server could not apply a record.
 VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 8
+# The fields of outcomes with places of events.
+_PLACES: Final = frozenset({"place", "heir_place"})
 
 
 def _concrete(base: type) -> list[type]:
@@ -100,8 +103,26 @@ def encode_entry(entry: entries.Entry[Any]) -> Raw:
 
 def chain(before: bytes, number: int, outcomes: Sequence[Any]) -> bytes:
     """The digest of all outcomes up to this record: it is the same on all servers, or they differ."""
-    encoded = _encoder.encode([str(each) if isinstance(each, OSError) else each for each in outcomes])
+    # Tuples, the outcomes of messages, are the common case.
+    encoded = _encoder.encode([each if type(each) is tuple else _digested(each) for each in outcomes])
     return hashlib.blake2b(before + number.to_bytes(8, "big") + encoded, digest_size=16).digest()
+
+
+def _digested(value: Any) -> Any:
+    """What the digest has of an outcome, or of a value in one.
+
+    The places of events are left out: older servers of a cluster have none, and one that was upgraded later than the
+    others counts differently (see docs/decisions/0046-playback-of-events-of-rooms.md).
+    """
+    match value:
+        case OSError():
+            return str(value)
+        case entries.RoomChange() | entries.Moderated() | entries.GuestsGone():
+            return {name: _digested(each) for name, each in asdict(value).items() if name not in _PLACES}
+        case tuple():
+            return tuple(map(_digested, value))
+        case _:
+            return value
 
 
 def _newer(number: int) -> str:
