@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
 import resource
 import signal
@@ -286,6 +287,17 @@ def test_interrupt_at_a_question_ends_with_1() -> None:
         client.expect("[ask] server, HOST or HOST PORT (localhost 9999)")
         client.send_signal(signal.SIGINT)
         client.expect_exit(1)
+
+
+def test_interrupt_ends_the_reading_of_a_script_without_a_traceback(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    os.mkfifo(script)
+    words = [sys.executable, "-m", "chatclient", "127.0.0.1", "1", "alice", "--script", str(script)]
+    with subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with script.open("wb"):  # as soon as the client has opened it, too
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=DEADLINE_SECONDS) == (b"", b"")
+        assert process.returncode == 0
 
 
 def test_interrupt_ends_a_login_that_the_server_does_not_answer(start: Start) -> None:

@@ -2167,6 +2167,13 @@ BREAKS = (
     ),
     _break(
         _QUIET_INTERRUPT,
+        _CLIENT + "cli/program.py",
+        "except KeyboardInterrupt:",
+        "except BrokenPipeError:",
+        "integration/test_client_program.py::test_interrupt_ends_the_reading_of_a_script_without_a_traceback",
+    ),
+    _break(
+        _QUIET_INTERRUPT,
         _SERVER + "interrupts.py",
         "os._exit(code)",
         "signal.default_int_handler(*_)",

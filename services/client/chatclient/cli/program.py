@@ -14,6 +14,13 @@ from chatprotocol.settings import ConfigError, read_dotenv, unknown_settings
 
 def run() -> int:
     """Run the client. Returns its exit code."""
+    try:
+        return _run()
+    except KeyboardInterrupt:  # before the client handles it: a file of the settings may be a pipe, and never end
+        return Exit.OK
+
+
+def _run() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a core dump would have the password in it
     install_signal_handlers()
@@ -40,8 +47,6 @@ def run() -> int:
         if not isinstance(error, BrokenPipeError):
             print(f"chatclient: can't write the output: {error.strerror or error}", file=sys.stderr)
         return Exit.LOST
-    except KeyboardInterrupt:
-        return Exit.OK
 
 
 def _read_environment() -> dict[str, str | None]:
