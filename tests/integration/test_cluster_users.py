@@ -121,13 +121,20 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
 
 
 def check_guests_of_irc(two: Two, alice: Peer) -> None:
-    """They see each other come, take another name and go. Their names are taken everywhere, and their rooms end."""
+    """They see each other come, take another name and go. Their names are taken everywhere, and their rooms end.
+
+    A change has the same id and time on both servers.
+    """
     ira, ian = (two.connect(server, IrcPeer) for server in (two.a, two.b))
     for peer, name in ((ira, "ira"), (ian, "ian")):
-        peer.register(name)
+        peer.register(name, caps="message-tags server-time")
         peer.put("JOIN #dev")
         peer.until("366")
     assert ira.until("JOIN").source.startswith("ian!")
+    ira.put("TOPIC #dev :plans")
+    topics = [peer.until("TOPIC") for peer in (ira, ian)]
+    assert topics[0] == topics[1]
+    assert topics[0].tags.keys() == {"time", "msgid"}
     ian.put("NICK IRA")
     assert ian.until("433").params[1] == "IRA"
     ira.put("NICK iris")

@@ -173,11 +173,8 @@ class IrcServer(ServerProtocol):
                     elif "account-notify" in connection.enabled:
                         lines.append(format_line(connection.prefix, "ACCOUNT", connection.account))
                 case _:
-                    inner = event.event if isinstance(event, events.Placed) else event
-                    found = self._own_lines(inner)
-                    if isinstance(event, events.Placed):
-                        found = irc_events.placed_lines(connection.encoding, event.place, found)
-                    lines += connection.answer_lines(found) if connection.is_answer(inner) else found
+                    found = self._own_lines(event)
+                    lines += connection.answer_lines(found) if connection.is_answer(event) else found
         return encode_lines(lines)
 
     def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
@@ -212,6 +209,8 @@ class IrcServer(ServerProtocol):
                 return irc_messages.message_lines(connection.encoding, event) if connection.echoes else []
             case events.PublicMessage() | events.DirectMessage() | PublicBatch() | events.Relayed():
                 return _shared_lines(connection.encoding, event)
+            case events.Placed(inner, place):
+                return irc_events.placed_lines(connection.encoding, place, self._own_lines(inner))
             case events.Log():
                 return list(irc_messages.log_lines(connection, event.messages))
             case _:

@@ -359,6 +359,8 @@ class IrcConnection:
         asked = self.asked
         if asked is None:
             return False
+        if isinstance(event, events.Placed):
+            event = event.event
         if isinstance(event, events.Refused):
             return True
         if not isinstance(event, _ANSWERS.get(type(asked), ())):
