@@ -1,6 +1,6 @@
 """Logins and registrations: waiting for a turn, limits, invitations, and passwords that must be changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ from chatprotocol.events import PasswordChanged, PasswordPrompt, Refused, Sancti
 from chatprotocol.requests import ChangePassword, GuestLogin, Login, Password, Side, StepLogin
 from chatserver.chat.login_throttle import Pace, ThrottleLimits
 from chatserver.chat.passwords import Urgency, Verdict
+from chatserver.journal.base import Appended, JournalClosedError
+from chatserver.journal.entries import Entry, KnownNetwork
 from chatserver.store.accounts import Role
 from chatserver.store.invitations import hash_code, new_code
 from chatserver.store.moderation import ActiveSanction
@@ -290,6 +292,21 @@ def test_password_that_must_be_changed_needs_a_new_one(services: ChatFixture) ->
     assert services.journal.changed_hashes == []
     assert codes(services.connect().ask(Login("carol", new_password="new"), Password("secret")))[1:] == [Welcome]
     assert services.journal.changed_hashes == [(3, "wen")]
+
+
+def test_login_whose_network_is_not_noted_leaves_no_user_behind(services: ChatFixture) -> None:
+    """The journal may close after the user has joined."""
+    append = services.journal.append
+
+    def refuse(entries: Sequence[Entry[Any]], origin: Any = None) -> Appended[Any]:
+        if any(isinstance(entry, KnownNetwork) for entry in entries):
+            raise JournalClosedError
+        return append(entries, origin)
+
+    services.journal.append = refuse  # type: ignore[method-assign]
+    assert codes(services.connect(HOME).ask(LOGIN)) == [ErrorCode.SHUTTING_DOWN]
+    assert services.presence.users()[0] == ()
+    assert services.times_empty == 1
 
 
 def test_login_ends_if_an_administrator_changes_the_password_before_it_is_complete(services: ChatFixture) -> None:

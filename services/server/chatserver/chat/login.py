@@ -114,9 +114,9 @@ class Login:
         )
         self._users.check_acknowledged(account.id)
         joined, rooms = self._join_hub(member, proof)
-        self._note_network(proof, peer.network)
         delivered_id = max(account.delivered_id, joined.delivered_id)
         try:
+            self._note_network(proof, peer.network)
             shows_rooms = knows_rooms and enter is None
             if shows_rooms and rooms:
                 # Topics and roles are read again: the member gets events about later changes only.
