@@ -2498,7 +2498,7 @@ BREAKS = (
     _break(
         _SANCTIONS,
         _STORE + "accounts.py",
-        "SELECT EXISTS (SELECT 1 FROM sanction WHERE network NOTNULL),",
+        "SELECT {HAS_NETWORK_BANS},",
         "SELECT 0,",
         "unit/server/test_moderation.py::test_network_keeps_its_addresses_out",
     ),

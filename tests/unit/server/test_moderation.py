@@ -308,6 +308,24 @@ def test_network_keeps_its_addresses_out(store: Store, banned: str, address: str
     assert records.ban_of_address(address) is None
 
 
+def test_login_costs_no_look_at_the_bans_of_rooms(store: Store) -> None:
+    """Rooms may have a million of them."""
+    connection = store.connection
+    connection.executemany(
+        "INSERT INTO sanction (kind, conversation_id, account_id, reason, by_name, created_ms)"
+        " VALUES ('ban', ?, ?, '', '', 1)",
+        [(room_id, account_id) for room_id in range(10, 1000) for account_id in range(1, len(NAMES))],
+    )
+    steps: list[None] = []
+    connection.set_progress_handler(lambda: steps.append(None), 1)
+    try:
+        assert not Accounts(MemoryDatabase(connection)).find_for_login("nobody", "192.0.2.1").has_network_bans
+        assert store.records().ban_of_address("192.0.2.1") is None
+    finally:
+        connection.set_progress_handler(None, 0)
+    assert len(steps) < 500
+
+
 def test_network_is_banned_from_the_whole_server_only(store: Store) -> None:
     for entry in (
         Sanction(kind=MUTE, network="192.0.2.0/24", **by(ADMIN)),

@@ -19,7 +19,7 @@ from chatprotocol.address import format_network
 from chatprotocol.events import AuditRow, Deleted, SanctionKind, SanctionState, TimeMs
 from chatprotocol.limits import DELETIONS_REPORTED_MAX
 from chatserver.clock import wall_ms
-from chatserver.store.accounts import is_operator
+from chatserver.store.accounts import HAS_NETWORK_BANS, is_operator
 from chatserver.store.rooms import DIRECT_ID
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def _networks_with(address: str) -> list[str]:
 
 
 def _find_network_ban(connection: sqlite3.Connection, address: str, now_ms: int) -> ActiveSanction | None:
-    query = "SELECT EXISTS (SELECT 1 FROM sanction WHERE network NOTNULL)"
-    if not connection.execute(query).fetchone()[0]:  # the usual case needs no list of networks
+    if not connection.execute(f"SELECT {HAS_NETWORK_BANS}").fetchone()[0]:  # the usual case needs no list of networks
         return None
     networks = msgspec.json.encode(_networks_with(address)).decode()
     # The one that lasts longest.
