@@ -739,6 +739,7 @@ def test_full_disk_leaves_neither_a_backup_nor_a_change(admin: Admin, tmp_path: 
     assert admin(f"restore {tmp_path}/backup.db --replace").code == 0
 
 
+_EVENT = "INSERT INTO room_event SELECT id, 0, 999, 1, {}, NULL, NULL, {} FROM conversation WHERE id > 1 LIMIT 1"
 _SCHEMA_OF_MESSAGE = "UPDATE sqlite_schema SET sql = replace(sql, 'text            TEXT', '{}') WHERE name = 'message'"
 
 
@@ -788,6 +789,12 @@ def test_backup_with_a_schema_of_its_own_is_refused(admin: Admin, tmp_path: Path
         "UPDATE account SET role = 'god'",
         "UPDATE account SET name = 'a' || char(27) || '[2J' WHERE name = 'alice'",
         "UPDATE membership SET role = 'king'",
+        _EVENT.format("'coup'", "''"),
+        _EVENT.format("'role'", "'member'"),
+        _EVENT.format("'role'", "'member king'"),
+        _EVENT.format("'modes'", "'{'"),
+        _EVENT.format("'modes'", """'{"private":"yes"}'"""),
+        _EVENT.format("'modes'", """'{"locked":true}'"""),
     ],
 )
 def test_backup_with_values_that_no_server_stores_is_refused(admin: Admin, tmp_path: Path, sql: str) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 # Events of a room: 100 kB, with the longest topics 400 kB. All rooms together have 1,000 times as many.
 EVENTS_MAX: Final = 1000
 # In place of a topic whose author's messages were erased. The row keeps its place.
-_ERASED: Final = "erased"
+ERASED: Final = "erased"
 # In place of a key.
 _SOME_KEY: Final = "*"
 _ENCODER: Final = msgspec.json.Encoder()
@@ -126,8 +126,8 @@ def _event(
     values: dict[str, Any] = {"text": text}
     match kind:
         case RoomEventKind.ROLE:
-            old_role, role = text.split()
-            values = {"old_role": RoomRole(old_role), "role": RoomRole(role)}
+            old_role, role = _read_roles(text)
+            values = {"old_role": old_role, "role": role}
         case RoomEventKind.MODES:
             old_modes, modes = _read_modes(text)
             values = {"old_modes": old_modes, "modes": modes}
@@ -147,6 +147,11 @@ def _event(
 def encode_roles(old_role: RoomRole, role: RoomRole) -> str:
     """The text of a change of a role."""
     return f"{old_role} {role}"
+
+
+def _read_roles(text: str) -> tuple[RoomRole, RoomRole]:
+    old_role, role = text.split()
+    return RoomRole(old_role), RoomRole(role)
 
 
 def encode_modes(old: RoomModes, new: RoomModes) -> str:
@@ -171,7 +176,22 @@ def _read_modes(text: str) -> tuple[RoomModes, RoomModes]:
                 before[name] = "" if value else _SOME_KEY
             case _:
                 before[name] = 0 if value else 1
-    return RoomModes(**before), RoomModes(**changed)
+    return msgspec.convert(before, RoomModes), msgspec.convert(changed, RoomModes)
+
+
+def has_foreign_text(connection: sqlite3.Connection) -> bool:
+    """True if an event has roles or modes in its text that no server stores. It reads all rows."""
+    rows = connection.execute("SELECT DISTINCT kind, text FROM room_event WHERE kind IN ('modes', 'role')")
+    return any(_is_foreign(kind, text) for kind, text in rows)
+
+
+def _is_foreign(kind: str, text: str) -> bool:
+    try:
+        if kind == RoomEventKind.ROLE:
+            return encode_roles(*_read_roles(text)) != text
+        return encode_modes(*_read_modes(text)) != text
+    except ValueError:  # also the errors of msgspec
+        return True
 
 
 def insert_event(
@@ -206,7 +226,7 @@ def delete_events(connection: sqlite3.Connection, ids: range, before_ms: int) ->
 
 def erase_events(connection: sqlite3.Connection, ids: range, actor_id: int) -> None:
     """Remove the texts that an account wrote: reasons and topics."""
-    values = {"low": ids.start, "high": ids.stop - 1, "actor": actor_id, "erased": _ERASED}
+    values = {"low": ids.start, "high": ids.stop - 1, "actor": actor_id, "erased": ERASED}
     connection.execute(
         f"UPDATE room_event SET kind = iif(kind = 'topic', :erased, kind), text = '' WHERE {_IN_ROOMS}"
         " AND actor_id = :actor AND kind IN ('part', 'kick', 'topic')",

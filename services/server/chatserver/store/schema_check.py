@@ -15,6 +15,9 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
+from chatprotocol.events import RoomEventKind
+from chatserver.store.room_events import ERASED, has_foreign_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -40,6 +43,7 @@ _WORDS: Final = {
     ("conversation", "kind"): ("room", "direct"),
     ("membership", "role"): ("owner", "operator", "voice", "member", "invited"),
     ("sanction", "kind"): ("ban", "mute"),
+    ("room_event", "kind"): (*map(str, RoomEventKind), ERASED),
 }
 # Control characters, which no name has.
 _NAMES: Final = frozenset({("account", "name"), ("conversation", "name")})
@@ -75,7 +79,8 @@ def find_foreign_value(connection: sqlite3.Connection) -> str:
         columns = connection.execute("SELECT name, type FROM pragma_table_xinfo(?)", (table,)).fetchall()
         conditions = [each for name, kind in columns if (each := _is_foreign(table, name, kind))]
         query = f"SELECT 1 FROM {table} WHERE {' OR '.join(conditions)} LIMIT 1"  # noqa: S608 -- names of our schema
-        if conditions and connection.execute(query).fetchone():
+        is_foreign = conditions and connection.execute(query).fetchone()
+        if is_foreign or (table == "room_event" and has_foreign_text(connection)):
             return f"it has a value in the table {table} that no chat server stores"
     return ""
 
