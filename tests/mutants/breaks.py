@@ -2971,8 +2971,8 @@ BREAKS = (
     _break(
         _LIVE_EVENTS,
         _STORE + "room_events.py",
-        "return EventPlace(after_id, number, TimeMs(time_ms))",
-        "return EventPlace(after_id, 1, TimeMs(time_ms))",
+        "return EventPlace(after_id, number, room_id, TimeMs(time_ms))",
+        "return EventPlace(after_id, 1, room_id, TimeMs(time_ms))",
         "unit/server/test_room_events.py::test_each_change_is_an_event",
         "integration/test_irc_messages.py::test_messages_arrive_as_the_specification_says",
     ),
@@ -2982,6 +2982,14 @@ BREAKS = (
         "placed(event, place) if member.tracks_members else event",
         "placed(event, place)",
         "unit/server/test_hub_rooms.py::test_change_is_told_to_those_that_it_concerns",
+    ),
+    _break(
+        _LIVE_EVENTS,
+        _WIRE + "irc_events.py",
+        "{place.number}.{place.room_id}",
+        "{place.number}",
+        "unit/protocol/test_irc_events.py::test_line_of_now_has_the_id_and_time_of_the_history",
+        "unit/protocol/test_irc_events.py::test_event_of_the_history_has_tags",
     ),
     _break(
         _LIVE_EVENTS,

@@ -711,13 +711,14 @@ class RoomEventKind(StrEnum):
 class RoomEvent(Struct, frozen=True, gc=False, kw_only=True):
     """A change of a room, among the messages of its history: after the message ``after_id``, or one of the same place.
 
-    ``number`` orders those of one place, from 1 on. ``actor`` is empty for the server and its administrator; it
-    ``is_guest`` if it had no account. ``text`` is a reason or a topic. Modes have the values that changed; of a key
-    only that there is one.
+    ``number`` orders those of one place, from 1 on. ``room_id`` makes the place another one than those of other rooms.
+    ``actor`` is empty for the server and its administrator; it ``is_guest`` if it had no account. ``text`` is a reason
+    or a topic. Modes have the values that changed; of a key only that there is one.
     """
 
     after_id: int
     number: int
+    room_id: int
     time_ms: TimeMs
     kind: RoomEventKind
     room: str
@@ -736,6 +737,7 @@ class EventPlace(Struct, frozen=True, gc=False):
 
     after_id: int
     number: int
+    room_id: int
     time_ms: TimeMs
 
 

@@ -31,9 +31,9 @@ from .irc_dialogue import NAME, Dialogue
 BOB = UserInfo(username="bob", is_online=True, realname="Bob B.", away="lunch")
 FROM_BOB = ":bob!bob@chat.test"
 MODES = RoomModes(moderated=True, key="word", members_max=5)
-PLACE = events.EventPlace(9, 2, TimeMs(5_000))
+PLACE = events.EventPlace(9, 2, 7, TimeMs(5_000))
 # The tags of a line with this place, for a client that knows time and tags.
-TAGS = "time=1970-01-01T00:00:05.000Z;msgid=9.2"
+TAGS = "time=1970-01-01T00:00:05.000Z;msgid=9.2.7"
 
 SHARED: tuple[tuple[events.Event | events.Modes, str, list[str]], ...] = (
     (events.MemberJoined(room="dev", info=BOB), "", [f"{FROM_BOB} JOIN #dev"]),
@@ -217,7 +217,9 @@ def test_deletion_is_a_redaction_for_those_who_know_it() -> None:
 
 
 def played(kind: RoomEventKind, actor: str = "bob", **values: Any) -> RoomEvent:
-    return RoomEvent(after_id=9, number=2, time_ms=TimeMs(5_000), kind=kind, room="dev", actor=actor, **values)
+    return RoomEvent(
+        after_id=9, number=2, room_id=7, time_ms=TimeMs(5_000), kind=kind, room="dev", actor=actor, **values
+    )
 
 
 PLAYED: tuple[tuple[RoomEvent, str], ...] = (

@@ -242,7 +242,7 @@ def test_label_of_what_is_passed_on_is_answered_by_its_echo() -> None:
             AskLog(room="dev", order=HistoryOrder.NEWEST, after=Bound(id=3), before=Bound(id=9), limit=5),
         ),
         (
-            "BETWEEN #dev msgid=9.12 msgid=9.3 5",
+            "BETWEEN #dev msgid=9.12.7 msgid=9.3 5",
             AskLog(
                 room="dev",
                 order=HistoryOrder.NEWEST,
@@ -276,7 +276,7 @@ def test_event_playback_asks_for_the_events() -> None:
         ("BEFORE #dev * 5", "INVALID_PARAMS BEFORE #dev :Invalid parameters"),
         ("LATEST #dev msgid=x 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST #dev msgid=9. 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
-        ("LATEST #dev msgid=9.1.1 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
+        ("LATEST #dev msgid=9.1.1.1 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST #dev timestamp=1970-99-01T00:00:05.000Z 5", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST #dev * -1", "INVALID_PARAMS LATEST #dev :Invalid parameters"),
         ("LATEST # * 5", "INVALID_PARAMS LATEST # :Invalid parameters"),

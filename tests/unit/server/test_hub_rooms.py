@@ -291,7 +291,7 @@ def new_events(connection: Connection, skipped: int) -> list[Event]:
 
 def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: RoomRole | None = None) -> RoomChange:
     """It has a place, which these connections are not told: they don't track members."""
-    place = EventPlace(17, 1, TimeMs(5))
+    place = EventPlace(17, 1, 2, TimeMs(5))
     return RoomChange(ROOMS["dev"], "dev", "tea", False, 17, old_role, role, is_changed=is_changed, place=place)
 
 

@@ -335,7 +335,7 @@ def test_each_change_is_an_event(store: Store) -> None:
         ("unban", "ann", "bob", ""),
     ]
     # The first join is that of the fixture.
-    assert places == [EventPlace(each.after_id, each.number, each.time_ms) for each in store.events()][1:]
+    assert places == [EventPlace(each.after_id, each.number, DEV_ID, each.time_ms) for each in store.events()][1:]
     found = {each.kind: each for each in store.events()}
     assert (found[KINDS.ROLE].old_role, found[KINDS.ROLE].role) == (RoomRole.MEMBER, RoomRole.OPERATOR)
     changed = found[KINDS.MODES]
@@ -381,7 +381,7 @@ def test_new_owner_and_guests_are_told(store: Store) -> None:
         ("quit", "gil", "", True),
     ]
     parted, heir = store.events(reader=BOB)[3:5]
-    assert places == [EventPlace(each.after_id, each.number, each.time_ms) for each in (parted, heir)]
+    assert places == [EventPlace(each.after_id, each.number, DEV_ID, each.time_ms) for each in (parted, heir)]
 
 
 def _told(store: Store) -> list[tuple[str, str, str]]:

@@ -488,7 +488,7 @@ def test_names_and_rooms_of_guests_are_those_of_all_servers(servers: list[Sharin
 
 def test_digest_has_no_places_of_events() -> None:
     """The value is that of an older server without places, which may be in the same cluster while it is upgraded."""
-    place = EventPlace(17, 1, TimeMs(5))
+    place = EventPlace(17, 1, 2, TimeMs(5))
     change = RoomChange(
         *(2, "dev", "tea", True, 17, RoomRole.MEMBER, None),
         heir_id=3,

@@ -64,7 +64,7 @@ _PAST_MAX: Final = 10
 _KEY: Final = re.compile(r"[!-+\--~\u0080-\U0010ffff]+")  # one word without a comma
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Of a message, or with a number behind a dot of an event: see irc_events.event_line.
-_MESSAGE_ID: Final = re.compile(r"msgid=(\d{1,19})(?:\.(\d{1,18}))?", re.ASCII)
+_MESSAGE_ID: Final = re.compile(r"msgid=(\d{1,19})(?:\.(\d{1,18})(?:\.\d{1,18})?)?", re.ASCII)
 _TIME: Final = re.compile(r"timestamp=(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?)Z")
 
 

@@ -340,8 +340,9 @@ def placed_lines(encoding: Encoding, place: events.EventPlace, lines: list[str])
 
 
 def _place_tags(encoding: Encoding, place: events.RoomEvent | events.EventPlace) -> list[str]:
+    """The time, and an id that is unique: places are so in one room only, and ids of rooms are not used again."""
     tags = [f"time={to_iso(place.time_ms)}"] if encoding.has_time else []
-    return [*tags, f"msgid={place.after_id}.{place.number}"] if encoding.has_tags else tags
+    return [*tags, f"msgid={place.after_id}.{place.number}.{place.room_id}"] if encoding.has_tags else tags
 
 
 def _event_words(encoding: Encoding, event: events.RoomEvent) -> tuple[str, ...]:

@@ -109,10 +109,11 @@ def read_events(
         "limit": limit,
     }
     rows = connection.execute(_READ.format(order="DESC" if newest_first else "ASC"), values)
-    return [_event(*row) for row in rows]
+    return [_event(room_id, *row) for row in rows]
 
 
 def _event(
+    room_id: int,
     after_id: int,
     number: int,
     time_ms: int,
@@ -134,6 +135,7 @@ def _event(
     return RoomEvent(
         after_id=after_id,
         number=number,
+        room_id=room_id,
         time_ms=TimeMs(time_ms),
         kind=RoomEventKind(kind),
         room=room,
@@ -213,7 +215,7 @@ def insert_event(
         connection.execute(_CHANGE_COUNT, (1, room_id))
     else:
         connection.execute(_DELETE_OLDEST, (room_id,))
-    return EventPlace(after_id, number, TimeMs(time_ms))
+    return EventPlace(after_id, number, room_id, TimeMs(time_ms))
 
 
 def delete_events(connection: sqlite3.Connection, ids: range, before_ms: int) -> None:
