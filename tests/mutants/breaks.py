@@ -756,7 +756,7 @@ BREAKS = (
     _break(
         _REQUESTS,
         _CHAT + "session.py",
-        "if kind not in MESSAGES and not (self._begin_answer() and rates.await_request(kind)):",
+        "if kind not in MESSAGES and not (self._begin_answer() and self._await_rate(kind)):",
         "if kind not in MESSAGES and not self._begin_answer():",
         "unit/server/test_rate_limit.py::test_requests_of_a_user_over_the_rate_are_delayed",
         "unit/server/test_rate_limit.py::test_requests_before_the_login_are_delayed_except_the_first",
@@ -2657,6 +2657,13 @@ BREAKS = (
         "if each.syncs is False:",
         "if False:",
         f"{_NATS}test_server_that_may_lose_records_is_refused",
+    ),
+    _break(
+        _BOUNDED,
+        _CHAT + "session.py",
+        "        self._wake_try: Callable[[], None] | None = None",
+        "        self._wake_try: Callable[[], None] | None = None\n        self._wait = self._pause",
+        "unit/server/test_session.py::test_session_that_has_ended_is_freed_without_the_garbage_collector",
     ),
     _break(
         _BOUNDED,

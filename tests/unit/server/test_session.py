@@ -1,6 +1,8 @@
 """The session of one connection: the answer to each request in each state."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -811,6 +813,20 @@ def test_timeout_is_told_after_confirmations(services: ChatFixture, alice: Peer,
     assert codes([late, bye]) == [NOT_IN, Bye]
     assert "60 s" in str(refused)
     assert "60 s" in str(late)
+
+
+def test_session_that_has_ended_is_freed_without_the_garbage_collector(services: ChatFixture) -> None:
+    """Promise: memory stays bounded. The collector runs seldom, because it stops all threads."""
+    peer = services.connect()
+    peer.ask(LOGIN, Say("hello"), AskUsers())
+    peer.session.end()
+    session = weakref.ref(peer.session)
+    gc.disable()
+    try:
+        del peer
+        assert session() is None
+    finally:
+        gc.enable()
 
 
 # --- the log; tests/integration/test_server_log.py tests its privacy ---

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, get_args
 from chatprotocol import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from chatprotocol.requests import Request
     from chatserver.chat.rate_limit import UserLimits
@@ -58,22 +58,11 @@ _INPUT_REQUESTS = 1 / 4
 
 
 class RequestRates:
-    """Delays the requests of one connection. For its reader thread, except where a method says otherwise."""
+    """How long each request of one connection is delayed. For its reader thread."""
 
-    def __init__(
-        self,
-        limits: UserLimits,
-        network: str,
-        pause: Callable[[float], bool],
-        is_logged_in: Callable[[], bool],
-        *,
-        is_exempt: bool,
-    ) -> None:
-        """``pause`` waits for a number of seconds, and returns False if the connection ends meanwhile."""
+    def __init__(self, limits: UserLimits, network: str, *, is_exempt: bool) -> None:
         self._limits = limits
         self._network = network
-        self._pause = pause
-        self._is_logged_in = is_logged_in
         self._is_exempt = is_exempt
         # The user's key; a guest keeps it when its name, and with that its account id, changes.
         self._key: int | str = network
@@ -83,8 +72,6 @@ class RequestRates:
         # True if the last read had several messages, and the rate allowed all of them.
         self._is_within_rate = False
         self._undelayed_requests = _UNDELAYED_REQUESTS
-        # True while a request waits for its rate. Other threads read it.
-        self.is_paused = False
 
     def note_login(self, key: int | str, member: Member | None = None) -> None:
         """Count for this user from now on. ``member``: it may be, or become, an operator of the server."""
@@ -123,39 +110,30 @@ class RequestRates:
             return self._is_within_rate
         return True
 
-    def await_request(self, kind: type | None) -> bool:
-        """Wait until a request other than a message, or a refused one, may be answered. False if the connection ends.
+    def request_delay(self, kind: type | None, *, is_logged_in: bool) -> float:
+        """Return the seconds until a request other than a message, or a refused one, may be answered.
 
         Each costs as much time as a message. Input without a request is None.
         """
         if kind in _WITHOUT_RATE or not self.is_user_limited:
-            return True
-        if self._undelayed_requests and not self._is_logged_in():
+            return 0.0
+        if self._undelayed_requests and not is_logged_in:
             self._undelayed_requests -= 1
-            return True
-        delay_seconds = self._limits.requests.take(self._key, math.inf, _INPUT_REQUESTS if kind is None else 1)
-        if not delay_seconds:
-            return True
-        self.is_paused = True
-        try:
-            return self._pause(delay_seconds)
-        finally:
-            self.is_paused = False
+            return 0.0
+        return self._limits.requests.take(self._key, math.inf, _INPUT_REQUESTS if kind is None else 1)
 
-    def await_turn(self, kind: type, request: Request) -> bool:
-        """Wait until the user's rate allows this request. False if the connection ends. RequestError: it does not."""
+    def turn_delay(self, kind: type, request: Request) -> float:
+        """Return the seconds until the user's rate allows this request. RequestError: it does not."""
         if not self.is_user_limited:
-            return True
+            return 0.0
         limits = self._limits
         if kind in _LIKE_MESSAGES:
-            delay_seconds = limits.messages.take(self._key, limits.message_delay_seconds)
-        elif kind in _QUERIES_BEFORE_DIRECT:
-            delay_seconds = limits.queries.take(self._key, limits.message_delay_seconds)
-        elif kind in _QUERIES:
-            delay_seconds = limits.queries.take(self._key, 0.0, _queries_of(request))
-        else:
-            return True
-        return not delay_seconds or self._pause(delay_seconds)
+            return limits.messages.take(self._key, limits.message_delay_seconds)
+        if kind in _QUERIES_BEFORE_DIRECT:
+            return limits.queries.take(self._key, limits.message_delay_seconds)
+        if kind in _QUERIES:
+            return limits.queries.take(self._key, 0.0, _queries_of(request))
+        return 0.0
 
 
 def _queries_of(request: Request) -> float:

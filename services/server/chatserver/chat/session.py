@@ -124,9 +124,9 @@ class Session:
         self._address = address
         self._network = network_of(address)
         self._is_exempt = is_exempt
-        self._rates = RequestRates(
-            services.limits, self._network, self._pause, lambda: self.is_logged_in, is_exempt=is_exempt
-        )
+        self._rates = RequestRates(services.limits, self._network, is_exempt=is_exempt)
+        # True while a request waits for the rate of all requests. Other threads read it.
+        self.is_paused = False
         # Ends the wait of a login for its turn; None if none waits. Other threads read it.
         self._wake_try: Callable[[], None] | None = None
         self._label = label
@@ -162,11 +162,6 @@ class Session:
         return self._rates.takes_large_reads
 
     @property
-    def is_paused(self) -> bool:
-        """True while a request waits for its rate. For any thread."""
-        return self._rates.is_paused
-
-    @property
     def awaits_turn(self) -> bool:
         """True while a login waits for its turn among other tries. For any thread."""
         return self._wake_try is not None
@@ -189,17 +184,17 @@ class Session:
         request = None
         for request in incoming:
             kind = type(request)
-            if kind not in MESSAGES and not (self._begin_answer() and rates.await_request(kind)):
+            if kind not in MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
                 return False
             try:
                 handler = handlers.get(kind)
                 if handler is None:
                     raise _not_allowed(self._state, request)
-                if rates.is_limited and not (is_paid and kind in MESSAGES) and not rates.await_turn(kind, request):
+                if rates.is_limited and not (is_paid and kind in MESSAGES) and not self._await_turn(kind, request):
                     return False
                 state = handler(self, request)
             except REQUEST_ERRORS as error:
-                if kind in MESSAGES and not (self._begin_answer() and rates.await_request(kind)):
+                if kind in MESSAGES and not (self._begin_answer() and self._await_rate(kind)):
                     return False
                 self._refuse(to_request_error(error, self._label), getattr(request, "nonce", None))
                 state = self._state
@@ -208,7 +203,7 @@ class Session:
                 handlers = self._TABLE[state]
             if not handlers:  # the session is closed
                 return False
-        if request is None and not rates.await_request(None):
+        if request is None and not self._await_rate(None):
             return False
         self._end_read()
         return True
@@ -524,6 +519,22 @@ class Session:
             is_guest=sender.is_guest,
             is_notice=request.notice,
         )
+
+    def _await_rate(self, kind: type | None) -> bool:
+        """Wait until the rate of all requests allows this one; None: input without a request. False as _pause."""
+        seconds = self._rates.request_delay(kind, is_logged_in=self.is_logged_in)
+        if not seconds:
+            return True
+        self.is_paused = True
+        try:
+            return self._pause(seconds)
+        finally:
+            self.is_paused = False
+
+    def _await_turn(self, kind: type, request: Request) -> bool:
+        """Wait until the user's rate allows this request. False as _pause. RequestError: it does not."""
+        seconds = self._rates.turn_delay(kind, request)
+        return not seconds or self._pause(seconds)
 
     def _pause(self, seconds: float) -> bool:
         """Wait for the rate, after the earlier messages were appended. False if the connection ends."""
