@@ -2420,7 +2420,7 @@ BREAKS = (
     _break(
         _SANCTIONS,
         _CHAT + "session.py",
-        "not find the guest\n            self._services.moderation.check_address(self._address)",
+        "not find the guest\n            self._services.authentication.check_address(self._address)",
         "not find the guest\n            pass",
         "unit/server/test_guest_session.py::test_ban_of_the_address_during_the_login_ends_it",
     ),

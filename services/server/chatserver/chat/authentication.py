@@ -109,6 +109,12 @@ class Authentication:
         # Set once, at shutdown.
         self._is_stopping = False
 
+    def check_address(self, address: str) -> None:
+        """Raise RequestError if the address is banned."""
+        ban = self._records.ban_of_address(address)
+        if ban is not None:
+            raise sanction_error(ban)
+
     def account_kind(self, login: requests.Login) -> AccountKind:
         """Return NEW or EXISTING for the name. RequestError: the name can't be registered."""
         check_username(login.username)
@@ -169,13 +175,8 @@ class Authentication:
         """
         found = self._accounts.find_for_login(username, peer.network)
         if found.has_network_bans:
-            self._check_address(peer.address)
+            self.check_address(peer.address)
         return found.account, found.last_login_ms
-
-    def _check_address(self, address: str) -> None:
-        ban = self._records.ban_of_address(address)
-        if ban is not None:
-            raise sanction_error(ban)
 
     def _register_new(
         self, login: requests.Login, password: str, peer: Peer, account: Account | None, guest: Account | None
@@ -228,7 +229,7 @@ class Authentication:
 
     def _authenticate_token(self, login: requests.Login, token: str, peer: Peer) -> Proof:
         """Find the account of a token. RequestError: it is not valid, or the user must change the password."""
-        self._check_address(peer.address)
+        self.check_address(peer.address)
         found = self._find_token(token, peer.network)
         if found is None or (login.username and name_key(login.username) != name_key(found.account.name)):
             # A try of no account: it delays the network alone.

@@ -16,7 +16,7 @@ from chatprotocol.address import ban_network, is_in_network, new_ban_network
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import Audit, Bans, Ignored, RoomRole, SanctionKind
 from chatprotocol.rules import check_reason, is_lobby, unknown_user
-from chatserver.chat.problems import append_one, problem_error, sanction_error
+from chatserver.chat.problems import append_one, problem_error
 from chatserver.chat.room_commands import is_voiceless
 from chatserver.journal import entries
 from chatserver.journal.entries import Problem
@@ -53,12 +53,6 @@ class Moderation:
         self._guests = guests
         self._rooms = rooms
         self._journal = journal
-
-    def check_address(self, address: str) -> None:
-        """Raise RequestError if the address is banned. Call it before a password is checked."""
-        ban = self._records.ban_of_address(address)
-        if ban is not None:
-            raise sanction_error(ban)
 
     def may_say_why(self, member: Member, room: str | None = None) -> bool:
         """True if others may be told why the user leaves the room or the server: it may write wherever it leaves.

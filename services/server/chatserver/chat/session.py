@@ -311,7 +311,7 @@ class Session:
         """Log in a guest with one connection."""
         services, name = self._services, request.username
         services.check_available()
-        services.moderation.check_address(self._address)
+        services.authentication.check_address(self._address)
         guest = services.guests.claim(name, self._address, self._send_queue, is_exempt=self._is_exempt)
         account = guest.account
         assert account is not None
@@ -401,13 +401,13 @@ class Session:
     def _log_in_guest(self, request: requests.GuestLogin) -> State:
         """Register one of a guest's two connections."""
         self._services.check_available()
-        self._services.moderation.check_address(self._address)
+        self._services.authentication.check_address(self._address)
         guests = self._services.guests
         guest = guests.claim_side(
             request.username, request.side, self._address, self._send_queue, is_exempt=self._is_exempt
         )
         try:  # again, because a ban before the claim did not find the guest
-            self._services.moderation.check_address(self._address)
+            self._services.authentication.check_address(self._address)
         except BaseException:
             guests.leave(guest, self._send_queue)
             raise
