@@ -221,6 +221,14 @@ def test_server_that_is_too_old_gets_no_password() -> None:
     assert told == [b""]
 
 
+async def unsent_after_loss(settings: NatsSettings, servers: NatsServers) -> int:
+    client = NatsClient(settings)
+    await client.open(settings.urls[0], "a")
+    servers.servers[0].kill()
+    await client.is_lost.wait()
+    return client.unsent_bytes
+
+
 def test_credentials_and_certificates(tmp_path: Path, nats: NatsServers) -> None:
     files = Authority()
     pair = files.write(tmp_path)
@@ -233,6 +241,7 @@ def test_credentials_and_certificates(tmp_path: Path, nats: NatsServers) -> None
             reader.until_taken("a")
         assert "refuses the credentials" in refusal(replace(settings, password="wrong"))
         assert "certificate" in refusal(replace(settings, tls=Authority().client_context()))
+        assert asyncio.run(unsent_after_loss(settings, servers)) == 0
     assert "does not encrypt" in refusal(settings_for(nats, tls=trusting))
 
 

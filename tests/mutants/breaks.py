@@ -2653,6 +2653,13 @@ BREAKS = (
     ),
     _break(
         _NO_QUORUM,
+        _JOURNAL + "nats_client.py",
+        "if writer is None or not self.is_connected:",
+        "if writer is None:",
+        f"{_NATS}test_credentials_and_certificates",
+    ),
+    _break(
+        _NO_QUORUM,
         _JOURNAL + "nats_checks.py",
         "if each.syncs is False:",
         "if False:",

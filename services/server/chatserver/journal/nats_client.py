@@ -128,9 +128,12 @@ class NatsClient(nats.aio.client.Client):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that the socket has not taken yet."""
+        """Bytes that the socket has not taken yet; 0 if the connection is lost."""
         writer = getattr(self._transport, "_io_writer", None)
-        return writer.transport.get_write_buffer_size() if writer is not None else 0
+        if writer is None or not self.is_connected:  # a TLS transport that was closed after its loss can't tell
+            return 0
+        unsent_bytes: int = writer.transport.get_write_buffer_size()
+        return unsent_bytes
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         call = self._calls.get(sid)
