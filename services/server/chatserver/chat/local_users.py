@@ -76,7 +76,8 @@ class LobbyEntered(NamedTuple):
 class LocalUsers:
     """The users of this server, and who follows which broadcast buffers. For any thread.
 
-    The hub reads and changes the attributes without an underscore, and calls the last methods, under ``lock``.
+    The hub changes the attributes without an underscore, and calls the last methods, under ``lock``. A single value may
+    be read without it: the protocols ask ``tracking`` for a name.
     """
 
     def __init__(
