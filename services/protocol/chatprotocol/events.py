@@ -748,13 +748,13 @@ class Placed(Struct, frozen=True):
     place: EventPlace
 
 
-LogItem: TypeAlias = Message | RoomEvent
+ChatHistoryItem: TypeAlias = Message | RoomEvent
 
 
-class Log(Struct, frozen=True):
-    """The answer to AskLog, oldest first."""
+class ChatHistory(Struct, frozen=True):
+    """The answer to AskChatHistory, oldest first."""
 
-    messages: tuple[LogItem, ...]
+    messages: tuple[ChatHistoryItem, ...]
     room: str | None = None
     with_user: str | None = None
 
@@ -856,7 +856,7 @@ DirectoryEvent: TypeAlias = (
     | Watched
     | CameOnline
     | WentOffline
-    | Log
+    | ChatHistory
     | Active
     | ReadMarked
     | Relayed

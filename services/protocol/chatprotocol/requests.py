@@ -595,15 +595,15 @@ class Bound(Struct, frozen=True, gc=False):
 
 
 class HistoryOrder(StrEnum):
-    """The messages that AskLog means: the newest before ``upto``, the oldest after ``after``, or those around it."""
+    """The messages AskChatHistory means: the newest before ``upto``, the oldest after ``after``, or those around it."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
     AROUND = "around"
 
 
-class AskLog(Struct, frozen=True, gc=False, kw_only=True):
-    """Request messages of a room, or of the direct messages with a user. The answer is Log.
+class AskChatHistory(Struct, frozen=True, gc=False, kw_only=True):
+    """Request messages of a room, or of the direct messages with a user. The answer is ChatHistory.
 
     ``after`` and ``before`` are exclusive bounds. AROUND has ``after`` alone, and the message itself is included. With
     ``has_events`` the answer has the events of the room among its messages, and ``limit`` is that of both together.
@@ -696,7 +696,7 @@ DirectoryRequest: TypeAlias = (
     | Relay
 )
 # Requests about stored messages that json has no form of.
-LogRequest: TypeAlias = AskLog | AskActive | MarkRead | AskMark
+LogRequest: TypeAlias = AskChatHistory | AskActive | MarkRead | AskMark
 Request: TypeAlias = (
     TaggedRequest
     | SayBatch

@@ -35,9 +35,9 @@ from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.directory import Directory
 from chatserver.chat.entering import Entering
 from chatserver.chat.guests import Guests
+from chatserver.chat.history_commands import HistoryCommands
 from chatserver.chat.hub import Hub
 from chatserver.chat.local_users import LocalUsers
-from chatserver.chat.log_commands import LogCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle
 from chatserver.chat.missed import MissedMessages
@@ -75,11 +75,11 @@ from chatserver.net.tls import TlsAcceptor
 from chatserver.net.udp_listener import UdpListener
 from chatserver.process import prepare_threads, raise_descriptor_limit, tune_interpreter
 from chatserver.store.accounts import Accounts, Role
+from chatserver.store.conversation_history import ConversationHistory
 from chatserver.store.database import Database
 from chatserver.store.disk import DiskReserve
 from chatserver.store.identity import HistoryIdentity
 from chatserver.store.indexer import Indexer
-from chatserver.store.message_log import MessageLog
 from chatserver.store.messages import Messages
 from chatserver.store.moderation import ModerationRecords
 from chatserver.store.read_marks import ReadMarks
@@ -365,8 +365,8 @@ class Server:
             directory=Directory(
                 *(users, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
             ),
-            log=LogCommands(
-                *(MessageLog(self._database, messages, claim), messages, ReadMarks(self._database), accounts),
+            history=HistoryCommands(
+                *(ConversationHistory(self._database, messages, claim), messages, ReadMarks(self._database), accounts),
                 *(room_commands, self._journal, users),
             ),
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),

@@ -425,10 +425,10 @@ IRC = Samples(
     ),
     becoming=(
         (requests.AskUsers(), requests.AskMembers(None)),
-        (requests.AskHistory(20), requests.AskLog(room="lobby", order=requests.HistoryOrder.NEWEST, limit=20)),
+        (requests.AskHistory(20), requests.AskChatHistory(room="lobby", order=requests.HistoryOrder.NEWEST, limit=20)),
         (
             requests.AskHistory(500, 17, with_user="bob"),
-            requests.AskLog(
+            requests.AskChatHistory(
                 with_user="bob", order=requests.HistoryOrder.NEWEST, before=requests.Bound(id=17), limit=500
             ),
         ),

@@ -17,13 +17,13 @@ from chatprotocol.events import (
     AccountKind,
     Authenticated,
     Bye,
+    ChatHistory,
     DirectMessage,
     Entered,
     Event,
     EventBatch,
     Found,
     History,
-    Log,
     Members,
     PasswordPrompt,
     PublicBatch,
@@ -37,8 +37,8 @@ from chatprotocol.events import (
 )
 from chatprotocol.limits import FRAME_MAX_BYTES, LINE_MAX_BYTES
 from chatprotocol.requests import (
+    AskChatHistory,
     AskHistory,
-    AskLog,
     AskMembers,
     AskUsers,
     Authenticate,
@@ -158,7 +158,7 @@ def test_long_answer_in_pieces_has_the_same_bytes(protocol: WireProtocol, texts:
     messages = tuple(
         PublicMessage(number, 0, "alice", text * (300 if long else 1)) for number, text in enumerate(texts)
     )
-    log = [Log(messages, "lobby")] if protocol.name.startswith("irc") else []
+    log = [ChatHistory(messages, "lobby")] if protocol.name.startswith("irc") else []
     for answer in (History(messages), Found('"messages":[]', messages, 17), *log):
         parts = list(new_server(protocol).encode_long(replace(answer, messages=()), messages))
         assert b"".join(parts) == new_server(protocol).encode([answer])
@@ -216,7 +216,7 @@ ANSWERS: dict[type, Callable[[Any], tuple[Event, ...]]] = {
     Enter: lambda _: (WELCOME,),
     EnterLobby: lambda _: (Entered(room="lobby", username="alice", last_id=10, members=()),),
     AskMembers: lambda _: (Members("lobby", ()),),
-    AskLog: lambda _: (Log((PUBLIC,), "lobby"),),
+    AskChatHistory: lambda _: (ChatHistory((PUBLIC,), "lobby"),),
     Quit: lambda _: (Bye(YOU_LEFT),),
 }
 

@@ -8,7 +8,7 @@ from chatprotocol import events, requests
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused, RoomMember, RoomRole, UserInfo
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
-from chatprotocol.requests import AskLog, Bound, HistoryOrder
+from chatprotocol.requests import AskChatHistory, Bound, HistoryOrder
 from chatprotocol.wire.irc_commands import MARKS_MAX
 
 from .irc_dialogue import Dialogue
@@ -228,22 +228,28 @@ def test_label_of_what_is_passed_on_is_answered_by_its_echo() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("LATEST #dev * 50", AskLog(room="dev", order=HistoryOrder.NEWEST, limit=50)),
-        (f"LATEST #dev {TIME} 5", AskLog(room="dev", order=HistoryOrder.NEWEST, after=Bound(time_ms=5_000), limit=5)),
-        ("BEFORE bob msgid=9 5", AskLog(with_user="bob", order=HistoryOrder.NEWEST, before=Bound(id=9), limit=5)),
-        ("AFTER #lobby msgid=9 5", AskLog(room="lobby", order=HistoryOrder.OLDEST, after=Bound(id=9), limit=5)),
-        ("AROUND #dev msgid=9 5", AskLog(room="dev", order=HistoryOrder.AROUND, after=Bound(id=9), limit=5)),
+        ("LATEST #dev * 50", AskChatHistory(room="dev", order=HistoryOrder.NEWEST, limit=50)),
+        (
+            f"LATEST #dev {TIME} 5",
+            AskChatHistory(room="dev", order=HistoryOrder.NEWEST, after=Bound(time_ms=5_000), limit=5),
+        ),
+        (
+            "BEFORE bob msgid=9 5",
+            AskChatHistory(with_user="bob", order=HistoryOrder.NEWEST, before=Bound(id=9), limit=5),
+        ),
+        ("AFTER #lobby msgid=9 5", AskChatHistory(room="lobby", order=HistoryOrder.OLDEST, after=Bound(id=9), limit=5)),
+        ("AROUND #dev msgid=9 5", AskChatHistory(room="dev", order=HistoryOrder.AROUND, after=Bound(id=9), limit=5)),
         (
             "BETWEEN #dev msgid=3 msgid=9 5",
-            AskLog(room="dev", order=HistoryOrder.OLDEST, after=Bound(id=3), before=Bound(id=9), limit=5),
+            AskChatHistory(room="dev", order=HistoryOrder.OLDEST, after=Bound(id=3), before=Bound(id=9), limit=5),
         ),
         (
             "BETWEEN #dev msgid=9 msgid=3 5",
-            AskLog(room="dev", order=HistoryOrder.NEWEST, after=Bound(id=3), before=Bound(id=9), limit=5),
+            AskChatHistory(room="dev", order=HistoryOrder.NEWEST, after=Bound(id=3), before=Bound(id=9), limit=5),
         ),
         (
             "BETWEEN #dev msgid=9.12.7 msgid=9.3 5",
-            AskLog(
+            AskChatHistory(
                 room="dev",
                 order=HistoryOrder.NEWEST,
                 after=Bound(id=9, number=3),
@@ -251,7 +257,7 @@ def test_label_of_what_is_passed_on_is_answered_by_its_echo() -> None:
                 limit=5,
             ),
         ),
-        ("LATEST #dev * 9999", AskLog(room="dev", order=HistoryOrder.NEWEST, limit=HISTORY_MAX_MESSAGES)),
+        ("LATEST #dev * 9999", AskChatHistory(room="dev", order=HistoryOrder.NEWEST, limit=HISTORY_MAX_MESSAGES)),
         (f"TARGETS {TIME} {LATER} 5", requests.AskActive(5_000, 9_000, 5)),
         (f"TARGETS {LATER} {TIME} 5", requests.AskActive(5_000, 9_000, 5, HistoryOrder.NEWEST)),
     ],
@@ -263,7 +269,7 @@ def test_chathistory(line: str, expected: requests.Request) -> None:
 
 def test_event_playback_asks_for_the_events() -> None:
     """IRCv3, chathistory: only clients that have negotiated it may get other lines than messages."""
-    asked = AskLog(room="dev", order=HistoryOrder.NEWEST, limit=5, has_events=True)
+    asked = AskChatHistory(room="dev", order=HistoryOrder.NEWEST, limit=5, has_events=True)
     assert Dialogue("draft/event-playback").say("CHATHISTORY LATEST #dev * 5").requests == [asked]
 
 

@@ -19,7 +19,7 @@ from chatserver.chat.delivery_marks import DeliveryMarks
 from chatserver.chat.directory import Directory
 from chatserver.chat.entering import Entering
 from chatserver.chat.guests import Guests
-from chatserver.chat.log_commands import LogCommands
+from chatserver.chat.history_commands import HistoryCommands
 from chatserver.chat.login import Login
 from chatserver.chat.login_throttle import LoginThrottle, ThrottleLimits
 from chatserver.chat.missed import MissedMessages
@@ -597,7 +597,7 @@ class ChatFixture:
                 *(self.users, self.presence, doubles.accounts, guests, doubles.rooms, rooms, doubles.records),
                 entering.counts,
             ),
-            log=LogCommands(
+            history=HistoryCommands(
                 *(doubles.messages, doubles.messages, doubles.messages, doubles.accounts),
                 *(rooms, doubles.journal, self.users),
             ),

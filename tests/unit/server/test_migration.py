@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 
 from chatprotocol.limits import ID_MAX
 from chatserver.store.accounts import Account, Accounts
+from chatserver.store.conversation_history import BLOCK_IDS
 from chatserver.store.database import Database, schema_files
 from chatserver.store.errors import StoreError
 from chatserver.store.guests import claim_name, release_name
 from chatserver.store.identity import read_history_id
-from chatserver.store.message_log import BLOCK_IDS
 from chatserver.store.message_table import find_nonce
 from chatserver.store.messages import RECEIVED_ID, Messages
 from chatserver.store.migration import migrate

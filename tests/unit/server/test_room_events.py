@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chatprotocol.events import (
+    ChatHistoryItem,
     EventPlace,
-    LogItem,
     PublicMessage,
     RoomEvent,
     RoomEventKind,
@@ -45,8 +45,8 @@ from chatserver.journal.entries import (
     SetTopic,
 )
 from chatserver.store.accounts import Account
+from chatserver.store.conversation_history import ConversationHistory
 from chatserver.store.identity import read_highest_id
-from chatserver.store.message_log import MessageLog
 from chatserver.store.messages import Messages
 from chatserver.store.room_events import EVENTS_MAX, Place
 
@@ -93,9 +93,9 @@ class Store:
         limit: int = 500,
         reader: int = ANN,
         first_id: int = 0,
-    ) -> list[LogItem]:
+    ) -> list[ChatHistoryItem]:
         database = cast("Database", MemoryDatabase(self.connection))
-        log = MessageLog(database, Messages(database))
+        log = ConversationHistory(database, Messages(database))
         ids = range(first_id, read_highest_id(self.connection) + 1)
         found = log.read(*(reader, DEV_ID, ids, limit), order=order, after=after, before=before, has_events=True)
         items = list(found)
@@ -120,7 +120,7 @@ def store() -> Iterator[Store]:
         yield Store(connection)
 
 
-def place_of(item: LogItem) -> Place:
+def place_of(item: ChatHistoryItem) -> Place:
     return Place(item.after_id, item.number) if isinstance(item, RoomEvent) else Place(item.id)
 
 
@@ -287,7 +287,7 @@ def test_events_use_no_message_ids(store: Store) -> None:
     assert [place_of(each) for each in store.read()] == [(0, 1), (1, 0), (1, 1), (2, 0)]
     database = cast("Database", MemoryDatabase(store.connection))
     ids = range(read_highest_id(store.connection) + 1)
-    plain = MessageLog(database, Messages(database)).read(ANN, DEV_ID, ids, 500, order=HistoryOrder.OLDEST)
+    plain = ConversationHistory(database, Messages(database)).read(ANN, DEV_ID, ids, 500, order=HistoryOrder.OLDEST)
     assert [cast("PublicMessage", each).id for each in plain] == [1, 2]
 
 

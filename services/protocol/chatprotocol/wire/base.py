@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from chatprotocol.events import Event, EventBatch, LogItem, Refused, TaggedEvent, Welcome
+from chatprotocol.events import ChatHistoryItem, Event, EventBatch, Refused, TaggedEvent, Welcome
 from chatprotocol.keywords import DEFAULT_KEYWORDS
 from chatprotocol.requests import Login, Request, Say, Whisper
 
@@ -97,7 +97,7 @@ class ServerProtocol(Protocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events that go to this connection alone."""
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:  # noqa: ARG002
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:  # noqa: ARG002
         """Encode an answer with many messages in pieces of about PIECE_BYTES.
 
         ``event`` has no messages: they are taken from ``messages`` one by one, so that they need not be in memory at

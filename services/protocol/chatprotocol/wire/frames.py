@@ -19,7 +19,7 @@ from chatprotocol.wire.steps import COMMAND, DATA, READY_STEP, ServerSteps, Step
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
-    from chatprotocol.events import Event, EventBatch, LogItem
+    from chatprotocol.events import ChatHistoryItem, Event, EventBatch
     from chatprotocol.requests import Request, Unreadable
     from chatprotocol.wire.base import ClientEvent
 
@@ -57,7 +57,7 @@ class FramesServer(ServerProtocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         return _encode(self._steps.login_events(items))
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode a history; the protocol has no other long answer."""
         steps = history_steps(messages) if isinstance(event, History) else ()
         return join_pieces(frame(*step) for step in steps)

@@ -38,7 +38,7 @@ from chatprotocol.wire.readers import LineBuffer
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Event, EventBatch, LogItem, Refused
+    from chatprotocol.events import ChatHistoryItem, Event, EventBatch, Refused
     from chatprotocol.requests import Request
     from chatprotocol.wire.irc_connection import Handler
 
@@ -177,10 +177,10 @@ class IrcServer(ServerProtocol):
                     lines += connection.answer_lines(found) if connection.is_answer(event) else found
         return encode_lines(lines)
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode an answer with messages; the lines of a history are a batch, if the client knows batches."""
         connection = self._connection
-        if not isinstance(event, events.Log):
+        if not isinstance(event, events.ChatHistory):
             return
         lines = irc_messages.log_lines(connection, messages)
         first = next(lines, None)
@@ -211,7 +211,7 @@ class IrcServer(ServerProtocol):
                 return _shared_lines(connection.encoding, event)
             case events.Placed(inner, place):
                 return irc_events.placed_lines(connection.encoding, place, self._own_lines(inner))
-            case events.Log():
+            case events.ChatHistory():
                 return list(irc_messages.log_lines(connection, event.messages))
             case _:
                 _note(connection, event)

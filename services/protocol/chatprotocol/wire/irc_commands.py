@@ -598,7 +598,7 @@ def _log(connection: IrcConnection, subcommand: str, command: Command) -> Reques
                 after, before = second, first
             else:
                 order, before = HistoryOrder.OLDEST, second
-    return requests.AskLog(order=order, after=after, before=before, limit=limit, has_events=has_events, **place)
+    return requests.AskChatHistory(order=order, after=after, before=before, limit=limit, has_events=has_events, **place)
 
 
 def _is_backwards(first: Bound, second: Bound) -> bool:

@@ -76,7 +76,7 @@ _ANSWERS: Final[dict[type, tuple[type, ...]]] = {
     requests.SetAway: (events.AwayChanged,),
     requests.SetRealname: (events.RealnameChanged,),
     requests.Watch: (events.Watched,),
-    requests.AskLog: (events.Log,),
+    requests.AskChatHistory: (events.ChatHistory,),
     requests.AskActive: (events.Active,),
     requests.MarkRead: (events.ReadMarked,),
     requests.AskMark: (events.ReadMarked,),

@@ -36,7 +36,7 @@ from chatprotocol.wire.json import to_iso
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import LogItem, Message, PublicBatch, Refused
+    from chatprotocol.events import ChatHistoryItem, Message, PublicBatch, Refused
     from chatprotocol.requests import Request
     from chatprotocol.wire.irc_capabilities import Encoding
     from chatprotocol.wire.irc_connection import Handler, IrcConnection
@@ -185,7 +185,7 @@ def relayed_lines(encoding: Encoding, event: events.Relayed) -> list[str]:
     return [format_line(encoding.prefix(event.sender), event.kind, *params, tags=";".join(tags))]
 
 
-def log_lines(connection: IrcConnection, messages: Iterable[LogItem]) -> Iterator[str]:
+def log_lines(connection: IrcConnection, messages: Iterable[ChatHistoryItem]) -> Iterator[str]:
     """The lines of an answer to CHATHISTORY, whose second parameter is the target."""
     batch = connection.new_batch() if "batch" in connection.enabled else ""
     target = connection.command.param(1, "*")

@@ -81,7 +81,7 @@ from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nest
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from chatprotocol.events import EventBatch, LogItem
+    from chatprotocol.events import ChatHistoryItem, EventBatch
     from chatprotocol.requests import Request
     from chatprotocol.wire.base import Action, ClientEvent
 
@@ -195,7 +195,7 @@ class JsonServer(ServerProtocol):
 
     encode = staticmethod(_encode_all)
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode as one line, in pieces."""
         return join_pieces(_parts(event, messages))
 
@@ -440,7 +440,7 @@ class JsonClient:
         return welcome.since is not None or is_beyond or is_other_history(self._login, welcome)
 
 
-def _parts(event: Event, messages: Iterable[LogItem]) -> Iterator[bytes]:
+def _parts(event: Event, messages: Iterable[ChatHistoryItem]) -> Iterator[bytes]:
     """The line of an event; each message of a history or search result is a part of its own."""
     # A quotation mark within a string has a backslash, so this can't be a part of the search words.
     before, brackets, after = _ENCODER.encode(event).partition(b'"messages":[]')

@@ -15,7 +15,7 @@ from chatprotocol.wire.steps import COMMAND, DATA
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from chatprotocol.events import Event, EventBatch, LogItem, Message
+    from chatprotocol.events import ChatHistoryItem, Event, EventBatch, Message
     from chatprotocol.wire.base import ClientEvent
     from chatprotocol.wire.steps import Step
 
@@ -78,7 +78,7 @@ def _sent_batch(batch: events.SentBatch) -> list[Step]:
     return [(COMMAND, b"SENT %d" % number) for number in range(batch.id, batch.id + len(batch.nonces))]
 
 
-def history_steps(messages: Collection[LogItem]) -> Iterator[Step]:
+def history_steps(messages: Collection[ChatHistoryItem]) -> Iterator[Step]:
     """Encode a history, which has no events of rooms. The messages are taken one by one."""
     yield from _command("HISTORY", len(messages))
     for message in messages:

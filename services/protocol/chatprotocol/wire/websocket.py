@@ -73,7 +73,7 @@ from chatprotocol.wire.websocket_inner import inner_protocols, irc_encoder
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Event, EventBatch, LogItem
+    from chatprotocol.events import ChatHistoryItem, Event, EventBatch
     from chatprotocol.requests import Request
     from chatprotocol.wire.http import Head, Page
     from chatprotocol.wire.websocket_inner import Inner
@@ -179,7 +179,7 @@ class WebSocketServer(ServerProtocol):
             data += self._close or close_frame(code, last.reason)
         return data
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode as the protocol inside does."""
         return iter(()) if self._inner is None else self._inner.encode_long(event, messages)
 

@@ -25,7 +25,7 @@ from chatprotocol.wire.websocket_frames import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
-    from chatprotocol.events import Event, EventBatch, LogItem
+    from chatprotocol.events import ChatHistoryItem, Event, EventBatch
     from chatprotocol.requests import Request
     from chatprotocol.wire.base import LastEncoded, ServerProtocol, WireProtocol
 
@@ -53,7 +53,7 @@ class Inner(Protocol):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         """Encode events for this connection alone, as frames."""
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode an answer with many messages, as frames. Like ``ServerProtocol.encode_long``."""
 
 
@@ -69,7 +69,7 @@ class JsonMessages(JsonServer):
     def encode(items: Sequence[Event | EventBatch]) -> bytes:
         return encode_lines(Json.encode_all(items))
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode as one text message, in fragments."""
         return encode_fragments(super().encode_long(event, messages))
 
@@ -102,7 +102,7 @@ class IrcMessages(Inner):
     def encode(self, items: Sequence[Event | EventBatch]) -> bytes:
         return encode_irc_lines(self._irc.encode(items), is_binary=self.is_binary)
 
-    def encode_long(self, event: Event, messages: Collection[LogItem]) -> Iterator[bytes]:
+    def encode_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> Iterator[bytes]:
         """Encode each line as a message."""
         rest = b""
         for piece in self._irc.encode_long(event, messages):

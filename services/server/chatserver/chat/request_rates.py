@@ -30,7 +30,7 @@ _QUERIES = frozenset(
     {
         *(requests.AskHistory, requests.Search, requests.AskConversations, requests.AskRooms),
         # Not MarkRead: it costs as little as a message, and clients set one for each room at once.
-        *(requests.AskLog, requests.AskActive, requests.Rename),
+        *(requests.AskChatHistory, requests.AskActive, requests.Rename),
         *(requests.AskTopic, requests.AskRoomBans),
         *(requests.AskMembers, requests.AskInfo, requests.AskWho, requests.AskPast, requests.AskCounts),
         # The answer lists all users; and a watch looks up each name.

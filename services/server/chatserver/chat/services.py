@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from chatserver.chat.directory import Directory
     from chatserver.chat.entering import Entering
     from chatserver.chat.guests import Guests
+    from chatserver.chat.history_commands import HistoryCommands
     from chatserver.chat.local_users import LocalUsers
-    from chatserver.chat.log_commands import LogCommands
     from chatserver.chat.login import Login
     from chatserver.chat.moderation import Moderation
     from chatserver.chat.presence import Presence
@@ -45,7 +45,7 @@ class Services:
     login: Login
     guests: Guests
     rooms: RoomCommands
-    log: LogCommands
+    history: HistoryCommands
     entering: Entering
     directory: Directory
     moderation: Moderation

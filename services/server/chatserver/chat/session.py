@@ -693,24 +693,24 @@ class Session:
         self._send_queue.put([Conversations(tuple(found))])
         return self._state
 
-    def _show_log(self, request: requests.AskLog) -> State:
+    def _show_chat_history(self, request: requests.AskChatHistory) -> State:
         """As CH, for one conversation."""
         self._wait_for_pending()
-        self._send_queue.put_long(*self._services.log.read(self._log_reader(request.room), request))
+        self._send_queue.put_long(*self._services.history.read(self._history_reader(request.room), request))
         return self._state
 
     def _list_active(self, request: requests.AskActive) -> State:
         self._wait_for_pending()
-        self._send_queue.put([self._services.log.list_active(self._log_reader(None), request)])
+        self._send_queue.put([self._services.history.list_active(self._history_reader(None), request)])
         return self._state
 
     def _mark_read(self, request: requests.MarkRead) -> State:
         """Answer after the commit. The hub tells the other connections of the user."""
         self._wait_for_pending()
-        self._send_queue.put([self._services.log.mark(self._log_reader(request.room), request)])
+        self._send_queue.put([self._services.history.mark(self._history_reader(request.room), request)])
         return self._state
 
-    def _log_reader(self, room: str | None) -> Member:
+    def _history_reader(self, room: str | None) -> Member:
         """Return the member, which gets the events of rooms from its first request about one."""
         assert self._member is not None
         return self._member if is_lobby(room) else self._show_rooms()
@@ -826,7 +826,7 @@ class Session:
         requests.AskUsers: _list_users,
         requests.AskUser: _find_user,
         requests.AskHistory: _show_history,
-        requests.AskLog: _show_log,
+        requests.AskChatHistory: _show_chat_history,
         requests.AskActive: _list_active,
         requests.AskConversations: _list_conversations,
         requests.MarkRead: _mark_read,

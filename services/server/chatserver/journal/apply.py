@@ -65,6 +65,7 @@ from chatserver.store.accounts import (
     update_delivered,
     update_role,
 )
+from chatserver.store.conversation_history import BLOCK_IDS, note_times
 from chatserver.store.guests import (
     claim_name,
     find_claim,
@@ -78,7 +79,6 @@ from chatserver.store.guests import (
 from chatserver.store.identity import raise_highest_id
 from chatserver.store.invitations import insert_invitation, is_open, use_invitation
 from chatserver.store.log_position import end_run
-from chatserver.store.message_log import BLOCK_IDS, note_times
 from chatserver.store.message_table import (
     count_waiting,
     delete_direct,

@@ -59,7 +59,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from chatprotocol.events import Event, EventBatch, LogItem
+    from chatprotocol.events import ChatHistoryItem, Event, EventBatch
     from chatserver.net.broadcast import BroadcastBuffer
     from chatserver.net.transport import Transport
 
@@ -182,7 +182,7 @@ class SendQueue:
         encode: Callable[[Sequence[Event | EventBatch]], bytes],
         label: str,
         mark_ready: Callable[[SendQueue], None],
-        encode_long: Callable[[Event, Collection[LogItem]], Iterator[bytes]] = lambda *_: iter(()),
+        encode_long: Callable[[Event, Collection[ChatHistoryItem]], Iterator[bytes]] = lambda *_: iter(()),
         overflow: BroadcastBuffer | None = None,
         answer_max_bytes: int = ANSWER_MAX_BYTES,
         pieces_max: int = _PIECES_MAX,
@@ -241,7 +241,7 @@ class SendQueue:
         if wake:
             self._mark_ready(self)
 
-    def put_long(self, event: Event, messages: Collection[LogItem]) -> None:
+    def put_long(self, event: Event, messages: Collection[ChatHistoryItem]) -> None:
         """Queue a long answer piece by piece, as the peer reads: ``event`` with these messages. For the reader thread.
 
         Returns after the last piece was queued, or after the end of the connection. If the pieces can't be made, the

@@ -10,8 +10,8 @@ Theory of operation
 4. Schema 4 leaves the messages in the tables public_message and direct_message. They are moved to the table message,
    oldest first, in transactions of 20,000 at most. Memory is bounded by that number, and pages that become free
    are used again. The last transaction drops the two tables.
-5. The times of the messages that were there before schema 10 are noted in one transaction: see message_log.py. If that
-   did not happen, a query compares more times, and the next block of ids notes them.
+5. The times of the messages that were there before schema 10 are noted in one transaction: see
+   conversation_history.py. If that did not happen, a query compares more times, and the next block of ids notes them.
 
 The tables are the state of the move: a message is in the old tables or in the new one, never in both, because one
 transaction inserts and deletes it. A start after ``kill -9`` at any point finds the old tables and continues. It makes
@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from chatserver.store.conversation_history import note_times
 from chatserver.store.errors import StoreError, describe
 from chatserver.store.files import touch_private
-from chatserver.store.message_log import note_times
 from chatserver.store.message_table import read_last_id
 from chatserver.store.sqlite import transaction
 

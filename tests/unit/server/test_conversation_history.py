@@ -22,7 +22,7 @@ from chatserver.journal.entries import (
     PublicMessages,
     SetIgnored,
 )
-from chatserver.store.message_log import BLOCK_IDS, MessageLog, note_times
+from chatserver.store.conversation_history import BLOCK_IDS, ConversationHistory, note_times
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, insert_invitation, insert_room, set_role
 
@@ -161,7 +161,7 @@ def test_log_has_the_messages_between_its_bounds(
         database = cast("Database", MemoryDatabase(connection))
         messages = Messages(database)
         fill(connection, sent, ignored)
-        log = MessageLog(database, messages)
+        history = ConversationHistory(database, messages)
         lower = after if has[0] or order is HistoryOrder.AROUND else None
         upper = before if has[1] and order is not HistoryOrder.AROUND else None
         ids = range(first_id, sent[-1].id + 1 if sent else 1)
@@ -182,7 +182,9 @@ def test_log_has_the_messages_between_its_bounds(
                     each for each in seen if each.recipient and {each.sender, each.recipient} == {reader, other}
                 ]
             for (room_id, other_id), view in views.items():
-                found = log.read(reader, room_id, ids, limit, order=order, after=lower, before=upper, other_id=other_id)
+                found = history.read(
+                    reader, room_id, ids, limit, order=order, after=lower, before=upper, other_id=other_id
+                )
                 assert [each.id for each in found] == expected(view, order, lower, upper, limit)
             check_active(messages, reader, ids, views, (lower, upper), limit)
 
@@ -270,10 +272,10 @@ def test_time_is_found_without_a_look_at_all_messages(order: HistoryOrder) -> No
             apply(applying, PublicMessages(1, "ann", ["x"] * count, [None] * count))
             last_id = applying.last_id
         counting = Counting(connection)
-        log = MessageLog(cast("Database", counting), Messages(cast("Database", counting)))
+        history = ConversationHistory(cast("Database", counting), Messages(cast("Database", counting)))
         bound = Bound(time_ms=1_000 + blocks * 4)
         after, before = (None, bound) if order is HistoryOrder.NEWEST else (bound, None)
-        found = log.read(1, LOBBY_ID, range(last_id + 1), 10, order=order, after=after, before=before)
+        found = history.read(1, LOBBY_ID, range(last_id + 1), 10, order=order, after=after, before=before)
         assert len(found) == 10
         per_message = 12
         assert counting.instructions < per_message * 2 * BLOCK_IDS
@@ -281,7 +283,7 @@ def test_time_is_found_without_a_look_at_all_messages(order: HistoryOrder) -> No
 
 def test_bounds_that_leave_nothing_are_no_error() -> None:
     with memory_database() as database:
-        log = MessageLog(database, Messages(database))
+        history = ConversationHistory(database, Messages(database))
         for bound in (Bound(id=ID_MAX), Bound(id=-1), Bound(time_ms=-1), Bound(time_ms=ID_MAX)):
             for order in HistoryOrder:
-                assert not log.read(1, LOBBY_ID, range(1), 5, order=order, after=bound, before=None)
+                assert not history.read(1, LOBBY_ID, range(1), 5, order=order, after=bound, before=None)

@@ -12,8 +12,8 @@ from chatprotocol.events import (
     AccountKind,
     Active,
     ActiveTarget,
+    ChatHistory,
     Event,
-    Log,
     ReadMarked,
     Refused,
     UserUnknown,
@@ -21,9 +21,9 @@ from chatprotocol.events import (
 from chatprotocol.limits import HISTORY_MAX_MESSAGES, ID_MAX, READ_MARKS_MAX
 from chatprotocol.requests import (
     AskActive,
+    AskChatHistory,
     AskConversations,
     AskHistory,
-    AskLog,
     Bound,
     Enter,
     HistoryOrder,
@@ -34,7 +34,7 @@ from chatprotocol.requests import (
 )
 from chatserver.chat.authentication import Proof
 from chatserver.chat.delivery import AckedDelivery
-from chatserver.chat.log_commands import LogCommands
+from chatserver.chat.history_commands import HistoryCommands
 from chatserver.chat.presence import Presence
 from chatserver.chat.rate_limit import UserLimits
 from chatserver.chat.room import Member
@@ -59,7 +59,7 @@ from chatserver.journal.entries import (
     ReadMark,
 )
 from chatserver.store.accounts import Account, Accounts
-from chatserver.store.message_log import MessageLog
+from chatserver.store.conversation_history import ConversationHistory
 from chatserver.store.messages import Messages
 from chatserver.store.read_marks import ReadMarks
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, Rooms
@@ -101,8 +101,8 @@ class Chat:
         journal: Any = self
         commands = RoomCommands(self.rooms, self.accounts, journal, self.users, "open")
         self.marks = ReadMarks(database)
-        log = LogCommands(
-            MessageLog(database, messages), messages, self.marks, self.accounts, commands, journal, self.users
+        history = HistoryCommands(
+            ConversationHistory(database, messages), messages, self.marks, self.accounts, commands, journal, self.users
         )
         self.indexer = Finding()
         unused: Any = None
@@ -117,7 +117,7 @@ class Chat:
             login=cast("Any", self),
             guests=unused,
             rooms=commands,
-            log=log,
+            history=history,
             entering=cast("Any", SimpleNamespace(note_session=lambda _: None)),
             directory=unused,
             moderation=unused,
@@ -186,12 +186,14 @@ class User:
         (answer,) = self.queue.replies[seen:]
         return answer
 
-    def log(self, order: HistoryOrder = HistoryOrder.NEWEST, limit: int = 10, **members: Any) -> list[int] | ErrorCode:
+    def history(
+        self, order: HistoryOrder = HistoryOrder.NEWEST, limit: int = 10, **members: Any
+    ) -> list[int] | ErrorCode:
         """The ids of the answer, or its error."""
-        answer = self.ask(AskLog(order=order, limit=limit, **members))
+        answer = self.ask(AskChatHistory(order=order, limit=limit, **members))
         if isinstance(answer, Refused | UserUnknown):
             return answer.code
-        assert isinstance(answer, Log)
+        assert isinstance(answer, ChatHistory)
         return [each.id for each in answer.messages]
 
     def told(self) -> list[Event]:
@@ -211,30 +213,30 @@ def test_log_is_for_those_who_see_the_history(chat: Chat) -> None:
     said = [chat.say(ALICE), chat.say(ALICE, DEV), chat.say(ALICE, to=BOB), chat.say(BOB, to=ALICE), chat.say(CAROL)]
     alice, bob, carol = User(chat, "alice"), User(chat, "bob"), User(chat, "carol")
     for user in (alice, bob, carol):
-        assert user.log() == user.log(room="LOBBY") == [said[0], said[4]]
-    assert alice.log(room="Dev") == bob.log(room="dev") == [said[1]]
-    assert carol.log(room="dev") is ErrorCode.NOT_A_MEMBER
+        assert user.history() == user.history(room="LOBBY") == [said[0], said[4]]
+    assert alice.history(room="Dev") == bob.history(room="dev") == [said[1]]
+    assert carol.history(room="dev") is ErrorCode.NOT_A_MEMBER
     chat.connection.execute("DELETE FROM membership WHERE account_id = ?", (CAROL,))
-    assert carol.log(room="dev") is carol.log(room="nowhere") is ErrorCode.UNKNOWN_ROOM
-    assert alice.log(with_user="BOB") == bob.log(with_user="alice") == said[2:4]
-    assert carol.log(with_user="alice") == carol.log(with_user="carol") == []
-    assert carol.log(with_user="nobody") is ErrorCode.UNKNOWN_USER
-    answer = alice.ask(AskLog(order=HistoryOrder.OLDEST, room="DEV", limit=1))
-    assert isinstance(answer, Log)
+    assert carol.history(room="dev") is carol.history(room="nowhere") is ErrorCode.UNKNOWN_ROOM
+    assert alice.history(with_user="BOB") == bob.history(with_user="alice") == said[2:4]
+    assert carol.history(with_user="alice") == carol.history(with_user="carol") == []
+    assert carol.history(with_user="nobody") is ErrorCode.UNKNOWN_USER
+    answer = alice.ask(AskChatHistory(order=HistoryOrder.OLDEST, room="DEV", limit=1))
+    assert isinstance(answer, ChatHistory)
     assert (answer.room, answer.with_user, answer.messages[0].text) == ("dev", None, "text")
-    answer = alice.ask(AskLog(order=HistoryOrder.OLDEST, with_user="BOB", limit=1))
-    assert isinstance(answer, Log)
+    answer = alice.ask(AskChatHistory(order=HistoryOrder.OLDEST, with_user="BOB", limit=1))
+    assert isinstance(answer, ChatHistory)
     assert (answer.room, answer.with_user) == (None, "bob")
 
 
 def test_log_takes_bounds_of_both_kinds_and_a_limit(chat: Chat) -> None:
     said = [chat.say(ALICE) for _ in range(HISTORY_MAX_MESSAGES + 2)]
     alice = User(chat, "alice")
-    assert alice.log(limit=ID_MAX) == said[2:]
-    assert alice.log(HistoryOrder.OLDEST, limit=-1) == said[:1]
-    assert alice.log(HistoryOrder.OLDEST, 2, after=Bound(time_ms=BEGIN_MS + said[4])) == said[5:7]
-    assert alice.log(HistoryOrder.NEWEST, 2, after=Bound(id=said[1]), before=Bound(id=said[3])) == said[2:3]
-    assert alice.log(HistoryOrder.AROUND, 3, after=Bound(id=said[9])) == said[8:11]
+    assert alice.history(limit=ID_MAX) == said[2:]
+    assert alice.history(HistoryOrder.OLDEST, limit=-1) == said[:1]
+    assert alice.history(HistoryOrder.OLDEST, 2, after=Bound(time_ms=BEGIN_MS + said[4])) == said[5:7]
+    assert alice.history(HistoryOrder.NEWEST, 2, after=Bound(id=said[1]), before=Bound(id=said[3])) == said[2:3]
+    assert alice.history(HistoryOrder.AROUND, 3, after=Bound(id=said[9])) == said[8:11]
 
 
 def test_active_conversations_are_those_of_the_user(chat: Chat) -> None:
@@ -324,8 +326,8 @@ def test_guest_sees_no_message_from_before_its_login(chat: Chat) -> None:
     guest = User(chat, "guest")
     questions: tuple[Request, ...] = (
         *(AskHistory(), AskHistory(after=0), AskHistory(with_user="alice"), AskConversations()),
-        *(AskLog(order=order, after=Bound(id=0), limit=9) for order in HistoryOrder),
-        *(AskLog(order=HistoryOrder.OLDEST, with_user="alice", after=Bound(time_ms=0), limit=9),),
+        *(AskChatHistory(order=order, after=Bound(id=0), limit=9) for order in HistoryOrder),
+        *(AskChatHistory(order=HistoryOrder.OLDEST, with_user="alice", after=Bound(time_ms=0), limit=9),),
         AskActive(0, ID_MAX, 9),
     )
 

@@ -1,4 +1,4 @@
-"""Requests about stored messages that json has no form of: logs, active conversations, and read marks.
+"""Requests about stored messages that json has no form of: chat histories, active conversations, and read marks.
 
 Permissions are those of the history. A guest sees no messages from before it took its name, and has no read marks.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from chatprotocol.errors import ErrorCode, RequestError
-from chatprotocol.events import Active, Log, ReadMarked
+from chatprotocol.events import Active, ChatHistory, ReadMarked
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import HistoryOrder
 from chatprotocol.rules import LOBBY, is_lobby, unknown_user
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from chatprotocol import requests
-    from chatprotocol.events import LogItem
+    from chatprotocol.events import ChatHistoryItem
     from chatserver.chat.local_users import LocalUsers
     from chatserver.chat.room import Member
     from chatserver.chat.room_commands import RoomCommands
     from chatserver.journal.base import Journal
     from chatserver.store.accounts import Accounts
-    from chatserver.store.message_log import MessageLog
+    from chatserver.store.conversation_history import ConversationHistory
     from chatserver.store.messages import Messages
     from chatserver.store.read_marks import ReadMarks
 
@@ -40,12 +40,12 @@ class _Place(NamedTuple):
     other: str | None = None
 
 
-class LogCommands:
+class HistoryCommands:
     """Answers these requests, for any thread. Every method raises RequestError and StoreError."""
 
     def __init__(
         self,
-        log: MessageLog,
+        history: ConversationHistory,
         messages: Messages,
         marks: ReadMarks,
         accounts: Accounts,
@@ -53,7 +53,7 @@ class LogCommands:
         journal: Journal,
         users: LocalUsers,
     ) -> None:
-        self._message_log = log
+        self._history = history
         self._messages = messages
         self._marks = marks
         self._accounts = accounts
@@ -61,10 +61,10 @@ class LogCommands:
         self._journal = journal
         self._users = users
 
-    def read(self, member: Member, request: requests.AskLog) -> tuple[Log, Collection[LogItem]]:
+    def read(self, member: Member, request: requests.AskChatHistory) -> tuple[ChatHistory, Collection[ChatHistoryItem]]:
         """Return the answer without its messages, and these."""
         place = self._find_place(member, request.room, request.with_user)
-        found = self._message_log.read(
+        found = self._history.read(
             member.account_id,
             *(LOBBY_ID if place.other_id else place.room_id, self._ids(member), _limit(request.limit)),
             order=request.order,
@@ -73,7 +73,7 @@ class LogCommands:
             other_id=place.other_id or None,
             has_events=request.has_events and not place.other_id,
         )
-        return Log((), place.room, place.other), found
+        return ChatHistory((), place.room, place.other), found
 
     def list_active(self, member: Member, request: requests.AskActive) -> Active:
         """The rooms and users whose newest message is between two times, the oldest first."""

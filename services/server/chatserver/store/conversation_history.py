@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from chatprotocol.events import LogItem, Message
+    from chatprotocol.events import ChatHistoryItem, Message
     from chatserver.store.messages import Messages
     from chatserver.store.sqlite import Readable
 
@@ -50,7 +50,7 @@ _EVENT_BYTES: Final = 1024
 _NEXT_BLOCK: Final = "SELECT coalesce(max(block) + 1, 0) FROM message_times"
 
 
-class MessageLog:
+class ConversationHistory:
     """Reads what a user may see of one conversation. For any thread. Raises StoreError, as Messages does."""
 
     def __init__(self, database: Readable, messages: Messages, claim: Callable[[int], None] = no_limit) -> None:
@@ -71,8 +71,8 @@ class MessageLog:
         before: Bound | None = None,
         other_id: int | None = None,
         has_events: bool = False,
-    ) -> Collection[LogItem]:
-        """Messages of a room, or of the direct messages with ``other_id``, oldest first: see requests.AskLog.
+    ) -> Collection[ChatHistoryItem]:
+        """Messages of a room, or of the direct messages with ``other_id``, oldest first: see requests.AskChatHistory.
 
         ``ids`` are all that the reader may see; ``has_events``: with the events of the room after these. AROUND takes
         half of the messages and events from before the bound, and more if there are too few after it. An answer of more
@@ -132,7 +132,7 @@ class MessageLog:
         return reversed(found) if newest_first else iter(found)
 
 
-class _Merged(Collection["LogItem"]):
+class _Merged(Collection["ChatHistoryItem"]):
     """The messages and the events of an answer, which both are in order."""
 
     def __init__(self, messages: Collection[Message], events: Collection[RoomEvent]) -> None:
@@ -144,11 +144,11 @@ class _Merged(Collection["LogItem"]):
     def __contains__(self, _: object) -> bool:
         raise NotImplementedError("The messages are not in memory.")
 
-    def __iter__(self) -> Iterator[LogItem]:
+    def __iter__(self) -> Iterator[ChatHistoryItem]:
         return merge(self._messages, self._events, key=_place_of)
 
 
-def _place_of(item: LogItem) -> Place:
+def _place_of(item: ChatHistoryItem) -> Place:
     return Place(item.after_id, item.number) if isinstance(item, RoomEvent) else Place(item.id)
 
 
