@@ -1303,8 +1303,8 @@ BREAKS = (
     _break(
         _TOKEN_EXPIRES,
         _JOURNAL + "apply.py",
-        "    delete_tokens(connection, account_id)\n    close_account",
-        "    close_account",
+        "    delete_tokens(connection, account_id)\n    name = close_account",
+        "    name = close_account",
         "unit/server/test_tokens.py::test_deleted_account_has_no_tokens_and_gets_none",
     ),
     _break(

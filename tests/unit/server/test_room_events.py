@@ -452,8 +452,11 @@ def test_erased_user_leaves_no_texts(store: Store) -> None:
     store.apply(SetTopic(DEV_ID, "mine", BOB, "bob"))
     store.apply(KickMember(DEV_ID, CAROL, "carol", BOB, "bob", "rude"))
     store.apply(SetTopic(DEV_ID, "ours", ANN, "ann"))
+    store.apply(SetTopic(DEV_ID, "mine again", BOB, "bob"))
     store.apply(PartRoom(BOB, "bob", DEV_ID, "bye"))
-    store.apply(DeleteAccount(account_id=BOB, username="bob", by_id=0, by="the administrator"))
+    store.apply(DeleteAccount(account_id=BOB, username="BOB", by_id=0, by="the administrator"))
+    query = "SELECT topic, topic_by, detail FROM conversation, audit WHERE name = 'dev' AND action = 'delete_user'"
+    assert store.connection.execute(query).fetchall() == [("mine again", "deleted-2", "now deleted-2")]
     after_id: int | None = 0
     while after_id is not None:
         after_id = store.apply(EraseMessages(BOB, "the administrator", after_id, 1)).after_id
@@ -462,6 +465,7 @@ def test_erased_user_leaves_no_texts(store: Store) -> None:
         ("topic", "ann", "", "ours"),
         ("part", "deleted-2", "", ""),
     ]
+    assert store.connection.execute(query).fetchall() == [("", "deleted-2", "now deleted-2")]
 
 
 def test_room_that_ends_has_no_events(store: Store) -> None:

@@ -864,7 +864,8 @@ def _set_password(transaction: Transaction, entry: entries.SetPassword) -> Probl
 
 def _delete_account(transaction: Transaction, entry: entries.DeleteAccount) -> Problem | None:
     connection, account_id = transaction.connection, entry.account_id
-    if not is_person(connection, account_id):
+    old_name = read_name(connection, account_id)
+    if old_name is None or not is_person(connection, account_id):
         return Problem.UNKNOWN_USER
     if is_last_operator(connection, account_id, transaction.time_ms):
         return Problem.LAST_OPERATOR
@@ -874,8 +875,9 @@ def _delete_account(transaction: Transaction, entry: entries.DeleteAccount) -> P
             _end_membership(transaction, room, account_id, room.role)
     moderation.forget_account(connection, account_id)
     delete_tokens(connection, account_id)
-    close_account(connection, account_id, transaction.time_ms)
-    _audit(transaction, entry, "delete_user", entry.username, detail=f"now {read_name(connection, account_id)}")
+    name = close_account(connection, account_id, transaction.time_ms)
+    rooms.rename_topics(connection, old_name, name)
+    _audit(transaction, entry, "delete_user", entry.username, detail=f"now {name}")
     return None
 
 
@@ -904,6 +906,7 @@ def _erase(transaction: Transaction, entry: entries.EraseMessages) -> Removed:
     found = find_range(connection, entry.after_id, entry.limit)
     stop_id = transaction.last_id if found is None else found.last_id
     erase_events(connection, range(entry.after_id, stop_id + 1), entry.account_id)
+    rooms.erase_topics(connection, entry.account_id)
     if found is None:
         return Removed(0, None)
     ids = find_sent(connection, found, entry.account_id)

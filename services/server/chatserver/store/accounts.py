@@ -262,13 +262,14 @@ def set_password_hash(connection: sqlite3.Connection, account_id: int, new_hash:
     return cursor.rowcount == 1
 
 
-def close_account(connection: sqlite3.Connection, account_id: int, now_ms: int) -> None:
-    """Free the name, and forget all that only a login needs. No username contains a hyphen."""
-    connection.execute(
+def close_account(connection: sqlite3.Connection, account_id: int, now_ms: int) -> str:
+    """Free the name, and forget all that only a login needs. Returns the new name; no username contains a hyphen."""
+    row = connection.execute(
         "UPDATE account SET name = 'deleted-' || id, name_key = NULL, role = 'user', password_hash = '',"
-        " must_change_password = 0, deleted_ms = ? WHERE id = ?",
+        " must_change_password = 0, deleted_ms = ? WHERE id = ? RETURNING name",
         (now_ms, account_id),
-    )
+    ).fetchone()
+    return str(row[0])
 
 
 def find_closed(connection: sqlite3.Connection, name: str) -> int | None:

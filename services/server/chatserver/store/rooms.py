@@ -328,6 +328,17 @@ def update_topic(connection: sqlite3.Connection, room_id: int, topic: str, by: s
     )
 
 
+def rename_topics(connection: sqlite3.Connection, old_name: str, name: str) -> None:
+    """Give present topics the new name of the account that has set them: another one may get the old name."""
+    connection.execute("UPDATE conversation SET topic_by = ? WHERE topic_by = ?", (name, old_name))
+
+
+def erase_topics(connection: sqlite3.Connection, account_id: int) -> None:
+    """Remove present topics that the account has set. Who set them, and when, stays."""
+    query = "UPDATE conversation SET topic = '' WHERE topic_by = (SELECT name FROM account WHERE id = ?)"
+    connection.execute(query, (account_id,))
+
+
 def update_modes(connection: sqlite3.Connection, room_id: int, modes: RoomModes) -> None:
     connection.execute(
         "UPDATE conversation SET is_private = ?, is_moderated = ?, is_topic_open = ?, join_key = ?, members_max = ?"
