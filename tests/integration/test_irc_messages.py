@@ -455,8 +455,8 @@ HISTORY = {
         bob < @msgid=$m11;time=$t11 :$alice!*@* MODE $room +v $bob
         alice > PART $room :bye
         alice < @msgid=$m12;time=$t12 :$alice!*@* PART $room bye
-        bob < @msgid=$m13;time=$t13 :$S MODE $room +o $bob
         bob < @msgid=$m12;time=$t12 :$alice!*@* PART $room bye
+        bob < @msgid=$m13;time=$t13 :$S MODE $room +o $bob
         bob > CHATHISTORY LATEST $room * 50
         bob < BATCH +$all chathistory $room
         bob < @batch=$all;msgid=$m1;time=$t1 :$alice!*@* JOIN $room

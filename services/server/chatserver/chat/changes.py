@@ -144,6 +144,7 @@ class ChangePublisher:
         self._end_membership(entry.account_id, change, reason=entry.reason)
         if room is not None and change.old_role is not None:
             self._users.tracking.left(room, entry.username, entry.reason, change.place)
+        self._tell_heir(change)
 
     def _publish_kick(self, entry: entries.KickMember, change: RoomChange, origin: Origin) -> None:
         kicked = events.Kicked(room=change.name, username=entry.username, by=entry.by, reason=entry.reason)
@@ -159,6 +160,7 @@ class ChangePublisher:
             room.flush()
             if isinstance(origin, Member) and (origin.tracks_members or not room.is_followed_by(origin)):
                 _insert(origin, kicked, change.place)
+        self._tell_heir(change)
         for member in self._users.operators:
             if member.knows_moderation and member is not origin and not (room and room.is_followed_by(member)):
                 member.send_queue.insert([kicked])
@@ -213,7 +215,7 @@ class ChangePublisher:
             self._tell_heir(change)
 
     def _end_membership(self, account_id: int, change: RoomChange, by: str | None = None, reason: str = "") -> None:
-        """End the membership of a user, and send the events to its connections and, of a new owner, to the room."""
+        """End the membership of a user, and tell its connections. The room is told by the caller."""
         if change.old_role is None:  # an invitation
             return
         user = self._users.by_account.get(account_id)
@@ -227,10 +229,11 @@ class ChangePublisher:
                     _insert(member, events.Parted(change.name, by, reason), change.place)
             if room is not None:
                 self._users.exit(user, room_key(change.name))
-        if change.heir_id:
-            self._tell_heir(change)
 
     def _tell_heir(self, change: RoomChange) -> None:
+        """Tell the room who owns it now, if its owner left."""
+        if not change.heir:
+            return
         event = events.RoleChanged(room=change.name, username=change.heir, role=RoomRole.OWNER)
         self._tell_room(change, event, change.heir_place)
 
@@ -244,6 +247,7 @@ class ChangePublisher:
                 kicked = events.Kicked(room=done.change.name, username=entry.username, by=entry.by, reason=entry.reason)
                 room.append_tracking([placed(kicked, done.change.place)])
                 room.flush()
+            self._tell_heir(done.change)
         kind = events.Banned if entry.kind is SanctionKind.BAN else events.Muted
         until = None if done.until_ms is None else TimeMs(done.until_ms)
         event = kind(**_target(entry, done), by=entry.by, until=until, reason=entry.reason)
