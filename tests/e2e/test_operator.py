@@ -65,7 +65,7 @@ def test_day_of_an_operator(stack: Stack) -> None:
     assert [(each["action"], each["by"], each["target"]) for each in acts if each["action"] != "prune"] == [
         ("add", "the administrator", "alice"),
         ("role", "the administrator", "alice"),
-        ("invite", "the administrator", ""),
+        ("invite", "the administrator", None),
         ("delete", "alice", str(number)),
         ("ban", "alice", "bob"),
         ("unban", "the administrator", "bob"),
