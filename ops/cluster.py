@@ -134,10 +134,10 @@ class ChatServer:
             raise ClusterError(f"{self.name} does not say {pattern!r}. The end of its log:\n{self.log_tail()}")
         return found
 
-    def has_login(self, user: str) -> bool:
-        """True if this user has logged in here since the start."""
+    def count_logins(self, user: str) -> int:
+        """How often this user has logged in here since the start, as far as its log has been read."""
         with self._changed:
-            return any(re.search(rf"login .*\b{user}\b", line) for line in self._log)
+            return sum(bool(re.search(rf"\blogin .*\b{user}\b", line)) for line in self._log)
 
     def log_tail(self) -> str:
         with self._changed:
@@ -362,16 +362,27 @@ class Story:
         addresses = ",".join(each.address for each in self._servers)
         free = [server for server in self._servers if server not in self._at.values()]
         for _ in range(SEAT_ATTEMPTS):
+            earlier = [server.count_logins(user) for server in self._servers]
             client = Client(user, addresses, self._passwords[user], self._folder)
             self._stack.callback(client.kill)
             client.await_login()
-            at = [server for server in free if server.has_login(user)]
-            if at:
-                self._at[user] = at[0]
+            server = self._find_login(user, earlier)
+            if server in free:
+                self._at[user] = server
                 self._clients[user] = client
                 return
             client.leave()
         raise ClusterError(f"{user} found no server of its own")
+
+    def _find_login(self, user: str, earlier: list[int]) -> ChatServer:
+        """The server with one more login of the user. Its log may be read a moment after the output of the client."""
+        stop_at = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < stop_at:
+            for server, count in zip(self._servers, earlier, strict=True):
+                if server.count_logins(user) > count:
+                    return server
+            time.sleep(0.01)
+        raise ClusterError(f"no server has logged the login of {user}")
 
     def _say(self, user: str, text: str) -> None:
         """Type a public message, wait until all others show it and the sender has the confirmation, and print it."""
