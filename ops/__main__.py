@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
-import signal
 import sys
+
+from chatprotocol.interrupts import exit_on_interrupt
 
 # As a shell reports a command that SIGINT has ended.
 EXIT_INTERRUPTED = 130
@@ -13,12 +13,9 @@ EXIT_INTERRUPTED = 130
 
 def main() -> int:
     """Run ``main`` of the module ``ops.COMMAND``. Returns its exit code, or EXIT_INTERRUPTED."""
-    # KeyboardInterrupt would be a traceback in an import, and would be lost in a callback of the import system.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
-    command = sys.argv.pop(1)
-    module = importlib.import_module(f"ops.{command}")
-    sys.argv[0] = command
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv[0] = command = sys.argv.pop(1)
+    with exit_on_interrupt(EXIT_INTERRUPTED):
+        module = importlib.import_module(f"ops.{command}")
     try:
         code: int = module.main() or 0
     except KeyboardInterrupt:

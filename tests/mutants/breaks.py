@@ -2160,7 +2160,7 @@ BREAKS = (
     ),
     _break(
         _QUIET_INTERRUPT,
-        _CLIENT + "interrupts.py",
+        _PROTOCOL + "interrupts.py",
         "os._exit(code)",
         "signal.default_int_handler(*_)",
         "integration/test_server_program.py::test_interrupt_of_an_import_ends_without_a_traceback",
@@ -2171,13 +2171,6 @@ BREAKS = (
         "except KeyboardInterrupt:",
         "except BrokenPipeError:",
         "integration/test_client_program.py::test_interrupt_ends_the_reading_of_a_script_without_a_traceback",
-    ),
-    _break(
-        _QUIET_INTERRUPT,
-        _SERVER + "interrupts.py",
-        "os._exit(code)",
-        "signal.default_int_handler(*_)",
-        "integration/test_server_program.py::test_interrupt_of_an_import_ends_without_a_traceback",
     ),
     _break(
         _BACKUP,

@@ -2,7 +2,7 @@
 
 import sys
 
-from chatclient.interrupts import exit_on_interrupt
+from chatprotocol.interrupts import exit_on_interrupt
 
 
 def main() -> int:

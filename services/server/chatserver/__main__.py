@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from chatserver.interrupts import exit_on_interrupt
+from chatprotocol.interrupts import exit_on_interrupt
 
 
 def main() -> int:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from chatprotocol.interrupts import exit_on_interrupt
 from chatprotocol.settings import ConfigError, unknown_settings
 from chatserver.admin import cli
 from chatserver.config import RELOADABLE, changed_settings, load_config, read_environment
-from chatserver.interrupts import exit_on_interrupt
 from chatserver.journal.log import LogError
 from chatserver.log import LibraryLog, LineLimiter, LogWriter, configure_log
 from chatserver.process import prepare_threads

@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from chatprotocol.interrupts import exit_on_interrupt
 from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_settings
 from chatserver import __version__
 from chatserver.config import NATS_SETTINGS, read_environment
-from chatserver.interrupts import exit_on_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Ctrl-C during imports."""
+"""Ctrl-C during imports. Both programs and the commands of ops begin with it, so it imports as little as can be."""
 
 from __future__ import annotations
 
