@@ -696,7 +696,7 @@ DirectoryRequest: TypeAlias = (
     | Relay
 )
 # Requests about stored messages that json has no form of.
-LogRequest: TypeAlias = AskChatHistory | AskActive | MarkRead | AskMark
+HistoryRequest: TypeAlias = AskChatHistory | AskActive | MarkRead | AskMark
 Request: TypeAlias = (
     TaggedRequest
     | SayBatch
@@ -710,7 +710,7 @@ Request: TypeAlias = (
     | EnterLobby
     | LeaveLobby
     | DirectoryRequest
-    | LogRequest
+    | HistoryRequest
     | Barrier
     | Handled
     | Unreadable

@@ -182,7 +182,7 @@ class IrcServer(ServerProtocol):
         connection = self._connection
         if not isinstance(event, events.ChatHistory):
             return
-        lines = irc_messages.log_lines(connection, messages)
+        lines = irc_messages.history_lines(connection, messages)
         first = next(lines, None)
         if first is not None:
             yield encode_lines(connection.answer_lines([first]))
@@ -212,7 +212,7 @@ class IrcServer(ServerProtocol):
             case events.Placed(inner, place):
                 return irc_events.placed_lines(connection.encoding, place, self._own_lines(inner))
             case events.ChatHistory():
-                return list(irc_messages.log_lines(connection, event.messages))
+                return list(irc_messages.history_lines(connection, event.messages))
             case _:
                 _note(connection, event)
                 return irc_answers.answer_lines(event, connection) or irc_events.own_lines(event, connection)

@@ -557,7 +557,7 @@ def _chathistory(connection: IrcConnection, command: Command) -> Iterator[Reques
     elif len(command.params) < needed:
         connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, "Missing parameters")
     else:
-        request = _targets(command) if subcommand == "TARGETS" else _log(connection, subcommand, command)
+        request = _targets(command) if subcommand == "TARGETS" else _chat_history(connection, subcommand, command)
         if request is None:
             connection.fail("CHATHISTORY", "INVALID_PARAMS", subcommand, *command.params[1:2], "Invalid parameters")
         else:
@@ -572,7 +572,7 @@ def _targets(command: Command) -> Request | None:
     return requests.AskActive(min(first_ms, second_ms), max(first_ms, second_ms), limit, order)
 
 
-def _log(connection: IrcConnection, subcommand: str, command: Command) -> Request | None:
+def _chat_history(connection: IrcConnection, subcommand: str, command: Command) -> Request | None:
     """The request for messages; None if a parameter is not valid."""
     target = command.params[1]
     place = {"room": target[1:]} if target.startswith("#") else {"with_user": target}

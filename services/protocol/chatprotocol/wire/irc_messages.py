@@ -185,7 +185,7 @@ def relayed_lines(encoding: Encoding, event: events.Relayed) -> list[str]:
     return [format_line(encoding.prefix(event.sender), event.kind, *params, tags=";".join(tags))]
 
 
-def log_lines(connection: IrcConnection, messages: Iterable[ChatHistoryItem]) -> Iterator[str]:
+def history_lines(connection: IrcConnection, messages: Iterable[ChatHistoryItem]) -> Iterator[str]:
     """The lines of an answer to CHATHISTORY, whose second parameter is the target."""
     batch = connection.new_batch() if "batch" in connection.enabled else ""
     target = connection.command.param(1, "*")
