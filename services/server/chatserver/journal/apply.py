@@ -906,8 +906,8 @@ def _erase(transaction: Transaction, entry: entries.EraseMessages) -> Removed:
     found = find_range(connection, entry.after_id, entry.limit)
     stop_id = transaction.last_id if found is None else found.last_id
     erase_events(connection, range(entry.after_id, stop_id + 1), entry.account_id)
-    rooms.erase_topics(connection, entry.account_id)
-    if found is None:
+    if found is None:  # the last step
+        rooms.erase_topics(connection, entry.account_id)
         return Removed(0, None)
     ids = find_sent(connection, found, entry.account_id)
     for conversation_id, message_id in ids:
