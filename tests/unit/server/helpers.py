@@ -30,7 +30,7 @@ from chatserver.store.accounts import Account, insert_account
 from chatserver.store.database import Database, schema_files
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import RoomView
-from chatserver.store.sqlite import transaction
+from chatserver.store.sqlite import Readable, transaction
 
 # Time limit of every wait: a thread that waits longer is stuck.
 DEADLINE_SECONDS = 20.0
@@ -355,6 +355,27 @@ class MemoryDatabase:
 
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         return transaction(self._connection)
+
+
+class CountingDatabase:
+    """A database that counts the instructions of its queries."""
+
+    def __init__(self, database: Readable) -> None:
+        self._database = database
+        self.instructions = 0
+
+    def _count(self) -> int:
+        self.instructions += 1
+        return 0
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        with self._database.reading() as connection:
+            connection.set_progress_handler(self._count, 1)
+            try:
+                yield connection
+            finally:
+                connection.set_progress_handler(None, 0)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """Messages between two points of the history: ids or times, in any order of times."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import pytest
@@ -26,7 +25,7 @@ from chatserver.store.conversation_history import BLOCK_IDS, ConversationHistory
 from chatserver.store.messages import Messages
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, insert_invitation, insert_room, set_role
 
-from .helpers import MemoryDatabase, memory_database, new_store
+from .helpers import CountingDatabase, MemoryDatabase, memory_database, new_store
 
 if TYPE_CHECKING:
     from chatserver.store.database import Database
@@ -239,26 +238,6 @@ def noted(connection: sqlite3.Connection) -> list[tuple[int, int, int]]:
     return connection.execute("SELECT * FROM message_times").fetchall()
 
 
-class Counting:
-    """A database that counts the instructions of its queries."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        self.instructions = 0
-
-    def _count(self) -> int:
-        self.instructions += 1
-        return 0
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        self._connection.set_progress_handler(self._count, 1)
-        try:
-            yield self._connection
-        finally:
-            self._connection.set_progress_handler(None, 0)
-
-
 @pytest.mark.parametrize("order", HistoryOrder)
 def test_time_is_found_without_a_look_at_all_messages(order: HistoryOrder) -> None:
     """The cost is that of a block of messages, however many there are."""
@@ -271,8 +250,8 @@ def test_time_is_found_without_a_look_at_all_messages(order: HistoryOrder) -> No
             count = BLOCK_IDS // 8
             apply(applying, PublicMessages(1, "ann", ["x"] * count, [None] * count))
             last_id = applying.last_id
-        counting = Counting(connection)
-        history = ConversationHistory(cast("Database", counting), Messages(cast("Database", counting)))
+        counting = CountingDatabase(MemoryDatabase(connection))
+        history = ConversationHistory(counting, Messages(counting))
         bound = Bound(time_ms=1_000 + blocks * 4)
         after, before = (None, bound) if order is HistoryOrder.NEWEST else (bound, None)
         found = history.read(1, LOBBY_ID, range(last_id + 1), 10, order=order, after=after, before=before)

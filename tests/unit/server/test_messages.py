@@ -2,8 +2,7 @@
 
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pytest
@@ -22,7 +21,7 @@ from chatserver.store.messages import Messages
 from chatserver.store.moderation import insert_deletion
 from chatserver.store.rooms import DIRECT_ID, LOBBY_ID, end_room, insert_invitation, insert_room, set_role
 
-from .helpers import memory_database, register
+from .helpers import CountingDatabase, memory_database, register
 
 TIME_MS = 1_769_860_800_123
 
@@ -275,30 +274,9 @@ def test_conversations_leave_out_deleted_messages_and_ignored_users(room: Room) 
     assert ids(messages.history(room.bob.id, ID_MAX, 10, other_id=room.carol.id)) == [7]
 
 
-class Counting:
-    """A database that counts the instructions of its queries."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.instructions = 0
-
-    def _count(self) -> int:
-        self.instructions += 1
-        return 0
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        with self._database.reading() as connection:
-            connection.set_progress_handler(self._count, 1)
-            try:
-                yield connection
-            finally:
-                connection.set_progress_handler(None, 0)
-
-
 def test_direct_messages_of_two_users_cost_no_look_at_those_of_others(room: Room) -> None:
     """Each part of the history is found by an index: its cost depends on what is found, not on what there is."""
-    counting = Counting(room.database)
+    counting = CountingDatabase(room.database)
     messages = Messages(counting)
     alice, bob, carol = room.alice.id, room.bob.id, room.carol.id
     queries = (
