@@ -7,7 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from integration.room import DEADLINE_SECONDS
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webelement import WebElement
 
 _POLL_SECONDS = 0.02
+# The page changed between the search for an element and its use. The browser has done nothing: it can be tried again.
+_CHANGED_MEANWHILE = (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException)
 # The elements that can have each role.
 _CANDIDATES: Final = {
     "button": "button, [role=button]",
@@ -128,7 +134,7 @@ class Page:
             try:
                 if value := condition():
                     return value
-            except StaleElementReferenceException:  # it was drawn again meanwhile
+            except _CHANGED_MEANWHILE:
                 pass
             if time.monotonic() > give_up_at:
                 raise AssertionError(f"waited in vain until {what}; the page shows:\n{self.text()}")
@@ -146,15 +152,30 @@ class Page:
 
     def click(self, role: str, name: str, within: WebElement | None = None) -> None:
         def has_clicked() -> bool:
-            try:
-                self.find(role, name, within).click()
-            except WebDriverException as error:
-                if "intercepted" in str(error) or "not interactable" in str(error):
-                    return False
-                raise
+            self.find(role, name, within).click()
             return True
 
         self.until(has_clicked, f"the {role} {name!r} can be clicked")
+
+    def type(self, role: str, name: str, *keys: str, within: WebElement | None = None) -> None:
+        """Press keys with the focus in this element, once."""
+
+        def has_typed() -> bool:
+            self.find(role, name, within).send_keys(*keys)
+            return True
+
+        self.until(has_typed, f"keys can be pressed in the {role} {name!r}")
+
+    def fill(self, name: str, text: str, within: WebElement | None = None) -> None:
+        """Replace the text of a field."""
+
+        def has_filled() -> bool:
+            field = self.find("textbox", name, within)
+            field.clear()
+            field.send_keys(text)
+            return True
+
+        self.until(has_filled, f"the field {name!r} can be filled in")
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other, wherever the focus is."""
@@ -194,16 +215,14 @@ class Page:
 
     def fill_in(self, name: str, password: str, *, stays: bool = False) -> None:
         form = self.find("form", "Log in")
-        for label, value in (("Name", name), ("Password", password)):
-            field = self.find("textbox", label, form)
-            field.clear()
-            field.send_keys(value)
+        self.fill("Name", name, form)
+        self.fill("Password", password, form)
         if stays:
             self.click("checkbox", "Stay logged in", form)
 
     def send(self, text: str) -> None:
         """Type a message of one line into the composer, and send it."""
-        self.find("textbox", "Message").send_keys(text, Keys.ENTER)
+        self.type("textbox", "Message", text, Keys.ENTER)
 
     def until_typed(self, text: str) -> None:
         """Wait until the composer has this text."""

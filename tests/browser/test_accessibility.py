@@ -103,7 +103,7 @@ def test_axe_finds_nothing(server: Program, open_page: Callable[[int], Page], fr
         for number, (item, dialog) in enumerate(items):
             page.click("button", button)
             assert_dialog_accessible(page, button if number == 0 else "", item, dialog)
-    page.find("searchbox", "Search").send_keys("look", Keys.ENTER)
+    page.type("searchbox", "Search", "look", Keys.ENTER)
     page.until(lambda: page.run("return !document.querySelector('#results').hidden"), "there are results")
     assert_accessible(page, "search")
     bob.close()
@@ -136,7 +136,7 @@ def test_axe_finds_nothing_in_moderation(
     page.until_shows("There is no /nosuch")
     assert_accessible(page, "notices and an error", "light")
     page.find("textbox", "Message").clear()
-    page.find("textbox", "Message").send_keys("@", Keys.TAB)
+    page.type("textbox", "Message", "@", Keys.TAB)
     assert_accessible(page, "a completion", "light")
     page.find("textbox", "Message").clear()
     for number, (item, dialog) in enumerate(ROOM_DIALOGS.items()):
@@ -159,7 +159,7 @@ def test_axe_finds_nothing_in_moderation(
     page.click("button", "Make a room", page.find("dialog", "Rooms"))
     assert_dialog_accessible(page, "", "", "Make a room", "light")
     page.click("button", "Make a room", page.find("dialog", "Rooms"))
-    page.find("textbox", "Name", page.find("dialog", "Make a room")).send_keys(fresh_name("other"), Keys.ENTER)
+    page.type("textbox", "Name", fresh_name("other"), Keys.ENTER, within=page.find("dialog", "Make a room"))
     page.until(lambda: page.focused() == "Message", "the text box takes what is typed")
     page.send(f"/part {room}")
     page.until(lambda: room not in page.text(), "the room is left")
@@ -170,11 +170,11 @@ def test_axe_finds_nothing_in_moderation(
 def enter_room_with_key(page: Page, room: str, key: str) -> None:
     """The page asks for the key, and says so if it is wrong. After the dialog the user can type on."""
     page.send(f"/join {room}")
-    page.find("textbox", "Key of the room").send_keys("open", Keys.ENTER)
+    page.type("textbox", "Key of the room", "open", Keys.ENTER)
     page.until_shows("This is not the key.")
     assert_dialog_accessible(page, "", "", f"#{room} needs a key", "light")
     page.send(f"/join {room} open")
-    page.find("textbox", "Key of the room").send_keys(key, Keys.ENTER)
+    page.type("textbox", "Key of the room", key, Keys.ENTER)
     page.until(lambda: page.look_for("dialog", f"#{room} needs a key") is None, "the room is entered")
     page.until_shows(f"#{room}")
     page.send("the text box takes what is typed")

@@ -148,7 +148,7 @@ def test_room_and_draft_outlive_a_reload_and_a_removal(
     title = "return document.getElementById('title').textContent"
     page.send(f"/join {room}")
     page.until(lambda: page.run(title) == f"#{room}", "the room is open")
-    page.find("textbox", "Message").send_keys("half a sentence")
+    page.type("textbox", "Message", "half a sentence")
     page.reload()
     page.until(lambda: page.run(title) == f"#{room}", "the same room is open")
     page.until_typed("half a sentence")
@@ -162,7 +162,7 @@ def test_room_and_draft_outlive_a_reload_and_a_removal(
     page.until_shows("What you typed there:\nhalf a sentence")
     page.run("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as without https
     page.click("button", "Copy")
-    page.find("textbox", "Message").click()
+    page.click("textbox", "Message")
     page.chord(Keys.CONTROL, "v")
     page.until_typed("half a sentence")
     page.click("button", "Dismiss")

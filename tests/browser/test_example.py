@@ -48,9 +48,7 @@ def open_example(browsers: Browsers, site: str) -> Iterator[Callable[[int], Page
         page = browsers.open(f"{site}/page.html")
         page.expect_errors("favicon.ico")
         for name, text in (("Server", f"ws://127.0.0.1:{port}/"), ("Name", "alice"), ("Password", "secret")):
-            field = page.find("textbox", name)
-            field.clear()
-            field.send_keys(text)
+            page.fill(name, text)
         page.click("button", "Log in")
         return page
 
@@ -67,7 +65,7 @@ def test_page_of_another_site_talks(tmp_path: Path, site: str, open_example: Cal
         bob.say("before <b>alice</b>")
         page = open_example(server.port)
         page.until_shows("bob: before <b>alice</b>")
-        page.find("textbox", "Message").send_keys("hello", Keys.ENTER)
+        page.type("textbox", "Message", "hello", Keys.ENTER)
         page.until_shows("alice: hello")
         assert bob.next("broadcast")["message"] == "hello"
         bob.ask(command="DM", to="alice", message="psst")

@@ -102,12 +102,11 @@ def test_new_name_is_registered_only_after_the_password_was_typed_twice(
     page = open_page(server.port)
     page.fill_in(name, "secret")
     page.click("button", "Log in")
-    page.find("textbox", "Password again").send_keys("secrte", Keys.ENTER)
+    page.type("textbox", "Password again", "secrte", Keys.ENTER)
     page.until_shows("differ")
     assert page.look_for("textbox", "Message") is None
-    again = page.find("textbox", "Password again")
-    again.clear()
-    again.send_keys("secret", Keys.ENTER)
+    page.fill("Password again", "secret")
+    page.press(Keys.ENTER)
     page.find("textbox", "Message")
     peer = Peer(server.port)
     assert peer.login(name)["account"] == "existing"

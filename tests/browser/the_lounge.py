@@ -63,7 +63,7 @@ class TheLounge:
 def connect(page: Page, port: int, name: str, password: str) -> None:
     """Sign in, and fill in the form as docs/wire/irc.md says; TLS with a trusted certificate is its default."""
     for label, value in (("Username", "alice"), ("Password", "secret")):
-        page.find("textbox", label).send_keys(value)
+        page.type("textbox", label, value)
     page.click("button", "SIGN IN")
     page.until_shows("Authentication")
     page.driver.find_element("css selector", "input[name=sasl][value=plain]").click()
