@@ -349,11 +349,15 @@ class DatagramPeer(FramesPeer):
                 self.throw(b"A", datagram.session, datagram.sequence)
 
     def cookie_for(self, text: bytes) -> bytes:
-        """The cookie that the server gives for this first command."""
+        """The cookie that the server gives for this first command.
+
+        Answers to earlier commands are skipped: those that are not acknowledged come again.
+        """
         self.throw(b"C", NO_SESSION, 0, text.ljust(len("COOKIE 0123456789abcdef")))
-        kind, session, sequence, payload = self.catch()
-        assert (kind, session, sequence, payload[:7]) == (ord("C"), NO_SESSION, 0, b"COOKIE ")
-        return payload[7:]
+        while (answer := self.catch()).session != NO_SESSION:
+            pass
+        assert (answer.kind, answer.sequence, answer.payload[:7]) == (ord("C"), 0, b"COOKIE ")
+        return answer.payload[7:]
 
     def take_all(self, most: int = 1_000) -> list[Datagram]:
         """The datagrams that have arrived."""
