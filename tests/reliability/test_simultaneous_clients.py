@@ -27,8 +27,8 @@ ROUND_SECONDS = 0.6
 # The median of the rounds' longest deliveries, in seconds of a Stopwatch: 15 to 50 ms on a quiet machine.
 WORST_SECONDS = 0.3
 
-# A crowd of clients, in a process of its own: a kill closes all of them at the same moment. For each line of input,
-# each client completes a request, and begins the next.
+# A crowd of clients, in a process of its own. For each line of input, each client completes a request, and begins the
+# next.
 _CROWD = """
 import socket, sys
 many = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(int(sys.argv[2]))]
@@ -54,9 +54,8 @@ def talk(server: Program, speaker: Peer, listener: Peer) -> float:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("action", ["ping", "close"])
-def test_many_simultaneous_clients_delay_no_other(tmp_path: Path, action: str) -> None:
-    """All send a request, a few times; or one crowd after the other closes."""
+def test_many_simultaneous_clients_delay_no_other(tmp_path: Path) -> None:
+    """All send a request, a few times. If all their readers woke up at once, the longest delivery took 0.3 to 2 s."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
         pytest.skip(f"the system allows only {hard} open files")
@@ -71,12 +70,9 @@ def test_many_simultaneous_clients_delay_no_other(tmp_path: Path, action: str) -
         server.wait_until(lambda: server.threads() > MANY, "a thread for each")
         talk(server, speaker, listener)
         worst = []
-        for number in range(ROUNDS):
-            if action == "close":
-                crowds[number].kill()
-            else:
-                for crowd in crowds:
-                    act(crowd)
+        for _ in range(ROUNDS):
+            for crowd in crowds:
+                act(crowd)
             worst.append(talk(server, speaker, listener))
         print(f"the longest of each round took {', '.join(f'{each * 1e3:.0f} ms' for each in worst)}")
         assert statistics.median(worst) < WORST_SECONDS

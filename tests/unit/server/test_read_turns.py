@@ -3,18 +3,18 @@
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from chatserver.net.read_turns import ReadTurns, Waiter
+from chatserver.net.read_turns import ReadTurns, TurnOrder, Waiter
 from chatserver.net.transport import TcpTransport
 
-from .helpers import DEADLINE_SECONDS, eventually, in_background, must_end
+from .helpers import DEADLINE_SECONDS, in_background
 
 READERS = 20
 
@@ -80,59 +80,46 @@ class Reader:
         return self._got.get(timeout=DEADLINE_SECONDS)
 
 
-def test_one_reader_at_a_time_is_awake(fixture: Fixture) -> None:
-    awake: list[int] = []
-    counts: list[int] = []
-    may_go = threading.Semaphore(0)
-    pairs = [fixture.pair() for _ in range(READERS)]
-
-    def read(number: int, waiter: Waiter) -> None:
-        fixture.turns.wait(waiter, DEADLINE_SECONDS)
-        awake.append(number)
-        counts.append(len(awake))
-        may_go.acquire()
-        awake.remove(number)
-        fixture.turns.end_turn()
-
-    waiters = [fixture.turns.add(ours.fileno()) for ours, _ in pairs]
-    threads = [in_background(partial(read, number, waiter)) for number, waiter in enumerate(waiters)]
-    pairs[0][1].send(b"x")
-    eventually(lambda: counts)
-    for _, peer in pairs[1:]:
-        peer.send(b"x")
-    for count in range(1, READERS + 1):
-        eventually(lambda count=count: len(counts) == count)  # type: ignore[misc]
-        may_go.release()
-    for thread in threads:
-        must_end(thread)
-    assert counts == [1] * READERS
+def test_one_reader_at_a_time_is_awake() -> None:
+    order = TurnOrder()
+    waiters = [Waiter(descriptor) for descriptor in range(READERS)]
+    for waiter in waiters:
+        order.wait(waiter, deadline=60.0)
+    order.note_readable(0)
+    assert order.begin() is waiters[0]
+    for descriptor in range(1, READERS // 2):
+        order.note_readable(descriptor)
+        assert order.begin() is None
+    order.note_time(60.0)
+    assert order.begin() is None
+    assert [order.go_on() for _ in range(READERS)] == [*waiters[1:], None]
+    order.wait(waiters[0])
+    order.note_readable(0)
+    assert order.begin() is waiters[0]
 
 
-def test_users_and_strangers_alternate(fixture: Fixture) -> None:
+def test_users_and_strangers_alternate() -> None:
     """Thousands of strangers close at once; a user who is logged in does not wait for all of them.
 
     Users may have a time limit as well, such as that of a ping.
     """
-    start = threading.Barrier(84)
-    turns_of: dict[bool, list[int]] = {True: [], False: []}
+    order = TurnOrder()
+    for descriptor in range(READERS):
+        waiter = Waiter(descriptor)
+        waiter.is_user = descriptor >= READERS - 3
+        order.wait(waiter, deadline=1.0)
+    order.note_time(1.0)
+    turns = [order.begin(), *(order.go_on() for _ in range(READERS - 1))]
+    assert [turn is not None and turn.is_user for turn in turns] == [True, False] * 3 + [False] * (READERS - 6)
 
-    def read(transport: TcpTransport, is_user: bool) -> None:
-        """Never take the data, so that the socket is readable again."""
-        if is_user:
-            transport.note_login()
-        start.wait()
-        while len(turns_of[True]) < 100 and len(turns_of[False]) < 900:
-            assert transport.read(0, 60.0) == b""
-            turns_of[is_user].append(1)
 
-    threads = []
-    for number in range(84):
-        ours, peer = fixture.pair()
-        peer.send(b"x")
-        threads.append(in_background(partial(read, TcpTransport(ours, fixture.turns), number < 4)))
-    for thread in threads:
-        must_end(thread)
-    assert len(turns_of[True]) >= 100, "a twentieth of the readers has up to half of the turns"
+def test_reader_is_one_of_a_user_after_the_login(fixture: Fixture) -> None:
+    waiter = fixture.waiter()
+    turns = cast("ReadTurns", SimpleNamespace(add=lambda _: waiter))
+    transport = TcpTransport(fixture.pair()[0], turns)
+    assert not waiter.is_user
+    transport.note_login()
+    assert waiter.is_user
 
 
 @pytest.mark.parametrize("event", ["data", "close", "hang up"])

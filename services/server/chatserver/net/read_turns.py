@@ -16,8 +16,8 @@ seconds.
 
 Why no reader is forgotten:
 
-- A waiter is in ``_waiting`` (and its socket is armed), or in ``_ready``, or awake. It moves under the lock.
-- ``_reader_awake`` means that a reader is awake and has not ended its turn. So if ``_ready`` is not empty, a reader is
+- A waiter is in ``TurnOrder._waiting`` (and its socket is armed), or in ``_ready``, or awake. It moves under the lock.
+- ``_is_awake`` means that a reader is awake and has not ended its turn. So if ``_ready`` is not empty, a reader is
   awake that will wake the first of ``_ready``. During a turn a reader does nothing that may block.
 - An event for a descriptor that is not in ``_waiting`` is ignored: the reader is busy, and will arm the socket again,
   which reports any unread data.
@@ -66,6 +66,61 @@ class Waiter:
         self.wakeup.acquire()
 
 
+class TurnOrder:
+    """Whose turn it is: pure, with no lock, socket or clock. It never waits: each caller says what has happened."""
+
+    def __init__(self) -> None:
+        # The waiting reader and its deadline, by descriptor. No deadline: no time limit.
+        self._waiting: dict[int, Waiter] = {}
+        self._deadlines: dict[int, float] = {}
+        # Readers that wait for their turns, by ``is_user``; the queue of the next turn; and true if a reader is awake.
+        self._ready: dict[bool, deque[Waiter]] = {False: deque(), True: deque()}
+        self._user_next = True
+        self._is_awake = False
+
+    def wait(self, waiter: Waiter, deadline: float | None = None) -> None:
+        """A reader waits for its socket."""
+        self._waiting[waiter.descriptor] = waiter
+        if deadline is not None:
+            self._deadlines[waiter.descriptor] = deadline
+
+    def note_readable(self, descriptor: int) -> None:
+        self._make_ready(descriptor, has_timed_out=False)
+
+    def note_time(self, now: float) -> None:
+        """Queue the readers whose deadlines have passed."""
+        for descriptor in [each for each, deadline in self._deadlines.items() if deadline <= now]:
+            self._make_ready(descriptor, has_timed_out=True)
+
+    def begin(self) -> Waiter | None:
+        """Return the reader that the caller must wake; None if one is awake, or none is ready."""
+        return None if self._is_awake else self.go_on()
+
+    def go_on(self) -> Waiter | None:
+        """End the turn of the reader that is awake, and return the next one, which the caller must wake."""
+        queue = self._ready[self._user_next] or self._ready[not self._user_next]
+        self._user_next = not self._user_next
+        self._is_awake = bool(queue)
+        return queue.popleft() if queue else None
+
+    def remove_all(self) -> list[Waiter]:
+        """Remove and return all readers that are not awake."""
+        removed = [*self._waiting.values(), *self._ready[False], *self._ready[True]]
+        self._waiting.clear()
+        self._deadlines.clear()
+        for queue in self._ready.values():
+            queue.clear()
+        return removed
+
+    def _make_ready(self, descriptor: int, *, has_timed_out: bool) -> None:
+        """Queue the reader of this descriptor for its turn."""
+        waiter = self._waiting.pop(descriptor, None)
+        if waiter is not None:
+            self._deadlines.pop(descriptor, None)
+            waiter.has_timed_out = has_timed_out
+            self._ready[waiter.is_user].append(waiter)
+
+
 class ReadTurns:
     """Wakes readers one after the other. All methods but ``start`` and ``stop`` are for the reader's thread."""
 
@@ -79,13 +134,7 @@ class ReadTurns:
         # Guards everything below.
         self._lock = threading.Lock()
         self._active = 0
-        # The waiting reader and its deadline, by descriptor. No deadline: no time limit.
-        self._waiting: dict[int, Waiter] = {}
-        self._deadlines: dict[int, float] = {}
-        # Readers that wait for their turns, by ``is_user``; the queue of the next turn; and true if a reader is awake.
-        self._ready: dict[bool, deque[Waiter]] = {False: deque(), True: deque()}
-        self._user_next = True
-        self._reader_awake = False
+        self._order = TurnOrder()
         # True after the thread ended: no reader is woken any more.
         self._ended = False
 
@@ -132,9 +181,8 @@ class ReadTurns:
         with self._lock:
             if self._ended:
                 raise ConnectionAbortedError
-            self._waiting[waiter.descriptor] = waiter
-            if timeout_seconds < _NO_LIMIT_SECONDS:
-                self._deadlines[waiter.descriptor] = time.monotonic() + timeout_seconds
+            is_limited = timeout_seconds < _NO_LIMIT_SECONDS
+            self._order.wait(waiter, time.monotonic() + timeout_seconds if is_limited else None)
         self._epoll.modify(waiter.descriptor, self._armed)
         waiter.wakeup.acquire()
         if waiter.has_timed_out:
@@ -145,16 +193,9 @@ class ReadTurns:
     def end_turn(self) -> None:
         """Wake the next reader. Called after the read."""
         with self._lock:
-            next_waiter = self._take_next()
+            next_waiter = self._order.go_on()
         if next_waiter is not None:
             next_waiter.wakeup.release()
-
-    def _take_next(self) -> Waiter | None:
-        """Remove and return the next reader, which the caller must wake. The lock is held."""
-        queue = self._ready[self._user_next] or self._ready[not self._user_next]
-        self._user_next = not self._user_next
-        self._reader_awake = bool(queue)
-        return queue.popleft() if queue else None
 
     def _run(self) -> None:
         try:
@@ -162,10 +203,8 @@ class ReadTurns:
         finally:
             with self._lock:
                 self._ended = True
-                for waiter in (*self._waiting.values(), *self._ready[False], *self._ready[True]):
+                for waiter in self._order.remove_all():
                     waiter.wakeup.release()
-                self._waiting.clear()
-                self._ready = {False: deque(), True: deque()}
 
     def _wake_readers(self) -> None:
         next_check_at = 0.0
@@ -176,19 +215,10 @@ class ReadTurns:
             now = time.monotonic()
             with self._lock:
                 for descriptor in readable:
-                    self._make_ready(descriptor, has_timed_out=False)
+                    self._order.note_readable(descriptor)
                 if now >= next_check_at:
                     next_check_at = now + _TICK_SECONDS
-                    for descriptor in [each for each, deadline in self._deadlines.items() if deadline <= now]:
-                        self._make_ready(descriptor, has_timed_out=True)
-                first = None if self._reader_awake else self._take_next()
+                    self._order.note_time(now)
+                first = self._order.begin()
             if first is not None:
                 first.wakeup.release()
-
-    def _make_ready(self, descriptor: int, *, has_timed_out: bool) -> None:
-        """Queue the reader of this descriptor for its turn. The lock is held."""
-        waiter = self._waiting.pop(descriptor, None)
-        if waiter is not None:
-            self._deadlines.pop(descriptor, None)
-            waiter.has_timed_out = has_timed_out
-            self._ready[waiter.is_user].append(waiter)
