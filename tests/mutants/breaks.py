@@ -2625,10 +2625,10 @@ BREAKS = (
     ),
     _break(
         _ONE_LOG,
-        _JOURNAL + "nats_log.py",
-        "elif number > reading.next:\n                is_useless.set()",
-        "elif number > reading.next:\n                reading.next = number",
-        f"{_NATS}test_record_that_is_lost_on_the_way_is_read_again",
+        _JOURNAL + "nats_reading.py",
+        "if number != self.next:",
+        "if number < self.next:",
+        "unit/server/test_nats_reading.py::test_gap_is_noticed_and_nothing_is_added_after_it",
     ),
     _break(
         _NO_QUORUM,

@@ -667,10 +667,8 @@ class NatsLog:
                     self._send(flow_subject)
                 return
             number, pending = place(message.reply)
-            if number == reading.next:
-                self._last_number = max(self._last_number, number + pending)
-                reading.add(message.data)
-            elif number > reading.next:
+            self._last_number = max(self._last_number, number + pending)
+            if not reading.add(number, message.data):
                 is_useless.set()
 
         inbox = client.new_inbox()

@@ -34,7 +34,10 @@ class Reading:
         # Where flow control is answered after take(); empty if it does not wait.
         self._flow_subject = ""
 
-    def add(self, data: bytes) -> None:
+    def add(self, number: int, data: bytes) -> bool:
+        """Add a record, if it is the next one. False: a record before it was lost on the way."""
+        if number != self.next:
+            return number < self.next  # an earlier one was added before
         with self._lock:
             was_empty = not self._records
             self._records.append(LogRecord(self.next, data))
@@ -42,6 +45,7 @@ class Reading:
         self.next += 1
         if was_empty:
             self.wake()
+        return True
 
     def fail(self, error: LogError) -> None:
         with self._lock:
