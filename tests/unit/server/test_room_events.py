@@ -404,12 +404,22 @@ def test_events_are_for_those_who_see_the_messages(store: Store) -> None:
     assert store.events(reader=BOB) == []
 
 
-def test_guest_sees_no_event_from_before_its_first_message(store: Store) -> None:
-    """Promise: as of the messages, which have the same bound."""
-    store.apply(SetTopic(DEV_ID, "before", ANN, "ann"))
+def test_guest_sees_events_from_its_join_on(store: Store) -> None:
+    """Promise: also before the first message, and not those that an earlier guest of the name saw."""
     store.say()
-    store.apply(SetTopic(DEV_ID, "after", ANN, "ann"))
-    assert [each.text for each in store.events(first_id=1)] == ["after"]
+    for topic in ("first", "second"):
+        guest = store.apply(GuestClaim("gus"))
+        store.apply(SetTopic(DEV_ID, f"before {topic}", ANN, "ann"))
+        store.join(guest.id)
+        store.apply(SetTopic(DEV_ID, topic, ANN, "ann"))
+        assert [each.text for each in store.events(reader=guest.id, first_id=2)] == ["", topic]
+        renamed = store.apply(RenameGuest("gus", guest.claim, "gil")).account
+        assert [each.kind for each in store.events(reader=renamed.id, first_id=2)] == [KINDS.NICK]
+        store.apply(GuestRelease("gil", renamed.claim))
+    guest = store.apply(GuestClaim("gus"))
+    store.say()
+    store.join(guest.id)
+    assert [place_of(each) for each in store.events(reader=guest.id, first_id=2)] == [Place(2, 1)]
 
 
 # --- what stays ---

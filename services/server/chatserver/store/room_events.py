@@ -58,7 +58,11 @@ _READ: Final = (
     " coalesce(target.name, ''), room.name, text FROM room_event"
     " CROSS JOIN conversation AS room ON room.id = conversation_id"
     " LEFT JOIN account AS actor ON actor.id = actor_id LEFT JOIN account AS target ON target.id = target_id"
-    " WHERE conversation_id = :room AND after_id BETWEEN :low AND :high"
+    " WHERE conversation_id = :room AND after_id BETWEEN :low - 1 AND :high"
+    # A guest sees the messages from :low on, and events from its JOIN on, also before the first message.
+    " AND (after_id >= :low OR (after_id, number) >= (SELECT after_id, number FROM room_event"
+    " WHERE conversation_id = :room AND kind IN ('join', 'nick') AND iif(kind = 'join', actor_id, target_id) = :reader"
+    " ORDER BY after_id DESC, number DESC LIMIT 1))"
     " AND (after_id, number) > (:after_id, :after_number) AND (after_id, number) < (:before_id, :before_number)"
     " AND time_ms > :after_ms AND time_ms < :before_ms AND room_event.kind <> 'erased'"
     # Only members see them, as the messages of the room.
