@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from certificates import Authority
 from integration.cluster import Cluster
-from integration.room import Room, ServerLog, appoint
+from integration.room import Room, ServerLog, appoint, wait_for
 from integration.terminals import Terminals
 
 from chatserver.config import load_config
@@ -59,7 +59,7 @@ def open_room(config: Config, log: ServerLog) -> Iterator[Callable[..., Room]]:
 
         yield open_room
     print(log.getvalue())  # shown when the test fails
-    assert set(threading.enumerate()) <= before
+    wait_for(lambda: set(threading.enumerate()) <= before, "the end of the threads")
 
 
 @pytest.fixture

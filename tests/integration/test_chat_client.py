@@ -55,7 +55,7 @@ def enter() -> Iterator[Enter]:
             return client
 
         yield enter
-    assert receivers() == []
+    wait_for(lambda: receivers() == [], "the end of the threads")
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_server_that_is_down_is_an_error_and_can_be_tried_again(open_room: Calla
     open_room(port=room.server.port)
     with client:
         assert client.login("alice", "secret").username == "alice"
-    assert receivers() == []
+    wait_for(lambda: receivers() == [], "the end of the thread")
 
 
 # --- messages ---
@@ -344,7 +344,7 @@ def test_error_in_the_with_block_closes_the_client(room: Room) -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     room.wait_for_connections(0)
-    assert receivers() == []
+    wait_for(lambda: receivers() == [], "the end of the thread")
 
 
 # --- misuse ---

@@ -17,7 +17,7 @@ import pytest
 from certificates import Authority
 from integration.nats_credentials import make_credentials
 from integration.proxies import TcpProxy
-from integration.room import DEADLINE_SECONDS
+from integration.room import DEADLINE_SECONDS, wait_for
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
@@ -84,7 +84,7 @@ class Reader:
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) <= before
+    wait_for(lambda: set(threading.enumerate()) <= before, "the end of the threads")
 
 
 @contextmanager
