@@ -238,6 +238,8 @@ class DatagramPeer(FramesPeer):
         self._session = UdpClientSession(time.monotonic(), ping_seconds=math.inf, probe_seconds=math.inf)
         # True if the server's port is closed.
         self._is_refused = False
+        # The unknown sessions of catch_until_fence().
+        self._fences: set[int] = set()
         # Pieces of incomplete data, and frames that the test has not read.
         self._pieces = b""
         self._arrived: deque[str] = deque()
@@ -330,6 +332,7 @@ class DatagramPeer(FramesPeer):
         sent repeatedly.
         """
         fence = (1 << 63) + time.monotonic_ns()
+        self._fences.add(fence)
         caught: list[Datagram] = []
         patience_ends = time.monotonic() + DEADLINE_SECONDS
         while (now := time.monotonic()) < patience_ends:
@@ -338,7 +341,8 @@ class DatagramPeer(FramesPeer):
                 for datagram in self.take_all(1):
                     if datagram.session == fence:
                         return caught
-                    caught.append(datagram)
+                    if datagram.session not in self._fences:  # a late answer to an earlier one
+                        caught.append(datagram)
                 self._wait(now + _PROBE_SECONDS)
         raise TimeoutError
 
