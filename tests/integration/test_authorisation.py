@@ -114,6 +114,7 @@ def owner_of_another_room(scene: Scene) -> Peer:
 def removed_member(scene: Scene) -> Peer:
     """Has seen the room, and is no longer in it."""
     scene.op.ask(command="invite", room=scene.names["plans"], username=scene.names["muted"])
+    scene.op.next("invited")
     peer = scene.enter("muted")
     peer.ask(command="join", room=scene.names["plans"])
     peer.next("joined")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from integration.client_process import environment
 from integration.proxies import TcpProxy
-from integration.room import DEADLINE_SECONDS, Peer, wait_for
+from integration.room import DEADLINE_SECONDS, Peer
 
 from chatclient import ChatClient, LostError, RefusedError, UsageError
 
@@ -54,7 +54,7 @@ def sessions(peer: Peer) -> list[dict[str, Any]]:
 def bye(peer: Peer) -> dict[str, Any]:
     """The last event, after which the connection is closed."""
     event = peer.next("bye")
-    wait_for(lambda: peer.is_closed, "the end of the connection")
+    assert peer.is_closed()
     return event
 
 
