@@ -186,6 +186,9 @@ class Server:
     ) -> None:
         self._config = config
         self._on_crash = on_crash
+        self._make_protocols = protocols
+        self._udp_silence_seconds = udp_silence_seconds
+        self._dropped_log_entries = dropped_log_entries
         self._state = _State.WAITING
         self._crashed = False
         self._certificates: Certificates | None = None
@@ -197,7 +200,6 @@ class Server:
         self._bound: tuple[socket.socket, socket.socket] | None = None
         # None if this is the only server.
         self._cluster: Cluster | None = None
-        self._build_with = partial(self._build, config, protocols, udp_silence_seconds, dropped_log_entries)
         with _start_errors(config):
             if config.tls != "off" and config.tls_cert is not None and config.tls_key is not None:
                 self._certificates = Certificates(config.tls_cert, config.tls_key, self._crash)
@@ -206,7 +208,7 @@ class Server:
                 from chatserver.cluster import Cluster  # noqa: PLC0415 -- a single server does not need the memory
 
                 self._cluster = Cluster(config, self._crash, self._end_without_log)
-                self._open_metrics(config)
+                self._open_metrics()
                 self._control = ControlSocket(config.data, self._answer, self._crash)
                 return  # the rest is built by start(), after the wait for NATS
             self._build_on(Database(config.data))
@@ -218,31 +220,42 @@ class Server:
         try:
             if self._cluster is None:
                 refuse_shared(database)
-            self._build_with()
+            self._build()
         except BaseException:
             database.close()
             raise
         self._state = _State.BUILT
 
-    def _build(
-        self,
-        config: Config,
-        make_protocols: Callable[[Register, WebSocket, Irc], tuple[WireProtocol, ...]],
-        udp_silence_seconds: float,
-        dropped_log_entries: Callable[[], int],
-    ) -> None:
-        cluster = self._cluster
-        self._counters = Counters()
+    def _build(self) -> None:
+        """Build all parts that need the database: each after those that it uses."""
+        config, cluster = self._config, self._cluster
         raise_descriptor_limit(config.max_connections + _OTHER_DESCRIPTORS)
         memory = system_memory()
-        messages = Messages(self._database, memory.claim)
-        # A crash may lose messages; the shared log has them.
+        self._counters = Counters()
+        self._operators = config.operator or ()
+
+        # The store. A crash of one of several servers may lose messages; the shared log has them.
+        messages, rooms = Messages(self._database, memory.claim), Rooms(self._database, memory.claim)
         last_id = reconcile(self._database) if cluster is None else note_use(self._database)
-        kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
+        self._accounts = Accounts(self._database)
+        self._indexer = Indexer(config.data, messages, self._crash)
+
+        # The protocols.
         register = Register(config.register_delivered, config.register_length, config.register_forward_max)
-        pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
         irc = Irc(_irc_settings(config, Users(self._ident_of, self._is_account, self._is_bot)))
-        protocols = make_protocols(register, WebSocket(pages, origins, irc=irc), irc)
+        pages, origins = read_pages() if config.web == "on" else {}, config.web_origins or ()
+        self._protocols = self._make_protocols(register, WebSocket(pages, origins, irc=irc), irc)
+        behind_proxy = WebSocket(pages, origins, keeps_alive=False, irc=irc)
+
+        # The sender and its buffers. Guests, who use register, have none: see AckedDelivery. Those of irc are opened
+        # for each variant.
+        kept_bytes = config.lag_max_bytes + _KEPT_MARGIN_BYTES
+        buffers = {
+            protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
+            for protocol in self._protocols
+            if protocol not in (register, irc)
+        }
+        overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
         self._sender = Sender(
             config.lag_max_bytes,
             self._crash,
@@ -250,49 +263,36 @@ class Server:
             unread_max_bytes=share_of_memory(config.unread_percent),
             counters=self._counters,
         )
-        # Guests, who use register, have no buffer: see AckedDelivery. Those of irc are opened for each variant.
-        buffers = {
-            protocol.name: BroadcastBuffer(protocol.encode_all, kept_bytes)
-            for protocol in protocols
-            if protocol not in (register, irc)
-        }
-        overflow = BroadcastBuffer(lambda _: b"", kept_bytes)
         for buffer in (*buffers.values(), overflow):
             self._sender.add_buffer(buffer)
         self._acked_delivery = AckedDelivery(config.lag_max_bytes, self._crash, register.split)
-        self._journal = self._make_journal(config)
-        marks = DeliveryMarks(self._journal.defer)
+
+        # The journal, the users, and what their sessions call.
+        self._journal = self._make_journal()
         self._presence = Presence(config.users_seconds, self._crash)
-        self._accounts, rooms = Accounts(self._database), Rooms(self._database, memory.claim)
         self._users = LocalUsers(
             buffers,
-            partial(self._open_buffer, protocols, kept_bytes),
+            partial(self._open_buffer, kept_bytes),
             self._sender.remove_buffer,
             self._presence,
-            marks,
+            DeliveryMarks(self._journal.defer),
             last_id,
             self._sender.wake,
             config.user_connections,
         )
-        self._indexer = Indexer(config.data, messages, self._crash)
         cost = HashCost(config.hash_time_cost, config.hash_memory_kib, config.hash_parallelism)
         self._passwords = Passwords(cost, self._crash, stored_costs=self._accounts.hash_costs())
-        self._operators = config.operator or ()
-        self._protocols, self._udp_silence_seconds = protocols, udp_silence_seconds
-        self._build_connections(
-            config,
-            self._build_services(config, messages, rooms, memory.claim),
-            overflow,
-            WebSocket(pages, origins, keeps_alive=False, irc=irc),
-            memory.claim,
-        )
-        self._build_administration(config, dropped_log_entries)
+        self._limits = _connection_limits(config)
+        services = self._build_services(messages, rooms, memory.claim)
+        self._authentication = services.authentication
 
-    def _build_services(
-        self, config: Config, messages: Messages, rooms: Rooms, claim: Callable[[int], None]
-    ) -> Services:
-        """Build what the sessions call, and the hub."""
-        cluster, accounts, users = self._cluster, self._accounts, self._users
+        # What connects them to clients and administrators.
+        self._build_connections(services, overflow, behind_proxy, memory.claim)
+        self._build_administration()
+
+    def _build_services(self, messages: Messages, rooms: Rooms, claim: Callable[[int], None]) -> Services:
+        """Build what the sessions call, the hub, and ``_reloads``."""
+        config, cluster, accounts, users = self._config, self._cluster, self._accounts, self._users
         registration_limits = RegistrationLimits(
             config.address_registrations, config.registrations, self._counters, is_reserved=self._is_reserved
         )
@@ -333,22 +333,34 @@ class Server:
         records = ModerationRecords(self._database)
         tokens = SessionTokens(Tokens(self._database), self._journal)
         entering = Entering(users, rooms, messages)
-        login = self._make_login(messages, rooms, users, throttle, registration, records, tokens, entering)
+        identity = HistoryIdentity(self._database)
+        catch_up = CatchUp(0.0 if cluster is None else cluster.behind_max_seconds)
+        authentication = Authentication(
+            accounts=accounts,
+            journal=self._journal,
+            passwords=self._passwords,
+            throttle=throttle,
+            registration=registration,
+            counters=self._counters,
+            records=records,
+            tokens=tokens,
+            catch_up=catch_up,
+        )
+        login = Login(
+            authentication=authentication,
+            missed=MissedMessages(messages, identity),
+            rooms=rooms,
+            identity=identity,
+            journal=self._journal,
+            users=users,
+            records=records,
+            tokens=tokens,
+            entering=entering,
+            catch_up=catch_up,
+            on_empty=self._log_waiting,
+        )
         room_commands = RoomCommands(rooms, accounts, self._journal, users, makers=config.rooms, find_guest=guests.find)
-        user_limits = UserLimits(
-            messages=RateLimit("message_rate", config.message_burst, config.message_rate, self._counters),
-            message_delay_seconds=config.message_delay_seconds,
-            queries=RateLimit("query_rate", config.query_burst, config.query_rate, self._counters),
-            requests=RateLimit("request_rate", config.request_burst, config.request_rate, self._counters),
-            rooms=RateLimit("rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, self._counters),
-        )
-        self._limits = ConnectionLimits(
-            exempt=config.exempt,
-            trusted_proxies=config.trusted_proxies,
-            at_once_max=config.address_connections,
-            new_max=config.address_new_connections,
-            pages_max=config.address_pages,
-        )
+        user_limits = _user_limits(config, self._counters)
         self._reloads = _Reloads(registration, registration_limits, guests, room_commands, user_limits, self._limits)
         return Services(
             accounts=accounts,
@@ -357,17 +369,22 @@ class Server:
             journal=self._journal,
             users=users,
             presence=self._presence,
-            authentication=self._authentication,
+            authentication=authentication,
             login=login,
             guests=guests,
             rooms=room_commands,
             entering=entering,
             directory=Directory(
-                *(users, self._presence, accounts, guests, rooms, room_commands, records, entering.counts)
+                users, self._presence, accounts, guests, rooms, room_commands, records, entering.counts
             ),
             history=HistoryCommands(
-                *(ConversationHistory(self._database, messages, claim), messages, ReadMarks(self._database), accounts),
-                *(room_commands, self._journal, users),
+                ConversationHistory(self._database, messages, claim),
+                messages,
+                ReadMarks(self._database),
+                accounts,
+                room_commands,
+                self._journal,
+                users,
             ),
             moderation=Moderation(records, accounts, guests, room_commands, self._journal),
             tokens=tokens,
@@ -379,12 +396,12 @@ class Server:
 
     def _build_connections(
         self,
-        config: Config,
         services: Services,
         overflow: BroadcastBuffer,
         behind_proxy: WebSocket,
         claim: Callable[[int], None],
     ) -> None:
+        config = self._config
         connection_services = ConnectionServices(
             protocols=self._protocols,
             sender=self._sender,
@@ -408,56 +425,19 @@ class Server:
         # Without epoll, which only Linux has, each reader thread blocks in its own socket.
         self._turns = ReadTurns(self._crash) if hasattr(select, "epoll") else None
 
-    def _make_login(
-        self,
-        messages: Messages,
-        rooms: Rooms,
-        users: LocalUsers,
-        throttle: LoginThrottle,
-        registration: Registration,
-        records: ModerationRecords,
-        tokens: SessionTokens,
-        entering: Entering,
-    ) -> Login:
-        """Make the two parts of a login: authentication, and the join."""
-        identity = HistoryIdentity(self._database)
-        catch_up = CatchUp(0.0 if self._cluster is None else self._cluster.behind_max_seconds)
-        self._authentication = Authentication(
-            accounts=self._accounts,
-            journal=self._journal,
-            passwords=self._passwords,
-            throttle=throttle,
-            registration=registration,
-            counters=self._counters,
-            records=records,
-            tokens=tokens,
-            catch_up=catch_up,
-        )
-        return Login(
-            authentication=self._authentication,
-            missed=MissedMessages(messages, identity),
-            rooms=rooms,
-            identity=identity,
-            journal=self._journal,
-            users=users,
-            records=records,
-            tokens=tokens,
-            entering=entering,
-            catch_up=catch_up,
-            on_empty=self._log_waiting,
-        )
-
-    def _build_administration(self, config: Config, dropped_log_entries: Callable[[], int]) -> None:
+    def _build_administration(self) -> None:
+        config = self._config
         if self._control is None:
             self._control = ControlSocket(config.data, self._answer, self._crash)
         target = RunningServer(self._database, self._journal, self._connections, self._presence.is_elsewhere)
         self._retention = Retention(config.retention_days, self._journal, wall_ms, self._crash)
         self._admin = AdminSocket(config.data, target.answer, self._crash)
         if self._metrics is None:
-            self._open_metrics(config)
-        self._register_metrics(config, dropped_log_entries)
+            self._open_metrics()
+        self._register_metrics()
 
-    def _make_journal(self, config: Config) -> Journal:
+    def _make_journal(self) -> Journal:
+        config = self._config
         limits = StoreLimits(waiting_from_sender=config.waiting_from_sender, waiting_messages=config.waiting_messages)
         reserve = DiskReserve(config.data, config.disk_reserve)
         if self._cluster is not None:
@@ -485,8 +465,9 @@ class Server:
             tls_required=config.tls == "required",
         )
 
-    def _open_metrics(self, config: Config) -> None:
+    def _open_metrics(self) -> None:
         """Bind the port of the metrics, if there is a setting for it. Raises StartError."""
+        config = self._config
         if config.metrics is None:
             return
         from chatserver.admin import metrics  # noqa: PLC0415 - it takes 2 MiB of memory
@@ -501,7 +482,7 @@ class Server:
             address = format_address(config.metrics)
             raise StartError(f"Can't serve metrics on {address}: {reason}; see --metrics.") from error
 
-    def _register_metrics(self, config: Config, dropped_log_entries: Callable[[], int]) -> None:
+    def _register_metrics(self) -> None:
         if self._metrics is None:
             return
         from chatserver.admin import metrics  # noqa: PLC0415 - see above
@@ -509,15 +490,15 @@ class Server:
         sources = metrics.Sources(
             counters=self._counters,
             connections=self._connections,
-            max_connections=config.max_connections,
+            max_connections=self._config.max_connections,
             users=self._users,
             presence=self._presence,
             acked_delivery=self._acked_delivery,
             sender=self._sender,
             journal=self._journal,
             passwords=self._passwords,
-            data=config.data,
-            dropped_log_entries=dropped_log_entries,
+            data=self._config.data,
+            dropped_log_entries=self._dropped_log_entries,
             certificates=self._certificates,
             log=None if self._cluster is None else self._cluster.metrics_source(),
         )
@@ -537,9 +518,9 @@ class Server:
     def _is_bot(self, name: str) -> bool:
         return self._users.tracking.is_bot(name)
 
-    def _open_buffer(self, protocols: tuple[WireProtocol, ...], kept_bytes: int, variant: str) -> BroadcastBuffer:
+    def _open_buffer(self, kept_bytes: int, variant: str) -> BroadcastBuffer:
         """Open the buffer of a room. For any thread."""
-        encode = by_name(variant.partition("/")[0], protocols).encoder(variant)
+        encode = by_name(variant.partition("/")[0], self._protocols).encoder(variant)
         buffer = BroadcastBuffer(encode, kept_bytes, ROOM_LIMITS, is_reserved=False)
         self._sender.add_buffer(buffer)
         return buffer
@@ -767,6 +748,26 @@ def _start_errors(config: Config) -> Iterator[None]:
     except OSError as error:
         advice = " Allow more (ulimit -n)." if error.errno == errno.EMFILE else ""
         raise StartError(f"The server can't start: {error.strerror or error}.{advice}") from error
+
+
+def _user_limits(config: Config, counters: Counters) -> UserLimits:
+    return UserLimits(
+        messages=RateLimit("message_rate", config.message_burst, config.message_rate, counters),
+        message_delay_seconds=config.message_delay_seconds,
+        queries=RateLimit("query_rate", config.query_burst, config.query_rate, counters),
+        requests=RateLimit("request_rate", config.request_burst, config.request_rate, counters),
+        rooms=RateLimit("rooms_per_day", config.rooms_per_day, config.rooms_per_day / _DAY_SECONDS, counters),
+    )
+
+
+def _connection_limits(config: Config) -> ConnectionLimits:
+    return ConnectionLimits(
+        exempt=config.exempt,
+        trusted_proxies=config.trusted_proxies,
+        at_once_max=config.address_connections,
+        new_max=config.address_new_connections,
+        pages_max=config.address_pages,
+    )
 
 
 def _irc_settings(config: Config, users: Users) -> IrcSettings:
