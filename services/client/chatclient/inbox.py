@@ -31,6 +31,8 @@ def size_bytes(given: object) -> int:
         return _OBJECT_BYTES + (len(given) if given.isascii() else 4 * len(given))
     if isinstance(given, tuple):
         return _OBJECT_BYTES + sum(8 + size_bytes(each) for each in given)
+    if isinstance(given, dict):  # the tags of a line of IRC
+        return _OBJECT_BYTES + sum(_OBJECT_BYTES + size_bytes(key) + size_bytes(each) for key, each in given.items())
     if isinstance(given, Struct):
         return _OBJECT_BYTES + sum(size_bytes(getattr(given, name)) for name in given.__struct_fields__)
     if given is None or isinstance(given, bool):  # one object for all

@@ -7,13 +7,17 @@ the other members, in this order. The other protocols translate to and from them
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from itertools import count, repeat
-from typing import Final, TypeAlias, TypeVar
+from typing import Annotated, Final, TypeAlias, TypeVar
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from chatprotocol.errors import ErrorCode
+from chatprotocol.limits import SERVER_MESSAGES_MAX, SERVER_NAME_MAX_CHARACTERS
 
 Value = TypeVar("Value")
+# Limits of what a client decodes: a server may send names and lists of any length.
+Short: TypeAlias = Annotated[str, Meta(max_length=SERVER_NAME_MAX_CHARACTERS)]
+_Long = Meta(max_length=SERVER_MESSAGES_MAX)
 
 # Reason of a Bye that replies to Leave.
 YOU_LEFT: Final = "you left"
@@ -77,7 +81,7 @@ class PasswordPrompt(_Tagged, frozen=True, kw_only=True, gc=False, tag="prompt")
 class RoomState(Struct, frozen=True, omit_defaults=True):
     """A room that the user is in, at the login. ``last_id`` is its newest message (0 if none)."""
 
-    room: str
+    room: Short
     topic: str
     last_id: int
     private: bool = False
@@ -87,7 +91,7 @@ class RoomState(Struct, frozen=True, omit_defaults=True):
 class RoomSummary(Struct, frozen=True, omit_defaults=True):
     """A room in the list of rooms. ``members`` is their number, online or not. ``has_key``: one needs a key to join."""
 
-    room: str
+    room: Short
     topic: str
     members: int
     joined: bool
@@ -111,8 +115,8 @@ class Welcome(_Tagged, frozen=True, kw_only=True, tag="login"):
 
     status: str = _always("ok")
     account: AccountKind
-    username: str
-    users: tuple[str, ...]
+    username: Short
+    users: tuple[Short, ...]
     last_id: int | None
     history_id: str | None = None
     since: int | None = None
@@ -127,9 +131,9 @@ class PublicMessage(_Tagged, frozen=True, gc=False, tag="broadcast"):
 
     id: int
     time_ms: TimeMs = field(name="time")
-    sender: str = field(name="from")
+    sender: Short = field(name="from")
     text: str = field(name="message")
-    room: str | None = None
+    room: Short | None = None
     # True if the sender has no account, and if no program may answer the message by itself.
     guest: bool = False
     notice: bool = False
@@ -142,8 +146,8 @@ class DirectMessage(_Tagged, frozen=True, gc=False, tag="direct"):
 
     id: int
     time_ms: TimeMs = field(name="time")
-    sender: str = field(name="from")
-    recipient: str = field(name="to")
+    sender: Short = field(name="from")
+    recipient: Short = field(name="to")
     text: str = field(name="message")
     guest: bool = False
     notice: bool = False
@@ -184,10 +188,10 @@ class Users(_Tagged, frozen=True, tag="users"):
     """
 
     unlisted_count: int | None = field(default=None, name="count")
-    users: tuple[str, ...] | None = None
-    joined: tuple[str, ...] = _always(())
-    left: tuple[str, ...] = _always(())
-    room: str | None = None
+    users: tuple[Short, ...] | None = None
+    joined: tuple[Short, ...] = _always(())
+    left: tuple[Short, ...] = _always(())
+    room: Short | None = None
 
     @property
     def count(self) -> int:
@@ -198,7 +202,7 @@ class Users(_Tagged, frozen=True, tag="users"):
 class User(_Tagged, frozen=True, gc=False, tag="user"):
     """The answer to AskUser. ``username`` has the registered spelling."""
 
-    username: str
+    username: Short
     online: bool
 
 
@@ -225,25 +229,25 @@ class SentBatch(Struct, frozen=True, gc=False):
 class History(_Tagged, frozen=True, tag="history"):
     """The answer to AskHistory, oldest first."""
 
-    messages: tuple[Message, ...]
-    room: str | None = None
-    with_user: str | None = field(default=None, name="with")
+    messages: Annotated[tuple[Message, ...], _Long]
+    room: Short | None = None
+    with_user: Short | None = field(default=None, name="with")
 
 
 class Found(_Tagged, frozen=True, tag="found"):
     """The answer to Search, oldest first. ``words`` repeats the request; ids up to ``upto`` were searched."""
 
-    words: str
-    messages: tuple[Message, ...]
+    words: Short
+    messages: Annotated[tuple[Message, ...], _Long]
     upto: int
-    room: str | None = None
-    with_user: str | None = field(default=None, name="with")
+    room: Short | None = None
+    with_user: Short | None = field(default=None, name="with")
 
 
 class Conversation(Struct, frozen=True, gc=False):
     """A user in the list of conversations, and the newest direct message between the two."""
 
-    username: str
+    username: Short
     last_id: int
 
 
@@ -260,8 +264,8 @@ class PasswordChanged(_Tagged, frozen=True, gc=False, tag="password_changed"):
 class TokenState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A session token in the list. ``used`` is its last use, at most a day too early."""
 
-    id: str
-    label: str
+    id: Short
+    label: Short
     created: TimeMs
     used: TimeMs
     expires: TimeMs
@@ -278,15 +282,15 @@ class Tokens(_Tagged, frozen=True, tag="tokens"):
 class Rooms(_Tagged, frozen=True, tag="rooms"):
     """The answer to AskRooms, sorted by name."""
 
-    rooms: tuple[RoomSummary, ...]
+    rooms: Annotated[tuple[RoomSummary, ...], _Long]
 
 
 class Joined(_Tagged, frozen=True, tag="joined"):
     """The user is in the room. ``users`` are the members who are online."""
 
-    room: str
+    room: Short
     topic: str
-    users: tuple[str, ...]
+    users: tuple[Short, ...]
     last_id: int
     private: bool = False
     role: RoomRole = RoomRole.MEMBER
@@ -295,17 +299,17 @@ class Joined(_Tagged, frozen=True, tag="joined"):
 class Parted(_Tagged, frozen=True, gc=False, tag="parted"):
     """The user is no longer in the room; ``by`` is the user who removed it, and ``reason`` the reason."""
 
-    room: str
-    by: str | None = None
+    room: Short
+    by: Short | None = None
     reason: str = ""
 
 
 class TopicChanged(_Tagged, frozen=True, gc=False, tag="topic"):
     """The room has a new topic."""
 
-    room: str
+    room: Short
     topic: str
-    by: str
+    by: Short
 
 
 class RoomModes(Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -314,16 +318,16 @@ class RoomModes(Struct, frozen=True, omit_defaults=True, kw_only=True):
     private: bool = False
     moderated: bool = False
     open_topic: bool = False
-    key: str = ""
+    key: Short = ""
     members_max: int = 0
 
 
 class Modes(_Tagged, frozen=True, kw_only=True, tag="modes"):
     """The modes of a room: the answer to SetModes, and for the members after a change, which ``by`` made."""
 
-    room: str
+    room: Short
     modes: RoomModes
-    by: str | None = None
+    by: Short | None = None
 
 
 class Invited(_Tagged, frozen=True, gc=False, tag="invited"):
@@ -332,17 +336,17 @@ class Invited(_Tagged, frozen=True, gc=False, tag="invited"):
     Connections that track members get it in their rooms as well.
     """
 
-    room: str
-    username: str
-    by: str
+    room: Short
+    username: Short
+    by: Short
 
 
 class Kicked(_Tagged, frozen=True, kw_only=True, gc=False, tag="kicked"):
     """A member was removed from the room: for the other members. Without a room: the user's connections have ended."""
 
-    room: str | None = None
-    username: str
-    by: str
+    room: Short | None = None
+    username: Short
+    by: Short
     reason: str = ""
 
 
@@ -352,10 +356,10 @@ class RoleChanged(_Tagged, frozen=True, kw_only=True, gc=False, tag="role"):
     Without a room: a user is an operator of the server now, or no longer; for the user and the operators.
     """
 
-    room: str | None = None
-    username: str
+    room: Short | None = None
+    username: Short
     role: RoomRole
-    by: str | None = None
+    by: Short | None = None
 
 
 class _Sanction(_Tagged, frozen=True, kw_only=True, gc=False, tag=""):
@@ -364,10 +368,10 @@ class _Sanction(_Tagged, frozen=True, kw_only=True, gc=False, tag=""):
     ``until`` is None if it is for ever.
     """
 
-    room: str | None = None
-    username: str | None = None
-    address: str | None = None
-    by: str
+    room: Short | None = None
+    username: Short | None = None
+    address: Short | None = None
+    by: Short
     until: TimeMs | None = None
     reason: str = ""
 
@@ -399,9 +403,9 @@ class SanctionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A ban or mute in the list."""
 
     kind: SanctionKind
-    username: str | None = None
-    address: str | None = None
-    by: str
+    username: Short | None = None
+    address: Short | None = None
+    by: Short
     time_ms: TimeMs = field(name="time")
     until: TimeMs | None = None
     reason: str = ""
@@ -410,16 +414,16 @@ class SanctionState(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Bans(_Tagged, frozen=True, tag="bans"):
     """The answer to AskBans and AskRoomBans, oldest first."""
 
-    bans: tuple[SanctionState, ...]
-    room: str | None = None
+    bans: Annotated[tuple[SanctionState, ...], _Long]
+    room: Short | None = None
 
 
 class Deleted(_Tagged, frozen=True, gc=False, tag="deleted"):
     """The message ``id`` is deleted: show it no longer. At a login there is no reason."""
 
     id: int
-    by: str
-    room: str | None = None
+    by: Short
+    room: Short | None = None
     reason: str = ""
 
 
@@ -427,9 +431,9 @@ class Reported(_Tagged, frozen=True, kw_only=True, gc=False, tag="reported"):
     """A user reported a message or a user: the answer, and an event for the operators of the server."""
 
     id: int | None = None
-    username: str | None = None
-    room: str | None = None
-    by: str
+    username: Short | None = None
+    room: Short | None = None
+    by: Short
     reason: str = ""
 
 
@@ -438,12 +442,12 @@ class AuditRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     number: int
     time_ms: TimeMs = field(name="time")
-    action: str
-    by: str
-    target: str = ""
-    room: str | None = None
+    action: Short
+    by: Short
+    target: Short = ""
+    room: Short | None = None
     reason: str = ""
-    detail: str = ""
+    detail: Short = ""
 
 
 class Audit(_Tagged, frozen=True, tag="audit"):
@@ -455,7 +459,7 @@ class Audit(_Tagged, frozen=True, tag="audit"):
 class Ignored(_Tagged, frozen=True, tag="ignored"):
     """The users whom this one ignores, sorted: the answer to Ignore, Unignore and AskIgnored."""
 
-    users: tuple[str, ...]
+    users: tuple[Short, ...]
 
 
 class Refused(_Tagged, frozen=True, gc=False, tag="error"):

@@ -120,6 +120,11 @@ NESTING_MAX_LEVELS = 64
 HISTORY_DEFAULT_MESSAGES = 50
 HISTORY_MAX_MESSAGES = 500
 
+# What a client takes from a server, which may be another one or a hostile one: characters of a name, a label or the
+# words of a search, and items of a history or another long list. A terminal would be busy with more for minutes.
+SERVER_NAME_MAX_CHARACTERS = 256
+SERVER_MESSAGES_MAX = 10_000
+
 # Users in a list of conversations: as many as a person looks through.
 CONVERSATIONS_MAX = 200
 

@@ -11,6 +11,7 @@ import pytest
 
 from chatclient.inbox import Backlog, Inbox, size_bytes
 from chatprotocol.events import History, PublicMessage
+from chatprotocol.wire.base import IrcLine
 
 DEADLINE_SECONDS = 20.0
 
@@ -22,6 +23,7 @@ def message(number: int) -> PublicMessage:
 def test_size_is_about_the_size_of_the_texts() -> None:
     assert 1_000 < size_bytes(message(1)) < 1_500
     assert size_bytes(History(tuple(map(message, range(100))))) > 100_000
+    assert size_bytes(IrcLine("PRIVMSG", (), "", {str(number): "" for number in range(1_000)})) > 100_000
 
 
 def test_full_inbox_blocks_the_receiver_thread_until_an_item_is_taken() -> None:

@@ -233,6 +233,16 @@ def test_endless_lines_are_kept_up_to_a_limit(line: str, state: str) -> None:
     assert held_bytes(talk.client) < 20 * 1024 * 1024
 
 
+def test_long_names_are_cut() -> None:
+    """A terminal would be busy with them."""
+    talk = Talk(Login("alice", "secret"))
+    talk.hear(f":s 001 {LONG} :hi", f":s 366 {LONG} #lobby :end", message(7, "hello", sender=LONG))
+    welcome, said = talk.shown
+    assert isinstance(welcome, events.Welcome)
+    assert isinstance(said, PublicMessage)
+    assert (len(welcome.username), len(said.sender)) == (64, 64)
+
+
 def test_client_reads_what_a_server_writes() -> None:
     """Only a space ends a word: another server need not write a colon before a text of one word."""
     (shown,) = entered(Login("alice", "secret")).hear(message(7, "one\u00a0word\u2028\x1f").replace(" :one", " one"))

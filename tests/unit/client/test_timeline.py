@@ -328,6 +328,8 @@ def test_message_has_at_most_60_lines(window: Window) -> None:
     lines = window.lines(public(11, "\n" * 8_000 + "end"))
     assert len(lines) == 61
     assert lines[-1].endswith("\u2502 (7941 more lines are not shown)")
+    lines = window.lines(public(12, "x" * 1_000_000))
+    assert (len(lines), lines[-1].endswith("\u2502 (more is not shown)")) == (61, True)
 
 
 def test_ascii_terminal_gets_ascii_separators() -> None:

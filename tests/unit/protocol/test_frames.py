@@ -304,6 +304,8 @@ def test_later_servers_are_understood(payload: bytes, events: list[Event]) -> No
         *(frame(b"C", payload) for payload in INVALID_COMMANDS),
         *(b"HTTP/1.1 400 Bad Request\r\n", b"\0", b"c", b"D\0\0\xff\xfc" + b"x" * 65_532, b"C\xff\xff\xff\xff"),
         b"C\0\0\0\x09HISTORY 2C\0\0\0\x09HISTORY 1",
+        frame(b"C", b"HISTORY 10001"),
+        frame(b"D", b"PUBLIC " + b"b" * 257 + b" 1 0\nx"),
     ],
     ids=lambda data: repr(data[:60]),
 )
@@ -347,7 +349,7 @@ def test_endless_history_is_a_protocol_error() -> None:
     """A server can't fill the client's memory."""
     message = frame(b"D", b"PUBLIC A 1 0\n" + b"x" * 65_000)
     with pytest.raises(ProtocolError, match="a history of more than 67,108,864 bytes"):
-        Frames().client().event_decoder().decode(b"C\0\0\0\x1bHISTORY 9999999999999999999" + message * 1_100)
+        Frames().client().event_decoder().decode(b"C\0\0\0\x0dHISTORY 10000" + message * 1_100)
 
 
 def test_history_ends_with_its_last_message() -> None:

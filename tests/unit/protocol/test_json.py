@@ -56,6 +56,7 @@ from .samples import calls, pieces, read_whole_and_cut, refusal_of
 PING = b'{"command":"ping"}'
 ID_MAX = 9_223_372_036_854_775_807
 NOON_MS = TimeMs(1_769_860_800_123)
+MESSAGE = Json().encode_all([PublicMessage(1, NOON_MS, "bob", "x")])[:-1]
 
 
 def read(data: bytes) -> list[Request]:
@@ -481,6 +482,9 @@ def test_later_servers_are_understood(stream: bytes, events: list[Event]) -> Non
             for time in (b"noon", b"2026-13-31T12:00:00.123Z", b"2026-01-31T12:00:00.123")
         ),
         b'{"type":"history","messages":[{"type":"pong"}]}',
+        b'{"type":"login","account":"new","username":"%b","users":[],"last_id":0}' % (b"a" * 257),
+        b'{"type":"users","joined":["%b"]}' % (b"a" * 257),
+        b'{"type":"history","messages":[%b]}' % b",".join([MESSAGE] * 10_001),
     ],
     ids=lambda line: repr(line[:60]),
 )

@@ -7,6 +7,7 @@ import zlib
 from typing import Final, NamedTuple, TypeAlias
 
 from chatclient.ui.text import columns_of, escape_control_characters, limit_combining_marks, wrap
+from chatprotocol.limits import BODY_MAX_BYTES
 from chatprotocol.rules import name_key
 
 # Pieces of text, each with its style: the name of a class of STYLES, or a colour.
@@ -47,6 +48,8 @@ _RULE_COLUMNS: Final = 76
 _TAB_COLUMNS: Final = 4
 # Maximum number of rows per message: a message may consist of thousands of empty lines.
 _MESSAGE_ROWS_MAX: Final = 60
+# Maximum number of characters per message that are wrapped: a server may send more than the longest message.
+_MESSAGE_MAX_CHARACTERS: Final = 2 * BODY_MAX_BYTES
 
 
 class Glyphs(NamedTuple):
@@ -134,9 +137,10 @@ def clean(text: str) -> str:
 
 def _lines(text: str, columns: int) -> list[str]:
     """The lines of a message, wrapped to its column."""
-    parts = text.replace("\r\n", "\n").expandtabs(_TAB_COLUMNS).split("\n")
+    shown = text[:_MESSAGE_MAX_CHARACTERS]
+    parts = shown.replace("\r\n", "\n").expandtabs(_TAB_COLUMNS).split("\n")
     lines = [line for part in parts for line in wrap(clean(part), columns)]
-    if len(lines) > _MESSAGE_ROWS_MAX:
-        left_out = len(lines) - _MESSAGE_ROWS_MAX
-        return lines[:_MESSAGE_ROWS_MAX] + wrap(f"({left_out} more lines are not shown)", columns)
+    if len(lines) > _MESSAGE_ROWS_MAX or len(shown) < len(text):
+        left_out = f"{len(lines) - _MESSAGE_ROWS_MAX} more lines are" if len(shown) == len(text) else "more is"
+        return lines[:_MESSAGE_ROWS_MAX] + wrap(f"({left_out} not shown)", columns)
     return lines

@@ -293,7 +293,7 @@ class IrcClient:
         """Continue the registration, or handle a line of the server."""
         match event:
             case events.Welcome(username=name):
-                self._is_registered, self._name = True, name
+                self._is_registered, self._name = True, name[:_NICK_MAX_CHARACTERS]
                 return _send(format_line("", "JOIN", _CHANNEL))
             case events.Bye(reason=reason):
                 return self._on_end(reason)
@@ -644,7 +644,7 @@ def _read_message(line: IrcLine, text: str | None) -> Message | Forwarded | None
     """The message of a line; None for one of the server, and for CTCP except ACTION."""
     if len(line.params) < 2 or "!" not in line.source:  # noqa: PLR2004 - target and text
         return None
-    sender, target = line.source.partition("!")[0], line.params[0]
+    sender, target = line.source.partition("!")[0][:_NICK_MAX_CHARACTERS], line.params[0]
     text = line.params[-1] if text is None else text
     if text.startswith(CTCP):
         word, _, rest = text.strip(CTCP).partition(" ")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from chatprotocol import events
 from chatprotocol.errors import ErrorCode, ProtocolError
 from chatprotocol.events import YOU_LEFT, AccountKind, SentStatus
+from chatprotocol.limits import SERVER_MESSAGES_MAX, SERVER_NAME_MAX_CHARACTERS
 from chatprotocol.rules import unknown_user
 from chatprotocol.wire.base import Online, Ready
 from chatprotocol.wire.steps import COMMAND, DATA
@@ -169,6 +170,8 @@ class EventReader:
             if self._history_missing:
                 raise ValueError("a history inside another one")
             self._history_missing = _number(rest)
+            if self._history_missing > SERVER_MESSAGES_MAX:
+                raise ValueError(f"a history of {self._history_missing:,} messages")
             return self._finish_history() if not self._history_missing else ()
         read = _READ.get(word)
         return (read(rest),) if read is not None else ()
@@ -178,7 +181,9 @@ class EventReader:
         return (events.History(messages),)
 
 
-_MESSAGE: Final = re.compile(r"(PUBLIC|DIRECT) ([^ \n]+) ([0-9]{1,19}) ([0-9]{1,19})\n(.*)", re.DOTALL)
+_MESSAGE: Final = re.compile(
+    rf"(PUBLIC|DIRECT) ([^ \n]{{1,{SERVER_NAME_MAX_CHARACTERS}}}) ([0-9]{{1,19}}) ([0-9]{{1,19}})\n(.*)", re.DOTALL
+)
 
 
 def _read_message(text: str) -> Message:
