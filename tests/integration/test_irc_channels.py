@@ -212,6 +212,10 @@ COMING_AND_GOING = {
         carol < :$S 353 ...
         carol ..
         alice ..
+        alice > TOPIC $room :T0P1C
+        alice .
+        bob < :$carol!*@* JOIN $room
+        bob .
         alice > TOPIC $room :
         alice < :$alice!*@* TOPIC $room :
         alice > TOPIC $room

@@ -679,6 +679,10 @@ class InvitedMember(Invited, frozen=True, gc=False):
     """Invited, of a user who is in the room already. The wire format json does not tell it from Invited."""
 
 
+class TopicUnchanged(TopicChanged, frozen=True, gc=False):
+    """The answer if the room has this topic already. The wire format json does not tell it from TopicChanged."""
+
+
 class ModesMoved(Modes, frozen=True, kw_only=True):
     """Modes, with those before a change, and the time when the room was made. The wire format json sends neither."""
 

@@ -247,6 +247,7 @@ JSON = Samples(
             (events.RoleChanged(room="dev", username="bob", role=events.RoomRole.MEMBER, by="alice"),),
         ),
         (events.InvitedMember("dev", "bob", "alice"), (events.Invited("dev", "bob", "alice"),)),
+        (events.TopicUnchanged("dev", "tea", "alice"), (events.TopicChanged("dev", "tea", "alice"),)),
         (
             events.DirectDeleted(19, "bob", reason="typo", sender="bob", recipient="alice"),
             (events.Deleted(19, "bob", reason="typo"),),

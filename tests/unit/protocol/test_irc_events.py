@@ -146,6 +146,7 @@ OWN: tuple[tuple[events.Event, list[str]], ...] = (
     (events.Kicked(room="dev", username="carol", by="bob", reason="spam"), [f"{FROM_BOB} KICK #dev carol spam"]),
     (events.Kicked(room="ops", username="carol", by="bob"), [f"{NOTICE}bob removed carol from #ops"]),
     (events.Invited("ops", "alice", "bob"), [f"{FROM_BOB} INVITE alice #ops"]),
+    (events.TopicUnchanged("dev", "tea", "alice"), []),
     (events.InvitedMember("dev", "bob", "alice"), [":chat.test 443 alice bob #dev :is already on channel"]),
     (events.Banned(room="dev", username="carol", by="bob"), [f"{FROM_BOB} MODE #dev +b carol!*@*"]),
     (events.Unbanned(room="dev", username="carol", by="bob"), [f"{FROM_BOB} MODE #dev -b carol!*@*"]),

@@ -35,6 +35,7 @@ from chatprotocol.events import (
     SentStatus,
     TimeMs,
     TopicChanged,
+    TopicUnchanged,
     Users,
 )
 from chatserver.chat.presence import Presence
@@ -299,7 +300,7 @@ def change(role: RoomRole | None = None, *, is_changed: bool = True, old_role: R
     ("entry", "outcome", "alices", "bobs"),
     [
         (entries.SetTopic(2, "tea", 0, "alice"), change(), "same", [TopicChanged("dev", "tea", "alice")]),
-        (entries.SetTopic(2, "tea", 0, "alice"), change(is_changed=False), [TopicChanged("dev", "tea", "alice")], []),
+        (entries.SetTopic(2, "tea", 0, "alice"), change(is_changed=False), [TopicUnchanged("dev", "tea", "alice")], []),
         (
             entries.SetRole(2, 1, "bob", 0, "alice", RoomRole.OPERATOR),
             change(RoomRole.OPERATOR, old_role=RoomRole.VOICE),

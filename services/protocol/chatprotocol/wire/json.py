@@ -54,6 +54,8 @@ from chatprotocol.events import (
     SentBatch,
     TaggedEvent,
     TimeMs,
+    TopicChanged,
+    TopicUnchanged,
     UserUnknown,
 )
 from chatprotocol.keywords import DEFAULT_KEYWORDS
@@ -79,7 +81,7 @@ from chatprotocol.wire.base import (
 from chatprotocol.wire.readers import LineBuffer, ObjectScanner, is_object, nesting, split_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from chatprotocol.events import ChatHistoryItem, EventBatch
     from chatprotocol.requests import Request
@@ -115,6 +117,17 @@ _EVENT_TYPES: Final = frozenset(get_args(TaggedEvent))
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=to_iso)
 
 
+# Events with more than json tells, and those that json has in their place.
+_PLAIN: Final[dict[type, Callable[[Any], Event]]] = {
+    UserUnknown: lambda event: Refused(event.code, event.reason, event.nonce, event.room),
+    RoleMoved: lambda event: RoleChanged(room=event.room, username=event.username, role=event.role, by=event.by),
+    ModesMoved: lambda event: Modes(room=event.room, modes=event.modes, by=event.by),
+    InvitedMember: lambda event: Invited(event.room, event.username, event.by),
+    TopicUnchanged: lambda event: TopicChanged(event.room, event.topic, event.by),
+    DirectDeleted: lambda event: Deleted(event.id, event.by, event.room, event.reason),
+}
+
+
 def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
     """Encode as lines: one for each event, and for each message of a batch."""
     lines: list[Any] = []
@@ -130,16 +143,8 @@ def _encode_all(items: Sequence[Event | EventBatch]) -> bytes:
             lines += map(PublicMessage, count(event.id), time, sender, event.texts, room, *flags)
         elif isinstance(event, SentBatch):
             lines += event
-        elif isinstance(event, UserUnknown):
-            lines.append(Refused(event.code, event.reason, event.nonce, event.room))
-        elif isinstance(event, RoleMoved):
-            lines.append(RoleChanged(room=event.room, username=event.username, role=event.role, by=event.by))
-        elif isinstance(event, ModesMoved):
-            lines.append(Modes(room=event.room, modes=event.modes, by=event.by))
-        elif isinstance(event, InvitedMember):
-            lines.append(Invited(event.room, event.username, event.by))
-        elif isinstance(event, DirectDeleted):
-            lines.append(Deleted(event.id, event.by, event.room, event.reason))
+        elif (plain := _PLAIN.get(type(event))) is not None:
+            lines.append(plain(event))
     return _ENCODER.encode_lines(lines)
 
 

@@ -166,7 +166,8 @@ class ChangePublisher:
                 member.send_queue.insert([kicked])
 
     def _publish_topic(self, entry: entries.SetTopic, change: RoomChange, origin: Origin) -> None:
-        self._tell_changed(change, events.TopicChanged(change.name, change.topic, entry.by), origin)
+        kind = events.TopicChanged if change.is_changed else events.TopicUnchanged
+        self._tell_changed(change, kind(change.name, change.topic, entry.by), origin)
 
     def _publish_role(self, entry: entries.SetRole, change: RoomChange, origin: Origin) -> None:
         about = {"room": change.name, "username": entry.username, "by": entry.by}
