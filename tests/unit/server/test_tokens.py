@@ -24,7 +24,7 @@ from chatserver.store.tokens import LIFETIME_MS, StoredToken, hash_token, new_to
 from chatserver.store.tokens import Tokens as StoredTokens
 
 from .chat_fixture import ChatFixture, Peer, codes
-from .helpers import MemoryDatabase, assert_waits, in_background, must_end, new_store
+from .helpers import MemoryDatabase, assert_waits, eventually, in_background, must_end, new_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,7 +255,7 @@ def test_refused_tokens_are_not_charged() -> None:
     for left_seconds in (75, 50):
         peer = services.connect(HOME)
         waiting = in_background(partial(peer.ask, Login(token="x")))
-        assert_waits(waiting)
+        eventually(lambda peer=peer: peer.session.awaits_turn)  # type: ignore[misc]
         services.now += 25
         must_end(waiting)
         (refused,) = peer.send_queue.replies
