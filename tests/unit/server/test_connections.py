@@ -18,7 +18,7 @@ from chatserver.net.limits import ConnectionLimits, RefusedError
 from chatserver.net.sender import Sender
 from chatserver.net.transport import TcpTransport
 
-from .helpers import DEADLINE_SECONDS, FakeSession, eventually
+from .helpers import DEADLINE_SECONDS, FakeSession, eventually, must_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -220,8 +220,7 @@ def test_memory_is_trimmed_after_a_crowd_has_left(
     """Once, when three quarters of a large number have left."""
     trimmed: list[int] = []
     fixture = opened(20, 20, 0, trim=lambda: trimmed.append(len(fixture.connections)), trim_connections=8)
-    for left, peer in enumerate([fixture.connect()[0] for _ in range(count)], 1):
+    for peer, connection in [fixture.connect() for _ in range(count)]:
         peer.close()
-        eventually(lambda left=left: len(fixture.connections) == count - left)
-    fixture.connections.drain(0.0)  # joins the threads
+        must_end(connection.thread)
     assert trimmed == expected

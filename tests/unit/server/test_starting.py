@@ -15,12 +15,13 @@ from .fake_log import FakeLog, FakeStream
 
 
 class Start:
-    """A start whose pauses are steps of the test: a list of what happens in them, and a signal after the last one."""
+    """A start whose pauses are steps of the test: a list of what happens in them, and then a signal in each."""
 
-    def __init__(self, log: FakeLog, *happens: Callable[[], object]) -> None:
+    def __init__(self, log: FakeLog, *happens: Callable[[], object], has_signal: bool = True) -> None:
         self.now = 0.0
         self.reasons: list[str] = []
         self._happens = list(happens)
+        self._has_signal = has_signal
         self.start = LogStart(log, self.pause, lambda: self.now)
 
     def pause(self, seconds: float) -> bool:
@@ -30,7 +31,7 @@ class Start:
         if self._happens:
             self._happens.pop(0)()
             return False
-        return True
+        return self._has_signal
 
 
 class FakeJournal:
@@ -104,7 +105,7 @@ def test_step_is_repeated_after_an_error_of_nats_and_no_other(log: FakeLog) -> N
             raise error
         return "done"
 
-    waiting = Start(log, *[nothing] * 100)
+    waiting = Start(log, has_signal=False)
     assert waiting.start.do("it loads", step) == "done"
     assert [reason for reason in waiting.reasons if reason != "it loads"] == [
         "it waits for NATS: it can't reach NATS",
@@ -117,7 +118,7 @@ def test_step_is_repeated_after_an_error_of_nats_and_no_other(log: FakeLog) -> N
         raise LogError("It is of another cluster.")
 
     with pytest.raises(LogError, match="another cluster"):
-        Start(log, *[nothing] * 100).start.do("it loads", broken)
+        Start(log, has_signal=False).start.do("it loads", broken)
 
 
 def test_progress_of_catching_up_is_told(log: FakeLog) -> None:
