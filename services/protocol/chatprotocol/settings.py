@@ -760,18 +760,39 @@ VARIABLES: Final = frozenset(_OTHER_VARIABLES) | {
 }
 
 
+# Messages of argparse, and the sentences in their place; %s are the groups. A flag is shown by its last name.
+_SENTENCES: Final = (
+    (r"argument (?:\S+/)?(\S+): expected (?:one|at least one) argument", "%s needs a value"),
+    (r"argument (?:\S+/)?(\S+): ignored explicit argument '(.*)'", "%s takes no value, and is given %r"),
+    (r"argument [A-Z]+: invalid choice: '(.*)' \(choose from .*\)", "There is no command %r"),
+    (r"the following arguments are required: (.*)", "%s is missing"),
+    (r"unrecognized arguments: (-[^\s=]*).*", "There is no flag %s"),
+    (r"unrecognized arguments: (.*)", "Too many arguments: %s"),
+)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError, with the flag or command that is most like a wrong one."""
-        wrong, choices = "", list(self._option_string_actions)
-        if match := re.fullmatch(r"(argument \w+: invalid choice: '(.*)') \(choose from .*\)", message):
-            message, wrong = match.groups()
-            choices = [each for action in self._actions if isinstance(action.choices, dict) for each in action.choices]
-        elif match := re.fullmatch(r"unrecognized arguments: (--[\w-]+).*", message):
-            wrong = match[1]
-        like = difflib.get_close_matches(wrong, choices, 1)
-        end = f"did you mean {like[0]}? See" if like else "see"
-        raise ConfigError(f"{message[0].upper()}{message[1:]}; {end} {self.prog} --help.")
+        sentence, wrong = f"{message[0].upper()}{message[1:]}", ""
+        for form, text in _SENTENCES:
+            if match := re.fullmatch(form, message, re.DOTALL):
+                sentence, wrong = text % match.groups(), match[1]
+                break
+        commands = [each for action in self._actions if isinstance(action.choices, dict) for each in action.choices]
+        like = difflib.get_close_matches(wrong, [*self._option_string_actions, *commands], 1)
+        end = f"did you mean {like[0]}? See" if like and like[0] != wrong else "see"
+        raise ConfigError(f"{sentence}; {end} {self.prog} --help.")
+
+
+class CommandParser(_Parser):
+    """The parser of one command of a program. The program would refuse its arguments without its name."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def make_parser(settings: Sequence[Setting], program: str, version: str, **options: Any) -> argparse.ArgumentParser:
@@ -792,16 +813,20 @@ def make_parser(settings: Sequence[Setting], program: str, version: str, **optio
 
 
 def read_settings(
-    settings: Sequence[Setting], flags: Mapping[str, str | None], environment: Mapping[str, str | None]
+    settings: Sequence[Setting],
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str | None],
+    words: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """All values by name: from the flags (by name), else from the variables, else the default.
 
-    The value is None if it is not given and has no default. Raises ConfigError.
+    ``words`` names those of ``flags`` that were given without a flag. The value is None if it is not given and has no
+    default. Raises ConfigError.
     """
     values = {}
     for setting in settings:
         if text := flags.get(setting.name):
-            source = setting.flag
+            source = (words or {}).get(setting.name, setting.flag)
         elif setting.variable and (text := environment.get(setting.variable)):
             source = setting.variable
         else:

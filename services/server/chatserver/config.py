@@ -142,7 +142,7 @@ def load_config(arguments: Sequence[str], environment: Mapping[str, str | None])
     if port is not None and flags["port"] is not None:
         raise ConfigError(f"The port is given twice, as {port} and as {flags['port']}; give it once.")
     flags["port"] = port or flags["port"]
-    config = Config(**read_settings(SERVER_SETTINGS, flags, environment))
+    config = Config(**read_settings(SERVER_SETTINGS, flags, environment, {"port": "PORT"} if port else None))
     if config.tls != "off" and (config.tls_cert is None) != (config.tls_key is None):
         given, missing = ("--tls-cert", "--tls-key") if config.tls_cert else ("--tls-key", "--tls-cert")
         raise ConfigError(f"{given} is given without {missing}; a certificate needs its key.")

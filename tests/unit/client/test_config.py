@@ -157,7 +157,13 @@ def test_token_is_read_from_its_file(tmp_path: Path) -> None:
             {"CHAT_DIALECT": "udp"},
             "CHAT_DIALECT is 'udp'; it must be one of json, websocket, frames, register, irc, datagram.",
         ),
-        (["--password", "secret"], {}, "nrecognized arguments"),  # all users of the machine could read it
+        (["--json=1"], {}, "--json takes no value, and is given '1'; see chatclient --help."),
+        (["-p"], {}, "--port needs a value; see chatclient --help."),
+        (
+            ["--password=secret"],
+            {},
+            "There is no flag --password; did you mean --password-file?",
+        ),  # all users of the machine could read it
         ([], {"CHAT_PASSWORD": "\udcfc"}, "The password is not text in UTF-8."),
     ],
 )

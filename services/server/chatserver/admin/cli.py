@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from chatprotocol.interrupts import exit_on_interrupt
-from chatprotocol.settings import SERVER_SETTINGS, ConfigError, make_parser, read_settings
+from chatprotocol.settings import SERVER_SETTINGS, CommandParser, ConfigError, make_parser, read_settings
 from chatserver import __version__
 from chatserver.config import NATS_SETTINGS, read_environment
 
@@ -53,7 +53,9 @@ def make_admin_parser() -> argparse.ArgumentParser:
         usage=f"{PROGRAM} [--data DIR] [--json] COMMAND ...",
     )
     parser.add_argument("--json", action="store_true", help="print JSON objects, one per line, also for errors")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=PROGRAM)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, prog=PROGRAM, parser_class=CommandParser
+    )
 
     def add(name: str, meaning: str, *positionals: str) -> argparse.ArgumentParser:
         command: argparse.ArgumentParser = commands.add_parser(
@@ -90,8 +92,7 @@ def make_admin_parser() -> argparse.ArgumentParser:
     kick = add("kick", "end the connections of a user", "NAME")
     kick.add_argument("--reason", metavar="TEXT", default="", help="one line, which the user reads")
     delete = add("delete-user", "close an account and free its name", "NAME")
-    choices = ("keep", "erase")
-    delete.add_argument("--messages", choices=choices, required=True, help="keep or erase the user's messages")
+    delete.add_argument("--messages", metavar="{keep,erase}", required=True, help="keep or erase the user's messages")
     token = add("token", "print a token with which a bot or device of a user logs in without the password", "NAME")
     token.add_argument("--label", metavar="TEXT", required=True, help="names the bot or device in lists")
     tokens = add("tokens", "list the tokens of a user, or of all users")

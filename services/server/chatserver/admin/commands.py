@@ -191,6 +191,8 @@ def _kick(call: _Call) -> Report:
 
 
 def _delete_user(call: _Call) -> Report:
+    if call.options.messages not in ("keep", "erase"):
+        raise ConfigError(f"--messages is {call.options.messages!r}; it must be keep or erase.")
     erases = call.options.messages == "erase"
     with open_target(call.folder) as ask:
         answer = ask(requests.DeleteUser(call.options.name, erases))
