@@ -34,7 +34,7 @@ from chatserver.net.broadcast import ROOM_LIMITS
 from chatserver.net.certificates import WARNING_DAYS, CertificateError, load
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase
 from chatserver.store.errors import StoreError
-from chatserver.store.files import owner_hint
+from chatserver.store.files import owner_hint, size_of
 from chatserver.store.log_position import read_position
 from chatserver.store.message_table import read_last_time_ms
 
@@ -152,7 +152,7 @@ def _check_folder(folder: Path) -> Iterator[Finding]:
     try:
         mode, owner = folder.stat().st_mode & 0o777, folder.stat().st_uid
         database = folder / DATABASE_FILE
-        used_bytes = database.stat().st_size if database.exists() else 0
+        used_bytes = size_of(database)
         seconds = _measure_sync(folder)
     except OSError as error:
         missing = "Start the server once, or name the folder with --data."
@@ -180,7 +180,7 @@ def _check_disk_space(config: Config) -> Iterator[Finding]:
     """Backups, upgrades and the write-ahead log need as much space as the database has."""
     database = config.data / DATABASE_FILE
     try:
-        used_bytes = database.stat().st_size if database.exists() else 0
+        used_bytes = size_of(database)
         disk = os.statvfs(config.data)
     except OSError:
         return  # see _check_folder

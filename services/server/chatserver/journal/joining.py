@@ -38,7 +38,7 @@ from chatserver.journal.records import Origin, chain, decode, encode
 from chatserver.store.backup import UnusableBackupError, copied, restore_backup
 from chatserver.store.database import DATABASE_FILE, ReadOnlyDatabase, schema_files
 from chatserver.store.errors import StoreError
-from chatserver.store.files import touch_private
+from chatserver.store.files import size_of, touch_private
 from chatserver.store.guests import release_all_names
 from chatserver.store.identity import adopt_history_id, read_highest_id, read_history_id
 from chatserver.store.log_position import LogPosition, forget_log, is_empty, read_position, write_position
@@ -205,7 +205,7 @@ def _is_unused(folder: Path) -> bool:
     """True if the folder has no data, so that a snapshot may be put there."""
     database = folder / DATABASE_FILE
     try:
-        if not database.exists() or not database.stat().st_size:
+        if not size_of(database):
             # After the loss of a database the opening of a new one is refused, and so is this.
             return (
                 not StateFile(folder / STATE_FILE).state.history_id and not (folder / f"{DATABASE_FILE}-wal").exists()

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from chatserver.store.database import DATABASE_FILE, may_own_wal
 from chatserver.store.errors import StoreError, describe
-from chatserver.store.files import LOCK_FILE, lock, owner_hint
+from chatserver.store.files import LOCK_FILE, lock, owner_hint, size_of
 from chatserver.store.log_position import LogPosition, read_position
 from chatserver.store.schema_check import find_foreign_schema, find_foreign_value
 from chatserver.store.search_index import remove_index
@@ -164,7 +164,7 @@ def _replace(folder: Path, new: Path) -> list[Path]:
             _sync_folder(folder)
         elif newest is not None and not _wal_of(newest).exists() and _may_own_wal(newest):
             aside = newest
-        if wal.exists() and wal.stat().st_size:
+        if size_of(wal):
             kept.append(wal.rename(_wal_of(aside)))
             undo.callback(_wal_of(aside).rename, wal)
         wal.unlink(missing_ok=True)

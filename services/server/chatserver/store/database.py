@@ -15,7 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from chatserver.store.errors import DamagedError, StoreError, describe, is_damage
-from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint
+from chatserver.store.files import LOCK_FILE, lock, make_private, owner_hint, size_of
 from chatserver.store.migration import migrate
 from chatserver.store.schema_check import find_foreign_schema, find_foreign_value
 from chatserver.store.sqlite import ReaderPool, connect, not_waiting, transaction
@@ -126,7 +126,7 @@ class Database:
     def _check_files_match(self, header: _Header | None) -> None:
         """Raise StoreError if SQLite would start an empty database, or replay the WAL of another database."""
         state = self.state_file.state
-        wal_bytes = _size_of(Path(self._wal_path))
+        wal_bytes = size_of(Path(self._wal_path))
         if header is None:
             if state.history_id or wal_bytes:
                 raise StoreError(
@@ -257,7 +257,7 @@ class ReadOnlyDatabase:
             if header is None:
                 raise StoreError(f"There is no database in the data folder {folder}; name the right one with --data.")
             wal_path = Path(f"{self.path}-wal")
-            if _size_of(wal_path) and not may_own_wal(self.path, folder):
+            if size_of(wal_path) and not may_own_wal(self.path, folder):
                 raise StoreError(f"The write-ahead log {wal_path} does not belong to the database {self.path}.")
             self._connection = connect(self.path, "ro")
             with self.reading() as connection:
@@ -367,11 +367,6 @@ def _read_header(path: Path) -> _Header | None:
         schema_cookie=int.from_bytes(data[40:44], "big"),
         uses_wal=data[18:20] == b"\2\2",
     )
-
-
-def _size_of(path: Path) -> int:
-    """The size of the file in bytes; 0 if it is missing."""
-    return path.stat().st_size if path.exists() else 0
 
 
 def _file_id(found: os.stat_result) -> tuple[int, int]:

@@ -27,6 +27,14 @@ def touch_private(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
+def size_of(path: Path) -> int:
+    """The size of the file in bytes; 0 if it is missing. Raises OSError."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # also if another process removes it now, as SQLite does with a WAL
+        return 0
+
+
 def make_private(folder: Path) -> None:
     """Remove the rights of group and others from the server's files; a copy or an old umask may have set them."""
     for path in sorted(path for pattern in _PRIVATE for path in folder.glob(pattern)):
