@@ -119,6 +119,7 @@ def test_removed_user_does_not_write_to_another_room(bob: Peer, proxy: TcpProxy,
     alice.until_line("alice #dev>")
     alice.type("secret")
     bob.ask(command="kick", room="dev", username="alice")
+    bob.next("kicked")
     alice.until_shows("bob removed you from #dev")
     alice.type(ENTER)
     alice.until_shows("It was: secret")
