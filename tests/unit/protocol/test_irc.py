@@ -457,6 +457,15 @@ def test_line_that_cannot_be_read_has_its_own_error() -> None:
         assert dialogue.send_bytes(long + b"\n") == [":chat.local 417 bob :Input line was too long"]
 
 
+def test_label_of_a_line_that_cannot_be_read_is_answered() -> None:
+    """labeled-response: an error has the label, too."""
+    dialogue = logged_in()
+    for text, code in ((b"\xff", "FAIL PRIVMSG INVALID_UTF8"), (b"x" * 512, "417")):
+        (said,) = dialogue.send_bytes(b"@label=7 PRIVMSG #dev :" + text + b"\n")
+        assert said.startswith(f"@label=7 :chat.local {code} ")
+        assert dialogue.send("PING a") == [":chat.local PONG chat.local a"]
+
+
 words = st.sampled_from(
     [b"PRIVMSG #dev :x", b"CAP REQ :batch", b"@label=x ", b"BATCH +1 draft/multiline a", b"AUTHENTICATE PLAIN", b"\r\n"]
 ) | st.sampled_from(

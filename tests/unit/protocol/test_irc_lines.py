@@ -54,7 +54,7 @@ def test_line_is_a_command(line: bytes, command: Command | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "command", "is_long"),
+    ("line", "name", "is_long"),
     [
         (b"PRIVMSG #dev :" + b"x" * (511 - 14), "*", True),
         (b"@a=" + b"x" * (IRC_TAGS_MAX_BYTES - 3) + b" PING a", "*", True),
@@ -63,10 +63,10 @@ def test_line_is_a_command(line: bytes, command: Command | None) -> None:
         (b"@a=\xff PING a", "PING", False),
     ],
 )
-def test_line_that_cannot_be_read_is_an_error(line: bytes, command: str, is_long: bool) -> None:
+def test_line_that_cannot_be_read_is_an_error(line: bytes, name: str, is_long: bool) -> None:
     with pytest.raises(LineError) as caught:
         parse_line(line)
-    assert (caught.value.command, caught.value.is_long) == (command, is_long)
+    assert (caught.value.command.name, caught.value.is_long) == (name, is_long)
 
 
 @given(st.text())

@@ -130,7 +130,7 @@ class IrcServer(ServerProtocol):
             refused = Unreadable(ErrorCode.TOO_LONG, f"A line has {limits} at most; this one was dropped.")
         else:
             refused = Unreadable(ErrorCode.BAD_REQUEST, "The line is not UTF-8; it was dropped.")
-        yield from self._connection.run(Command(error.command), lambda *_: iter((refused,)))
+        yield from self._connection.run(error.command, lambda *_: iter((refused,)))
 
     def receive_end(self) -> list[Request]:
         if not self.is_incomplete:

@@ -55,10 +55,16 @@ class Command(NamedTuple):
         return self.params[number] if number < len(self.params) else default
 
 
-class LineError(Exception):
-    """A line can't be read. ``is_long``: it is over the limit; otherwise it is not UTF-8."""
+_UNNAMED: Final = Command("*")
 
-    def __init__(self, command: str = "*", *, is_long: bool = False) -> None:
+
+class LineError(Exception):
+    """A line can't be read. ``is_long``: it is over the limit; otherwise it is not UTF-8.
+
+    ``command`` has what could be read of its name and tags.
+    """
+
+    def __init__(self, command: Command = _UNNAMED, *, is_long: bool = False) -> None:
         super().__init__(command)
         self.command = command
         self.is_long = is_long
@@ -77,17 +83,23 @@ def parse_line(line: bytes) -> Command | None:
         if len(raw_tags) + LINE_END_BYTES > IRC_TAGS_MAX_BYTES:
             raise LineError(is_long=True)
     if len(line) + LINE_END_BYTES > IRC_LINE_MAX_BYTES:
-        raise LineError(is_long=True)
+        raise LineError(_parse_broken(b"", raw_tags), is_long=True)
     try:
-        text, tags = line.decode(), raw_tags.decode()
+        return _parse_text(line.decode(), raw_tags.decode())
     except UnicodeDecodeError:
-        words = line.decode(errors="replace").split(maxsplit=2)
-        word = words[1] if len(words) > 1 and words[0].startswith(":") else words[0] if words else ""
-        raise LineError(word.upper() if word.isascii() and word.isalnum() else "*") from None
-    return _parse_text(text.lstrip(" "), tags)
+        raise LineError(_parse_broken(line, raw_tags)) from None
+
+
+def _parse_broken(line: bytes, raw_tags: bytes) -> Command:
+    """The name and the tags of a line that can't be read."""
+    tags = raw_tags.decode(errors="replace")
+    command = _parse_text(line.decode(errors="replace"), tags)
+    name = "" if command is None else command.name
+    return Command(name if name.isascii() and name.isalnum() else "*", tags=parse_tags(tags))
 
 
 def _parse_text(text: str, raw_tags: str) -> Command | None:
+    text = text.lstrip(" ")
     if text.startswith(":"):
         text = text.partition(" ")[2].lstrip(" ")
     head, colon, trailing = text.partition(" :")
