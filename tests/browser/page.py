@@ -255,6 +255,10 @@ class Page:
         )
         return found
 
+    def until_newest(self, number: int) -> None:
+        """Wait until the newest message is the one with this id."""
+        self.until(lambda: [each.id for each in self.messages()[-1:]] == [number], f"message {number} is the newest")
+
     def until_sent(self) -> None:
         """Wait until all messages in the log are confirmed."""
         self.until(lambda: {each.state for each in self.messages()} <= {"sent"}, "all is confirmed")

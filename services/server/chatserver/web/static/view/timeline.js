@@ -44,6 +44,7 @@ export class Timeline {
   #isLoading = false;
   #placedSize = ""; // of the log, when it was placed
   #pointed = null;
+  #quiet = null; // the timer that ends the silence after a draw()
 
   /** `onMenu(message, place, row)` opens the menu of a message, `onLeave()` gives the focus to the composer. */
   constructor(chat, { onMenu, onLeave }) {
@@ -142,6 +143,7 @@ export class Timeline {
     conversation.isFollowed = this.#isFollowing;
     if (!this.#wanted) this.#move();
     setChildren(log, this.#nodes());
+    this.#quiet ??= setTimeout(() => log.setAttribute("aria-live", "polite"), QUIET_MS);
     if (!this.#pointed?.isConnected) this.#pointAt(null);
     this.#place();
     this.#settle();
@@ -343,10 +345,11 @@ export class Timeline {
     return this.#isFollowing && !this.#startsAtNew && this.#showsNewest() && !document.hidden && document.hasFocus();
   }
 
+  /** The next draw() is not read aloud. */
   #hush() {
     this.log.setAttribute("aria-live", "off");
-    clearTimeout(this.quiet);
-    this.quiet = setTimeout(() => this.log.setAttribute("aria-live", "polite"), QUIET_MS);
+    clearTimeout(this.#quiet);
+    this.#quiet = null;
   }
 
   // --- keyboard, pointer and menu ---
