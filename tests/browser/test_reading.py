@@ -77,7 +77,7 @@ def test_history_is_scrolled_to_its_beginning(
     fill(own_server.port, count)
     page = open_page(own_server.port)
     page.log_in("alice")
-    page.until(lambda: page.messages() and page.messages()[-1].id == count, "the newest message is shown")
+    page.until_newest(count)
     before_bytes = heap_bytes(page)
     longest_ms: list[float] = []
     while not longest_ms or (longest_ms[-1] >= STEP_MAX_MS and len(longest_ms) < SCROLLS_MAX):
@@ -86,7 +86,7 @@ def test_history_is_scrolled_to_its_beginning(
         longest_ms.append(sorted(steps)[-2])  # one may have had to compile, or to collect garbage
         assert heap_bytes(page) - before_bytes < HEAP_MAX_BYTES
         page.click("button", "Jump to the newest")
-        page.until(lambda: page.messages()[-1].id == count, "the newest message is shown again")
+        page.until_newest(count)
     assert longest_ms[-1] < STEP_MAX_MS, longest_ms
 
 
@@ -149,7 +149,7 @@ def test_conversation_opens_at_the_oldest_unread_message(own_server: Program, op
     fill(own_server.port, 20)
     page = open_page(own_server.port)
     page.log_in("alice", stays=True)
-    page.until(lambda: page.messages() and page.messages()[-1].id == 20, "the newest message is shown")
+    page.until_newest(20)
     page.driver.get("about:blank")
     fill(own_server.port, 250)
     page.driver.get(page.url)
@@ -160,7 +160,7 @@ def test_conversation_opens_at_the_oldest_unread_message(own_server: Program, op
     """
     assert page.until(lambda: page.run(seen), "the line New is shown") == 21
     page.click("button", "200+ new messages")
-    page.until(lambda: page.messages()[-1].id == 270, "the newest message is shown")
+    page.until_newest(270)
 
 
 def test_new_messages_do_not_move_what_is_read(own_server: Program, open_page: Callable[[int], Page]) -> None:
@@ -168,7 +168,7 @@ def test_new_messages_do_not_move_what_is_read(own_server: Program, open_page: C
     fill(own_server.port, 200)
     page = open_page(own_server.port)
     page.log_in("alice")
-    page.until(lambda: page.messages() and page.messages()[-1].id == 200, "the newest message is shown")
+    page.until_newest(200)
     place = "const row = document.querySelector('[role=log] [data-id=\"120\"]');"
     page.run(f"{place} row.scrollIntoView({{ block: 'center' }})")
     top = f"{place} return row && Math.round(row.getBoundingClientRect().top)"
