@@ -145,6 +145,7 @@ def test_room_and_draft_outlive_a_reload_and_a_removal(
     owner = Peer(server.port)
     owner.login(fresh_name("owner"))
     owner.ask(command="join", room=room)
+    owner.next("joined")
     title = "return document.getElementById('title').textContent"
     page.send(f"/join {room}")
     page.until(lambda: page.run(title) == f"#{room}", "the room is open")
