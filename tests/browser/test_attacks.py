@@ -166,11 +166,12 @@ def test_no_text_takes_long(server: Program, open_page: Callable[[int], Page]) -
     page = open_page(server.port)
     for text in ("https://x" + "." * 2_700 + "x" + ")" * 5_400, "https://x" + "([{.)" * 1_600, "https://x " * 800):
         script = (
-            "import('./text.js').then(({ textNodes }) => { const begin = performance.now();"
-            "for (let i = 0; i < 20; i++) textNodes(arguments[0]);"
-            "done(performance.now() - begin); });"
+            "import('./text.js').then(({ textNodes }) => { const took = [];"
+            "for (let i = 0; i < 20; i++) {"
+            " const begin = performance.now(); textNodes(arguments[0]); took.push(performance.now() - begin); }"
+            "done(Math.min(...took)); });"
         )
-        assert page.wait_for(script, text) < 1_500
+        assert page.wait_for(script, text) < 75
 
 
 @pytest.mark.parametrize(("width", "is_live"), [(1_100, True), (320, False)], ids=["wide-live", "narrow-history"])
