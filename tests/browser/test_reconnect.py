@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from typing import TYPE_CHECKING
@@ -92,15 +93,16 @@ def test_page_says_why_its_connection_is_refused(tmp_path: Path, open_page: Call
     with Program(
         tmp_path, CHAT_EXEMPT="none", CHAT_ADDRESS_CONNECTIONS=str(limit), CHAT_ADDRESS_NEW_CONNECTIONS="0"
     ) as server:
+        idle_sockets = server.descriptors("socket:")
         page = open_page(server.port)
         page.expect_errors(*GONE, "429")
-        page.find("form", "Log in")
         others: list[Peer] = []
 
         def is_refused() -> bool:
             """Fill the places that the browser has left, and log in with a name that does not exist."""
-            others.extend(Peer(server.port) for _ in range(limit))
             page.fill_in("alice", "secret")
+            while is_accepted(peer := Peer(server.port)):
+                others.append(peer)
             page.click("button", "Log in")
             alert = "return document.querySelector('[role=alert]').textContent"
             return f"Your address has {limit} connections" in page.until(lambda: page.run(alert), "there is an answer")
@@ -108,7 +110,18 @@ def test_page_says_why_its_connection_is_refused(tmp_path: Path, open_page: Call
         page.until(is_refused, "it says why")
         for each in others:
             each.close()
+        server.wait_until(lambda: server.descriptors("socket:") < idle_sockets + limit, "there are places again")
         page.log_in("alice")
+
+
+def is_accepted(peer: Peer) -> bool:
+    """True if the server serves this connection; it is closed if it was refused."""
+    peer.ask(command="ping")
+    answer = json.loads(peer.line() or "{}")
+    if answer.get("type") == "pong":
+        return True
+    peer.close()
+    return False
 
 
 @pytest.mark.long
