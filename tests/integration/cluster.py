@@ -31,7 +31,7 @@ class Cluster:
 
     def close(self) -> None:
         for server in self._servers:
-            server.kill()
+            server.close()
             print(server.log())
         self.nats.close()
 

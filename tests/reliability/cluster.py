@@ -130,7 +130,7 @@ class ChatServer:
         return "\n".join(self.program.log().splitlines()[-_LOG_TAIL_LINES:])
 
     def close(self) -> None:
-        self.program.kill()
+        self.program.close()
         for each in self._reserved:
             each.close()
 

@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 from ops.nats_servers import bind_free_port
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
 # Deadline of each start and end, on a busy machine.
@@ -68,6 +69,8 @@ class Program:
         self._folder = folder
         self._log = folder / "chatserver.log"
         self._begins_at = 0
+        # Ports of earlier runs as well: their clients look for the server there, and must not find another test's.
+        self._reserved: list[socket.socket] = []
         program = ["-m", "chatserver"]
         if prelude or silence_seconds is not None:
             limits = "" if silence_seconds is None else f"udp_silence_seconds={silence_seconds!r}"
@@ -81,7 +84,7 @@ class Program:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.kill()
+        self.close()
         print(self.log())  # shown when the test fails
 
     @property
@@ -97,8 +100,8 @@ class Program:
     def launch(self, port: int = 0) -> None:
         """The same without the wait."""
         if not port:
-            with bind_free_port() as reserved:
-                port = int(reserved.getsockname()[1])
+            self._reserved.append(bind_free_port())
+            port = int(self._reserved[-1].getsockname()[1])
         with self._log.open("ab") as log:
             self._begins_at = log.tell()
             self._process = subprocess.Popen(
@@ -159,6 +162,12 @@ class Program:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def close(self) -> None:
+        """Kill it, and give its ports back."""
+        self.kill()
+        for each in self._reserved:
+            each.close()
 
     def stop(self) -> int:
         """End it like ``docker stop``. Returns its exit code."""

@@ -208,7 +208,7 @@ def main() -> int:
         server.start()
         problems = Soak(server, 60 * arguments.minutes, arguments.seed).run()
     finally:
-        server.kill()
+        server.close()
     if problems:
         print("\n".join(problems))
         return 1
