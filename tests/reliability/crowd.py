@@ -90,14 +90,14 @@ class UdpMember:
     def __init__(self, crowd: Crowd, name: str, port: int) -> None:
         self.name = name
         self.seen: list[str] = []
+        # True after the end of the session.
+        self.is_over = False
         self.react: Callable[[str], None] | None = None
         self._crowd = crowd
         self._peer = DatagramPeer(port)
+        # True after a send, which also takes from the socket what has arrived.
+        self._has_sent = False
         self.socket = self._peer.socket
-
-    @property
-    def is_over(self) -> bool:
-        return self._peer.is_over
 
     def command(self, text: str) -> None:
         self.send(c(text))
@@ -106,6 +106,7 @@ class UdpMember:
         """For any thread."""
         with self._crowd.changed:
             self._peer.send(frames)
+            self._has_sent = True
 
     def of(self, *beginnings: str) -> list[str]:
         """The frames with one of these beginnings."""
@@ -114,8 +115,8 @@ class UdpMember:
     # --- for the crowd's thread, under its lock ---
 
     def due_at(self) -> float:
-        """The time of the next retransmission."""
-        return self._peer.look_at()
+        """The time of the next read, if the socket has no input before."""
+        return 0.0 if self._has_sent else self._peer.look_at()
 
     def read(self) -> None:
         """Read what has arrived, and retransmit."""
@@ -125,6 +126,8 @@ class UdpMember:
                 self.seen.append(frame)
                 if self.react is not None:
                     self.react(frame)
+        self._has_sent = False
+        self.is_over = self._peer.is_over
 
 
 class Crowd:
