@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import resource
+import statistics
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from reliability.bystanders import (
     Bystanders,
     Stopwatch,
     attacked,
+    longest,
     seconds_to_log_in,
 )
 
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
     from reliability.program import Program
 
 LONG = [pytest.mark.long, pytest.mark.timeout(300)]
-# Tries that an attacker makes up for, after it had to wait for a processor.
-MADE_UP_MAX = 5
 
 
 def logins_of(server: Program) -> Sequence[str]:
@@ -51,8 +51,7 @@ def test_owner_logs_in_while_many_addresses_guess_the_password(tmp_path: Path, a
         with Attacker(guess, port=server.port, guessers=guessers, seconds=seconds) as attacker:
             bystanders.chat(0.8 * seconds)
             times = attacker.result()
-        assert len(times) <= addresses + 5 + seconds / 2.5
-        assert sum(at > seconds / 2 for at in times) <= seconds / 2 / 2.5 + 1 + MADE_UP_MAX
+        assert all(number <= addresses + 5 + at / 2.5 for number, at in enumerate(times, 1)), times
 
 
 @pytest.mark.parametrize(("accounts", "seconds"), [(10, 1), pytest.param(100, 75, marks=LONG)])
@@ -66,10 +65,10 @@ def test_one_address_guesses_passwords_of_many_accounts(tmp_path: Path, accounts
         with Bystanders(server) as bystanders:
             with Attacker(guess, port=server.port, guessers=guessers, seconds=seconds) as attacker:
                 bystanders.chat(0.8 * seconds)
-                assert seconds_to_log_in(server, "alice", ATTACKER) < KNOWN_MAX_SECONDS
+                logins = [seconds_to_log_in(server, "alice", ATTACKER) for _ in range(3)]
+                assert min(logins) < KNOWN_MAX_SECONDS, logins
                 times = attacker.result()
-            assert len(times) <= 30 + seconds / 1.25
-            assert sum(at > seconds / 2 for at in times) <= seconds / 2 / 1.25 + 1 + MADE_UP_MAX
+            assert all(number <= 30 + at / 1.25 for number, at in enumerate(times, 1)), times
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_owner_logs_in_from_the_address_that_guesses(
             for _ in range(1 if seconds == 1 else 5):
                 bystanders.chat(seconds / 10)
                 waits.append(seconds_to_log_in(server, "alice", HOME))
-            assert max(waits) < (connections + 1) * 1.25 + 0.5, waits
+            assert longest(waits, 5, 1) < (connections + 1) * 1.25 + 0.5, waits
 
 
 @pytest.mark.parametrize(("accounts", "seconds"), [(4, 1), pytest.param(10, 10, marks=pytest.mark.long)])
@@ -123,7 +122,8 @@ def test_accounts_that_log_in_all_the_time_delay_no_known_user(tmp_path: Path, a
             bystanders.chat(seconds)
             server.wait_until(lambda: logins_before(*users[0]) > 4 * accounts, "an attack with all its connections")
             known = [logins_before(HOME, "known") for _ in range(5)]
-        assert max(known) <= 2 * accounts, known
+        # Others also log in while this process stalls before it sends its login.
+        assert statistics.median(known) <= 2 * accounts, known
 
 
 @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
@@ -153,21 +153,27 @@ def test_one_address_registers_names(tmp_path: Path, connections: int, seconds: 
 @pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=LONG)])
 def test_many_register_and_hang_up_at_once(tmp_path: Path, count: int) -> None:
     """Their hashes are dropped, and a login does not wait for them. Without any limit of registrations."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 2 * count:
         pytest.skip(f"the system allows only {hard} open files")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     settings = {**NO_CONNECTION_LIMITS, **NO_REGISTRATION_LIMITS, **DEFAULT_HASHES}
+
+    def registered() -> int:
+        return len(re.findall(r"user=mallory\d+ account=new", server.log()))
+
     with attacked(tmp_path, **settings) as server, Bystanders(server) as bystanders:
         threads = server.threads()
         with ExitStack() as stack:
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             peers = [stack.enter_context(closing(Peer(server.port, ATTACKER))) for _ in range(count)]
             for number, peer in enumerate(peers):
                 peer.ask(command="login", username=f"mallory{number}", password="secret")
+        before = registered()
         watch = Stopwatch(server)
         server.wait_until(lambda: server.threads() <= threads + 10, "the end of their threads")
         print(f"hashes dropped after {watch.seconds():.1f} s")
         assert watch.seconds() < 1 + NEW_MAX_SECONDS  # those of the first second are not dropped
         bystanders.chat(1 if count == 200 else 10)
         # Those of the first second are hashed: a peer that closed its side may still read.
-        assert len(re.findall(r"user=mallory\d+ account=new", server.log())) < 100
+        assert registered() - before < 100
