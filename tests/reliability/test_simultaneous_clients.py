@@ -62,7 +62,9 @@ def test_many_simultaneous_clients_delay_no_other(tmp_path: Path) -> None:
     with ExitStack() as stack:
         resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        server = stack.enter_context(attacked(tmp_path, "--max-connections", str(2 * MANY)))
+        # The requests stay incomplete while the crowds enter one by one.
+        options = ("--max-connections", str(2 * MANY), "--login-seconds", "600")
+        server = stack.enter_context(attacked(tmp_path, *options))
         speaker, listener = (stack.enter_context(closing(Peer(server.port))) for _ in range(2))
         speaker.login("speaker")
         listener.login("listener")
