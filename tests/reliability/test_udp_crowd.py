@@ -39,7 +39,7 @@ def test_thousand_sessions_are_served_and_lost_ones_removed(tmp_path: Path) -> N
         for wave in ("first", "second"):
             with Crowd() as crowd:
                 members = crowd.enter_udp(server.port, NAMES)
-                assert server.threads() == threads + SESSIONS
+                server.wait_until(lambda: server.threads() == threads + SESSIONS, "a thread for each")
                 talker.say(f"hello, {wave} thousand")
                 asked_at = time.monotonic()
                 for each in members:
