@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from integration.room import DEADLINE_SECONDS, Peer
+from integration.room import DEADLINE_SECONDS, Peer, deadline
 from reliability.program import Program, own_environment
 
 if TYPE_CHECKING:
     from integration.cluster import Cluster
+
+# Limit of an end: at most 8 s on a machine that does not stall. A server that waits for NATS would not end.
+END_SECONDS = 20.0
 
 
 def health(server: Program) -> tuple[int, str]:
@@ -24,6 +26,15 @@ def health(server: Program) -> tuple[int, str]:
         command, env=own_environment(), capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
     )
     return ended.returncode, ended.stderr
+
+
+def wait_for_health(server: Program, note: str = "") -> None:
+    """A machine that stalls delays the answer over its limit."""
+    server.wait_until(lambda: (found := health(server))[0] == 0 and note in found[1], f"its health: {note}")
+
+
+def wait_for_page(server: Program, path: str, status: int, text: str) -> None:
+    server.wait_until(lambda: (found := server.page(path))[0] == status and text in found[1], f"{status} for {path}")
 
 
 def texts(server: Program, name: str) -> list[str]:
@@ -55,24 +66,21 @@ def test_server_waits_for_nats_and_says_so(cluster: Cluster) -> None:
     server = cluster.server("a")
     server.launch()
     assert server.page("healthz") == (200, "ok\n")
-    code, reason = server.page("readyz")
-    assert (code, reason.startswith("it waits for NATS: ")) == (503, True)
-    code, note = health(server)
-    assert (code, "it waits for NATS: " in note) == (0, True)
+    wait_for_page(server, "readyz", 503, "it waits for NATS: ")
+    wait_for_health(server, "it waits for NATS: ")
     server.wait_until(lambda: "start waits reason=" in server.log(), "the reason in its log")
     checks = {row["check"]: row for row in cluster.doctor(server)}
     assert [checks[name]["verdict"] for name in ("server", "nats", "log")] == ["warning", "problem", "problem"]
     assert "does not answer" in checks["nats"]["state"]
-    began_at = time.monotonic()
-    assert server.stop() == 0
-    assert time.monotonic() - began_at < 8
+    with deadline(END_SECONDS, "the end"):
+        assert server.stop() == 0
     assert not (server.data / "chat.db").exists()
     server.launch()
     cluster.nats.start()
     server.wait_for_port()
     say(server, "alice", "hello")
-    assert server.page("readyz") == (200, "ok\n")
-    assert health(server) == (0, "")
+    wait_for_page(server, "readyz", 200, "ok\n")
+    wait_for_health(server)
     metrics = server.page("metrics")[1]
     assert "chat_cluster_log_up 1.0" in metrics
     assert re.search(r"chat_cluster_publish_seconds_count [1-9]", metrics)
@@ -94,9 +102,15 @@ def test_server_joins_catches_up_and_follows_no_other_log(cluster: Cluster) -> N
     assert re.findall(r"caught up records=(\d+)", second.log())[-1] != "0"
     code, error = cluster.admin(second, "snapshot", str(cluster.folder / "copy.db"))
     assert code == 0, error
-    checks = {row["check"]: row for row in cluster.doctor(first)}
-    assert [checks[name]["verdict"] for name in ("server", "nats", "log")] == ["ok"] * 3
-    assert re.search("has [0-9]+ records.* on 1 NATS servers; this server has applied [1-9]", checks["log"]["state"])
+    applied = "has [0-9]+ records.* on 1 NATS servers; this server has applied [1-9]"
+
+    def is_well() -> bool:
+        """The doctor notes slow answers."""
+        checks = {row["check"]: row for row in cluster.doctor(first)}
+        verdicts = [checks[name]["verdict"] for name in ("server", "nats", "log")]
+        return verdicts == ["ok"] * 3 and re.search(applied, checks["log"]["state"]) is not None
+
+    first.wait_until(is_well, "the doctor finds no problem")
     for server in (first, second):
         assert server.stop() == 0
     for wrong, verdict, part in (
@@ -154,8 +168,8 @@ def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Clust
         cluster.nats[0].kill()
         server.wait_until(lambda: server.page("readyz")[0] == 503, "the server to be not ready")
         assert "reach NATS" in server.page("readyz")[1]
-        assert server.page("healthz") == (200, "ok\n")
-        assert "reach NATS" in health(server)[1]
+        wait_for_page(server, "healthz", 200, "ok\n")
+        wait_for_health(server, "reach NATS")
         server.wait_until(lambda: answer_to_login(server, "alice") == "unavailable", "new users to be refused")
         alice.ask(command="CH", limit=10)
         assert [each["message"] for each in alice.next("history")["messages"]] == ["one"]
@@ -170,9 +184,8 @@ def test_server_without_nats_keeps_its_users_and_refuses_new_ones(cluster: Clust
     with closing(Peer(server.port)) as alice:
         alice.login("alice")
         alice.ask(command="PM", message="four")  # neither stored nor refused yet
-        began_at = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - began_at < 8
+        with deadline(END_SECONDS, "the end"):
+            assert server.stop() == 0
 
 
 def test_signal_ends_a_server_whose_nats_is_paused(cluster: Cluster) -> None:
@@ -184,9 +197,8 @@ def test_signal_ends_a_server_whose_nats_is_paused(cluster: Cluster) -> None:
     with ThreadPoolExecutor() as pool:
         ban = pool.submit(cluster.admin, server, "ban", "192.0.2.1")
         server.wait_until(lambda: "chat_cluster_batches_in_flight 1.0" in server.page("metrics")[1], "the record")
-        began_at = time.monotonic()
-        assert server.stop() == 0
-        assert time.monotonic() - began_at < 8
+        with deadline(END_SECONDS, "the end"):
+            assert server.stop() == 0
         code, reason = ban.result(DEADLINE_SECONDS)
     assert code != 0
     assert "shutting down; perhaps" in reason

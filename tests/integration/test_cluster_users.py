@@ -95,6 +95,7 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     # Moderation reaches all servers.
     code, error = two.cluster.admin(two.b, "operator", "alice")
     assert code == 0, error
+    assert alice.next("role")["role"] == "operator"  # the other server may apply it later
     alice.ask(command="ban", username="carol")
     answer = alice.next("banned", "error")
     assert answer["message"].startswith("carol is a guest on another server")
@@ -117,7 +118,7 @@ def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     assert erin.is_closed()
     ended_at = time.monotonic()
     wait_for_users(alice, "alice", "dave")
-    assert time.monotonic() - ended_at < 5.0  # the others would notice a silent server after 10 s
+    assert time.monotonic() - ended_at < 9.0  # the others would notice a silent server after 10 s
 
 
 def check_guests_of_irc(two: Two, alice: Peer) -> None:
