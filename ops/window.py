@@ -11,10 +11,9 @@ deadline.
 
 from __future__ import annotations
 
-import fcntl
 import os
+import select
 import signal
-import sys
 import termios
 import time
 import unicodedata
@@ -46,6 +45,18 @@ BACKSPACE: Final = "\x7f"
 def control(letter: str) -> str:
     """The character of Ctrl and this letter."""
     return chr(ord(letter.upper()) - 64)
+
+
+def until_full(pid: int) -> None:
+    """Wait until the buffer of a program's standard output, a terminal or pipe, is full. For Linux."""
+    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    output = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        while select.select([], [output], [], 0)[1]:
+            assert time.monotonic() < give_up_at, "the output was never blocked"
+            time.sleep(_LOOK_SECONDS)
+    finally:
+        os.close(output)
 
 
 class Place(NamedTuple):
@@ -188,14 +199,8 @@ class Window:
         self.signal(signal.SIGSTOP)
 
     def stall(self) -> None:
-        """Read nothing until the program has filled the terminal's buffer."""
-        waiting = -1
-        while (now := self._unread_bytes()) != waiting or not now:
-            waiting = now
-            time.sleep(4 * _LOOK_SECONDS)
-
-    def _unread_bytes(self) -> int:
-        return int.from_bytes(fcntl.ioctl(self._program.child_fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+        """Read nothing until the program has filled the terminal's buffer. For Linux."""
+        until_full(self.pid)
 
     def hang_up(self) -> None:
         """Close the terminal, as a person closes a window, and wait for the program's end."""
