@@ -32,7 +32,7 @@ def run_client(port: int, *arguments: str, typed: str = "", **settings: str) -> 
         input=typed,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
 

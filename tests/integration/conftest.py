@@ -19,6 +19,7 @@ from integration.terminals import Terminals
 
 from chatserver.config import load_config
 from chatserver.log import configure_log
+from ops.nats_servers import bind_free_port
 
 if TYPE_CHECKING:
     import ssl
@@ -60,6 +61,13 @@ def open_room(config: Config, log: ServerLog) -> Iterator[Callable[..., Room]]:
         yield open_room
     print(log.getvalue())  # shown when the test fails
     wait_for(lambda: set(threading.enumerate()) <= before, "the end of the threads")
+
+
+@pytest.fixture
+def kept_port() -> Iterator[int]:
+    """A port for a server that is started again. No other program gets it meanwhile."""
+    with bind_free_port() as kept:
+        yield int(kept.getsockname()[1])
 
 
 @pytest.fixture

@@ -138,13 +138,11 @@ def test_name_of_a_guest_must_be_free_and_valid(port: int, enter: Enter, fresh_n
         assert refused.value.code == "bad_username"
 
 
-def test_server_that_is_down_is_an_error_and_can_be_tried_again(open_room: Callable[..., Room]) -> None:
-    room = open_room()
-    room.stop()
-    client = ChatClient("127.0.0.1", room.server.port)
+def test_server_that_is_down_is_an_error_and_can_be_tried_again(open_room: Callable[..., Room], kept_port: int) -> None:
+    client = ChatClient("127.0.0.1", kept_port)
     with pytest.raises(LostError, match="can't reach"):
         client.connect()
-    open_room(port=room.server.port)
+    open_room(port=kept_port)
     with client:
         assert client.login("alice", "secret").username == "alice"
     wait_for(lambda: receivers() == [], "the end of the thread")
@@ -465,13 +463,14 @@ def test_guest_message_without_an_answer_is_not_sent_again(room: Room, enter: En
 
 
 @PROTOCOLS
-def test_client_returns_to_a_restarted_server(open_room: Callable[..., Room], enter: Enter, protocol: str) -> None:
-    room = open_room()
-    port = room.server.port
-    alice = enter(port, "alice", protocol)
+def test_client_returns_to_a_restarted_server(
+    open_room: Callable[..., Room], kept_port: int, enter: Enter, protocol: str
+) -> None:
+    room = open_room(port=kept_port)
+    alice = enter(kept_port, "alice", protocol)
     room.stop()
     assert isinstance(next_of(alice, ConnectionLost), ConnectionLost)
-    open_room(port=port)
+    open_room(port=kept_port)
     assert next_of(alice, Reconnected).username == "alice"
     alice.say("hello again")
     alice.close()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import resource
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +22,8 @@ from integration.room import DEADLINE_SECONDS, MALFORMED, NOT_SENT, Peer, messag
 from reliability.program import Program
 
 from chatclient import ChatClient, RefusedError
+from ops.nats_servers import bind_free_port
+from ops.window import until_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,8 +140,7 @@ def test_exit_codes_have_their_reasons(open_room: Callable[..., Room], clients: 
     room.enter("alice")
     port, script = room.server.port, tmp_path / "script"
     script.write_text("# a comment\nPM hello\n%wait 0.1 never said\n")
-    unused = clients.enter_context(socket.socket())
-    unused.bind(("127.0.0.1", 0))  # it does not listen, and keeps other tests from the port
+    unused = clients.enter_context(bind_free_port())  # it does not listen, and keeps other tests from the port
     nowhere = unused.getsockname()[1]
     unreachable = f"can't reach 127.0.0.1:{nowhere}"
     cases: list[tuple[str, int, str]] = [
@@ -224,10 +222,7 @@ def test_second_interrupt_ends_a_client_whose_output_is_blocked(shared_room: Roo
         assert process.stdout.read(9) == b"[welcome "
         process.stdin.write(b"/help\n" * 500)
         process.stdin.flush()
-        held = -1
-        while (now := unread_bytes(process.stdout.fileno())) != held or not now or not is_asleep(process.pid):
-            held = now
-            time.sleep(0.1)
+        until_full(process.pid)
         give_up_at = time.monotonic() + DEADLINE_SECONDS
         while process.poll() is None:  # signals that come together are one
             assert time.monotonic() < give_up_at
@@ -235,16 +230,6 @@ def test_second_interrupt_ends_a_client_whose_output_is_blocked(shared_room: Roo
             time.sleep(0.1)
         assert process.returncode == 1
         assert b"the output is not read" in process.stderr.read()
-
-
-def is_asleep(pid: int) -> bool:
-    """True if the process waits, and not for a processor."""
-    return "(sleeping)" in Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-
-
-def unread_bytes(descriptor: int) -> int:
-    held: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
-    return held
 
 
 # --- signals ---
@@ -483,15 +468,16 @@ def test_pipe_waits_for_the_rate_of_the_server(open_room: Callable[..., Room]) -
     """All lines are sent, in their order. A program gets the time and decides."""
     room = open_room(exempt=(), message_burst=3, message_rate=2.0, message_delay_seconds=0.0)
     bob = room.enter("bob")
-    lines = "".join(f"PM {number}\n" for number in range(5))
+    lines = "".join(f"PM {number}\n" for number in range(6))
     result = run_client(room.server.port, typed=f"{lines}EX\n", CHAT_PASSWORD="x")
     assert result.returncode == 0
-    assert "[error rate_limited] The server takes no more messages now; they are sent again in" in result.stdout
-    assert result.stdout.count("[sent #") == 5
-    assert [bob.next("broadcast")["message"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
+    assert result.stdout.count("[sent #") == 6
+    assert [bob.next("broadcast")["message"] for _ in range(6)] == ["0", "1", "2", "3", "4", "5"]
+    room.close()
+    room = open_room(exempt=(), message_burst=3, message_rate=0.01, message_delay_seconds=0.0)
     with ChatClient("127.0.0.1", room.server.port) as client:
         client.login("alice", "x")
         with pytest.raises(RefusedError) as refused:
             list(map(client.say, ["hello"] * 5))
     assert refused.value.code == "rate_limited"
-    assert 0.0 < (refused.value.retry_seconds or 0.0) <= 0.5
+    assert 0.0 < (refused.value.retry_seconds or 0.0) <= 100.0

@@ -126,10 +126,12 @@ def test_wrong_password_is_requested_again_up_to_three_times(room: Room, start: 
 
 
 def test_exit_codes_have_their_reasons(open_room: Callable[..., Room], start: Start, program: str) -> None:
-    room = open_room(login_seconds=1)
+    room = open_room()
     lines, errors = start(room.server.port, "server").ends(REFUSED)
     assert lines == ["[ERROR bad_username The name server is reserved; choose another one.]"]
     assert errors == "frames_client: you were not let in\n"
+    room.close()
+    room = open_room(login_seconds=2)
     alice = start(room.server.port, "alice")
     alice.expect(*PASSWORD_NEW)
     lines, errors = alice.ends(REFUSED)

@@ -80,20 +80,18 @@ def test_missed_messages_come_once_after_a_reconnect(shared_room: Room, fresh_na
 
 
 @pytest.mark.skipif(NGIRCD is None, reason="ngircd is not installed")
-def test_server_without_capabilities(tmp_path: Path) -> None:
+def test_server_without_capabilities(tmp_path: Path, kept_port: int) -> None:
     """Promise: the client speaks to other servers, by name alone."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     config = tmp_path / "ngircd.conf"
     config.write_text(
-        f"[Global]\nName = irc.test.local\nInfo = x\nListen = 127.0.0.1\nPorts = {port}\n"
+        f"[Global]\nName = irc.test.local\nInfo = x\nListen = 127.0.0.1\nPorts = {kept_port}\n"
         "[Limits]\nMaxConnections = 0\nMaxConnectionsIP = 0\nMaxPenaltyTime = 0\n"
         "[Options]\nDNS = no\nIdent = no\nPAM = no\n"
     )
     with subprocess.Popen([str(NGIRCD), "-n", "-f", str(config)], stdout=subprocess.DEVNULL) as server:
         try:
-            _wait_for(port)
-            clients = [ChatClient("127.0.0.1", port, dialect="irc") for _ in range(2)]
+            _wait_for(kept_port)
+            clients = [ChatClient("127.0.0.1", kept_port, dialect="irc") for _ in range(2)]
             with clients[0] as alice, clients[1] as bob:
                 alice.login("alice")
                 bob.login("bob")
