@@ -316,6 +316,14 @@ def test_token_of_a_bot_is_valid_until_it_is_revoked(admin: Admin) -> None:
     assert ("revoke", "bob", f"id {one['id']}") in acts
 
 
+def test_table_of_acts_has_durations_as_ban_reads_them(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+    """And JSON, for programs, has seconds."""
+    assert admin("ban 192.0.2.7 --for 168h").code == 0
+    assert admin("audit").rows[-1]["detail"].startswith("for 604800 s, by")
+    assert cli.main(["--data", str(admin.folder), "audit"]) == 0
+    assert "  for 7d, by the system user " in capsys.readouterr().out
+
+
 def test_operations_page_has_a_row_for_each_command() -> None:
     page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
     table = page.partition("## Administrators' commands")[2].partition("\n## ")[0]

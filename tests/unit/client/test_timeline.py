@@ -232,13 +232,13 @@ ROWS: list[tuple[Shown, list[str]]] = [
         events.Audit(
             (
                 events.AuditRow(
-                    number=7, time_ms=NOON_MS, by="bob", action="ban", target="eve", room="dev", detail="for 60 s"
+                    number=7, time_ms=NOON_MS, by="bob", action="ban", target="eve", room="dev", detail="for 5400 s"
                 ),
             )
         ),
         [
             NOTICE + "The last acts of operators: 1",
-            NOTICE + "2026-01-31 12:00 UTC, bob: ban eve in #dev (for 60 s).",
+            NOTICE + "2026-01-31 12:00 UTC, bob: ban eve in #dev (for 90m).",
         ],
     ),
     (

@@ -136,11 +136,11 @@ LINES: list[tuple[ClientEvent, list[str]]] = [
                     target="eve",
                     room="dev",
                     reason="spam",
-                    detail="3600 s",
+                    detail="for 604800 s",
                 ),
             )
         ),
-        ["[audit 1]", f"[act 7 {NOON} #dev] bob: ban eve (3600 s): spam"],
+        ["[audit 1]", f"[act 7 {NOON} #dev] bob: ban eve (for 7d): spam"],
     ),
     (events.Ignored(("eve", "bob")), ["[ignored 2] bob eve"]),
     (events.Ignored(()), ["[ignored 0]"]),

@@ -28,6 +28,7 @@ from chatclient.notices import Asked, UiNotice
 from chatclient.ui import view
 from chatclient.ui.text import escape_control_characters
 from chatprotocol import events
+from chatprotocol.duration import detail_for_people
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Message
 from chatprotocol.requests import Say, Whisper
@@ -581,10 +582,10 @@ def _session_row(token: events.TokenState) -> Remark:
 
 
 def _act_row(act: events.AuditRow) -> Remark:
-    """``2026-01-31 12:00 UTC, alice: ban bob (for 3600 s). Reason: spam``."""
+    """``2026-01-31 12:00 UTC, alice: ban bob (for 1h). Reason: spam``."""
     words = " ".join(escape_control_characters(each) for each in (act.action, act.target) if each)
     where = f" in {_named(act.room)}" if act.room else ""
-    detail = f" ({escape_control_characters(act.detail)})" if act.detail else ""
+    detail = f" ({escape_control_characters(detail_for_people(act.detail))})" if act.detail else ""
     return Remark(f"{view.minute(act.time_ms)}, {_names([act.by])}: {words}{where}{detail}.{_because(act.reason)}")
 
 

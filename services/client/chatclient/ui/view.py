@@ -8,6 +8,7 @@ from chatclient.notices import UiNotice
 from chatclient.ui.text import action_of
 from chatclient.ui.text import escape_control_characters as escape
 from chatprotocol import events
+from chatprotocol.duration import detail_for_people
 from chatprotocol.events import Message
 from chatprotocol.limits import HISTORY_MAX_MESSAGES
 from chatprotocol.requests import Whisper
@@ -181,9 +182,9 @@ def _session(token: events.TokenState) -> str:
 
 
 def _act(act: events.AuditRow) -> str:
-    """``[act 7 2026-01-31T12:00:00Z #dev] alice: ban bob (3600 s): spam``."""
+    """``[act 7 2026-01-31T12:00:00Z #dev] alice: ban bob (for 1h): spam``."""
     words = " ".join(filter(None, (escape(act.action), escape(act.target))))
-    detail = f" ({escape(act.detail)})" if act.detail else ""
+    detail = f" ({escape(detail_for_people(act.detail))})" if act.detail else ""
     head = f"[act {act.number} {_time(act.time_ms)}{_in_room(act.room)}]"
     return f"{head} {escape(act.by)}: {words}{detail}{_because(act.reason)}"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from chatprotocol.address import is_address, new_ban_network
-from chatprotocol.duration import read_duration
+from chatprotocol.duration import detail_for_people, read_duration
 from chatprotocol.errors import RequestError
 from chatprotocol.limits import TOKEN_DAYS
 from chatprotocol.rules import check_label, check_password, check_reason, check_username, room_key
@@ -121,7 +121,10 @@ def _audit(call: _Call) -> Report:
     if not limit.isascii() or not limit.isdigit() or not 0 < int(limit) <= _AUDIT_MAX:
         raise ConfigError(f"--limit is {limit!r}; it must be a whole number from 1 to {_AUDIT_MAX:,}.")
     with closing(ReadOnlyDatabase(call.folder)) as database, database.reading() as connection:
-        return Report(list(reports.read_audit(connection, int(limit))))
+        rows = list(reports.read_audit(connection, int(limit)))
+    if not call.options.json:
+        rows = [{**row, "detail": detail_for_people(row["detail"])} for row in rows]
+    return Report(rows)
 
 
 def _export(call: _Call) -> Report:

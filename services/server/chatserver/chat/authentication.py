@@ -9,6 +9,7 @@ the login calls :meth:`Authentication.check_standing` after the hub watches the 
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ import structlog
 from msgspec.structs import replace
 
 from chatprotocol import requests
+from chatprotocol.duration import format_wait
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.events import AccountKind
 from chatprotocol.rules import check_label, check_password, check_username, name_key
@@ -403,7 +405,7 @@ class Authentication:
         self._counters.limits_hit["logins"] += 1
         raise RequestError(
             ErrorCode.TOO_MANY_ATTEMPTS,
-            f"{reason}; try again in {retry_seconds:.0f} s.",
+            f"{reason}; try again in {format_wait(math.ceil(retry_seconds))}.",
             retry_seconds=retry_seconds,
         )
 

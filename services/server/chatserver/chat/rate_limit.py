@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from chatprotocol.duration import format_wait
 from chatprotocol.errors import ErrorCode, RequestError
 from chatserver.counters import Counters
 
@@ -71,7 +72,7 @@ class RateLimit:
             self._counters.limits_hit[self._name] += 1
         if delay_seconds > delay_max_seconds:
             retry_seconds = math.ceil(10 * (delay_seconds - delay_max_seconds)) / 10
-            reason = f"You do this too often; try again in {retry_seconds:g} s."
+            reason = f"You do this too often; try again in {format_wait(retry_seconds)}."
             raise RequestError(ErrorCode.RATE_LIMITED, reason, retry_seconds=retry_seconds)
         return delay_seconds
 

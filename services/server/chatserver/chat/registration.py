@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from chatprotocol.duration import format_wait
 from chatprotocol.errors import ErrorCode, RequestError
 from chatprotocol.limits import INVITATION_MAX_BYTES
 from chatprotocol.rules import name_key
@@ -89,7 +91,7 @@ class RegistrationLimits:
         wait = max(its_wait, wait)
         raise RequestError(
             ErrorCode.RATE_LIMITED,
-            f"Too many new names from {what}; nothing was registered. Try again in {_minutes(wait)}.",
+            f"Too many new names from {what}; nothing was registered. Try again in {format_wait(math.ceil(wait))}.",
             retry_seconds=wait,
         )
 
@@ -218,8 +220,3 @@ def _seconds_until_free(times: deque[float], most: int, now: float, window_secon
     while times and times[0] <= now - window_seconds:
         times.popleft()
     return times[0] + window_seconds - now if most and len(times) >= most else 0.0
-
-
-def _minutes(seconds: float) -> str:
-    minutes = max(1, -int(-seconds // 60))
-    return f"{minutes} minute{'s' if minutes > 1 else ''}"

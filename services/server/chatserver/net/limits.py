@@ -23,6 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from chatprotocol.address import is_in_any, network_of
+from chatprotocol.duration import format_wait
 from chatprotocol.errors import ErrorCode
 from chatprotocol.events import Refused
 
@@ -160,7 +161,7 @@ class ConnectionLimits:
                 raise counts.refuse("address_connections", Refused(ErrorCode.RATE_LIMITED, reason), now)
             if self._new_max:
                 if wait_seconds := math.ceil(counts.new.wait_seconds(self._new_max, NEW_SECONDS, now)):
-                    reason = f"Your address has opened too many connections; try again in {wait_seconds} s."
+                    reason = f"Your address has opened too many connections; try again in {format_wait(wait_seconds)}."
                     refused = Refused(ErrorCode.RATE_LIMITED, reason, retry_seconds=wait_seconds)
                     raise counts.refuse("address_new_connections", refused, now)
                 counts.new.take(self._new_max, NEW_SECONDS, now)
