@@ -181,7 +181,12 @@ def hostile_answers(evil: str) -> list[dict[str, Any]]:
     ]
 
 
-EVIL: Final = ["".join(ATTACKS.values()) + ZALGO, "bob\n12:00            carol │ FAKE\r12:00  carol │ FAKE"]
+# A longer name would end the connection.
+EVIL: Final = [
+    "".join([*ATTACKS.values()][:11]),
+    "".join([*ATTACKS.values()][11:]) + ZALGO,
+    "bob\n12:00            carol │ FAKE\r12:00  carol │ FAKE",
+]
 
 
 @contextmanager
