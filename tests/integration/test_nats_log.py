@@ -19,6 +19,7 @@ from integration.nats_credentials import make_credentials
 from integration.proxies import TcpProxy
 from integration.room import DEADLINE_SECONDS, wait_for
 from msgspec.structs import replace
+from nats.js.api import ObjectMeta
 from structlog.testing import capture_logs
 
 from chatserver.config import load_config
@@ -28,6 +29,7 @@ from chatserver.journal.nats_client import NatsClient
 from chatserver.journal.nats_log import NatsLog
 from chatserver.journal.nats_settings import NatsSettings, nats_settings
 from chatserver.journal.nats_snapshots import put_snapshot
+from chatserver.store.backup import UnusableBackupError
 from ops.nats_servers import NatsServers
 
 if TYPE_CHECKING:
@@ -185,6 +187,30 @@ def test_chunks_of_an_aborted_snapshot_are_removed(nats: NatsServers, tmp_path: 
     kept, left = asyncio.run(run())
     assert kept[f"$O.{bucket}.C.aborted"] == 1
     assert list(left.values()) == [2]
+
+
+def test_snapshot_of_another_program_is_unusable_and_is_replaced(nats: NatsServers, tmp_path: Path) -> None:
+    settings = settings_for(nats)
+    path, copy = tmp_path / "snapshot", tmp_path / "copy"
+    path.write_bytes(b"data")
+
+    async def put(description: str | None) -> None:
+        client = NatsClient(settings)
+        await client.open(nats.urls[0], "test")
+        store = await client.jetstream().object_store(f"{settings.stream}_snapshots")
+        await store.put("snapshot", b"hello", ObjectMeta(description=description))
+        await client.abandon()
+
+    with opened(settings) as reader:
+        reader.open()
+        reader.log.put_snapshot(1, path)
+        for description in ("hello", "-1", "9" * 5_000, None):
+            asyncio.run(put(description))
+            with pytest.raises(UnusableBackupError, match="does not tell its last record"):
+                reader.log.get_snapshot(copy)
+            assert list(tmp_path.iterdir()) == [path]
+        reader.log.put_snapshot(1, path)
+        assert reader.log.get_snapshot(copy) == 1
 
 
 def test_server_that_may_lose_records_is_refused(tmp_path: Path) -> None:

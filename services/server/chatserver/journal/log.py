@@ -91,7 +91,10 @@ class Log(Protocol):
         """Store a file that has all records up to this one, in place of older ones. Blocks. OSError."""
 
     def get_snapshot(self, path: Path) -> int | None:
-        """Write the newest snapshot to the file, and return its number; None if there is none. Blocks. OSError."""
+        """Write the newest snapshot to the file, and return its number; None if there is none. Blocks.
+
+        OSError: try again. UnusableBackupError: it is none of this program.
+        """
 
     def close(self, timeout_seconds: float) -> None:
         """Wait for the acknowledgements of all records, for this time at most; give up the lease, and disconnect.

@@ -8,6 +8,7 @@ two that store at the same time; the next one that stores removes them after an 
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from nats.js.api import ObjectInfo, ObjectMeta, StorageType
 from nats.js.errors import NotFoundError
 
 from chatserver.journal.nats_checks import API_SECONDS, call_api
+from chatserver.store.backup import UnusableBackupError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from chatserver.journal.nats_settings import NatsSettings
 
 _NAME: Final = "snapshot"
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 # A transfer has failed if no chunk has moved for this time.
 _SILENCE_SECONDS: Final = 30.0
 # Chunks without a name are garbage after this time.
@@ -41,7 +44,7 @@ async def put_snapshot(
 ) -> None:
     """Store a file, unless there is a newer one. NatsError, OSError: try again."""
     store, newest = await _open_store(client, settings)
-    if newest is not None and int(newest.description or 0) > number:
+    if newest is not None and (_number_of(newest) or 0) > number:
         return
     with path.open("rb") as file:  # nats-py reads in other threads
         await store.put(_NAME, file, ObjectMeta(description=str(number)))
@@ -49,7 +52,10 @@ async def put_snapshot(
 
 
 async def get_snapshot(client: NatsClient, settings: NatsSettings, path: Path) -> int | None:
-    """Write the newest snapshot to a file of this user, and return its number. NatsError, OSError: try again."""
+    """Write the newest snapshot to a file of this user, and return its number.
+
+    NatsError, OSError: try again. UnusableBackupError: it has no number; the next one replaces it.
+    """
     store, newest = await _open_store(client, settings)
     if newest is None:
         return None
@@ -65,7 +71,9 @@ async def get_snapshot(client: NatsClient, settings: NatsSettings, path: Path) -
                 if part.stat().st_size == size:
                     raise TimeoutError("the snapshot is incomplete, or NATS does not send it")
                 size = part.stat().st_size
-            number = int(getting.result().info.description or "")
+            number = _number_of(getting.result().info)
+        if number is None:
+            raise UnusableBackupError("it does not tell its last record")
         part.replace(path)
     except NotFoundError:
         return None
@@ -92,6 +100,12 @@ async def _open_store(client: NatsClient, settings: NatsSettings) -> tuple[Objec
     except NotFoundError:
         newest = None
     return await client.jetstream(timeout=_SILENCE_SECONDS).object_store(bucket), newest
+
+
+def _number_of(snapshot: ObjectInfo) -> int | None:
+    """The number of its last record; None if another program has stored it."""
+    text = str(snapshot.description)
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 async def _remove_garbage(client: NatsClient, settings: NatsSettings, store: ObjectStore, seconds: float) -> None:
