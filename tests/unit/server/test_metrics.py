@@ -100,6 +100,29 @@ def test_get_is_answered_with_the_page(fixture: Fixture) -> None:
     assert b"yes" in fixture.ask(b"GET /fast HTTP/1.1\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (b"127.0.0.1:9464", b"200"),
+        (b"[::1]:9464", b"200"),
+        (b"localhost:9464", b"200"),
+        (b"chat-server", b"200"),
+        (b"evil.example:9464", b"403"),
+        (b"127.0.0.1.evil.example", b"403"),
+        (b"localhost\r\nHost: evil.example", b"403"),
+        (b"evil.example 9464", b"403"),
+        (b"[evil]", b"403"),
+    ],
+)
+def test_page_of_another_site_reads_nothing_through_a_loopback_address(
+    fixture: Fixture, host: bytes, status: bytes
+) -> None:
+    """The name of the site leads to 127.0.0.1, and the browser sends it (DNS rebinding)."""
+    answer = fixture.ask(b"GET /fast HTTP/1.1\r\nHost: %s\r\n\r\n" % host)
+    assert answer.startswith(b"HTTP/1.0 %s " % status)
+    assert (b"yes" in answer) == (status == b"200")
+
+
 def test_late_requests_are_ended_and_free_their_slots(fixture: Fixture) -> None:
     """A request without an end, one that takes too long, and one over the limit, which is closed at once."""
     slow = fixture.send(b"GET /slow HTTP/1.1\r\n\r\n")

@@ -4,6 +4,10 @@ It is for programs of the operator, on an address that strangers can't reach. It
 REQUESTS_MAX requests at a time, each with a thread of its own, and REQUEST_SECONDS for each from its first byte to its
 last. It has no effect on the chat: a request whose thread can't start is not answered.
 
+A browser of the same machine must not lend the pages to the sites that it shows (DNS rebinding: the name of a site
+leads to 127.0.0.1). So a request that arrives at a loopback address must name the server by an address, or by a name
+without a dot, such as localhost. A server at another address may have any name.
+
 Only the thread "metrics" accepts requests, and ends those whose time is over: it shuts their sockets, and their threads
 then read the end. A thread closes its own socket, under the lock, so that the descriptor of another socket is never
 shut by mistake.
@@ -18,10 +22,12 @@ import time
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
+from chatprotocol.address import is_in_any, read_networks, split_address
+from chatprotocol.errors import RequestError
 from chatserver.net.selector_thread import SelectorThread
 
 if TYPE_CHECKING:
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger()
 
+_LOOPBACK: Final = read_networks("127.0.0.0/8,::1")
+_EVERYWHERE: Final = read_networks("0.0.0.0/0,::/0")
 # Maximum number of requests at a time: Prometheus, a supervisor and a person need three. More are closed at once.
 REQUESTS_MAX = 8
 # Time limit of a request. The test of the disk takes at most a third of it.
@@ -159,8 +167,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the page of the path."""
+        hosts = self.headers.get_all("Host", [])
         make_page = self._pages.get(self.path.partition("?")[0])
-        if make_page is None:
+        if not all(_is_name_of(host, self.connection.getsockname()[0]) for host in hosts):
+            page = Page(HTTPStatus.FORBIDDEN, b"Host must be localhost, or an address such as 127.0.0.1.\n")
+        elif make_page is None:
             page = Page(HTTPStatus.NOT_FOUND, f"The pages are {', '.join(self._pages)}.\n".encode())
         else:
             page = make_page(self.headers.get("Accept", ""))
@@ -172,3 +183,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Do nothing: the default prints to standard error."""
+
+
+def _is_name_of(host: str, address: str) -> bool:
+    """False if the header Host has a name that no program of this machine uses for this address of the server."""
+    if not is_in_any(address, _LOOPBACK):
+        return True
+    try:
+        name = split_address(host)[0]
+    except RequestError:
+        return False
+    return "." not in name or is_in_any(name, _EVERYWHERE)
