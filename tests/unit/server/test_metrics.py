@@ -111,7 +111,6 @@ def test_get_is_answered_with_the_page(fixture: Fixture) -> None:
         (b"127.0.0.1.evil.example", b"403"),
         (b"localhost\r\nHost: evil.example", b"403"),
         (b"evil.example 9464", b"403"),
-        (b"[evil]", b"403"),
     ],
 )
 def test_page_of_another_site_reads_nothing_through_a_loopback_address(
