@@ -83,6 +83,8 @@ static void receive_frame(void) {
   for (char *byte = payload; byte < payload + size; byte++) /* messages must not control the terminal */
     if ((unsigned char)*byte < 0x20 || *byte == 0x7f)
       *byte = *byte == '\n' ? ' ' : '?';
+    else if ((unsigned char)byte[0] == 0xc2 && (byte[1] & 0xe0) == 0x80) /* U+0080 to U+009F, in UTF-8 */
+      byte[0] = byte[1] = '?';
   show_frame();
 }
 

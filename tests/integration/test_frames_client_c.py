@@ -209,8 +209,8 @@ def test_rejected_operation_or_message_is_shown(alice: Person) -> None:
 
 def test_texts_of_others_are_whole_and_control_nothing(room: Room, alice: Person) -> None:
     bob, text = room.enter("bob"), "€" * 2_730
-    bob.say("a\x1b[2Jb\x07c\rd\x00e\x7ff\ng\tä€😀")
-    alice.expect("[PUBLIC 1] bob: a?[2Jb?c?d?e?f g?ä€😀")
+    bob.say("a\x1b[2Jb\x07c\rd\x00e\x7ff\ng\tä€😀\x9b2J\u00a0")
+    alice.expect("[PUBLIC 1] bob: a?[2Jb?c?d?e?f g?ä€😀??2J\u00a0")
     for number in range(2, 52):
         bob.say(text)
         alice.expect(f"[PUBLIC {number}] bob: {text}")

@@ -6,9 +6,14 @@ ChatError
     LostError      the server can't be reached, or the connection is lost for good
 """
 
+from chatclient.ui.text import escape_control_characters
+
 
 class ChatError(Exception):
-    """Base class of all errors of ChatClient."""
+    """Base class of all errors of ChatClient. Its text has no control characters: programs and tracebacks print it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(escape_control_characters(reason))
 
 
 class UsageError(ChatError):
@@ -16,9 +21,10 @@ class UsageError(ChatError):
 
 
 class RefusedError(ChatError):
-    """A rejected request. ``code`` is ``not_delivered`` or a code of docs/wire/json.md, ``reason`` is a sentence.
+    """A rejected request. ``code`` is ``not_delivered`` or a code of docs/wire/json.md.
 
-    ``retry_seconds`` is the time after which the same request is accepted, if its rate is the reason; otherwise None.
+    ``reason`` is a sentence, as the server sent it. ``retry_seconds`` is the time after which
+    the same request is accepted, if its rate is the reason; otherwise None.
     """
 
     def __init__(self, code: str, reason: str, retry_seconds: float | None = None) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatclient.errors import LostError, RefusedError
 from chatclient.ui.text import columns_of, escape_control_characters, limit_combining_marks, wrap
 
 # Texts that act on other users' terminals, one for each kind, and how they are shown. Half a letter can't be sent.
@@ -31,6 +32,13 @@ SENDABLE_ATTACKS = [text for what, (text, _) in ATTACKS.items() if what != "half
 def test_text_that_acts_on_a_terminal_is_escaped(written: str, shown: str) -> None:
     """Promise: no byte from another user reaches the terminal unsanitised."""
     assert escape_control_characters(written) == shown
+
+
+def test_error_of_a_program_is_safe_to_print() -> None:
+    """A bot prints it to the terminal of its operator; a server wrote the sentence."""
+    written, shown = ATTACKS["operating system command"]
+    assert (str(RefusedError("internal", written)), str(LostError(written))) == (shown, shown)
+    assert RefusedError("internal", written).reason == written
 
 
 @pytest.mark.parametrize(
