@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ops.nats_servers import bind_free_port
+
 from .programs import Server
 from .stack import ADMIN_SECONDS, CHEAP_HASHES, Stack, check_exit, own_environment
 
@@ -82,12 +84,13 @@ class ProcessRunner:
 
 
 class ProcessStack(Stack):
-    """All files are in one folder, and the port is a free one."""
+    """All files are in one folder. The port is kept, also while no server runs."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._folder = folder
-        self._port = ""
+        self._reserved = bind_free_port()
+        self._port = str(self._reserved.getsockname()[1])
 
     @property
     def server_address(self) -> tuple[str, int]:
@@ -100,16 +103,14 @@ class ProcessStack(Stack):
     def start_server(self, **settings: str) -> Server:
         environment = {
             "CHAT_HOST": "127.0.0.1",
-            "CHAT_PORT": self._port or "0",
+            "CHAT_PORT": self._port,
             "CHAT_DATA": str(self._folder / "data"),
             **CHEAP_HASHES,
             **settings,
         }
         server = Server("server", ProcessRunner([command_path("chatserver")], environment, self._folder), self.clock)
         self.programs.append(server)
-        self._port = str(server.start())
-        # After a restart its clients look for it at the same address.
-        environment["CHAT_PORT"] = self._port
+        server.start()
         return server
 
     def admin(self, *arguments: str, typed: bytes = b"", code: int = 0) -> bytes:
@@ -122,6 +123,10 @@ class ProcessStack(Stack):
 
     def erase_data(self) -> None:
         shutil.rmtree(self._folder / "data")
+
+    def close(self) -> None:
+        super().close()
+        self._reserved.close()
 
     def script(self, text: str) -> str:
         path = self._folder / "script.chat"
