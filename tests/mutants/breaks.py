@@ -751,7 +751,7 @@ BREAKS = (
         _CHAT + "session.py",
         "self._send_queue.finish([Bye(SHUTTING_DOWN)])",
         "self._send_queue.finish()",
-        "e2e/test_exit_codes.py::test_server_stops_within_two_seconds",
+        "e2e/test_exit_codes.py::test_clients_are_told_that_the_server_stops",
     ),
     _break(
         _REQUESTS,

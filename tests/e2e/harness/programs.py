@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import threading
-import time
 from typing import TYPE_CHECKING, Protocol
 
 from .transcript import EXPECT_SECONDS, ExpectationError, Transcript
@@ -199,16 +198,6 @@ class Server(Program):
         __tracebackhide__ = True
         self.send_signal(signal.SIGTERM)
         return self.wait_exit()
-
-    def stop_within(self, seconds: float) -> int:
-        """The same. Raises ExpectationError if it takes longer."""
-        __tracebackhide__ = True
-        began = time.monotonic()
-        code = self.stop()
-        took = time.monotonic() - began
-        if took > seconds:
-            raise ExpectationError(f"the server was expected to stop within {seconds:g} s, but took {took:.1f} s")
-        return code
 
     def restart(self) -> None:
         """Stop it with SIGTERM, and start it with the same data at the same address."""
