@@ -30,10 +30,11 @@ BIN = Path(sys.executable).parent
 CLIENTS = ("alice", "bob", "carol")
 # A Compose project of its own: the demo must not touch a running room or another demo.
 PROJECT = f"chatroom-demo-{os.getpid()}"
-ENGINE_ANSWERS_SECONDS = 10
-READY_SECONDS = 15
+# Limits for a busy machine. All of it takes seconds.
+ENGINE_ANSWERS_SECONDS = 60
+READY_SECONDS = 60
 CONVERSATION_SECONDS = 120
-STOP_SECONDS = 10
+STOP_SECONDS = 30
 _TERMINAL_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _COMPOSE_PREFIX = re.compile(r"^([a-z]+)-1( +)\|")
 

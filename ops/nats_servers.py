@@ -25,7 +25,7 @@ BINARY = Path(sys.executable).parent / "nats-server"
 # Each server answers a request to this subject with its settings.
 SETTINGS_SUBJECT = "$SYS.REQ.SERVER.PING.VARZ"
 # Limit of a start on a busy machine. Without load three servers need half a second.
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 # An answer of the monitoring port takes a millisecond; a paused server gives none.
 _ANSWER_SECONDS = 2.0
 _POLL_SECONDS = 0.02
