@@ -192,8 +192,8 @@ class RoamingClient:
         self.leaving = threading.Event()
         # By text.
         self.unconfirmed: dict[str, _Said] = {}
-        # Longest time from a message to its confirmation, and number of connections.
-        self.longest_seconds = 0.0
+        # When each message was said, and the time until its confirmation; and the number of connections.
+        self.waits: list[tuple[float, float]] = []
         self.connections = 0
         self.listed: list[str] = []
         self._watch = ListWatch(record.presence)
@@ -384,7 +384,7 @@ class RoamingClient:
         view = self.views[place_of(said.content)]
         if message_id not in view[-1_000:]:  # it may have been heard after an earlier connection
             view.append(message_id)
-        self.longest_seconds = max(self.longest_seconds, time.monotonic() - said.said_at)
+        self.waits.append((said.said_at, time.monotonic() - said.said_at))
         with self._record.lock:
             self._record.confirmed.append((message_id, said.content))
 
