@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
@@ -14,7 +15,10 @@ from integration.room import DEADLINE_SECONDS
 from selenium.webdriver.common.keys import Keys
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from browser.page import Page
+    from selenium.webdriver.remote.webelement import WebElement
 
 _FILES: Final = Path(__file__).parent / "lounge"
 # bin/node only starts this program, and does not end it.
@@ -66,20 +70,35 @@ def connect(page: Page, port: int, name: str, password: str) -> None:
         page.type("textbox", label, value)
     page.click("button", "SIGN IN")
     page.until_shows("Authentication")
-    page.driver.find_element("css selector", "input[name=sasl][value=plain]").click()
+    _use(page, "input[name=sasl][value=plain]", lambda element: element.click())
     page.until_shows("Account")
     fields = {"host": "localhost", "port": str(port), "nick": name, "username": name, "join": "#lobby"}
     for field, value in (fields | {"saslAccount": name, "saslPassword": password}).items():
-        element = page.driver.find_element("css selector", f"input[name={field}]")
-        element.clear()
-        element.send_keys(value)
+        _use(page, f"input[name={field}]", partial(_fill, value))
     page.click("button", "CONNECT")
 
 
 def write(page: Page, *lines: str) -> None:
     """Type lines into the conversation that is shown."""
     for line in lines:
-        page.driver.find_element("css selector", "#input").send_keys(line, Keys.ENTER)
+        _use(page, "#input", lambda element, line=line: element.send_keys(line, Keys.ENTER))  # type: ignore[misc]
+
+
+def _use(page: Page, selector: str, action: Callable[[WebElement], None]) -> None:
+    """Wait until something can be done with an element."""
+
+    def is_done() -> bool:
+        for element in page.driver.find_elements("css selector", selector):
+            action(element)
+            return True
+        return False
+
+    page.until(is_done, f"{selector} can be used")
+
+
+def _fill(text: str, element: WebElement) -> None:
+    element.clear()
+    element.send_keys(text)
 
 
 def words(page: Page) -> str:
