@@ -1,5 +1,6 @@
 """Fakes of the broadcast buffer, the send queue and the session; entries; threads; and rows in a database."""
 
+import os
 import socket
 import sqlite3
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, cast
 
 from msgspec import structs
@@ -232,6 +234,11 @@ class FakeSession:
     def give_way(self) -> None:
         self.calls.append("give_way")
         self.send_queue.finish([Bye("give way")])
+
+
+def memory_descriptors() -> int:
+    """The number of open files in memory. The garbage collector may close descriptors of other kinds at any time."""
+    return sum(os.path.realpath(each).startswith("/memfd:") for each in Path("/dev/fd").iterdir())
 
 
 def read_all(peer: socket.socket) -> bytes:

@@ -58,22 +58,22 @@ def test_memory_is_short_while_none_is_spare() -> None:
     assert Memory(read, lambda: 0.0).is_short()
 
 
-# Prints the spare bytes of an address space of 512 MiB, before and after half of it was allocated.
+# Prints the spare bytes of an address space of 256 MiB, before and after half of it was allocated.
 LIMITED = """
 import mmap, resource
 from chatserver.memory import SystemMemory
-resource.setrlimit(resource.RLIMIT_AS, (2**29, 2**29))
+resource.setrlimit(resource.RLIMIT_AS, (2**28, 2**28))
 memory = SystemMemory()
 before = memory.spare_bytes()
-half = mmap.mmap(-1, 2**28)
+half = mmap.mmap(-1, 2**27)
 print(before, memory.spare_bytes())
 """
 
 
 def test_limit_of_the_address_space_counts() -> None:
     before, after = map(int, subprocess.check_output([sys.executable, "-c", LIMITED]).split())
-    assert before - after == 2**28
-    assert 2**28 < before <= 2**29 - 2**26
+    assert 2**27 <= before - after < 2**27 + 2**24, "Python may have taken some more"
+    assert 2**27 < before <= 2**28 - 2**25
 
 
 def test_control_group_and_its_ancestors_count(tmp_path: Path) -> None:

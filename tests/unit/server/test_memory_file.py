@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from chatserver.net.memory_file import MemoryFile, open_memory, open_unnamed_file
 
-from .helpers import DEADLINE_SECONDS
+from .helpers import DEADLINE_SECONDS, memory_descriptors
 
 SEGMENT_BYTES = 8
 
@@ -42,10 +41,6 @@ def size_of(descriptor: int) -> int:
         return 0
 
 
-def open_descriptors() -> int:
-    return sum(1 for _ in Path("/dev/fd").iterdir())
-
-
 @given(
     steps=st.lists(st.tuples(st.binary(max_size=3 * SEGMENT_BYTES), st.integers(0, 40)), max_size=20), data=st.data()
 )
@@ -55,7 +50,7 @@ def test_kept_data_is_read_from_any_position_and_memory_stays_bounded(
     """Promise: memory stays bounded. A segment is kept as a whole while any of it is. A short write is continued."""
     whole = b""
     kept_from = 0
-    before = open_descriptors()
+    before = memory_descriptors()
     descriptors: list[int] = []
 
     def open_segment() -> int:
@@ -76,7 +71,7 @@ def test_kept_data_is_read_from_any_position_and_memory_stays_bounded(
             assert file.read(start, end) == whole[start:end]
             segments = -(-len(whole) // SEGMENT_BYTES) - kept_from // SEGMENT_BYTES
             assert sum(map(size_of, {*descriptors})) <= segments * SEGMENT_BYTES
-    assert open_descriptors() == before
+    assert memory_descriptors() == before
 
 
 def test_segment_without_a_descriptor_is_in_memory(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -99,14 +94,14 @@ def test_segment_without_a_descriptor_is_in_memory(pair: tuple[socket.socket, so
 
 def test_file_has_no_more_descriptors_than_its_maximum() -> None:
     """Promise: descriptors stay bounded. There may be a thousand rooms with slow members."""
-    before, whole, kept_from = open_descriptors(), b"", 0
+    before, whole, kept_from = memory_descriptors(), b"", 0
     with closing(MemoryFile(0, SEGMENT_BYTES, descriptors_max=2)) as file:
         for number in range(40):
             file.append(b"%12d" % number)
             whole += b"%12d" % number
             kept_from = max(kept_from, len(whole) - (30 if number % 20 == 19 else 200))
             file.discard_before(kept_from)
-            assert open_descriptors() <= before + 2
+            assert memory_descriptors() <= before + 2
             assert file.read(kept_from, len(whole)) == whole[kept_from:]
 
 

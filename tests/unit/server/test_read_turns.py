@@ -196,4 +196,4 @@ for name in [name for name in vars(select) if "epoll" in name.lower()]:
     delattr(select, name)
 import chatserver.app
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=DEADLINE_SECONDS)
+    subprocess.run([sys.executable, "-c", script], check=True)

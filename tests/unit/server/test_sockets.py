@@ -9,6 +9,8 @@ import pytest
 
 from chatserver.net.sockets import bind, bind_udp
 
+from .helpers import DEADLINE_SECONDS
+
 HERE = "127.0.0.1"
 TRIES = 20
 Bound = tuple[socket.socket, socket.socket]
@@ -48,6 +50,8 @@ def take_port(stack: ExitStack, kind: socket.SocketKind) -> int:
 def receive_on(stack: ExitStack, bound: Bound) -> None:
     """Both sockets receive over IPv4 what arrives on the port."""
     listening, datagrams = bound
+    for sock in bound:
+        sock.settimeout(DEADLINE_SECONDS)
     peer = stack.enter_context(socket.create_connection((HERE, port_of(listening))))
     sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sender.sendto(b"hello", (HERE, port_of(datagrams)))

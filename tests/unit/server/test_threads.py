@@ -63,7 +63,7 @@ threading.Thread(target=threading.Event().wait).start()
 
 def run(script: str) -> int:
     """The exit code of a script that prints nothing."""
-    process = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=20)
+    process = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
     assert process.stdout + process.stderr == ""
     return process.returncode
 
@@ -73,7 +73,7 @@ def test_watchdog_ends_a_stuck_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timeout_seconds", "crash"), [(20.0, "watchdog.trip()"), (0.0, "")], ids=["ends in time", "no crash"]
+    ("timeout_seconds", "crash"), [(1_000.0, "watchdog.trip()"), (0.0, "")], ids=["ends in time", "no crash"]
 )
 def test_watchdog_leaves_an_orderly_end_alone(timeout_seconds: float, crash: str) -> None:
     assert run(STUCK.format(timeout_seconds, f"{crash}; time.sleep(0.05); raise SystemExit(3)".strip("; "))) == 3
