@@ -13,7 +13,7 @@ from chatprotocol.wire.readers import frame
 from chatprotocol.wire.steps import COMMAND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 # Interval at which a caller has to call send_due while it sends. PING_SECONDS is enough otherwise.
 RESEND_CHECK_SECONDS: Final = 0.05
@@ -30,7 +30,7 @@ _LOG_OUT: Final = frame(COMMAND, b"EX")
 class UdpSocket:
     """The first frame sent is the name, and opens the session. The caller has to call :meth:`send_due`."""
 
-    def __init__(self, port: int, receive_bytes: int = 0) -> None:
+    def __init__(self, port: int, receive_bytes: int = 0, clock: Callable[[], float] = perf_counter) -> None:
         """Connect to 127.0.0.1. ``receive_bytes`` is the size of the system's receive buffer. Raises OSError."""
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -40,7 +40,8 @@ class UdpSocket:
         except BaseException:
             self._sock.close()
             raise
-        self._session = UdpClientSession(perf_counter())
+        self._clock = clock
+        self._session = UdpClientSession(clock())
 
     @property
     def is_open(self) -> bool:
@@ -65,7 +66,7 @@ class UdpSocket:
 
         Raises BlockingIOError if no frame is in order, and OSError if the server or the session has ended.
         """
-        now = perf_counter()
+        now = self._clock()
         try:
             for _ in range(_RECEIVE_MAX):
                 datagram = unpack(self._sock.recv(READ_BYTES))
@@ -92,7 +93,7 @@ class UdpSocket:
         if self._session.arq.frames_queued - self._session.arq.acknowledged >= _QUEUE_MAX_FRAMES:
             raise BlockingIOError(errno.EAGAIN, "the send queue is full")
         piece = bytes(data[:_SEND_MAX_BYTES])
-        self._send_all(self._session.write(piece, perf_counter()))
+        self._send_all(self._session.write(piece, self._clock()))
         return len(piece)
 
     def send_due(self, now: float) -> None:

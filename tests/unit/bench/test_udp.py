@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import socket
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,13 +27,14 @@ def datagram(kind: bytes, number: int, payload: bytes = b"", session: bytes = SE
 
 
 class Server:
-    """The server's socket, and the session under test."""
+    """The server's socket, and the session under test, for which no time passes."""
 
     def __init__(self) -> None:
+        self.now = 1_000.0
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.settimeout(PATIENCE_SECONDS)
         self.socket.bind(("127.0.0.1", 0))
-        self.sock = UdpSocket(self.socket.getsockname()[1])
+        self.sock = UdpSocket(self.socket.getsockname()[1], clock=lambda: self.now)
         self.buffer = bytearray(65_536)
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ def test_arrivals_are_acknowledged_and_returned_once_in_order(opened: Server) ->
 
 def test_first_frame_opens_the_session_and_is_not_sent_in_it(server: Server) -> None:
     assert server.sock.send(NAME) == len(NAME)
-    server.sock.send_due(perf_counter() + RESEND_SECONDS)
+    server.sock.send_due(server.now + RESEND_SECONDS)
     assert server.receive(2) == [datagram(b"C", 0, b"anna".ljust(23), NO_SESSION)] * 2
     assert server.send(datagram(b"C", 0, b"COOKIE " + COOKIE, NO_SESSION)) is None
     assert server.receive(1) == [datagram(b"C", 0, (b"anna " + COOKIE).ljust(23), NO_SESSION)]
@@ -108,9 +108,9 @@ def test_frames_cut_anywhere_are_sent_one_by_one_and_resent(opened: Server) -> N
     first, second = datagram(b"C", 1, b"PM"), datagram(b"D", 2, b"hello")
     assert opened.receive(2) == [first, second]
     assert opened.send(datagram(b"A", 1)) is None
-    opened.sock.send_due(perf_counter())
+    opened.sock.send_due(opened.now)
     assert opened.receive(0) == []
-    opened.sock.send_due(perf_counter() + RESEND_SECONDS)
+    opened.sock.send_due(opened.now + RESEND_SECONDS)
     assert opened.receive(1) == [second]
 
 
@@ -126,9 +126,9 @@ def test_unacknowledged_datagrams_and_queued_frames_are_limited(opened: Server) 
 
 
 def test_idle_session_pings_when_it_is_due(opened: Server) -> None:
-    opened.sock.send_due(perf_counter() + 14.0)
+    opened.sock.send_due(opened.now + 14.0)
     assert opened.receive(0) == []
-    opened.sock.send_due(perf_counter() + 15.0)
+    opened.sock.send_due(opened.now + 15.0)
     assert opened.receive(1) == [datagram(b"C", 1, b"PING")]
 
 
