@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import queue
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
@@ -230,10 +231,12 @@ def test_connection_closed_by_the_client_is_not_called_closed_by_the_server(cloc
     assert told[-1] == LinkLost("the client closed the connection")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_bug_in_the_receiver_thread_is_reported(clock: Clock) -> None:
-    """Otherwise the client would wait forever."""
+def test_bug_in_the_receiver_thread_is_reported(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the client would wait forever. The hook gets what is raised in a thread."""
+    raised: queue.SimpleQueue[type[BaseException]] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", lambda crash: raised.put(crash.exc_type))
     told = run(clock, [ScriptedLink(clock, end=ZeroDivisionError("oh"))])
+    assert raised.get(timeout=DEADLINE_SECONDS) is ZeroDivisionError
     assert told[-1] == LinkLost("the receiver thread failed: ZeroDivisionError('oh')")
 
 

@@ -100,6 +100,7 @@ def test_answer_to_a_ping_is_not_reported() -> None:
             made.watch.script.put(PING)
             assert made.server.recv(100) == b'{"command":"ping"}\n'
             made.server.sendall(answer)
+            made.watch.received.get(timeout=DEADLINE_SECONDS)
         assert made.close() == "the server closed the connection"
         assert [type(event) for event in made.heard] == [Refused, Bye]
 

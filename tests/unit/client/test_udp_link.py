@@ -131,12 +131,10 @@ def inside(server: UdpServer, call: Call) -> Caller:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that refuses datagrams. Its socket hears another peer only, and keeps other tests from the port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as kept:
-        kept.bind(("127.0.0.1", 0))
-        kept.connect(("127.0.0.1", 9))
-        yield kept.getsockname()[1]
+def closed_port(serve: Callable[[], UdpServer]) -> int:
+    refusing = serve()
+    refusing.refuse()
+    return refusing.port
 
 
 def public(message_id: int, text: str) -> tuple[str, PublicMessage]:
@@ -198,7 +196,7 @@ def test_goodbye_is_acknowledged_three_times(server: UdpServer, inside: Caller, 
     """If the server has ended already, it counts all the same. A later request is lost without an error."""
     server.says("C", SESSION, 2, "BYE the server is shutting down")
     if is_gone:
-        server.close()
+        server.refuse()
     else:
         for _ in range(3):
             server.hears("A", SESSION, 2)
@@ -209,7 +207,7 @@ def test_goodbye_is_acknowledged_three_times(server: UdpServer, inside: Caller, 
 
 
 def test_server_that_is_gone_is_noticed_with_the_next_request(server: UdpServer, inside: Caller) -> None:
-    server.close()
+    server.refuse()
     with at_once("the end"):
         inside.sends(Command("secret"))
         inside.fails(ConnectionRefusedError, "Connection refused")

@@ -51,6 +51,10 @@ class UdpServer:
         self.says("C", session, 1, text)
         self.hears("A", session, 1)
 
+    def refuse(self) -> None:
+        """Refuse datagrams, as a port without a socket does. The port stays taken: no other program gets it."""
+        self._socket.connect(("127.0.0.1", 9))
+
     def close(self) -> None:
         self._socket.close()
 
