@@ -1,7 +1,6 @@
 """The services of a session: a real hub and presence, and fakes of all that uses a disk or much time."""
 
 import threading
-import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -530,7 +529,7 @@ class ChatFixture:
             allowed=guests_allowed,
             reserved=operators,
             server=server,
-            clock=lambda: time.monotonic() + self.now,
+            clock=lambda: self.now,
         )
         self.users, self.hub = make_hub(
             {"json": self.broadcast},

@@ -95,14 +95,21 @@ class ScriptedTransport:
 class Fixture:
     """One connection with a real sender and a fake session, which answers each request with a pong."""
 
-    def __init__(self, transport: Any, clock: Clock | None = None, *, is_proxied: bool = False) -> None:
+    def __init__(
+        self,
+        transport: Any,
+        clock: Clock | None = None,
+        *,
+        is_proxied: bool = False,
+        login_seconds: float = LOGIN_SECONDS,
+    ) -> None:
         self.sender = Sender(1_000_000, lambda _: None)
         more: dict[str, Any] = {} if clock is None else {"clock": clock}
         pages = {"/": Page("text/html", b"<p>", '"1"')}
         services = ConnectionServices(
             protocols_with(Register(), WebSocket(pages)),
             self.sender,
-            LOGIN_SECONDS,
+            login_seconds,
             self._open_session,
             ConnectionLimits(trusted_proxies=read_networks("192.0.2.1")),
             behind_proxy=(WebSocket(pages, keeps_alive=False),),
@@ -151,7 +158,7 @@ class Wire(Fixture):
     def __init__(self) -> None:
         ours, self.peer = socket.socketpair()
         self.peer.settimeout(DEADLINE_SECONDS)
-        super().__init__(TcpTransport(ours))
+        super().__init__(TcpTransport(ours), login_seconds=DAY_SECONDS)
 
     def reader_waits(self) -> bool:
         """True if the reader thread waits for its peer to read."""

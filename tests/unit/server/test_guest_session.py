@@ -102,13 +102,14 @@ def test_messages_wait_for_the_receiving_connection_once(services: ChatFixture, 
     erin, erin_in, late = services.connect(), services.connect(), services.connect()
     for peer, name in ((erin, "erin"), (late, "late")):
         peer.ask(GuestLogin(Side.SENDING, name))
+    services.now -= 1_000  # the limit is far away
     asked = ask_in_background(erin, Say("hello"))
     assert_waits(asked)
     erin_in.ask(GuestLogin(Side.RECEIVING, "erin"))
     assert take(dave.receiving) == PublicMessage(11, 0, "erin", "hello", guest=True)
     dave.receiving.ask(Acknowledge("erin"))
     must_end(asked)
-    services.now += 5
+    services.now += 1_005
     assert codes(late.ask(Say("one"), Say("two"))) == [ErrorCode.NOT_LOGGED_IN] * 2
     assert [batch.texts for batch in services.journal.appended] == [["hello"]]
 

@@ -193,6 +193,8 @@ def test_search_reports_how_far_a_slow_index_is(library: Library) -> None:
     library.start(timeout_seconds=0.05)
     eventually(lambda: not library.fails() and library.search("word") == ([1], 1))
     library.messages.gate = gate = Gate()
+    library.search("word", newest_id=2)
+    gate.await_thread()
     library.publish("word")
     assert library.search("word") == ([1], 1)
     gate.open()

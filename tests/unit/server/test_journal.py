@@ -31,7 +31,18 @@ from chatserver.store.accounts import Account, Accounts
 from chatserver.store.database import Database
 from chatserver.store.messages import Messages
 
-from .helpers import Gate, assert_waits, direct, eventually, in_background, member_of, must_end, public, register
+from .helpers import (
+    DEADLINE_SECONDS,
+    Gate,
+    assert_waits,
+    direct,
+    eventually,
+    in_background,
+    member_of,
+    must_end,
+    public,
+    register,
+)
 
 
 class Disk:
@@ -418,13 +429,13 @@ def test_failed_commit_fails_its_entries_and_keeps_the_deferred_ones(fixture: Jo
 def test_probe_reports_whether_a_write_can_be_committed(fixture: JournalFixture) -> None:
     fixture.journal.start()
     with capture_logs() as log:
-        assert fixture.journal.probe(5)
+        assert fixture.journal.probe(DEADLINE_SECONDS)
         fixture.disk.before_commit = refuse_to_write
-        assert [fixture.journal.probe(5) for _ in range(2)] == [False] * 2
+        assert [fixture.journal.probe(DEADLINE_SECONDS) for _ in range(2)] == [False] * 2
         fixture.disk.before_commit = lambda: None
-        assert fixture.journal.probe(5)
+        assert fixture.journal.probe(DEADLINE_SECONDS)
         fixture.journal.stop()
-        assert not fixture.journal.probe(5)
+        assert not fixture.journal.probe(DEADLINE_SECONDS)
     assert [entry["log_level"] for entry in log] == ["error", "info"]
 
 
@@ -435,7 +446,7 @@ def test_probes_of_a_hanging_journal_time_out_and_are_one_write(fixture: Journal
     gate.open()
     fixture.journal.wait_for_pending()
     assert fixture.disk.transactions == 2
-    assert fixture.journal.probe(5)
+    assert fixture.journal.probe(DEADLINE_SECONDS)
 
 
 @pytest.mark.parametrize("fills", ["messages", "entries", "one read"])

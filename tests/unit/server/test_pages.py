@@ -87,7 +87,8 @@ def test_file_is_compressed_for_a_client_that_reads_it(folder: Path, accepted: s
 
 def test_installed_package_has_the_pages(tmp_path: Path) -> None:
     """The image of the container is made of this wheel."""
-    source = shutil.copytree(SERVER, tmp_path / "server", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")  # other tests write into the last one
+    source = shutil.copytree(SERVER, tmp_path / "server", ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--wheel-dir", tmp_path, source], check=True, timeout=120)
     (wheel,) = tmp_path.glob("*.whl")

@@ -520,6 +520,7 @@ def test_refused_messages_that_wait_for_their_turn_are_limited(servers: list[Sha
     eventually(lambda: server.log.held)
     server.log.set_problem("NATS has no quorum")
     sending = in_background(partial(send, 4 * INBOX_MAX_ENTRIES))
+    eventually(lambda: len(appended) > 2 * INBOX_MAX_ENTRIES)  # so many are refused, or are in the inbox
     sent = -1
     while sent != len(appended):  # it makes no progress
         sent = len(appended)
@@ -569,7 +570,7 @@ def test_record_that_can_not_be_read_stops_the_server(
     assert all(expected in reason for reason in reasons)
     assert servers[0].journal.position == before
     with pytest.raises(JournalClosedError):
-        servers[0].say("late")
+        servers[0].say("late").result()
 
 
 def test_second_server_of_the_same_name_stops_the_first(stream: FakeStream, tmp_path: Path) -> None:
