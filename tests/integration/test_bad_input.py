@@ -155,12 +155,13 @@ def test_invalid_line_of_irc_has_its_numeric(shared_room: Room, fresh_name: Name
 @pytest.mark.parametrize("proves", [False, True], ids=["nick", "password"])
 def test_registration_of_irc_that_never_ends_is_closed(open_room: Callable[..., Room], *, proves: bool) -> None:
     """Promise: a connection that does not log in is closed, whatever it has sent: also the right password."""
-    room = open_room(login_seconds=0.5)
+    room = open_room()
     leave(room.enter("alice"))
+    room.close()
+    room = open_room(login_seconds=0.5)
     peer = room.connect(IrcPeer)
-    peer.put("CAP LS 302", "CAP REQ :sasl", "NICK bob", "USER b 0 * :b")
-    if proves:
-        peer.put("AUTHENTICATE PLAIN", f"AUTHENTICATE {plain('alice')}")
+    proof = ["AUTHENTICATE PLAIN", f"AUTHENTICATE {plain('alice')}"] if proves else []
+    peer.put("CAP LS 302", "CAP REQ :sasl", "NICK bob", "USER b 0 * :b", *proof)
     *_, told, last = peer.rest()
     assert parse(told).params[-1].startswith("Nobody logged in within 0.5 s")
     assert parse(last)[2:] == ("ERROR", ["Closing Link: bob (not logged in)"])

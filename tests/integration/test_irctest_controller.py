@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from integration.irc import IrcPeer
-from integration.room import Peer, wait_for
+from integration.room import DEADLINE_SECONDS, Peer, wait_for
 from integration.web import WebPeer
 
 from ops.nats_servers import bind_free_port
@@ -62,7 +62,7 @@ class _BaseController:
     def kill(self) -> None:
         if self.proc is not None:
             self.proc.terminate()
-            assert self.proc.wait(5) == 0, "irctest kills it after 5 s"
+            assert self.proc.wait(DEADLINE_SECONDS) == 0
             self.proc = None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from integration.irc import IrcPeer
-from integration.room import NOT_REGISTERED, c, deadline, leave, wait_for
+from integration.room import DEADLINE_SECONDS, NOT_REGISTERED, c, deadline, leave, wait_for
 from integration.web import WebPeer
 from web_bytes import handshake, request
 
@@ -371,7 +371,7 @@ def test_flood_of_connections_does_not_delay_shutdown(room: Room) -> None:
     for thread in threads:
         thread.start()
     try:
-        with deadline(8.0, "the shutdown"):
+        with deadline(DEADLINE_SECONDS, "the shutdown"):
             assert room.stop()
     finally:
         ended.set()
