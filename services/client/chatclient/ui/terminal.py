@@ -110,10 +110,10 @@ class TerminalFrontend:
         self._drawn_at = 0.0
         self._bell_at = -math.inf
         self._confirmed_text = ""
-        # Paste detection: see _on_key. _held is the timer of an Enter that waits at the end of a read.
+        # Paste detection: see _on_key. _is_held: an Enter waits at the end of a read.
         self._key_at = -math.inf
         self._has_more_keys = self._is_fast = self._is_pasted = False
-        self._held: asyncio.TimerHandle | None = None
+        self._is_held = False
         # The time of the last signal that was handled, and of the first one that the loop has not seen.
         self._signaled_at = -math.inf
         self._unhandled_at = math.inf
@@ -360,7 +360,7 @@ class TerminalFrontend:
             self._is_pasted = True
             buffer.insert_text("\n")
         elif self._is_pasted and not queue:
-            self._held = self._loop.call_later(_PASTE_SECONDS, self._on_pause)
+            self._is_held = True
         else:
             self._send()
 
@@ -368,8 +368,8 @@ class TerminalFrontend:
         """Detect a paste by its speed, for terminals without bracketed paste.
 
         An Enter faster than typing, with text after it in the same read, is a line break. After that, an Enter at the
-        end of a read waits briefly: if the paste continues it is a line break, otherwise it is dropped. A single pasted
-        line is sent, because it looks like a line typed by a program.
+        end of a read waits for the next key: if the paste continues it is a line break, otherwise it is dropped. A
+        single pasted line is sent, because it looks like a line typed by a program.
         """
         now = self._loop.time()
         # Keys of one read are a paste, even if a busy machine handles them slowly.
@@ -377,15 +377,9 @@ class TerminalFrontend:
         self._has_more_keys = bool(self._session.app.key_processor.input_queue)
         self._is_pasted &= self._is_fast
         self._key_at = now
-        if self._held is not None:
-            self._held.cancel()
-            self._held = None
-            self._is_pasted = True
+        if self._is_held and self._is_fast:
             self._session.default_buffer.insert_text("\n")
-
-    def _on_pause(self) -> None:
-        """Drop the Enter at the end of a paste."""
-        self._held = None
+        self._is_held = False
 
     def _send(self) -> None:
         self._is_pasted = False
