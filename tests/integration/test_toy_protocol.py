@@ -27,6 +27,7 @@ DEADLINE_SECONDS = 10.0
 class Silent:
     expected_answer = ExpectedAnswer.NOTHING
     ping = None
+    has_other_server = False
 
 
 def test_toy_client_and_json_client_are_in_one_room(config: Config) -> None:

@@ -318,7 +318,7 @@ class ClientSession:
         """True if messages wait for resend_limited()."""
         return bool(self._limited)
 
-    # Lock-free: the receiver thread reads the next two properties. Every operand is one attribute, or the length or the
+    # Lock-free: the receiver thread reads the next properties. Every operand is one attribute, or the length or the
     # truth value of one container, and such a read is atomic in CPython. The result may be stale, or mix two states
     # while the owner handles an event. That is harmless, because Watch polls and counts from the last event or, after a
     # long UNKNOWN, from now. Only the receiver thread adds server events to the inbox, so no event arrives during its
@@ -334,6 +334,11 @@ class ClientSession:
         is_message_owed = len(self.model.unconfirmed) > len(self._limited)
         is_owed = is_message_owed or self._unanswered or self.client_protocol.is_busy or self.is_leaving
         return ExpectedAnswer.ANSWER if is_owed and self.model.is_logged_in else ExpectedAnswer.NOTHING
+
+    @property
+    def has_other_server(self) -> bool:
+        """True if another server is tried if this one does not answer the login."""
+        return self._tries_next
 
     @property
     def ping(self) -> Outgoing | None:
@@ -366,7 +371,10 @@ class ClientSession:
         if self._remember is not None:
             login = replace(login, remember=self._remember)
         host, self._new_host = self._new_host, ""
-        return self._apply_effects(self.client_protocol.connect(login, [*self.model.unconfirmed.values()], host))
+        effects = self.client_protocol.connect(login, [*self.model.unconfirmed.values()], host)
+        if host and self._tries_next and self.client_protocol.probe is not None:
+            effects = Effects((self.client_protocol.probe, *effects.send), effects.events)
+        return self._apply_effects(effects)
 
     def send_password(self, password: str) -> tuple[SessionEvent, ...]:
         """Answer a PasswordPrompt, or try another password after a final LoginRefused."""

@@ -19,6 +19,7 @@ from chatprotocol.events import (
     Found,
     History,
     Ignored,
+    Pong,
     Refused,
     Users,
     Welcome,
@@ -30,6 +31,8 @@ from chatprotocol.requests import (
     Ban,
     ChangePassword,
     Leave,
+    Login,
+    Ping,
     Request,
     Say,
     Search,
@@ -406,12 +409,26 @@ def test_change_of_the_server_is_told_once(served: ClientSession) -> None:
     assert served.handle(refused(ErrorCode.SHUTTING_DOWN)) == ()
     assert link.is_shut
     assert served.handle(LinkDown("closed", tries_next=True)) == ()
-    assert reach(served, B).sent == [login("alice", "secret", 10)]
+    assert reach(served, B).sent == [Ping(), login("alice", "secret", 10)]
     assert served.model.server == B
     assert served.handle(WELCOME) == (MOVED,)
     served.handle(LinkDown("reset", tries_next=True))
     reach(served, B)
     assert served.handle(WELCOME) == (Reconnected("alice", 10),), "the same server"
+
+
+def test_login_begins_with_a_ping_if_there_is_another_server(session: ClientSession) -> None:
+    """Its answer, which no user sees, comes before the check of the password. Further tries need none."""
+    link = reach(session, A)
+    session.log_in()
+    assert session.has_other_server
+    assert [type(each) for each in link.sent] == [Ping, Login]
+    assert session.handle(Pong()) == ()
+    session.log_in()
+    assert [type(each) for each in link.sent] == [Ping, Login, Login]
+    session.handle(LinkDown("reset", tries_next=True))
+    assert [type(each) for each in reach(session, B, tries_next=False).sent] == [Login]
+    assert not session.has_other_server
 
 
 def test_loss_is_told_once_if_all_servers_fail(served: ClientSession) -> None:
@@ -465,7 +482,7 @@ def test_server_that_becomes_unavailable_is_left(served: ClientSession) -> None:
     assert served.handle(LinkDown("all failed")) == (ConnectionLost("all failed"),)
     link = reach(served, B)
     assert served.handle(WELCOME) == (MOVED,)
-    assert link.sent == [login("alice", "secret", 10), said, AskHistory(5)]
+    assert link.sent == [Ping(), login("alice", "secret", 10), said, AskHistory(5)]
     served.handle(confirmation(11, said.nonce))
     served.handle(refused(ErrorCode.UNAVAILABLE))
     assert served.handle(LinkDown("closed")) == (ConnectionLost("No quorum"),)
@@ -519,8 +536,9 @@ def test_person_goes_on_if_the_last_server_stays_unavailable() -> None:
         for server in (A, B):  # all are unavailable: the messages are told at the last one
             link = reach(session, server, tries_next=server == A)
             session.handle(WELCOME)
-            assert list(model.unconfirmed.values()) == link.sent[1:]
-            for message in link.sent[1:]:
+            said = [each for each in link.sent if isinstance(each, Say)]
+            assert list(model.unconfirmed.values()) == said
+            for message in said:
                 session.handle(refused(ErrorCode.UNAVAILABLE, message.nonce))
     session.request(said := session.prepare(Say("stored")))
     session.handle(confirmation(11, said.nonce))

@@ -64,6 +64,18 @@ def test_answer_or_login_has_a_limit_that_only_some_events_restart(
         waiting.check(lost_at)
 
 
+def test_server_that_says_nothing_is_left_soon_for_another_one() -> None:
+    """Without another server, and after any byte, the login has its own limit."""
+    waiting = Watch(FakeSession(ExpectedAnswer.LOGIN, has_other_server=True), 60.0, 0.0)
+    assert waiting.next_check_at(0.0) <= 1.0
+    assert not waiting.check(0.0)
+    assert not waiting.check(4.9)
+    with pytest.raises(TimeoutError, match=r"says nothing \(within 5 s\)"):
+        waiting.check(5.0)
+    waiting.note_received([Pong()], 5.0)
+    assert not waiting.check(74.9)
+
+
 def test_limit_begins_when_the_answer_becomes_due() -> None:
     session = FakeSession()
     waiting = Watch(session, 60.0, 0.0)
@@ -99,6 +111,8 @@ def test_limit_restarts_after_a_long_unknown_state() -> None:
 
 
 def test_endless_limit_loses_no_server() -> None:
-    endless = watch(ExpectedAnswer.ANSWER, math.inf)
-    assert not endless.check(1e9)
+    for session in (FakeSession(ExpectedAnswer.ANSWER), FakeSession(ExpectedAnswer.LOGIN, has_other_server=True)):
+        endless = Watch(session, math.inf, 0.0)
+        endless.check(0.0)
+        assert not endless.check(1e9)
     assert endless.next_check_at(1e9) < 1e9 + 100

@@ -18,6 +18,7 @@ class FakeSession:
 
     expected_answer: ExpectedAnswer = ExpectedAnswer.NOTHING
     ping: Outgoing | None = PING
+    has_other_server: bool = False
 
 
 class ScriptedWatch(Watch):

@@ -3,7 +3,8 @@
 A server can hang in two ways. A stopped server sends nothing: after some silence a ping is sent, and any byte is an
 answer. A server with a hanging disk still sends lists of users and answers pings, but confirms nothing: while an answer
 is expected, only other events restart the timeout. A login has its own limit, which a complete event restarts, but not
-a part of an event.
+a part of an event. If another server can be tried, any byte must follow a login soon: a new server accepts
+connections and says nothing only if it hangs.
 """
 
 import math
@@ -22,6 +23,11 @@ _PING_FRACTION: Final = 2 / 3
 # Login limit, as a multiple of the silence limit: many simultaneous logins wait for password hashing. A server ends a
 # login after 60 s with an error. The limit is longer, so that the error arrives first.
 _LOGIN_FACTOR: Final = 1.25
+# Limit of the first byte after a login, if another server can be tried. A server answers the first request of a
+# connection at once, but a busy one may need a second or two to read it.
+_FIRST_ANSWER_SECONDS: Final = 5.0
+# Longest interval of checks until then.
+_FIRST_CHECK_SECONDS: Final = 1.0
 _CHECKS: Final = 12
 _CHECK_MAX_SECONDS: Final = 60.0
 # Events that a server with a hanging disk still sends.
@@ -38,11 +44,15 @@ class ExpectedAnswer(Enum):
 
 
 class WatchedSession(Protocol):
-    """The state of a session. Both properties are read in the receiver thread."""
+    """The state of a session. Its properties are read in the receiver thread."""
 
     @property
     def expected_answer(self) -> ExpectedAnswer:
         """The kind of answer that the server owes."""
+
+    @property
+    def has_other_server(self) -> bool:
+        """True if another server is tried if this one does not answer the login."""
 
     @property
     def ping(self) -> Outgoing | None:
@@ -60,6 +70,7 @@ class Watch:
         self._silence_seconds = silence_seconds
         self._login_seconds = silence_seconds * _LOGIN_FACTOR
         self._received_at = self._answered_at = now
+        self._has_received = False
         # Time of the first poll that found an expected answer, or None.
         self._owed_since: float | None = None
         # Time of the first poll that found the state unknown, or None.
@@ -68,7 +79,7 @@ class Watch:
 
     def note_received(self, events: Sequence[ClientEvent], now: float) -> None:
         """Record bytes that completed these events. Without events the bytes are a part of one, such as a history."""
-        self._received_at = now
+        self._received_at, self._has_received = now, True
         is_part = not events and self._session.expected_answer is not ExpectedAnswer.LOGIN
         if is_part or not all(isinstance(event, _NO_ANSWERS) for event in events):
             self._answered_at = now
@@ -79,7 +90,8 @@ class Watch:
 
     def next_check_at(self, now: float) -> float:
         """Time of the next check()."""
-        return now + min(self._silence_seconds / _CHECKS, _CHECK_MAX_SECONDS)
+        longest = _CHECK_MAX_SECONDS if self._has_received else _FIRST_CHECK_SECONDS
+        return now + min(self._silence_seconds / _CHECKS, longest)
 
     def check(self, now: float) -> Outgoing | None:
         """The ping to send now, or None. Raises TimeoutError if the server is lost."""
@@ -101,6 +113,10 @@ class Watch:
         if self._owed_since is None or was_blocked:
             self._owed_since = now
         since = max(self._owed_since, self._answered_at)
+        if expected is ExpectedAnswer.LOGIN and not self._has_received and self._session.has_other_server:
+            seconds = min(_FIRST_ANSWER_SECONDS, self._silence_seconds)
+            if now >= since + seconds and math.isfinite(self._silence_seconds):
+                raise TimeoutError(f"the server accepts connections and says nothing (within {seconds:g} s)")
         if expected is ExpectedAnswer.LOGIN and now >= since + self._login_seconds:
             reason = "the server accepts connections and does not answer the login"
             raise TimeoutError(f"{reason} (within {self._login_seconds:g} s)")

@@ -234,6 +234,10 @@ class ClientProtocol(Protocol):
     def ping(self) -> Outgoing | None:
         """The bytes that test a silent server, or None if they would disturb an operation. For the receiver thread."""
 
+    @property
+    def probe(self) -> Outgoing | None:
+        """A request before a login that is answered at once; None if the answer to the login begins at once."""
+
     def event_decoder(self) -> Decoder[ClientEvent]:
         """Return the decoder for a new connection. It raises ProtocolError for invalid input."""
 

@@ -177,6 +177,7 @@ class IrcClient:
 
     def __init__(self) -> None:
         self.ping = Outgoing(encode_lines(["PING chatclient"]))
+        self.probe = None
         # True if the login needs no password.
         self.is_guest = False
         self._login = requests.Login("")

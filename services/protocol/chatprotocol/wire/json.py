@@ -364,7 +364,8 @@ class JsonClient:
     is_guest = False
 
     def __init__(self) -> None:
-        self.ping = _outgoing(requests.Ping())
+        # The answer to the login waits for the check of the password, that to a ping before it does not.
+        self.ping = self.probe = _outgoing(requests.Ping())
         # Type of the answer that the next action has to wait for.
         self._awaited: type[Online | events.User] | None = None
         # The room whose users were requested.
@@ -431,6 +432,8 @@ class JsonClient:
                 again = [each for each in self._unconfirmed if self._has_rooms or not _names_room(each)]
                 shown += [DeliveryUnknown(each) for each in self._unconfirmed if each not in again]
                 return Effects(tuple(map(_outgoing, again)), tuple(shown))
+            case events.Pong():
+                return Effects()
             case events.Refused(nonce=None):
                 self._awaited = None
         return Effects(events=(event,))

@@ -196,6 +196,7 @@ class RegisterClient:
     connections = len(Side)
     is_stepwise = True
     is_guest = True
+    probe = None
     # The protocol has no ping.
     ping = None
 

@@ -268,6 +268,7 @@ class StepClient:
     connections = 1
     is_stepwise = True
     is_guest = False
+    probe = None
 
     def __init__(
         self,

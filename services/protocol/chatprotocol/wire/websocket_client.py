@@ -80,6 +80,7 @@ class WebSocketClient:
     connections = 1
     is_stepwise = False
     is_guest = False
+    probe = None
 
     def __init__(self) -> None:
         self._inner = Json().client()
