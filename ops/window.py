@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pyte.screens import Char
 
-DEADLINE_SECONDS: Final = 25.0
+DEADLINE_SECONDS: Final = 40.0
 _READ_BYTES: Final = 65_536
 _LOOK_SECONDS: Final = 0.05
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from chatprotocol.udp.arq import Frame
     from chatserver.config import Config
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 40.0
 _POLL_SECONDS = 0.01
 
 

@@ -98,9 +98,15 @@ def test_peers_that_are_made_to_wait_keep_no_user_out(open_room: Callable[..., R
         peer.send(b'{"command":"ping"}\n' * 20)
         for _ in range(11):  # the first ones are answered at once
             peer.next("pong")
-    room.enter("alice")
+    wait_for(lambda: logs_in(room), "a login")  # at the first time the server may not have made them wait yet
     assert flooding[0].is_closed()
     room.wait_for_connections(2)
+
+
+def logs_in(room: Room) -> bool:
+    peer = room.peer()
+    peer.ask(command="login", username="alice", password="secret")
+    return bool(json.loads(peer.line())["type"] == "login")
 
 
 def test_handshake_that_never_ends_keeps_no_user_out(
@@ -111,13 +117,7 @@ def test_handshake_that_never_ends_keeps_no_user_out(
     room = open_room(exempt=(), max_connections=4, waiting_percent=25, reserved_percent=0, **settings)
     stuck = room.peer("127.0.0.2")
     stuck.send(b"\x16\x03\x01")
-
-    def logs_in() -> bool:
-        peer = room.peer()
-        peer.ask(command="login", username="alice", password="secret")
-        return json.loads(peer.line())["type"] == "login"
-
-    wait_for(logs_in, "a login")  # the server may not have begun the handshake at the first time
+    wait_for(lambda: logs_in(room), "a login")  # the server may not have begun the handshake at the first time
     assert stuck.is_closed()
 
 
