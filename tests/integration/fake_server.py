@@ -32,6 +32,8 @@ def error(code: str, nonce: str | None = None) -> dict[str, Any]:
 def serve(request: dict[str, Any]) -> list[dict[str, Any] | None]:
     """Answer as the real server does. The history has one message of bob."""
     match request:
+        case {"command": "ping"}:
+            return [{"type": "pong"}]
         case {"command": "login", "username": name}:
             return [welcome(name, last_id=7)]
         case {"command": "CH"}:
