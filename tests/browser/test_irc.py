@@ -86,15 +86,12 @@ def test_clients_of_all_kinds_share_a_room(
     with (
         closing(Peer(port)) as json,
         TheLounge(tmp_path / "lounge", root) as program,
-        ExitStack() as bots,
         TerminalClients(tmp_path) as clients,
-        closing(FramesPeer(port)) as frames,
-        closing(DatagramPeer(port)) as udp,
-        closing(Guest(port, "register")) as register,
+        ExitStack() as stack,
     ):
         json.login("json")
         for name in BOTS:
-            bots.enter_context(running_bot(name, tmp_path, port, root))
+            stack.enter_context(running_bot(name, tmp_path, port, root))
         windows = {name: clients.start(name, port, name) for name in TERMINAL_CLIENTS}
         page, lounge = open_page(port), open_page(program.port)
         page.log_in("page")
@@ -104,8 +101,11 @@ def test_clients_of_all_kinds_share_a_room(
             window.type("/join #lobby", ENTER)
             window.until_shows("has joined #lobby")
         the_lounge.until_shows(lounge, "(lounge) has joined the channel")
-        for peer, name in ((frames, "frames"), (udp, "udp")):
-            peer.login(name)
+        frames = stack.enter_context(closing(FramesPeer(port)))
+        frames.login("frames")
+        udp = stack.enter_context(closing(DatagramPeer(port)))
+        udp.login("udp")
+        register = stack.enter_context(closing(Guest(port, "register")))
         register.register()
         assert {json.next("broadcast")["from"] for _ in BOTS} == {*BOTS}, "one is not ready"
 
