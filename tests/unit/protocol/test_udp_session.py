@@ -47,12 +47,12 @@ def session() -> UdpSession:
 
 @pytest.fixture
 def client() -> UdpClientSession:
-    """A session that began at second 0. Its first number of both sides is 1."""
+    """A session that began at second 0 with datagram 1 of the server. The next numbers: 2 of it, and 1 of ours."""
     client = UdpClientSession(0.0)
     client.write(OPENING, 0.0)
     client.receive(Datagram(ord("C"), NO_SESSION, 0, b"COOKIE 0123456789abcdef"), 0.0)
-    client.receive(heard("A 77 "), 0.0)
-    assert client.state is SessionState.OPEN
+    client.receive(heard("C 1 PASSWORD new"), 0.0)
+    assert (client.state, client.read()) == (SessionState.OPEN, c("PASSWORD new"))
     return client
 
 
@@ -168,7 +168,7 @@ def test_answered_pings_every_15_seconds_keep_the_session(client: UdpClientSessi
         for each in due:
             answers += 1
             client.receive(heard(f"A {each.split()[1]} "), now)
-            client.receive(heard(f"C {answers} PONG"), now)
+            client.receive(heard(f"C {answers + 1} PONG"), now)
     assert pinged_at == [15.0 * count for count in range(1, 40)]
 
 
@@ -193,7 +193,7 @@ def test_unacknowledged_frame_probes_after_a_second_of_silence(client: UdpClient
         for probe in only(texts(client.datagrams_to_send(start + later)), PROBE)
     ]
     assert set(resent) == {f"C 2 {PROBE}"}
-    client.receive(heard("D 1 x"), start + 31.5)
+    client.receive(heard("D 2 x"), start + 31.5)
     client.receive(heard("A 2 "), start + 31.5)
     assert only(texts(client.datagrams_to_send(start + 32.4)), PROBE) == []
     assert len(only(texts(client.datagrams_to_send(start + 32.5)), PROBE)) == 1
@@ -214,7 +214,7 @@ def test_idle_client_does_not_probe(client: UdpClientSession) -> None:
 @pytest.mark.parametrize("words", ["", " There is no such session; open a new one."])
 def test_unknown_session_ends_it(client: UdpClientSession, words: str) -> None:
     """Only outside of the session: inside it is an error like others."""
-    client.receive(heard("C 1 ERROR no_session No."), 1.0)
+    client.receive(heard("C 2 ERROR no_session No."), 1.0)
     assert (client.state, client.read()) == (SessionState.OPEN, c("ERROR no_session No."))
     assert client.receive(heard("C 0 ERROR no_session" + words), 1.0) == []
     assert (client.state, client.read()) == (SessionState.UNKNOWN, b"")
@@ -223,13 +223,13 @@ def test_unknown_session_ends_it(client: UdpClientSession, words: str) -> None:
 @pytest.mark.parametrize("goodbye", ["BYE", "BYE the server is shutting down"])
 def test_goodbye_ends_the_session_with_three_acknowledgements(client: UdpClientSession, goodbye: str) -> None:
     """The client is gone when a resend arrives. Earlier frames are read first."""
-    assert texts(client.receive(heard("C 2 " + goodbye), 1.0)) == ["A 2 "]
+    assert texts(client.receive(heard("C 3 " + goodbye), 1.0)) == ["A 3 "]
     assert client.state is SessionState.OPEN
-    assert texts(client.receive(heard("C 1 READY"), 1.0)) == ["A 1 "] * 3
+    assert texts(client.receive(heard("C 2 READY"), 1.0)) == ["A 2 "] * 3
     assert (client.state, client.read()) == (SessionState.CLOSED, c("READY") + c(goodbye))
 
 
-@pytest.mark.parametrize("text", ["D 1 BYE", "C 1 BYES", "C 1 bye"])
+@pytest.mark.parametrize("text", ["D 2 BYE", "C 2 BYES", "C 2 bye"])
 def test_frame_that_resembles_a_goodbye_ends_nothing(client: UdpClientSession, session: UdpSession, text: str) -> None:
     """And no frame of a client ends a server's session."""
     client.receive(heard(text), 1.0)

@@ -14,6 +14,8 @@ from chatprotocol.udp.arq import RESEND_SECONDS, RESENDS_MAX
 from chatprotocol.udp.packet import NO_SESSION, OPENING_BYTES, Datagram, pack, read_cookie
 from chatprotocol.wire.steps import COMMAND
 
+# Number of the first datagram of a session.
+_FIRST: Final = 1
 # Maximum cookies used per handshake: a cookie may expire on the way, but a server that sends more is broken.
 _COOKIES_MAX: Final = 4
 
@@ -48,10 +50,11 @@ class UdpHandshake:
         Returns the number of the new session, whose first datagram this is; the payload of a rejection; or None to
         continue.
         """
-        if datagram.session != NO_SESSION:
-            return datagram.session if self._cookies else None
         if datagram.kind != COMMAND:
             return None
+        if datagram.session != NO_SESSION:
+            # Others may be late ones of an earlier session. The server repeats the first one until it is acknowledged.
+            return datagram.session if self._cookies and datagram.sequence == _FIRST else None
         cookie = read_cookie(datagram.payload)
         if cookie is None:
             return datagram.payload
