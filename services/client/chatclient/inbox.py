@@ -10,6 +10,7 @@ then close the client, so it must not hold a lock: an Event or a Condition, whos
 
 import math
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -43,8 +44,10 @@ def size_bytes(given: object) -> int:
 class Inbox:
     """A queue with one consumer thread. Only received items count for the limit."""
 
-    def __init__(self, max_bytes: int = WAITING_MAX_BYTES) -> None:
+    def __init__(self, max_bytes: int = WAITING_MAX_BYTES, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """``monotonic`` is the clock of :meth:`take`."""
         self._max_bytes = max_bytes
+        self._monotonic = monotonic
         self._queue: queue.SimpleQueue[tuple[Any, int]] = queue.SimpleQueue()
         # Without a lock. The counters have one writer each: the receiver thread, and the consumer. put_received() says
         # that it waits before it reads _taken_bytes once more, and get() counts before it asks if anybody waits. So a
@@ -54,9 +57,11 @@ class Inbox:
         # An item for each get() while put_received() waits, and for close().
         self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_closed = False
-        # Called by put_received(), once until the next take(): wakes an event loop.
+        # Called by put_received() and take(), once until the next take(): wakes an event loop.
         self.wake: Callable[[], None] = lambda: None
-        self._was_woken = False
+        # Held from a wakeup to the next take(): a flag that is tested and set in one step, for which nobody waits. With
+        # two wakeups for a turn, each of which causes two more, an event loop would soon do nothing else.
+        self._woken = threading.Lock()
 
     @property
     def is_empty(self) -> bool:
@@ -77,21 +82,19 @@ class Inbox:
         size = size_bytes(given)
         self._put_bytes += size
         self._queue.put((given, size))
-        if not self._was_woken:  # lock-free: take() clears it before it reads the queue
-            self._was_woken = True
-            self.wake()
+        self._wake_once()
 
     def take(self, seconds: float) -> Iterator[Any]:
         """Remove and yield the items that are queued, for some seconds at most. If more are left, wake again."""
-        self._was_woken = False
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        if self._woken.locked():  # before it reads the queue; only take() releases it
+            self._woken.release()
+        until = self._monotonic() + seconds
+        while self._monotonic() < until:
             try:
                 yield self.get(0.0)
             except queue.Empty:
                 return
-        self._was_woken = True
-        self.wake()
+        self._wake_once()
 
     def get(self, timeout_seconds: float | None = None) -> Any:
         """Remove and return the next item. For the consumer. Raises queue.Empty after the timeout."""
@@ -113,6 +116,10 @@ class Inbox:
         """Unblock put_received() now and from now on. For any thread."""
         self._is_closed = True
         self._taken.put(None)
+
+    def _wake_once(self) -> None:
+        if self._woken.acquire(blocking=False):
+            self.wake()
 
     def _is_full(self) -> bool:
         return not self._is_closed and self._put_bytes - self._taken_bytes > self._max_bytes

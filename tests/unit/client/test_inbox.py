@@ -139,6 +139,20 @@ def test_turn_that_is_too_short_wakes_the_consumer_again() -> None:
     assert wakes == [None]
 
 
+def test_items_that_arrive_in_a_turn_wake_the_consumer_once() -> None:
+    """Otherwise wakeups double with each turn, and a flood keeps a terminal from handling keys."""
+    inbox = Inbox(monotonic=iter((0.0, 0.0, 1.0)).__next__)
+    wakes: list[None] = []
+    inbox.put_received(1)
+    inbox.put_received(2)
+    inbox.wake = lambda: wakes.append(None)
+    turn = inbox.take(1.0)
+    assert next(turn) == 1
+    inbox.put_received(3)
+    assert list(turn) == []
+    assert wakes == [None]
+
+
 def test_full_backlog_drops_and_counts_the_oldest_events() -> None:
     backlog = Backlog(max_bytes=10_000)
     for number in range(100):
