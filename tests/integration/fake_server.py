@@ -71,10 +71,11 @@ class FakeServer:
 
     def __exit__(self, *_: object) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
-        for connection in [*self._connections]:
-            with suppress(OSError):  # it has ended before
-                connection.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        while self._thread.is_alive():  # it may have accepted one more
+            for connection in [*self._connections]:
+                with suppress(OSError):  # it has ended before
+                    connection.shutdown(socket.SHUT_RDWR)
+            self._thread.join(0.05)
         self._listening.close()
 
     def requested(self, command: str) -> list[dict[str, Any]]:
