@@ -65,8 +65,8 @@ class Terminals:
 
 
 def status(window: Window) -> str:
-    """The row below the prompt."""
-    return window.rows()[window.cursor.row + 1]
+    """The row below the prompt; empty if the prompt is in the last row, before the status line is drawn."""
+    return (window.rows()[window.cursor.row + 1 :] or [""])[0]
 
 
 def is_connected(window: Window) -> bool:
