@@ -135,10 +135,10 @@ export class Conversation {
       return false;
     }
     if (!this.hasNewer && !this.isFollowed && this.messages.length >= WINDOW_MAX_MESSAGES) this.#detach();
-    if (this.hasNewer && id > this.endId) {
+    if (this.hasNewer) {
       if (id > this.#tailFrom) insert(this.#tail, message);
       this.#boundTail();
-      return false;
+      if (id > this.endId) return false;
     }
     insert(this.messages, message);
     this.#dropOldest();
