@@ -31,7 +31,7 @@ DASHBOARD = Path(__file__).parents[2] / "ops" / "observe" / "grafana" / "chat.js
 # The first build of an image installs packages.
 BUILDS = pytest.mark.timeout(600, func_only=True)
 # Six containers of a cluster start at once.
-START_SECONDS = 6 * EXPECT_SECONDS
+START_SECONDS = 2 * EXPECT_SECONDS
 
 
 @pytest.fixture
