@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from integration.room import DEADLINE_SECONDS
@@ -16,7 +17,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from selenium.webdriver.chrome.webdriver import WebDriver
     from selenium.webdriver.remote.webelement import WebElement
@@ -43,6 +44,14 @@ _VISIBLE: Final = """
 const [within, candidates] = arguments;
 return [...(within ?? document).querySelectorAll(candidates)].filter((each) =>
   each.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && each.getClientRects().length > 0);
+"""
+# A frame begins with the events of scrolling, also of what the page has scrolled itself.
+_SLOW_FRAMES: Final = """
+const soon = requestAnimationFrame;
+requestAnimationFrame = (draw) => setTimeout(() => soon((time) => {
+  document.querySelector("[role=log]").dispatchEvent(new Event("scroll"));
+  draw(time);
+}), %d);
 """
 _MESSAGES: Final = """
 return [...document.querySelectorAll("[role=log] [data-id], [role=log] [data-nonce]")].map((row) => ({
@@ -121,6 +130,15 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         features += [{"name": "prefers-reduced-motion", "value": "reduce"}]
         self.command("Emulation.setEmulatedMedia", features=features)
+
+    @contextmanager
+    def slow_frames(self, ms: int) -> Iterator[None]:
+        """Documents that are opened meanwhile draw late by this time."""
+        added = self.command("Page.addScriptToEvaluateOnNewDocument", source=_SLOW_FRAMES % ms)
+        try:
+            yield
+        finally:
+            self.command("Page.removeScriptToEvaluateOnNewDocument", **added)
 
     def reload(self) -> None:
         self.driver.refresh()

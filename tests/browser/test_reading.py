@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -144,15 +145,19 @@ def test_no_keystroke_is_lost_in_a_busy_room(
     bob.close()
 
 
-def test_conversation_opens_at_the_oldest_unread_message(own_server: Program, open_page: Callable[[int], Page]) -> None:
-    """Also if more messages are unread than the page loads at once: then it says so."""
+@pytest.mark.parametrize("frame_ms", [0, 200])
+def test_conversation_opens_at_the_oldest_unread_message(
+    own_server: Program, open_page: Callable[[int], Page], frame_ms: int
+) -> None:
+    """Also if more messages are unread than the page loads at once: then it says so. Also if it is drawn late."""
     fill(own_server.port, 20)
     page = open_page(own_server.port)
     page.log_in("alice", stays=True)
     page.until_newest(20)
     page.driver.get("about:blank")
     fill(own_server.port, 250)
-    page.driver.get(page.url)
+    with page.slow_frames(frame_ms) if frame_ms else nullcontext():
+        page.driver.get(page.url)
     seen = """
       const log = document.querySelector("[role=log]"), rule = log.querySelector(".rule.new");
       const place = rule?.getBoundingClientRect(), { top, bottom } = log.getBoundingClientRect();

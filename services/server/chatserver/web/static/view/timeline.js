@@ -42,7 +42,9 @@ export class Timeline {
   #notices = new Map(); // key of a conversation -> [{ after: message, node }]
   #head = null;
   #isLoading = false;
+  #isStale = false; // the model has changed, and draw() has not run yet
   #placedSize = ""; // of the log, when it was placed
+  #placedTop = 0; // its position then
   #pointed = null;
   #quiet = null; // the timer that ends the silence after a draw()
 
@@ -85,6 +87,7 @@ export class Timeline {
   /** The model changed the messages of a conversation. */
   changed({ key, change, messages }) {
     if (key !== this.conversation?.key) return;
+    this.#isStale = true;
     if (change === "append") this.#noteNew(messages);
     else if (change !== "update") this.#hush();
     this.refresh();
@@ -146,6 +149,7 @@ export class Timeline {
     this.#quiet ??= setTimeout(() => log.setAttribute("aria-live", "polite"), QUIET_MS);
     if (!this.#pointed?.isConnected) this.#pointAt(null);
     this.#place();
+    this.#isStale = false;
     this.#settle();
   }
 
@@ -283,11 +287,11 @@ export class Timeline {
     const toEnd = log.scrollHeight - log.scrollTop - log.clientHeight;
     if (toEnd < NEAR_END && this.#showsNewest()) this.#top = null;
     else if (this.#sizeNow() !== this.#placedSize) this.#place(); // not the user scrolled: a size has changed
-    else this.#leaveEnd();
+    else if (log.scrollTop !== this.#placedTop) this.#leaveEnd(); // nor did place()
     conversation.isFollowed = this.#isFollowing;
     this.#anchor = this.#isFollowing ? null : this.#findAnchor();
     this.#pointAt(null);
-    this.#settle();
+    if (!this.#isStale) this.#settle();
   }
 
   #findAnchor() {
@@ -325,6 +329,7 @@ export class Timeline {
       const moved = this.#anchor.row.getBoundingClientRect().bottom - top - this.#anchor.distance;
       if (Math.abs(moved) >= 0.5) log.scrollTop += moved;
     }
+    this.#placedTop = log.scrollTop;
   }
 
   #resized() {
