@@ -59,6 +59,13 @@ def wait_for_users(peer: Peer, *names: str) -> None:
     wait_for(lambda: users(peer) == set(names), f"the users {names}")
 
 
+def names_in_dev(peer: IrcPeer) -> list[str]:
+    peer.put("NAMES #dev")
+    names = peer.until("353").params[-1].split()
+    peer.until("366")
+    return names
+
+
 def test_users_of_two_servers_are_in_one_room(two: Two) -> None:
     """The users see, reach and moderate each other. If a server shuts down, its users leave the lists at once."""
     alice, bob = two.enter(two.a, "alice", moderation=True), two.enter(two.b, "bob")
@@ -132,6 +139,7 @@ def check_guests_of_irc(two: Two, alice: Peer) -> None:
         peer.put("JOIN #dev")
         peer.until("366")
     assert ira.until("JOIN").source.startswith("ian!")
+    wait_for(lambda: "@ira" in names_in_dev(ian), "the other server knows the first guest")
     ira.put("TOPIC #dev :plans")
     topics = [peer.until("TOPIC") for peer in (ira, ian)]
     assert topics[0] == topics[1]

@@ -295,3 +295,34 @@ def test_crashed_presence_is_reported() -> None:
     presence.add("alice")
     eventually(lambda: crashes == ["presence"])
     presence.stop()
+
+
+def test_nobody_sees_both_names_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest takes another name, here and on another server: who looks meanwhile sees one of the names, or none."""
+    presence = PresenceFixture().presence
+    seen = []
+
+    def look(_: object = None) -> None:
+        seen.extend({*presence.names(room_id)} for room_id in (LOBBY_ID, 7))
+
+    monkeypatch.setattr("chatserver.chat.presence.time.sleep", look)
+    presence.change_peer("b", [RosterChange(room_id, None, ["ira"]) for room_id in (LOBBY_ID, 7)])
+    moved = [(["iris"], []), ([], ["ira"])]  # as Peers sends them
+    presence.change_peer("b", [RosterChange(room_id, None, *each) for room_id in (7, LOBBY_ID) for each in moved])
+    presence.change_peer("b", [RosterChange(room_id, None, ["ira"], ["iris"]) for room_id in (7, LOBBY_ID)])
+    presence.drop_peer("b")
+    assert {"iris"} in seen
+    assert {"ira", "iris"} not in seen
+    assert presence.own_rosters() == []
+    for room_id in (LOBBY_ID, 7):
+        presence.add("ann", room_id)
+    presence.take_changes()
+    note = presence._note_change
+    monkeypatch.setattr(presence, "_note_change", lambda *args, **options: (note(*args, **options), look()))
+    presence.rename("ann", "anna", 1, {7: "dev"})
+    assert {"ann", "anna"} not in seen
+    assert presence.names() == presence.names(7) == ("anna",)
+    assert sorted(presence.take_changes()) == [
+        RosterChange(LOBBY_ID, None, ["anna"], ["ann"]),
+        RosterChange(7, "dev", ["anna"], ["ann"]),
+    ]

@@ -418,12 +418,8 @@ class LocalUsers:
             self.by_account[new_account_id] = self.by_account.pop(account_id)
         for member in user.members:
             member.name, member.account_id = name, new_account_id
-            self._presence.add(name)
-        for room in user.rooms.values():
-            self._presence.add(name, room.id, room.name)
-            self._presence.remove(before, room.id)
-        for _ in user.members:
-            self._presence.remove(before)
+        rooms = {room.id: room.name for room in user.rooms.values()}
+        self._presence.rename(before, name, len(user.members), rooms)
         if user.members:
             self.tracking.renamed(user, before)
 

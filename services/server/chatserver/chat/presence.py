@@ -20,7 +20,7 @@ from chatserver.store.rooms import LOBBY_ID
 from chatserver.threads import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 # Interval in which changes are combined into one update.
 COALESCE_SECONDS = 0.1
@@ -104,7 +104,7 @@ class Presence:
         self._announce: Callable[[int, Users, int], None] = lambda *_: None
         self._repeat_seconds = repeat_seconds
         self._worker = Worker("presence", self._run, on_crash)
-        # Guards everything below; notified after each change and at the end.
+        # Guards everything below, and is reentrant; notified after each change and at the end.
         self._changed = threading.Condition()
         # The lobby, and each room with users who are online.
         self._rosters = {LOBBY_ID: _Roster(None)}
@@ -157,6 +157,18 @@ class Presence:
                     self._note_change(roster, room_id, name, is_online=False)
             self._forget_empty(roster, room_id)
             return not roster.counts
+
+    def rename(self, before: str, name: str, connections: int, rooms: Mapping[int, str | None]) -> None:
+        """Replace a name in the lobby and in these rooms (their names, by id) at once: nobody sees both names."""
+        with self._changed:
+            for _ in range(connections):
+                self.remove(before)
+            for room_id in rooms:
+                self.remove(before, room_id)
+            for _ in range(connections):
+                self.add(name)
+            for room_id, room in rooms.items():
+                self.add(name, room_id, room)
 
     def names(self, room_id: int = LOBBY_ID) -> tuple[str, ...]:
         """Names of the users: those of this server in order of arrival, then the others."""
@@ -241,14 +253,15 @@ class Presence:
     def change_peer(self, server: str, changes: Iterable[RosterChange]) -> None:
         """Change the users of another server. A change that was made already has no effect, but an end is announced.
 
-        The lobby comes first: else a user who went offline would be seen to leave a room only.
+        The lobby comes first: else a user who went offline would be seen to leave a room only. In each room those who
+        left come first: else a user who has another name now would be there twice.
         """
-        for room_id, room, *both in sorted(changes, key=lambda change: change.room_id):
-            for is_left, names in enumerate(map(list, both)):
+        for room_id, room, joined, left in sorted(changes, key=lambda change: (change.room_id, bool(change.joined))):
+            for is_joined, names in enumerate((list(left), list(joined))):
                 for start in range(0, len(names), _NAMES_AT_ONCE):
                     some = names[start : start + _NAMES_AT_ONCE]
                     with self._changed:
-                        self._change_peer(server, room_id, room, *(((), some) if is_left else (some, ())))
+                        self._change_peer(server, room_id, room, *((some, ()) if is_joined else ((), some)))
                     time.sleep(0)  # logins may wait for the lock
 
     def drop_peer(self, server: str) -> None:
