@@ -146,6 +146,19 @@ def cases(draw: st.DrawFn) -> tuple[list[Sent], Bound, Bound]:
     8,
     0,
 )
+@example(
+    # A block whose messages are partly after the lower bound.
+    (
+        [Sent(number, time_ms, LOBBY_ID, 1, None, False) for number, time_ms in ((1, 1), (2, 5), (BLOCK_IDS, 9))],
+        Bound(time_ms=3),
+        Bound(time_ms=7),
+    ),
+    set(),
+    HistoryOrder.OLDEST,
+    (True, True),
+    8,
+    0,
+)
 def test_log_has_the_messages_between_its_bounds(
     case: tuple[list[Sent], Bound, Bound],
     ignored: set[tuple[int, int]],
