@@ -169,31 +169,29 @@ class Page:
         return found
 
     def click(self, role: str, name: str, within: WebElement | None = None) -> None:
-        def has_clicked() -> bool:
-            self.find(role, name, within).click()
-            return True
-
-        self.until(has_clicked, f"the {role} {name!r} can be clicked")
+        self._use(role, name, within, lambda element: element.click())
 
     def type(self, role: str, name: str, *keys: str, within: WebElement | None = None) -> None:
         """Press keys with the focus in this element, once."""
-
-        def has_typed() -> bool:
-            self.find(role, name, within).send_keys(*keys)
-            return True
-
-        self.until(has_typed, f"keys can be pressed in the {role} {name!r}")
+        self._use(role, name, within, lambda element: element.send_keys(*keys))
 
     def fill(self, name: str, text: str, within: WebElement | None = None) -> None:
         """Replace the text of a field."""
 
-        def has_filled() -> bool:
-            field = self.find("textbox", name, within)
+        def replace(field: WebElement) -> None:
             field.clear()
             field.send_keys(text)
+
+        self._use("textbox", name, within, replace)
+
+    def _use(self, role: str, name: str, within: WebElement | None, act: Callable[[WebElement], object]) -> None:
+        """Find the element and do this with it; again, if the page changed between the two."""
+
+        def is_done() -> bool:
+            act(self.find(role, name, within))
             return True
 
-        self.until(has_filled, f"the field {name!r} can be filled in")
+        self.until(is_done, f"the {role} {name!r} can be used")
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other, wherever the focus is."""
